@@ -1,0 +1,133 @@
+//! The checks that a stage owes, from the profile. Frozen by the orchestrator when a stage starts.
+
+use crate::check::{Limit, PlannedCheck};
+use crate::profile::{CpuStressSettings, StageSpec};
+use crate::stage::Stage;
+
+/// Names of checks, shared by who plans, who observes and who reads.
+pub mod names {
+    /// Inventory: processors could be read.
+    pub const CPU: &str = "cpu";
+    /// Inventory: memory could be read.
+    pub const MEMORY: &str = "memory";
+    /// Inventory: SMBIOS named the memory modules.
+    pub const DIMMS: &str = "dimms";
+    /// Inventory: disks could be read.
+    pub const DISKS: &str = "disks";
+    /// Inventory: network interfaces could be read.
+    pub const NICS: &str = "nics";
+    /// Inventory: the PCI bus could be searched for GPUs.
+    pub const GPUS: &str = "gpus";
+    /// Inventory: the firmware names the machine.
+    pub const DMI: &str = "dmi";
+    /// Inventory: the firmware names its version.
+    pub const FIRMWARE: &str = "firmware";
+    /// Inventory: power supplies could be read.
+    pub const PSUS: &str = "psus";
+    /// CPUStress: operations whose result was wrong.
+    pub const MISCOMPARES: &str = "miscompares";
+    /// CPUStress: bogo operations per second.
+    pub const RATE: &str = "rate";
+    /// CPUStress: share of the time, in percent, that CPUs were throttled.
+    pub const THROTTLING: &str = "throttling";
+    /// CPUStress: mean frequency of the slowest CPU under load.
+    pub const FREQUENCY: &str = "frequency";
+    /// CPUStress: the load ran for as long as it was meant to.
+    pub const DURATION: &str = "duration";
+    /// Any stage: the machine was not reset in it.
+    pub const UNEXPECTED_RESET: &str = "unexpected_reset";
+    /// Any stage: the agent knows how to do it.
+    pub const STAGE_KNOWN: &str = "stage_known";
+}
+
+/// The parts of the inventory, each a check of the stage Inventory.
+pub const INVENTORY_CHECKS: [&str; 9] = [
+    names::CPU,
+    names::MEMORY,
+    names::DIMMS,
+    names::DISKS,
+    names::NICS,
+    names::GPUS,
+    names::DMI,
+    names::FIRMWARE,
+    names::PSUS,
+];
+
+/// The planned checks of a stage. A stage that this version cannot plan owes one check that nobody can fulfil but
+/// an agent that knows the stage, so that it can never pass by reporting nothing.
+pub fn planned_checks(spec: &StageSpec) -> Vec<PlannedCheck> {
+    let mut plan: Vec<PlannedCheck> = match &spec.name {
+        Stage::Inventory => INVENTORY_CHECKS.iter().map(|name| planned(name, Limit::default())).collect(),
+        Stage::CpuStress => cpu_stress(&spec.cpu_stress.clone().unwrap_or_default()),
+        Stage::SpecValidate | Stage::Reporting => Vec::new(),
+        Stage::Smart
+        | Stage::Memory
+        | Stage::Storage
+        | Stage::Network
+        | Stage::Gpu
+        | Stage::Soak
+        | Stage::Psu
+        | Stage::Package { .. }
+        | Stage::Interrupt { .. }
+        | Stage::Unknown(_) => vec![planned(names::STAGE_KNOWN, Limit::default())],
+    };
+    for name in &spec.require {
+        match plan.iter_mut().find(|check| check.name == *name) {
+            Some(check) => check.required = true,
+            None => plan.push(PlannedCheck { required: true, ..planned(name, Limit::default()) }),
+        }
+    }
+    plan
+}
+
+fn cpu_stress(settings: &CpuStressSettings) -> Vec<PlannedCheck> {
+    // stress-ng rounds its run to a second and may stop its workers a little early.
+    let seconds_min = settings.duration as f64 / 1000.0 * 0.9;
+    vec![
+        planned(names::MISCOMPARES, Limit::at_most(0.0)),
+        planned(names::DURATION, Limit::at_least(seconds_min)),
+        planned(names::RATE, Limit { fail_below: settings.rate_min, ..Limit::default() }),
+        planned(
+            names::THROTTLING,
+            Limit { warn_above: Some(0.0), ..Limit::at_most(settings.throttled_percent_max) },
+        ),
+        planned(names::FREQUENCY, Limit { fail_below: settings.frequency_min_mhz, ..Limit::default() }),
+    ]
+}
+
+fn planned(name: &str, limit: Limit) -> PlannedCheck {
+    PlannedCheck { name: name.to_owned(), component: None, limit, required: false }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::check::{Verdict, judge_stage};
+
+    fn spec(name: &str, require: &[&str]) -> StageSpec {
+        StageSpec {
+            name: name.into(),
+            deadline: 1000,
+            require: require.iter().map(|name| (*name).to_owned()).collect(),
+            cpu_stress: None,
+        }
+    }
+
+    #[test]
+    fn no_stage_of_an_agents_passes_by_reporting_nothing() {
+        for name in
+            ["Inventory", "CPUStress", "SMART", "Storage", "GPU", "Package:a/apply", "Interrupt:b", "Later"]
+        {
+            let plan = planned_checks(&spec(name, &[]));
+            assert_eq!(judge_stage(&plan, &[]).verdict, Verdict::Inconclusive, "{name}");
+        }
+    }
+
+    #[test]
+    fn what_is_required_is_marked_or_added() {
+        let plan = planned_checks(&spec("CPUStress", &["frequency", "edac"]));
+        assert!(plan.iter().any(|check| check.name == "frequency" && check.required));
+        assert!(plan.iter().any(|check| check.name == "edac" && check.required));
+        assert!(plan.iter().any(|check| check.name == "rate" && !check.required));
+    }
+}

@@ -1,0 +1,297 @@
+//! Profiles: the stages of a run in order, what hardware is expected, and what may be written to.
+//!
+//! A profile is TOML. [`Profile::parse`] reads it; a run keeps the profile that it was created with.
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::ProfileName;
+use crate::limits;
+use crate::stage::Stage;
+use crate::text_enum::text_enum;
+use crate::time::span;
+
+text_enum! {
+    /// What follows the end of a run: Completed, a cancel, a release.
+    AtEnd {
+        /// The machine stays on and the agent idles.
+        Stay = "stay",
+        /// The agent powers the machine off, where its own settings allow that.
+        Shutdown = "shutdown",
+    }
+}
+
+/// A profile.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Profile {
+    /// Its name.
+    pub name: ProfileName,
+    /// What it is for.
+    #[serde(default)]
+    pub description: String,
+    /// What follows the end of a run.
+    #[serde(default = "stay")]
+    pub at_end: AtEnd,
+    /// How long things may take.
+    #[serde(default)]
+    pub limits: RunLimits,
+    /// The stages in order. `SpecValidate` follows `Inventory` and `Reporting` ends the list, written or not.
+    #[serde(rename = "stage")]
+    pub stages: Vec<StageSpec>,
+    /// The hardware that the machine should have.
+    #[serde(default)]
+    pub expected: Expected,
+    /// What may be written to. Empty: nothing.
+    #[serde(default)]
+    pub write: WriteAllowance,
+}
+
+fn stay() -> AtEnd {
+    AtEnd::Stay
+}
+
+/// How long a run waits for what. All in milliseconds here and as text (`"15m"`) in TOML and JSON.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(default, deny_unknown_fields)]
+pub struct RunLimits {
+    /// Silence of the agent after which the run is held.
+    #[serde(with = "span")]
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub silence: u64,
+    /// Time in which a fresh run must be claimed, else it is held.
+    #[serde(with = "span")]
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub claim_within: u64,
+    /// Time that a hold waits for an operator, else the run is cancelled.
+    #[serde(with = "span")]
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub hold: u64,
+    /// Time in which a reboot that was asked for must be seen, else the run is held.
+    #[serde(with = "span")]
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub reboot: u64,
+    /// Crashes of the agent in one stage that hold the run.
+    pub crashes: u32,
+}
+
+impl Default for RunLimits {
+    fn default() -> Self {
+        RunLimits {
+            silence: 15 * 60_000,
+            claim_within: 24 * 3_600_000,
+            hold: 7 * 86_400_000,
+            reboot: limits::REBOOT_DEADLINE_MS,
+            crashes: 3,
+        }
+    }
+}
+
+/// A stage of a profile.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct StageSpec {
+    /// Its name, as `CPUStress`.
+    pub name: Stage,
+    /// The agent ends the stage after this; the orchestrator holds the run after this and the limit of silence.
+    #[serde(default = "stage_deadline", with = "span")]
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub deadline: u64,
+    /// Names of checks that must be observed even where the hardware says that it has no source for them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub require: Vec<String>,
+    /// Settings of CPUStress.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu_stress: Option<CpuStressSettings>,
+}
+
+fn stage_deadline() -> u64 {
+    limits::STAGE_DEADLINE_MS
+}
+
+/// Settings of the stage CPUStress (`[stage.cpu_stress]`).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(default, deny_unknown_fields)]
+pub struct CpuStressSettings {
+    /// How long the load lasts.
+    #[serde(with = "span")]
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub duration: u64,
+    /// Number of workers; 0 is one for each CPU that is online.
+    pub workers: u32,
+    /// stress-ng's CPU method; empty is its own choice (all of them in turn).
+    pub method: String,
+    /// Bogo operations per second of real time, over all workers, under which the check `rate` fails.
+    pub rate_min: Option<f64>,
+    /// Share of the time, in percent, that CPUs may be throttled before the check `throttling` fails.
+    pub throttled_percent_max: f64,
+    /// Frequency in MHz under which the slowest CPU's mean under load fails.
+    pub frequency_min_mhz: Option<f64>,
+}
+
+impl Default for CpuStressSettings {
+    fn default() -> Self {
+        CpuStressSettings {
+            duration: 60_000,
+            workers: 0,
+            method: String::new(),
+            rate_min: None,
+            throttled_percent_max: 5.0,
+            frequency_min_mhz: None,
+        }
+    }
+}
+
+/// The hardware that a machine should have. What is not written is not compared.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(default, deny_unknown_fields)]
+pub struct Expected {
+    /// Processors.
+    pub cpu: ExpectedCpu,
+    /// Memory.
+    pub memory: ExpectedMemory,
+    /// Number of disks; none written: not compared.
+    pub disk_count: Option<Count>,
+    /// Disks by serial, or by model and size.
+    #[serde(rename = "disk")]
+    pub disks: Vec<ExpectedDisk>,
+    /// Number of network interfaces that are not virtual.
+    pub nic_count: Option<Count>,
+    /// Network interfaces.
+    #[serde(rename = "nic")]
+    pub nics: Vec<ExpectedNic>,
+    /// Number of GPUs on the PCI bus.
+    pub gpu_count: Option<Count>,
+    /// Firmware and maker.
+    pub system: ExpectedSystem,
+}
+
+/// A count with a tolerance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(from = "CountText")]
+pub struct Count {
+    /// Fewer fail.
+    pub at_least: u32,
+    /// More warn.
+    pub at_most: u32,
+}
+
+/// A count as it is written: a number, or bounds.
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "a whole number, or { at_least = N, at_most = M }")]
+enum CountText {
+    Exactly(u32),
+    Bounds { at_least: u32, at_most: u32 },
+}
+
+impl From<CountText> for Count {
+    fn from(text: CountText) -> Count {
+        match text {
+            CountText::Exactly(count) => Count { at_least: count, at_most: count },
+            CountText::Bounds { at_least, at_most } => Count { at_least, at_most },
+        }
+    }
+}
+
+/// Expected processors.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(default, deny_unknown_fields)]
+pub struct ExpectedCpu {
+    /// Text that the model name holds.
+    pub model: Option<String>,
+    /// Sockets.
+    pub sockets: Option<Count>,
+    /// Cores over all sockets.
+    pub cores: Option<Count>,
+    /// CPUs online.
+    pub logical: Option<Count>,
+    /// Microcode revision.
+    pub microcode: Option<String>,
+}
+
+/// Expected memory.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(default, deny_unknown_fields)]
+pub struct ExpectedMemory {
+    /// GiB installed.
+    pub total_gib: Option<f64>,
+    /// How much less (the kernel keeps some for itself) or more may be found, in percent.
+    pub tolerance_percent: f64,
+    /// Modules installed.
+    pub dimms: Option<Count>,
+    /// Speed in MT/s that every module must have at least.
+    pub speed_mts: Option<u32>,
+}
+
+impl Default for ExpectedMemory {
+    fn default() -> Self {
+        ExpectedMemory { total_gib: None, tolerance_percent: 5.0, dimms: None, speed_mts: None }
+    }
+}
+
+/// An expected disk. By serial where one is written; otherwise any disk of that model and size, each counted once.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(default, deny_unknown_fields)]
+pub struct ExpectedDisk {
+    /// Serial.
+    pub serial: Option<String>,
+    /// Text that the model holds.
+    pub model: Option<String>,
+    /// Size in GB (10^9 bytes), as makers write it.
+    pub size_gb: Option<f64>,
+    /// How far the size may be off, in percent; 1 where nothing is written.
+    pub tolerance_percent: Option<f64>,
+    /// WWN, EUI64 or NGUID.
+    pub wwn: Option<String>,
+    /// Firmware revision.
+    pub firmware: Option<String>,
+}
+
+/// An expected network interface. By MAC where one is written; otherwise any with that driver and speed, each counted once.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(default, deny_unknown_fields)]
+pub struct ExpectedNic {
+    /// MAC address in lower case.
+    pub mac: Option<String>,
+    /// Driver.
+    pub driver: Option<String>,
+    /// Speed in Mb/s that the link must have at least.
+    pub speed_mbps: Option<u32>,
+    /// MTU.
+    pub mtu: Option<u32>,
+}
+
+/// Expected firmware and maker.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(default, deny_unknown_fields)]
+pub struct ExpectedSystem {
+    /// Maker.
+    pub vendor: Option<String>,
+    /// Product.
+    pub product: Option<String>,
+    /// Firmware version.
+    pub firmware_version: Option<String>,
+}
+
+/// What may be written to (rule 9 of the design). Nothing is unless a run's wipe override is armed besides.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(default, deny_unknown_fields)]
+pub struct WriteAllowance {
+    /// Disks, each by serial, size and WWN.
+    pub disks: Vec<ExpectedDisk>,
+    /// Disks with a partition table, file system or other signature may be written over.
+    pub existing_data: bool,
+    /// Disks behind another transport than local SATA, SAS and NVMe may be written over.
+    pub shared: bool,
+}

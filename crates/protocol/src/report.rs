@@ -1,0 +1,155 @@
+//! The report of a run: what was checked, how it came out, and what it was made from.
+//!
+//! The orchestrator makes it for a run, `groundcrew vet` for a machine without one. Rendering is elsewhere.
+
+use serde::{Deserialize, Serialize};
+
+use crate::check::{Check, Verdict};
+use crate::ids::{Attempt, NodeName, ProfileName, RunId};
+use crate::inventory::Inventory;
+use crate::stage::{Stage, State};
+use crate::time::WallMs;
+use crate::wire::{LogLine, SensorSample};
+
+/// A report.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Report {
+    /// The run; absent for `vet`.
+    pub run: Option<RunId>,
+    /// The node, or the machine's host name.
+    pub node: Option<NodeName>,
+    /// The profile.
+    pub profile: ProfileName,
+    /// Where the run stands.
+    pub state: State,
+    /// Verdict over all stages. An overridden stage counts as a warning.
+    pub verdict: Verdict,
+    /// Why the run is held or was cancelled, where it is or was.
+    #[serde(default)]
+    pub reason: String,
+    /// When the run was created, or `vet` was started.
+    pub began: WallMs,
+    /// When it ended.
+    pub ended: Option<WallMs>,
+    /// When the report was made.
+    pub made: WallMs,
+    /// Version of what made the report.
+    pub version: String,
+    /// The stages in order.
+    pub stages: Vec<StageReport>,
+    /// The hardware, once it was read.
+    pub inventory: Option<Box<Inventory>>,
+    /// Series of sensors, one for each (kind, key).
+    pub sensors: Vec<SensorSeries>,
+    /// Parts of the log that are not there.
+    pub gaps: Vec<String>,
+}
+
+/// A stage in a report.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct StageReport {
+    /// The stage.
+    pub stage: Stage,
+    /// The attempt that counts; 0 where it was never started.
+    pub attempt: Attempt,
+    /// How many attempts there were.
+    pub attempts: u32,
+    /// Its verdict; absent where it has none yet.
+    pub verdict: Option<Verdict>,
+    /// The reason that an operator gave for overriding the verdict.
+    #[serde(default)]
+    pub overridden: Option<String>,
+    /// The agent's own word in a few words.
+    #[serde(default)]
+    pub summary: String,
+    /// What went wrong, where something did.
+    #[serde(default)]
+    pub message: String,
+    /// When the attempt that counts began.
+    pub began: Option<WallMs>,
+    /// When it ended.
+    pub ended: Option<WallMs>,
+    /// The checks, judged.
+    pub checks: Vec<Check>,
+    /// The last lines of its log.
+    pub log_tail: Vec<LogLine>,
+}
+
+/// Readings of one sensor over time.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct SensorSeries {
+    /// Kind, as [`SensorSample::kind`].
+    pub kind: String,
+    /// Which one.
+    pub key: String,
+    /// Unit.
+    pub unit: String,
+    /// Moment and value, in order of time.
+    pub points: Vec<(WallMs, f64)>,
+}
+
+/// Greatest number of points of a series in a report: more than a plot has pixels.
+pub const SERIES_POINTS_MAX: usize = 2_000;
+/// Lines of log of each stage in a report.
+pub const LOG_TAIL_LINES: usize = 60;
+
+/// Sorts samples into series, thinned to [`SERIES_POINTS_MAX`] points each so that the highest of each
+/// bucket stays: a report must not lose a peak.
+pub fn series_of(samples: impl IntoIterator<Item = SensorSample>) -> Vec<SensorSeries> {
+    let mut series: std::collections::BTreeMap<(String, String), SensorSeries> =
+        std::collections::BTreeMap::new();
+    for sample in samples {
+        let key = (sample.kind.clone(), sample.key.clone());
+        let entry = series.entry(key).or_insert_with(|| SensorSeries {
+            kind: sample.kind,
+            key: sample.key,
+            unit: sample.unit,
+            points: Vec::new(),
+        });
+        entry.points.push((sample.ts, sample.value));
+    }
+    let mut all: Vec<SensorSeries> = series.into_values().collect();
+    for one in &mut all {
+        one.points.sort_by_key(|(at, _)| *at);
+        one.points = thin(&one.points);
+    }
+    all
+}
+
+fn thin(points: &[(WallMs, f64)]) -> Vec<(WallMs, f64)> {
+    let bucket = points.len().div_ceil(SERIES_POINTS_MAX).max(1);
+    let highest = |chunk: &[(WallMs, f64)]| chunk.iter().copied().max_by(|a, b| a.1.total_cmp(&b.1));
+    points.chunks(bucket).filter_map(highest).collect()
+}
+
+/// The verdict over the stages of a run: an overridden stage counts as a warning, one without a verdict as inconclusive.
+pub fn run_verdict<'a>(stages: impl IntoIterator<Item = &'a StageReport>) -> Verdict {
+    Verdict::over(stages.into_iter().map(|stage| match (&stage.overridden, stage.verdict) {
+        (Some(_), _) => Verdict::Warn,
+        (None, Some(verdict)) => verdict,
+        (None, None) => Verdict::Inconclusive,
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn thinning_keeps_the_peak() {
+        let sample = |at: i64| SensorSample {
+            kind: "temperature".into(),
+            key: "cpu".into(),
+            value: if at == 31_337 { 99.0 } else { 40.0 },
+            unit: "°C".into(),
+            ts: WallMs(at),
+        };
+        let series = series_of((0..50_000).map(sample));
+        assert_eq!(series.len(), 1);
+        assert!(series[0].points.len() <= SERIES_POINTS_MAX);
+        assert!(series[0].points.contains(&(WallMs(31_337), 99.0)));
+    }
+}

@@ -1,0 +1,614 @@
+//! What agent and orchestrator say to each other under `/api/v1/runs/{run}/…`.
+//!
+//! A field that a newer side adds is ignored by an older one; a word that a newer side adds is kept and
+//! named (`Unknown`). Field names are the protocol: a change of one is a new protocol.
+
+use serde::{Deserialize, Serialize};
+
+use crate::check::{Check, PlannedCheck};
+use crate::ids::{
+    Attempt, BootId, ClaimNumber, DirectiveId, Generation, MacAddress, RandomId, RunId, Sha256Hex,
+};
+use crate::inventory::Inventory;
+use crate::profile::{AtEnd, ExpectedDisk, StageSpec};
+use crate::stage::{Stage, State};
+use crate::text_enum::text_enum;
+use crate::time::WallMs;
+
+text_enum! {
+    /// Whether an agent's home outlives the machine's power.
+    HomeKind {
+        /// On a disk.
+        Durable = "durable",
+        /// In memory, or on a disk under test: the orchestrator is the only memory.
+        Volatile = "volatile",
+    }
+}
+
+text_enum! {
+    /// What an orchestrator tells an agent in a heartbeat's answer.
+    Command {
+        /// Stop everything and end.
+        Abort = "abort",
+        /// Power the machine off.
+        Shutdown = "shutdown",
+        /// End the stage in flight.
+        CancelStage = "cancel_stage",
+        /// Do a stage again, out of a hold.
+        RetryStage = "retry_stage",
+        /// Go on with a stage after an override.
+        Continue = "continue",
+        /// The hold is over: take its key off, do what the profile says for the end.
+        Release = "release",
+        /// Quiesce.
+        Drain = "drain",
+        /// Take the orchestrator's drain off.
+        Undrain = "undrain",
+    }
+}
+
+text_enum! {
+    /// What became of a directive.
+    DirectiveOutcome {
+        /// Being done.
+        Doing = "doing",
+        /// Done.
+        Done = "done",
+        /// Not done, for the reason given.
+        Refused = "refused",
+        /// It names a claim, stage or attempt that is past.
+        TooLate = "too_late",
+    }
+}
+
+text_enum! {
+    /// How a result was taken.
+    Taken {
+        /// The first of its attempt: it stands.
+        First = "first",
+        /// The attempt had one already: it is evidence.
+        Repeated = "repeated",
+        /// Its attempt was replaced, or its run has ended: it is evidence.
+        Late = "late",
+    }
+}
+
+text_enum! {
+    /// What cannot be taken back.
+    IntentKind {
+        /// Restart the machine.
+        Reboot = "reboot",
+        /// Switch the machine off.
+        PowerOff = "poweroff",
+        /// Write over disks.
+        Wipe = "wipe",
+    }
+}
+
+text_enum! {
+    /// How much a log line matters.
+    LogLevel {
+        /// For the reader who wants everything.
+        Debug = "debug",
+        /// Normal.
+        Info = "info",
+        /// Something to look at.
+        Warn = "warn",
+        /// Something failed.
+        Error = "error",
+    }
+}
+
+text_enum! {
+    /// What an agent does as a whole.
+    Phase {
+        /// Not ready yet.
+        Starting = "starting",
+        /// Walking a run.
+        Running = "running",
+        /// Held.
+        Holding = "holding",
+        /// Quiesced by a drain.
+        Draining = "draining",
+        /// On its way out.
+        Stopping = "stopping",
+        /// Its run has ended.
+        Ended = "ended",
+        /// Displaced by a later claim, or parked in a state that it does not know.
+        Idle = "idle",
+    }
+}
+
+/// First word of an agent. A hello that fails keeps nothing waiting.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Hello {
+    /// Serial of the machine, where it says one.
+    #[serde(default)]
+    pub serial: Option<String>,
+    /// Addresses of its interfaces.
+    #[serde(default)]
+    pub macs: Vec<MacAddress>,
+    /// Version of the agent.
+    #[serde(default)]
+    pub agent_version: String,
+    /// Oldest protocol that it speaks. An agent that says none speaks 1.
+    #[serde(default = "one")]
+    pub protocol_min: u32,
+    /// Newest protocol that it speaks.
+    #[serde(default = "one")]
+    pub protocol_max: u32,
+    /// Boot id of the machine; absent where it cannot be read.
+    #[serde(default)]
+    pub boot_id: Option<BootId>,
+    /// The home's random id.
+    #[serde(default)]
+    pub instance: Option<RandomId>,
+    /// What kind of home it has.
+    #[serde(default)]
+    pub home: Option<HomeKind>,
+    /// The agent's wall clock.
+    #[serde(default)]
+    pub wall: WallMs,
+}
+
+fn one() -> u32 {
+    1
+}
+
+/// Answer to a hello.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct HelloAnswer {
+    /// The protocol to speak.
+    pub protocol: u32,
+    /// Which life of the store this is.
+    pub generation: Generation,
+    /// The orchestrator's wall clock.
+    pub server_time: WallMs,
+    /// SHA-256 of certificates that are or will be served.
+    #[serde(default)]
+    pub pins: Vec<Sha256Hex>,
+}
+
+/// An outcome that the agent keeps: in its outbox, or acknowledged and kept until the run ends.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct OutboxEntry {
+    /// Its stage.
+    pub stage: Stage,
+    /// Its attempt.
+    pub attempt: Attempt,
+    /// The claim under which it was made.
+    pub made_under: ClaimNumber,
+    /// True where an orchestrator has acknowledged it.
+    #[serde(default)]
+    pub acknowledged: bool,
+}
+
+/// An agent takes hold of its run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ClaimRequest {
+    /// Address of the machine, for people.
+    #[serde(default)]
+    pub ip: String,
+    /// Boot id; absent where it cannot be read.
+    #[serde(default)]
+    pub boot_id: Option<BootId>,
+    /// Boot epoch: boot id and start of process 1.
+    #[serde(default)]
+    pub boot_epoch: String,
+    /// The home's random id. An agent of protocol 1 has none.
+    #[serde(default)]
+    pub instance: Option<RandomId>,
+    /// A random id of this agent process: tells a repeated call from a second process with a copied home.
+    #[serde(default)]
+    pub session: Option<RandomId>,
+    /// Greatest claim of this run that this home has known; 0 for none.
+    #[serde(default)]
+    pub known_claim: ClaimNumber,
+    /// What kind of home it has.
+    #[serde(default)]
+    pub home: Option<HomeKind>,
+    /// SHA-256 of the run token that the agent has made and stored.
+    #[serde(default)]
+    pub token_sha256: Option<Sha256Hex>,
+    /// Outcomes that the agent keeps.
+    #[serde(default)]
+    pub outbox: Vec<OutboxEntry>,
+    /// Serial of the machine: a spent boot token is good again only from the same machine.
+    #[serde(default)]
+    pub serial: Option<String>,
+    /// Addresses of its interfaces.
+    #[serde(default)]
+    pub macs: Vec<MacAddress>,
+    /// The agent's wall clock.
+    #[serde(default)]
+    pub wall: WallMs,
+}
+
+/// What an agent needs in order to walk.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ClaimAnswer {
+    /// Number of the claim that the agent now has.
+    pub claim: ClaimNumber,
+    /// All stages of the run, in order.
+    pub stages: Vec<Stage>,
+    /// Where the run stands.
+    pub current_state: State,
+    /// The attempt of the current stage that the agent is to make, or to report from its outbox.
+    pub attempt: Attempt,
+    /// Port of the orchestrator's iperf3 server, where it runs one.
+    #[serde(default)]
+    pub iperf_port: Option<u16>,
+    /// Disks that the profile expects.
+    #[serde(default)]
+    pub expected_disks: Vec<ExpectedDisk>,
+    /// True where nothing may be written over.
+    pub non_destructive: bool,
+    /// Settings and deadline of every stage of an agent's.
+    #[serde(default)]
+    pub stage_settings: Vec<StageSpec>,
+    /// The plan of the current stage, frozen.
+    #[serde(default)]
+    pub planned_checks: Vec<PlannedCheck>,
+    /// Attempts that were cancelled or given up: what is kept for them is evidence, and none may be running.
+    #[serde(default)]
+    pub cancelled_attempts: Vec<StageAttempt>,
+    /// What follows the end of the run.
+    pub at_end: AtEnd,
+    /// The boot under which the run ended, once it has: power is touched on that boot alone.
+    #[serde(default)]
+    pub ended_boot: Option<BootId>,
+    /// Which life of the store this is.
+    pub generation: Generation,
+    /// The orchestrator's wall clock.
+    pub server_time: WallMs,
+    /// SHA-256 of certificates that are or will be served.
+    #[serde(default)]
+    pub pins: Vec<Sha256Hex>,
+}
+
+/// A try of a stage.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct StageAttempt {
+    /// The stage.
+    pub stage: Stage,
+    /// The try.
+    pub attempt: Attempt,
+}
+
+/// Sent every ten seconds: latest state, never queued.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Heartbeat {
+    /// The sender's claim. An agent of protocol 1 sends none.
+    #[serde(default)]
+    pub claim: ClaimNumber,
+    /// Stage in flight.
+    #[serde(default)]
+    pub stage: Option<Stage>,
+    /// Its attempt.
+    #[serde(default)]
+    pub attempt: Attempt,
+    /// What the agent does as a whole.
+    #[serde(default = "running")]
+    pub phase: Phase,
+    /// What it is busy with, for people; at most 256 bytes.
+    #[serde(default)]
+    pub activity: String,
+    /// Whether it is drained, and why; empty where it is not.
+    #[serde(default)]
+    pub drain: String,
+    /// What became of directives.
+    #[serde(default)]
+    pub directives: Vec<DirectiveReport>,
+    /// True once a home that was durable has failed: outcomes may live in memory only.
+    #[serde(default)]
+    pub home_failed: bool,
+    /// The agent's wall clock.
+    #[serde(default)]
+    pub wall: WallMs,
+}
+
+fn running() -> Phase {
+    Phase::Running
+}
+
+/// What became of a directive.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct DirectiveReport {
+    /// Which one.
+    pub id: DirectiveId,
+    /// What became of it.
+    pub outcome: DirectiveOutcome,
+    /// Why it was refused, or came too late.
+    #[serde(default)]
+    pub reason: String,
+}
+
+/// Allowances of one attempt, given by an operator.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct OverrideFlags {
+    /// Disks that the profile names may be written over.
+    #[serde(default)]
+    pub wipe: bool,
+    /// Id of the override, for the attempt that uses it up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<RandomId>,
+}
+
+/// Answer to a heartbeat.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct HeartbeatAnswer {
+    /// What to do, where something is to be done.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cmd: Option<Command>,
+    /// Id of the directive. It is repeated until its outcome was reported.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub directive: Option<DirectiveId>,
+    /// The claim that the directive is for.
+    #[serde(default)]
+    pub claim: ClaimNumber,
+    /// The stage that it names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stage: Option<Stage>,
+    /// The attempt that it names: for `cancel_stage` the one to end, for `retry_stage` and `continue` the one to make.
+    #[serde(default)]
+    pub attempt: Attempt,
+    /// Allowances of that attempt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub override_flags: Option<OverrideFlags>,
+    /// The plan of the attempt to make, frozen.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub planned_checks: Vec<PlannedCheck>,
+    /// Where the run stands.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<State>,
+    /// Which life of the store this is.
+    #[serde(default)]
+    pub generation: Generation,
+    /// SHA-256 of certificates that will be served; sent while a rotation is announced.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pins: Vec<Sha256Hex>,
+}
+
+/// What the agent is about to do and cannot take back. It acts only once this is answered with 200.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Intent {
+    /// The sender's claim.
+    pub claim: ClaimNumber,
+    /// The stage that asks for it; absent for a power-off after the end.
+    #[serde(default)]
+    pub stage: Option<Stage>,
+    /// Its attempt.
+    #[serde(default)]
+    pub attempt: Attempt,
+    /// What.
+    pub kind: IntentKind,
+    /// The boot under which it is asked.
+    pub boot_id: BootId,
+    /// Serials of the disks that will be written over.
+    #[serde(default)]
+    pub disks: Vec<String>,
+}
+
+/// Answer to an intent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct IntentAnswer {
+    /// True: recorded, and may be acted on.
+    pub acknowledged: bool,
+}
+
+/// The outcome of an attempt.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ResultRequest {
+    /// The sender's claim, which is fenced. An agent of protocol 1 sends none.
+    #[serde(default)]
+    pub claim: ClaimNumber,
+    /// The claim under which it was made, which is not.
+    #[serde(default)]
+    pub made_under: ClaimNumber,
+    /// The stage.
+    pub stage: Stage,
+    /// The attempt. An agent of protocol 1 sends none, and means the current one.
+    #[serde(default)]
+    pub attempt: Attempt,
+    /// The agent's own word.
+    pub passed: bool,
+    /// In a few words. (Protocol 1 sends an object here; it is kept as text.)
+    #[serde(default, deserialize_with = "text_of_any")]
+    pub summary: String,
+    /// What went wrong, where something did.
+    #[serde(default)]
+    pub message: String,
+    /// What was checked.
+    #[serde(default)]
+    pub checks: Vec<Check>,
+    /// The hardware, from the stage Inventory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inventory: Option<Box<Inventory>>,
+    /// When the attempt began and ended on the agent's wall clock.
+    #[serde(default)]
+    pub began: WallMs,
+    /// See `began`.
+    #[serde(default)]
+    pub ended: WallMs,
+}
+
+fn text_of_any<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    Ok(match serde_json::Value::deserialize(deserializer)? {
+        serde_json::Value::String(text) => text,
+        serde_json::Value::Null => String::new(),
+        other => other.to_string(),
+    })
+}
+
+/// Answer to a result: how it was taken, and where the run stands now.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ResultAnswer {
+    /// How it was taken.
+    pub taken: Taken,
+    /// Where the run stands.
+    pub next_state: State,
+    /// The attempt of that stage that the agent is to make; 0 where it is to make none.
+    pub attempt: Attempt,
+    /// The plan of that attempt, frozen.
+    #[serde(default)]
+    pub planned_checks: Vec<PlannedCheck>,
+    /// Which life of the store this is.
+    pub generation: Generation,
+}
+
+/// A line of log. `stage` is absent for a framing line.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct LogLine {
+    /// RFC 3339 on the agent's wall clock.
+    pub ts: String,
+    /// How much it matters.
+    pub level: LogLevel,
+    /// The stage that it belongs to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stage: Option<Stage>,
+    /// The text, without a line end.
+    pub text: String,
+}
+
+/// A chunk of a log stream, stored once per (run, stream, seq).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct LogRequest {
+    /// The sender's claim.
+    #[serde(default)]
+    pub claim: ClaimNumber,
+    /// The random id of the spool. An agent of protocol 1 sends none, and its lines cannot be told apart when repeated.
+    #[serde(default)]
+    pub stream: Option<RandomId>,
+    /// Counted from 0 within the stream.
+    #[serde(default)]
+    pub seq: u64,
+    /// The lines.
+    #[serde(default)]
+    pub lines: Vec<LogLine>,
+    /// What the spool had to let go just before this chunk.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gap: Option<LogGap>,
+    /// The closing mark: no chunk follows.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub closes: bool,
+}
+
+/// Lines that are not there, and how many.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct LogGap {
+    /// Chunks that were dropped.
+    pub chunks: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Why.
+    pub why: String,
+}
+
+/// A reading of a sensor.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct SensorSample {
+    /// `temperature`, `fan`, `power`, `voltage`, `current`, `frequency`.
+    pub kind: String,
+    /// Which one: chip and label.
+    pub key: String,
+    /// The value; one that is not finite is not sent.
+    pub value: f64,
+    /// `°C`, `rpm`, `W`, `V`, `A`, `MHz`.
+    pub unit: String,
+    /// When, on the agent's wall clock.
+    #[serde(default)]
+    pub ts: WallMs,
+}
+
+/// A batch of readings, stored once per (run, stream, seq).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct SensorRequest {
+    /// The sender's claim.
+    #[serde(default)]
+    pub claim: ClaimNumber,
+    /// The random id of the spool.
+    #[serde(default)]
+    pub stream: Option<RandomId>,
+    /// Counted from 0 within the stream.
+    #[serde(default)]
+    pub seq: u64,
+    /// The readings.
+    pub samples: Vec<SensorSample>,
+    /// The closing mark.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub closes: bool,
+}
+
+/// Answer to a log or sensor message.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct StreamAnswer {
+    /// `first`, or `repeated` where the same chunk was stored before.
+    pub taken: Taken,
+}
+
+/// An agent in a hold asks for the key that lets an operator in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct HoldRequest {
+    /// The sender's claim.
+    #[serde(default)]
+    pub claim: ClaimNumber,
+    /// Address under which the machine can be reached.
+    #[serde(default)]
+    pub ip: String,
+    /// The machine's public SSH host keys.
+    #[serde(default)]
+    pub host_keys: Vec<String>,
+}
+
+/// Answer to it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct HoldAnswer {
+    /// A line for authorized_keys, without options; absent where no operator has given a key.
+    #[serde(default)]
+    pub authorized_key: Option<String>,
+    /// When it must be taken off again.
+    pub expires_at: WallMs,
+}
+
+/// Body of every answer that is an error.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ErrorBody {
+    /// One clear sentence: what was found, where, and what was expected or is to be done.
+    pub error: String,
+    /// A word for programs: `old_claim`, `claimed_elsewhere`, `other_content`, `token`, `gone`, `full`, `bad`, …
+    pub code: String,
+    /// Where the run stands, for errors about a run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<State>,
+    /// The claim that counts now, for `old_claim` and `claimed_elsewhere`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub claim: Option<ClaimNumber>,
+}
+
+/// The path of an agent's call.
+pub fn agent_path(run: &RunId, call: &str) -> String {
+    format!("/api/v1/runs/{run}/{call}")
+}
