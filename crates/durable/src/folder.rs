@@ -2,7 +2,7 @@
 //! goes through one descriptor, so that a folder renamed in the middle cannot split a write in two.
 
 use std::ffi::{OsStr, OsString};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat, fsync, openat, statat};
@@ -93,7 +93,7 @@ pub(crate) fn open_folder(path: &Path) -> Result<OwnedFd> {
 }
 
 /// fstat(2), with the path in its error.
-pub(crate) fn stat_of(file: &OwnedFd, path: &Path) -> Result<Stat> {
+pub(crate) fn stat_of(file: impl AsFd, path: &Path) -> Result<Stat> {
     rustix::fs::fstat(file).map_err(Error::io("looking at", path))
 }
 

@@ -8,7 +8,6 @@
 //! key that stands twice keeps its last value, and a number beyond 64 bits its nearest double.
 
 use std::ffi::OsString;
-use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -19,7 +18,7 @@ use serde_json::{Map, Value};
 use crate::error::{Error, Result};
 use crate::fault;
 use crate::folder::Place;
-use crate::lock::try_lock;
+use crate::lock::{LOCK_MODE, Locked, try_lock};
 use crate::points;
 use crate::whole::{self, read_bounded, read_in, write_in};
 
@@ -89,14 +88,14 @@ pub fn read_json(path: &Path, bytes_max: u64) -> Result<Option<Fields>> {
 
 /// Waits for the sibling lock by trying again and again: flock(2) knows no deadline, and a signal to interrupt
 /// it would belong to the whole process.
-fn lock_beside(place: &Place, wait: Duration) -> Result<OwnedFd> {
+fn lock_beside(place: &Place, wait: Duration) -> Result<Locked> {
     let mut name = OsString::from(".");
     name.push(&place.name);
     name.push(".lock");
     let started = Instant::now();
     let mut pause = LOCK_PAUSE_MIN;
     loop {
-        if let Some(lock) = try_lock(place, &name, OFlags::RDONLY)? {
+        if let Some(lock) = try_lock(place, &name, OFlags::RDONLY, LOCK_MODE)? {
             return Ok(lock);
         }
         let left = wait.saturating_sub(started.elapsed());

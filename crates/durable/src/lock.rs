@@ -3,12 +3,13 @@
 //! [`HomeLock`] keeps a second process out of an agent's home or an orchestrator's data folder for as long as
 //! the first one lives.
 //!
-//! A child has copies of all its parent's descriptors until its exec, and with them the locks. So a lock given
-//! back, or left by a killed process, may seem taken for the instant in which such a child comes to its exec.
+//! A child has copies of all its parent's descriptors until its exec, and with them the locks. So a lock is
+//! given back by unlocking and not by closing alone; one that a killed process left may still seem taken for
+//! the instant in which such a child comes to its exec.
 
 use std::ffi::OsStr;
 use std::fmt;
-use std::os::fd::OwnedFd;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, Mode, OFlags, flock, ftruncate};
@@ -23,6 +24,9 @@ use crate::whole::read_in;
 
 /// The name of the lock file in a home.
 pub const HOME_LOCK_NAME: &str = "lock";
+
+/// The mode of a lock file. Readable by all, for flock(2) wants no more and another user may share the file.
+pub(crate) const LOCK_MODE: Mode = Mode::from_raw_mode(0o644);
 
 /// Tries to lock the file that the name means. More than one is needed only where somebody removes or
 /// replaces lock files at that very moment.
@@ -62,7 +66,7 @@ impl fmt::Display for Holder {
 /// The right to a home, until it is dropped or the process ends.
 #[derive(Debug)]
 pub struct HomeLock {
-    _file: OwnedFd,
+    _locked: Locked,
     path: PathBuf,
 }
 
@@ -72,13 +76,13 @@ impl HomeLock {
     pub fn acquire(home: &Path) -> Result<Self> {
         let path = home.join(HOME_LOCK_NAME);
         let place = Place::of(&path)?;
-        let Some(file) = try_lock(&place, &place.name, OFlags::RDWR)? else {
+        let Some(locked) = try_lock(&place, &place.name, OFlags::RDWR, LOCK_MODE)? else {
             return Err(Error::Held { path, holder: holder_of(&place)? });
         };
         fault::point(points::HOME_LOCKED);
-        sign(&file, &path)?;
+        sign(&locked.file, &path)?;
         fault::point(points::HOME_SIGNED);
-        Ok(Self { _file: file, path })
+        Ok(Self { _locked: locked, path })
     }
 
     /// The lock file.
@@ -88,7 +92,7 @@ impl HomeLock {
 }
 
 /// Writes who we are. It is read by people and by [`holder_of`] while we live, so it need not be durable.
-fn sign(file: &OwnedFd, path: &Path) -> Result<()> {
+fn sign(file: &File, path: &Path) -> Result<()> {
     let pid = std::process::id();
     // Without procfs the start is 0, which no later process can be mistaken for.
     let start = process_start(Path::new(PROC), pid)?.unwrap_or(0);
@@ -115,35 +119,49 @@ fn holder_of(place: &Place) -> Result<Holder> {
     }
 }
 
-/// Opens or makes the lock file `name` and locks it exclusively; `None` where it is taken at this moment.
-pub(crate) fn try_lock(place: &Place, name: &OsStr, access: OFlags) -> Result<Option<OwnedFd>> {
+/// A file on which this process holds the exclusive lock, until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Locked {
+    pub(crate) file: File,
+}
+
+impl Drop for Locked {
+    fn drop(&mut self) {
+        // Were this to fail, closing the file gives the lock back as soon as no child has a copy any more.
+        let _given_back_by_close = flock(&self.file, FlockOperation::Unlock);
+    }
+}
+
+/// Opens or makes the file `name` and locks it exclusively; `None` where it is taken at this moment. `mode` is
+/// for a file that is made, less the umask.
+pub(crate) fn try_lock(place: &Place, name: &OsStr, access: OFlags, mode: Mode) -> Result<Option<Locked>> {
     let path = place.sibling(name);
     for _ in 0..LOCK_TRIES_MAX {
-        let file = open_lock(place, name, access)?;
+        let file = open_or_make(place, name, access, mode)?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
             Err(Errno::WOULDBLOCK) => return Ok(None),
             Err(errno) => return Err(Error::io("locking", &path)(errno)),
         }
         // A lock on a file that the name no longer means keeps nobody out.
-        let ours = stat_of(&file, &path)?;
+        let locked = Locked { file };
+        let ours = stat_of(&locked.file, &path)?;
         let named = place.stat(name)?;
         if named.is_some_and(|named| (named.st_dev, named.st_ino) == (ours.st_dev, ours.st_ino)) {
-            return Ok(Some(file));
+            return Ok(Some(locked));
         }
     }
     Err(Error::io("locking the file that keeps being replaced,", &path)(Errno::AGAIN))
 }
 
 /// Opens first without O_CREAT, which the kernel refuses for another user's file in a sticky folder
-/// (fs.protected_regular). Readable by all, for flock(2) wants no more and another user may share the file.
-fn open_lock(place: &Place, name: &OsStr, access: OFlags) -> Result<OwnedFd> {
-    let mode = Mode::from_raw_mode(0o644);
+/// (fs.protected_regular).
+fn open_or_make(place: &Place, name: &OsStr, access: OFlags, mode: Mode) -> Result<File> {
     if let Some(file) = place.open_file(name, access, Mode::empty())? {
-        return Ok(file);
+        return Ok(file.into());
     }
     let made = place.open_file(name, access | OFlags::CREATE, mode)?;
-    made.ok_or_else(|| Error::io("making the lock file", &place.sibling(name))(Errno::NOENT))
+    made.map(File::from).ok_or_else(|| Error::io("making", &place.sibling(name))(Errno::NOENT))
 }
 
 #[cfg(test)]

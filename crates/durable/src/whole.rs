@@ -280,7 +280,7 @@ impl<'a> Temporary<'a> {
     }
 
     fn stat(&self) -> Result<Stat> {
-        rustix::fs::fstat(&self.file).map_err(Error::io("looking at", &self.path))
+        stat_of(&self.file, &self.path)
     }
 
     fn fill(&mut self, bytes: &[u8]) -> Result<()> {

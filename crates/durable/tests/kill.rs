@@ -9,7 +9,6 @@ use std::io::{BufRead, BufReader};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use common::{given_task, victim as victim_command};
 use groundcrew_durable::fault::{Point, VARIABLE};
@@ -193,13 +192,6 @@ fn victim() {
     }
 }
 
-/// A child that one thread starts has, until its exec, a copy of every descriptor of this process, and with it
-/// every lock that another thread believes to have given back. So the tests of this file take turns.
-fn turn() -> MutexGuard<'static, ()> {
-    static TURN: Mutex<()> = Mutex::new(());
-    TURN.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 fn run(command: &mut Command) -> (ExitStatus, String) {
     let output = command.output().unwrap();
     let said = [output.stdout, output.stderr].concat();
@@ -216,7 +208,6 @@ fn leftovers_in(folder: &Path) -> usize {
 
 #[test]
 fn a_process_killed_at_any_point_leaves_the_old_state_or_the_new_one() {
-    let _turn = turn();
     let place_of = |wanted: Point| points::ALL.iter().position(|point| *point == wanted).unwrap();
     // Where a temporary file exists.
     let leaves = place_of(points::WHOLE_CREATED)..place_of(points::WHOLE_RENAMED);
@@ -245,7 +236,6 @@ fn a_process_killed_at_any_point_leaves_the_old_state_or_the_new_one() {
 
 #[test]
 fn a_point_that_is_not_reached_ends_nothing() {
-    let _turn = turn();
     let home = tempfile::tempdir().unwrap();
     let mut command = victim_command(&[], "MakeFile", home.path());
     let (status, said) = run(command.env(VARIABLE, format!("{}:2", points::WHOLE_SYNCED.name())));
@@ -291,7 +281,6 @@ impl Random {
 
 #[test]
 fn a_looping_writer_killed_two_hundred_times_leaves_whole_versions() {
-    let _turn = turn();
     let home = tempfile::tempdir().unwrap();
     let path = home.path().join("file");
     let mut random = Random(20_251_117);
@@ -322,7 +311,6 @@ fn a_looping_writer_killed_two_hundred_times_leaves_whole_versions() {
 
 #[test]
 fn two_processes_lose_no_increment_under_the_lock() {
-    let _turn = turn();
     let home = tempfile::tempdir().unwrap();
     let path: PathBuf = home.path().join("file");
     fs::write(&path, "{\"unknown\":{\"z\":1,\"a\":2}}").unwrap();

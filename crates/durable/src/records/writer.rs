@@ -4,15 +4,14 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FlockOperation, Mode, OFlags, fdatasync, flock, fsync, ftruncate};
-use rustix::io::Errno;
+use rustix::fs::{Mode, OFlags, fdatasync, fsync, ftruncate};
 
 use super::reader::{EndKind, RecordReader};
 use super::{HEADER_BYTES, Options, checksum};
 use crate::error::{Error, Result};
 use crate::fault;
 use crate::folder::Place;
-use crate::lock::Holder;
+use crate::lock::{Holder, Locked, try_lock};
 use crate::points;
 
 /// What was in a record file when it was opened for appending.
@@ -28,7 +27,7 @@ pub struct Opened {
 /// The one writer of a record file; the file is locked for as long as it lives.
 #[derive(Debug)]
 pub struct RecordWriter {
-    file: File,
+    locked: Locked,
     path: PathBuf,
     record_bytes_max: u32,
     /// The end of the last whole record, which is the end of the file.
@@ -47,23 +46,15 @@ impl RecordWriter {
     /// damage that no crash explains; the file is then as it was.
     pub fn open(path: &Path, options: &Options) -> Result<(Self, Opened)> {
         let place = Place::of(path)?;
-        let flags = OFlags::RDWR | OFlags::APPEND | OFlags::CREATE;
-        let file = place.open_file(&place.name, flags, Mode::from_raw_mode(options.mode_for_new))?;
-        let file = file.ok_or_else(|| Error::io("making the record file", path)(Errno::NOENT))?;
-        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(Errno::WOULDBLOCK) => {
-                return Err(Error::Held { path: path.to_owned(), holder: Holder::Unsigned });
-            }
-            Err(errno) => return Err(Error::io("locking", path)(errno)),
-        }
+        let mode = Mode::from_raw_mode(options.mode_for_new);
+        let locked = try_lock(&place, &place.name, OFlags::RDWR | OFlags::APPEND, mode)?;
+        let path = path.to_owned();
+        let Some(locked) = locked else { return Err(Error::Held { path, holder: Holder::Unsigned }) };
         fault::point(points::RECORDS_OPENED);
         place.sync()?;
-        let file = File::from(file);
-        let (bytes, opened) = cut_torn_tail(&file, path, options.record_bytes_max)?;
         let record_bytes_max = options.record_bytes_max;
-        let path = path.to_owned();
-        Ok((Self { file, path, record_bytes_max, bytes, buffer: Vec::new(), broken: false }, opened))
+        let (bytes, opened) = cut_torn_tail(&locked.file, &path, record_bytes_max)?;
+        Ok((Self { locked, path, record_bytes_max, bytes, buffer: Vec::new(), broken: false }, opened))
     }
 
     /// Appends one record with one write(2), and returns the offset behind it. The record survives the end of
@@ -85,7 +76,7 @@ impl RecordWriter {
         self.buffer.extend_from_slice(payload);
         if let Err(source) = self.write_buffer() {
             // The first error is the one to tell; the second makes itself felt as `Broken`.
-            self.broken = ftruncate(&self.file, self.bytes).is_err();
+            self.broken = ftruncate(&self.locked.file, self.bytes).is_err();
             return Err(Error::io("appending a record to", &self.path)(source));
         }
         fault::point(points::RECORDS_APPENDED);
@@ -99,7 +90,7 @@ impl RecordWriter {
     /// and a second sync would then succeed over a hole.
     pub fn sync(&mut self) -> Result<()> {
         self.refuse_if_broken()?;
-        fdatasync(&self.file).map_err(|errno| {
+        fdatasync(&self.locked.file).map_err(|errno| {
             self.broken = true;
             Error::io("syncing", &self.path)(errno)
         })?;
@@ -120,10 +111,10 @@ impl RecordWriter {
     /// One write(2), unless the disk takes only a part; what comes after that part then finds out why.
     fn write_buffer(&mut self) -> io::Result<()> {
         let (head, tail) = self.buffer.split_at(fault::cut(points::RECORDS_HALF_APPENDED, self.buffer.len()));
-        self.file.write_all(head)?;
+        self.locked.file.write_all(head)?;
         if !tail.is_empty() {
             fault::point(points::RECORDS_HALF_APPENDED);
-            self.file.write_all(tail)?;
+            self.locked.file.write_all(tail)?;
         }
         Ok(())
     }
