@@ -44,6 +44,7 @@ pub fn run(options: &Options) -> Result<()> {
     test.env("GROUNDCREW_BIN_DIR", cargo::target_folder()?.join("debug"));
     test.env("GROUNDCREW_MODEL_SEEDS", options.seeds.to_string());
     if !options.guests {
+        eprintln!("tests that boot a guest are left out (--no-vm)");
         test.env("GROUNDCREW_NO_VM", "1");
     }
     cargo::run(&mut test)
