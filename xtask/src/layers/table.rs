@@ -66,7 +66,7 @@ pub const CRATES: &[Crate] = &[
         may_use: Only(&["groundcrew-protocol"]),
         never: &["sqlx", "kube", "axum"],
         shipped: false,
-        modules: &[],
+        modules: &["client", "events", "connect", "error", "resolve", "dns", "pins", "url"],
     },
     Crate {
         package: "groundcrew-report",
