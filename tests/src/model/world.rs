@@ -406,6 +406,11 @@ impl World {
                     }
                 }
             }
+            Action::Reoffer => {
+                for (entry, _) in &mut self.home(agent).outbox {
+                    entry.acknowledged = false;
+                }
+            }
             Action::Refuse(which, why) => {
                 self.note(format!("agent {}: refused for good: {why}", self.machines[agent].name));
                 let home = self.home(agent);
@@ -452,7 +457,9 @@ impl World {
         let which = StageAttempt { stage: stage.clone(), attempt };
         let passes = !self.is_chaos() || !self.random.chance(15);
         self.machines[agent].child = Some(Child { which: which.clone(), passes, ended_by: None });
-        let after_ms = 1_000 + self.random.below(90_000);
+        // Some take longer than their deadline and the limit of silence together.
+        let slow = self.is_chaos() && self.random.chance(4);
+        let after_ms = if slow { 1_200_000 } else { 1_000 + self.random.below(500_000) };
         self.put(after_ms, Happening::StageEnd { agent, life, which });
     }
 
@@ -493,7 +500,7 @@ impl World {
                 entry.stage, entry.attempt
             ));
         }
-        let passes = !tag.is_multiple_of(7) || self.now_ms > CHAOS_MS;
+        let passes = !tag.is_multiple_of(7);
         let spec = profile()
             .stages
             .into_iter()
@@ -546,7 +553,7 @@ impl World {
         if !self.is_chaos() {
             return;
         }
-        let next_ms = 5_000 + self.random.below(400_000);
+        let next_ms = 5_000 + self.random.below(300_000);
         self.put(next_ms, Happening::Trouble);
         let agent = usize::from(self.random.chance(25));
         match self.random.below(12) {

@@ -172,6 +172,8 @@ pub enum Action {
     DropOutcome(StageAttempt),
     /// An outcome was acknowledged: keep it aside until the run ends.
     Acknowledge(StageAttempt),
+    /// Everything that was acknowledged and kept goes back into the outbox, durably: it is to be sent again.
+    Reoffer,
     /// An outcome was refused for good: put it aside with the reason.
     Refuse(StageAttempt, String),
     /// Put the hold's key into authorized_keys.
@@ -701,6 +703,8 @@ impl Core {
         for entry in &mut self.outbox {
             entry.acknowledged = false;
         }
+        // Before the new generation is on disk: a crash in between offers them twice, the other way round never.
+        self.actions.push(Action::Reoffer);
         self.say(
             LogLevel::Warn,
             format!("the orchestrator was restored (generation {generation}): outcomes are offered again"),
