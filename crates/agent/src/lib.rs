@@ -1,3 +1,5 @@
 //! The agent: on every node, claims its run and walks it. The binary is `groundcrew`.
 
 pub mod control;
+pub mod hold;
+pub mod power;
