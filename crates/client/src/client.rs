@@ -322,5 +322,5 @@ fn status_error(call: String, code: u16, body: &[u8]) -> Error {
             .collect();
         ErrorBody { error: shown, code: "unexplained".to_owned(), state: None, claim: None }
     });
-    Error::Status { call, code, body }
+    Error::Status { call, code, body: Box::new(body) }
 }

@@ -70,7 +70,7 @@ pub enum Error {
         /// The HTTP status.
         code: u16,
         /// What it says. An answer without such a body gets one with the code `unexplained`.
-        body: ErrorBody,
+        body: Box<ErrorBody>,
     },
     /// The answer is larger than a caller of this client can want.
     #[error("the answer to {call} is larger than {bytes_max} bytes")]
