@@ -1,1 +1,3 @@
-//! Stub.
+//! The agent: what runs on every node.
+
+pub mod process;
