@@ -1,3 +1,4 @@
 //! The agent: what runs on every node.
 
+pub mod probe;
 pub mod process;
