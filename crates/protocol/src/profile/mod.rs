@@ -8,6 +8,9 @@ mod part;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use parse::{COUNT_MAX, LIST_MAX, MTU_MIN, SIZE_MAX, SIZE_MIN, SPEED_MBPS_MAX, SPEED_MTS_MAX};
+pub(crate) use part::TEXT_BYTES_MAX;
+
 use serde::{Deserialize, Serialize};
 
 use crate::ids::ProfileName;

@@ -21,9 +21,9 @@ const LOAD_MS_MIN: u64 = 1_000;
 /// More workers than any machine has CPUs.
 const WORKERS_MAX: u32 = 4_096;
 /// Greatest count of anything in a machine.
-const COUNT_MAX: u32 = 65_536;
+pub(crate) const COUNT_MAX: u32 = 65_536;
 /// Greatest number of disks or interfaces that a profile lists.
-const LIST_MAX: usize = 1_024;
+pub(crate) const LIST_MAX: usize = 1_024;
 /// Greatest number of checks that one stage requires.
 const REQUIRE_MAX: usize = 64;
 /// Longest description of a profile, in bytes.
@@ -38,6 +38,14 @@ const PACKAGE_MODES: [&str; 6] = ["apply", "config", "upgrade", "uninstall", "in
 const NUMBER_MAX: f64 = 1e15;
 /// Smallest size of memory in GiB, or of a disk in GB.
 pub(crate) const SIZE_MIN: f64 = 0.001;
+/// Greatest such size.
+pub(crate) const SIZE_MAX: f64 = 1e9;
+/// Greatest speed of a memory module.
+pub(crate) const SPEED_MTS_MAX: u32 = 1_000_000;
+/// Greatest speed of a link.
+pub(crate) const SPEED_MBPS_MAX: u32 = 100_000_000;
+/// Smallest MTU: that of IPv4.
+pub(crate) const MTU_MIN: u32 = 68;
 
 const PROFILE_KEYS: [&str; 7] = ["name", "description", "at_end", "limits", "stage", "expected", "write"];
 const LIMITS_KEYS: [&str; 5] = ["silence", "claim_within", "hold", "reboot", "crashes"];
@@ -355,10 +363,10 @@ fn expected_memory(field: Field<'_>) -> Result<ExpectedMemory, BadProfile> {
     let part = field.table(&MEMORY_KEYS)?;
     let default = ExpectedMemory::default();
     Ok(ExpectedMemory {
-        total_gib: part.optional("total_gib", |field| field.number(SIZE_MIN..=1e9))?,
+        total_gib: part.optional("total_gib", |field| field.number(SIZE_MIN..=SIZE_MAX))?,
         tolerance_percent: part.optional("tolerance_percent", percent)?.unwrap_or(default.tolerance_percent),
         dimms: part.optional("dimms", count)?,
-        speed_mts: part.optional("speed_mts", |field| field.whole(1..=1_000_000))?,
+        speed_mts: part.optional("speed_mts", |field| field.whole(1..=SPEED_MTS_MAX))?,
     })
 }
 
@@ -366,7 +374,7 @@ fn expected_disk(part: &Part<'_>) -> Result<ExpectedDisk, BadProfile> {
     Ok(ExpectedDisk {
         serial: part.optional("serial", |field| field.name())?,
         model: part.optional("model", |field| field.name())?,
-        size_gb: part.optional("size_gb", |field| field.number(SIZE_MIN..=1e9))?,
+        size_gb: part.optional("size_gb", |field| field.number(SIZE_MIN..=SIZE_MAX))?,
         tolerance_percent: part.optional("tolerance_percent", percent)?,
         wwn: part.optional("wwn", |field| field.name())?,
         firmware: part.optional("firmware", |field| field.name())?,
@@ -412,8 +420,8 @@ fn expected_nics(field: Field<'_>) -> Result<Vec<ExpectedNic>, BadProfile> {
         let nic = ExpectedNic {
             mac: part.optional("mac", |field| field.id::<MacAddress>())?.map(String::from),
             driver: part.optional("driver", |field| field.name())?,
-            speed_mbps: part.optional("speed_mbps", |field| field.whole(1..=100_000_000))?,
-            mtu: part.optional("mtu", |field| field.whole(68..=COUNT_MAX))?,
+            speed_mbps: part.optional("speed_mbps", |field| field.whole(1..=SPEED_MBPS_MAX))?,
+            mtu: part.optional("mtu", |field| field.whole(MTU_MIN..=COUNT_MAX))?,
         };
         if nic == ExpectedNic::default() {
             return Err(part.refuse("nothing that says which interface", "mac, driver, speed_mbps or mtu"));

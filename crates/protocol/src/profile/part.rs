@@ -14,7 +14,7 @@ use crate::ids::BadId;
 use crate::time::{format_span_ms, parse_span_ms};
 
 /// Longest text of a value; longer ones are no names of hardware.
-pub(super) const TEXT_BYTES_MAX: usize = 256;
+pub(crate) const TEXT_BYTES_MAX: usize = 256;
 /// Longest part of what was found that an error repeats, in characters.
 const FOUND_CHARS_MAX: usize = 60;
 

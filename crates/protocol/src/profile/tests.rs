@@ -272,7 +272,10 @@ fn what_is_no_toml_is_refused_with_line_key_found_and_expected() {
     let rows: [(&str, Wanted); 7] = [
         ("stage", (2, "", "the end of the profile", "TOML (key with no value, expected `=`)")),
         ("[[stage]]\nname = \"a", (3, "stage[1].name", "the end of the profile", "TOML (")),
-        ("[[stage]]\nname = \"SMART\"\n[[stage]]\nname = 5x", (5, "stage[2].name", "`5x`", "TOML (string values must be quoted")),
+        (
+            "[[stage]]\nname = \"SMART\"\n[[stage]]\nname = 5x",
+            (5, "stage[2].name", "`5x`", "TOML (string values must be quoted"),
+        ),
         ("name = \"q\"", (2, "name", "`name = \"q\"`", "TOML (duplicate key)")),
         ("[limits]\nhold = ", (3, "limits.hold", "the end of the profile", "TOML (")),
         ("[limits", (2, "limits", "the end of the profile", "TOML (")),
