@@ -1,4 +1,5 @@
-//! The agent: what runs on every node.
+//! The agent: on every node, claims its run and walks it. The binary is `groundcrew`.
 
+pub mod control;
 pub mod probe;
 pub mod process;

@@ -1,1 +1,3 @@
-//! Stub.
+//! The orchestrator: holds runs, answers agents and operators. The binary is `groundcrewd`.
+
+pub mod run;

@@ -7,10 +7,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
+use groundcrew_durable::whole;
 use groundcrew_protocol::ids::BootId;
 use serde::{Deserialize, Serialize};
-
-use super::record_io;
 
 /// Name of the file in an agent's home.
 pub const FILE_NAME: &str = "child.json";
@@ -85,7 +84,7 @@ impl ChildRecords {
     fn write(&self, running: &[ChildRecord]) -> io::Result<()> {
         let Some(path) = &self.path else { return Ok(()) };
         let bytes = serde_json::to_vec(running).map_err(io::Error::other)?;
-        record_io::write_whole(path, &bytes)
+        whole::write_whole(path, &bytes, &whole::Options::default()).map_err(io::Error::other)
     }
 }
 
@@ -94,13 +93,9 @@ impl ChildRecords {
 /// # Errors
 /// Where the file is there and cannot be read or understood: then nobody knows what may still run.
 pub fn read_left(home: &Path) -> io::Result<Vec<ChildRecord>> {
-    use std::io::Read;
-    let mut bytes = Vec::new();
-    match std::fs::File::open(home.join(FILE_NAME)) {
-        Ok(file) => file.take(FILE_BYTES_MAX).read_to_end(&mut bytes)?,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(error),
-    };
+    let path = home.join(FILE_NAME);
+    let bytes = whole::read_bounded(&path, FILE_BYTES_MAX).map_err(io::Error::other)?;
+    let Some(bytes) = bytes else { return Ok(Vec::new()) };
     serde_json::from_slice(&bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
 }
 

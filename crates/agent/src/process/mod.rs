@@ -11,7 +11,6 @@ pub mod launcher;
 pub mod lines;
 pub mod proc_stat;
 mod reader;
-mod record_io;
 pub mod sweep;
 pub mod tool;
 

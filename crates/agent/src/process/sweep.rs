@@ -57,7 +57,7 @@ pub fn sweep(home: &Path) -> io::Result<Swept> {
 
 /// This boot's id; `None` where it cannot be read.
 pub(super) fn boot_id() -> Option<BootId> {
-    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?.trim().parse().ok()
+    groundcrew_durable::epoch::boot_id(Path::new("/proc")).ok()?.parse().ok()
 }
 
 /// Kills everything that belongs to a child and waits until it is gone: how many it were, and which are not gone.
