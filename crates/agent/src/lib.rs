@@ -3,3 +3,4 @@
 pub mod control;
 pub mod probe;
 pub mod process;
+pub mod vet;

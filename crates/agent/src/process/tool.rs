@@ -374,4 +374,4 @@ fn reap(child: &mut Child) -> Ending {
 
 #[cfg(test)]
 #[path = "tool_tests.rs"]
-mod tests;
+pub(crate) mod tests;
