@@ -10,3 +10,6 @@ pub mod outbox;
 pub mod points;
 pub mod power;
 pub mod settings;
+pub mod probe;
+pub mod process;
+pub mod vet;
