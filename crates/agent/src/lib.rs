@@ -7,3 +7,4 @@ pub mod io_thread;
 pub mod outbox;
 pub mod points;
 pub mod settings;
+pub mod spool;
