@@ -11,7 +11,7 @@ use groundcrew_protocol::limits::SENSOR_INTERVAL_MS;
 
 use crate::probe::{Root, hwmon};
 use crate::spool::Spool;
-use crate::supervise::wall;
+use crate::stamp::wall;
 
 /// The sidecar's thread.
 #[derive(Debug)]
@@ -36,7 +36,8 @@ impl Sensors {
             }
             spool.finish();
         };
-        let thread = std::thread::Builder::new().name("sensors".to_owned()).stack_size(256 * 1024).spawn(read)?;
+        let thread =
+            std::thread::Builder::new().name("sensors".to_owned()).stack_size(256 * 1024).spawn(read)?;
         Ok(Sensors { stop, thread })
     }
 

@@ -8,28 +8,28 @@
 //! Only plain threads wait for disks, children and terminals; the loop never does, so that none of them can delay
 //! a heartbeat. What the loop decides is in [`crate::control`]; here is no decision about the run.
 
-mod calls;
 mod perform;
 mod stage;
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use groundcrew_client::{Client, PinSet};
+use groundcrew_client::PinSet;
 use groundcrew_protocol::ids::{ClaimNumber, RandomId};
-use groundcrew_protocol::limits;
-use groundcrew_protocol::time::WallMs;
-use groundcrew_protocol::wire::{LogLevel, LogLine};
+use groundcrew_protocol::wire::{Heartbeat, LogLevel, LogLine};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep_until};
+use tokio_util::sync::CancellationToken;
 
+use crate::client::Orchestrator;
 use crate::console::Console;
 use crate::control::core::{Core, Event, Facts};
-use crate::control::memory::Memory;
 use crate::forward::Forwarder;
+use crate::heartbeat::{self, Activity, Beats};
 use crate::home::Home;
 use crate::io_thread::{HomeHealth, IoThread};
 use crate::outbox::Outbox;
@@ -38,6 +38,7 @@ use crate::process::{ChildRecords, sweep};
 use crate::sensors::Sensors;
 use crate::settings::Settings;
 use crate::spool::{Kind, LineSender, Spool};
+use crate::stamp::{stamp, wall};
 
 /// Events that wait for the loop: a handful of tasks with one event each.
 const EVENTS_MAX: usize = 64;
@@ -65,9 +66,6 @@ fn system<E: std::error::Error + Send + Sync + 'static>(what: &'static str) -> i
     move |source| StartError::System { what, source: Box::new(source) }
 }
 
-/// What the heartbeat says that the agent is busy with; written by the stage's thread.
-pub(crate) type Activity = Arc<Mutex<String>>;
-
 /// The agent.
 pub(crate) struct Agent {
     settings: Settings,
@@ -80,9 +78,11 @@ pub(crate) struct Agent {
     outbox: Outbox,
     lines: LineSender,
     log: Spool,
+    readings: Spool,
     console: Console,
-    control: Arc<Client>,
-    beats: Arc<Client>,
+    control: Arc<Orchestrator>,
+    beats: Arc<Orchestrator>,
+    latest: watch::Sender<Option<Heartbeat>>,
     claim: watch::Sender<ClaimNumber>,
     forwarder: Forwarder,
     stage: Option<stage::Running>,
@@ -90,7 +90,6 @@ pub(crate) struct Agent {
     claim_answer: perform::FromClaim,
     children: Arc<ChildRecords>,
     activity: Activity,
-    beating: bool,
     said_failure: bool,
 }
 
@@ -107,19 +106,31 @@ pub async fn run(settings: Settings, console: Console) -> Result<(), StartError>
         agent.say(LogLevel::Warn, note);
     }
     for (program, count) in swept.ended {
-        agent.say(LogLevel::Warn, format!("ended {count} processes of {program} that an earlier agent left running"));
+        agent.say(
+            LogLevel::Warn,
+            format!("ended {count} processes of {program} that an earlier agent left running"),
+        );
     }
     if !swept.stuck.is_empty() {
-        agent.say(LogLevel::Error, format!("processes of an earlier agent cannot be killed: {:?}", swept.stuck));
+        agent.say(
+            LogLevel::Error,
+            format!("processes of an earlier agent cannot be killed: {:?}", swept.stuck),
+        );
     }
-    let sensors = Sensors::start(agent.sensor_spool(&home)?, Root::system()).map_err(system("the sensors' thread"))?;
+    let sensors =
+        Sensors::start(agent.readings.clone(), Root::system()).map_err(system("the sensors' thread"))?;
     agent.work(waiting).await;
     sensors.stop();
     Ok(())
 }
 
 impl Agent {
-    fn new(settings: Settings, home: &Home, events: mpsc::Sender<Event>, console: Console) -> Result<Agent, StartError> {
+    fn new(
+        settings: Settings,
+        home: &Home,
+        events: mpsc::Sender<Event>,
+        console: Console,
+    ) -> Result<Agent, StartError> {
         let health = HomeHealth::default();
         let io = IoThread::start(health).map_err(system("the I/O thread"))?;
         let (outbox, outbox_notes) = Outbox::open(home, io.clone()).map_err(system("the outbox"))?;
@@ -127,13 +138,18 @@ impl Agent {
         let lines = LineSender::new(log.clone(), io.clone());
         let memory = home.run().clone();
         let pins = PinSet::new(settings.pins.iter().chain(&memory.pins).cloned());
-        let client = || Arc::new(Client::new(settings.url.clone(), pins.clone(), None));
+        let connection = || {
+            let token = Some(memory.token.clone());
+            Orchestrator::new(settings.url.clone(), pins.clone(), token, settings.run.clone())
+        };
         let (claim, claimed) = watch::channel(ClaimNumber(0));
-        let forwarding = client();
-        forwarding.set_bearer(Some(memory.token.clone()));
-        let forwarder = Forwarder::start(log.clone(), forwarding, settings.run.clone(), claimed, io.clone());
+        let (readings, readings_notes) =
+            Spool::open(home, Kind::Sensor).map_err(system("the spool of readings"))?;
+        let spools = [log.clone(), readings.clone()];
+        let forwarder = Forwarder::start(spools, io.clone(), connection(), claimed, CancellationToken::new());
+        let (control, beats) = (Arc::new(connection()), Arc::new(connection()));
         let core = Core::new(facts(&settings, home)?, memory, seed()?);
-        let mut agent = Agent {
+        let agent = Agent {
             core,
             began: Instant::now(),
             events,
@@ -142,9 +158,11 @@ impl Agent {
             outbox,
             lines,
             log,
+            readings,
             console,
-            control: client(),
-            beats: client(),
+            control,
+            beats,
+            latest: watch::channel(None).0,
             claim,
             forwarder,
             stage: None,
@@ -152,37 +170,31 @@ impl Agent {
             claim_answer: perform::FromClaim::default(),
             children: Arc::new(ChildRecords::in_home(home.path())),
             activity: Activity::default(),
-            beating: false,
             said_failure: false,
             io,
             settings,
         };
-        for note in outbox_notes.into_iter().chain(log_notes) {
+        for note in outbox_notes.into_iter().chain(log_notes).chain(readings_notes) {
             agent.say(LogLevel::Warn, note);
         }
         for unknown in agent.settings.unknown.clone() {
-            agent.say(LogLevel::Warn, format!("the kernel command line holds {unknown}, which this agent does not know"));
+            agent.say(
+                LogLevel::Warn,
+                format!("the kernel command line holds {unknown}, which this agent does not know"),
+            );
         }
         Ok(agent)
     }
 
-    /// The spool of readings, forwarded like the lines.
-    fn sensor_spool(&mut self, home: &Home) -> Result<Spool, StartError> {
-        let (spool, notes) = Spool::open(home, Kind::Sensor).map_err(system("the spool of readings"))?;
-        for note in notes {
-            self.say(LogLevel::Warn, note);
-        }
-        self.forwarder.also(spool.clone());
-        Ok(spool)
-    }
-
     /// The loop: takes what happens, asks the core, performs what it says.
     async fn work(&mut self, mut waiting: mpsc::Receiver<Event>) {
-        let (Ok(mut term), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+        let (Ok(mut term), Ok(mut interrupt)) =
+            (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+        else {
             return self.say(LogLevel::Error, "signals cannot be listened to");
         };
-        let mut beat = interval(Duration::from_millis(limits::HEARTBEAT_INTERVAL_MS));
-        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut tasks = JoinSet::new();
+        tasks.spawn(self.beats().run());
         let mut retry = interval(Duration::from_millis(RETRY_MS));
         retry.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let outbox = self.outbox.entries();
@@ -192,7 +204,11 @@ impl Agent {
             let event = tokio::select! {
                 Some(event) = waiting.recv() => event,
                 () = heard(&mut term, &mut interrupt) => Event::Stop,
-                _ = beat.tick() => { self.beat(); continue }
+                Some(_) = tasks.join_next() => {
+                    // Without heartbeats the orchestrator would hold the run for silence.
+                    tasks.spawn(self.beats().run());
+                    continue
+                }
                 _ = retry.tick() => { self.retry().await; continue }
                 () = sleep_until(wake.unwrap_or_else(far).into()), if wake.is_some() => Event::Tick,
             };
@@ -214,12 +230,23 @@ impl Agent {
                     perform::Then::End => return true,
                 }
             }
+            self.latest.send_replace(self.core.heartbeat("", false, wall()));
             self.claim.send_if_modified(|known| {
                 let claim = self.core.claim().unwrap_or_default();
                 std::mem::replace(known, claim) != claim
             });
         }
         false
+    }
+
+    fn beats(&self) -> Beats {
+        Beats {
+            orchestrator: self.beats.clone(),
+            latest: self.latest.subscribe(),
+            activity: self.activity.clone(),
+            health: self.io.health().clone(),
+            events: self.events.clone(),
+        }
     }
 
     fn now_ms(&self) -> u64 {
@@ -236,21 +263,25 @@ impl Agent {
         self.outbox.retry().await;
         if let (Some(why), false) = (self.io.health().failure(), self.said_failure) {
             self.said_failure = true;
-            self.say(LogLevel::Error, format!("the home fails, what is kept from now on may be lost with the power: {why}"));
+            self.say(
+                LogLevel::Error,
+                format!("the home fails, what is kept from now on may be lost with the power: {why}"),
+            );
         }
     }
 
     /// The last words: what became of directives, and what is in the spools.
     async fn part(&mut self) {
         self.say(LogLevel::Info, "the agent ends");
-        if let Some(heartbeat) = self.heartbeat() {
-            let last = calls::heartbeat(self.beats.clone(), self.settings.run.clone(), heartbeat);
-            if let Event::Heartbeat { answered: Err(failure), .. } = last.await {
+        if let Some(last) = self.core.heartbeat("ends", false, wall()) {
+            let answered = heartbeat::send(&self.beats, last).await;
+            if let Event::Heartbeat { answered: Err(failure), .. } = answered {
                 self.console.say(LogLevel::Warn, &format!("last heartbeat: {}", failure.text()));
             }
         }
-        self.log.finish();
-        self.forwarder.flush(Duration::from_millis(PART_MS)).await;
+        if !self.forwarder.flush(Duration::from_millis(PART_MS)).await {
+            self.console.say(LogLevel::Warn, "not every line has arrived; the next agent sends them");
+        }
     }
 
     /// Tells something: on the console, and as a framing line to the orchestrator.
@@ -299,24 +330,4 @@ fn facts(settings: &Settings, home: &Home) -> Result<Facts, StartError> {
         power_allowed: settings.allow_power,
         keys_allowed: settings.authorized_keys.is_some(),
     })
-}
-
-/// Now, as lines of log carry it.
-pub(crate) fn stamp() -> String {
-    jiff::Timestamp::now().to_string()
-}
-
-/// Now, as messages carry it.
-pub(crate) fn wall() -> WallMs {
-    WallMs(jiff::Timestamp::now().as_millisecond())
-}
-
-/// The activity as it is now.
-fn activity_of(activity: &Activity) -> String {
-    activity.lock().unwrap_or_else(PoisonError::into_inner).clone()
-}
-
-/// What the control loop keeps, as the home holds it.
-pub(crate) fn store_memory(home: PathBuf, memory: Memory) -> impl FnOnce() -> Result<(), groundcrew_durable::Error> {
-    move || memory.store(&home)
 }

@@ -3,21 +3,23 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use groundcrew_protocol::ids::{Sha256Hex, TokenText};
+use groundcrew_protocol::ids::{ClaimNumber, Sha256Hex, TokenText};
 use groundcrew_protocol::limits;
 use groundcrew_protocol::profile::{ExpectedDisk, StageSpec};
+use groundcrew_protocol::time::WallMs;
 use groundcrew_protocol::wire::{
-    ClaimAnswer, ClaimRequest, Heartbeat, Hello, HelloAnswer, HoldAnswer, HoldRequest, Intent, IntentAnswer, LogLevel,
-    OutboxEntry, ResultAnswer, ResultRequest,
+    ClaimRequest, Hello, HelloAnswer, HoldRequest, Intent, LogLevel, OutboxEntry, ResultRequest,
 };
 use groundcrew_protocol::{PROTOCOL, PROTOCOL_OLDEST};
 
-use super::calls::call;
+use super::Agent;
 use super::stage::{Running, line_sink, progress_sink};
-use super::{Agent, activity_of, store_memory, wall};
+use crate::client::Orchestrator;
 use crate::control::core::{Action, Call, Event, Failure, Reply, StartStage};
+use crate::control::failure::failure_of;
 use crate::probe::Root;
 use crate::process::{Cancel, Launcher};
+use crate::stamp::wall;
 use crate::vet::StageContext;
 use crate::{hold, power};
 
@@ -60,15 +62,14 @@ impl Agent {
                 self.know_pins(&answer.pins);
                 self.show_skew(answer);
             }
-            Event::Heartbeat { answered, .. } => {
-                self.beating = false;
-                if let Ok(answer) = answered {
-                    let pins = answer.pins.clone();
-                    self.know_pins(&pins);
-                }
-            }
+            Event::Heartbeat { answered: Ok(answer), .. } => self.know_pins(&answer.pins),
             Event::StageEnded => self.finished = self.stage.take().and_then(Running::finish),
-            Event::Answered(_) | Event::Start(_) | Event::Tick | Event::Flushed | Event::Stop => {}
+            Event::Heartbeat { .. }
+            | Event::Answered(_)
+            | Event::Start(_)
+            | Event::Tick
+            | Event::Flushed
+            | Event::Stop => {}
         }
     }
 
@@ -76,7 +77,10 @@ impl Agent {
         let skew_ms = wall().0 - answer.server_time.0;
         if skew_ms.abs() > limits::SKEW_SHOWN_MS {
             let seconds = skew_ms as f64 / 1000.0;
-            self.say(LogLevel::Warn, format!("this machine's clock is {seconds:+.1} s from the orchestrator's"));
+            self.say(
+                LogLevel::Warn,
+                format!("this machine's clock is {seconds:+.1} s from the orchestrator's"),
+            );
         }
     }
 
@@ -93,13 +97,14 @@ impl Agent {
     pub(super) async fn perform(&mut self, action: Action) -> Then {
         match action {
             Action::Persist(memory) => {
-                let store = store_memory(self.home.clone(), *memory);
+                let home = self.home.clone();
+                let store = move || memory.store(&home);
                 // What the disk says goes into the home's health: the agent is volatile from then on, and says so.
                 if let Err(error) = self.io.run("writing run.json", store).await {
                     self.say(LogLevel::Error, crate::errors::chain(&error));
                 }
             }
-            Action::Send(call) => self.send(call),
+            Action::Send(call) => self.send(call).await,
             Action::StartStage(start) => return self.start_stage(*start),
             Action::EndStage(_) => {
                 if let Some(stage) = &self.stage {
@@ -109,7 +114,10 @@ impl Agent {
             Action::KeepOutcome(entry) => self.keep_outcome(entry).await,
             Action::DropOutcome(which) => {
                 self.finished = None;
-                self.say(LogLevel::Info, format!("{}: the outcome of attempt {} is dropped", which.stage, which.attempt));
+                self.say(
+                    LogLevel::Info,
+                    format!("{}: the outcome of attempt {} is dropped", which.stage, which.attempt),
+                );
             }
             Action::Acknowledge(which) => self.outbox.acknowledge(&which.stage, which.attempt).await,
             Action::Reoffer => self.outbox.reoffer().await,
@@ -188,34 +196,16 @@ impl Agent {
             None => no_outcome(&entry),
         };
         match self.outbox.put(result).await {
-            Ok(put) => self.say(LogLevel::Info, format!("stage {}: the outcome is kept ({put:?})", entry.stage)),
+            Ok(put) => {
+                self.say(LogLevel::Info, format!("stage {}: the outcome is kept ({put:?})", entry.stage))
+            }
             Err(error) => self.say(LogLevel::Error, crate::errors::chain(&error)),
         }
     }
 
     // ---- calls -----------------------------------------------------------------------------------------------
 
-    pub(super) fn heartbeat(&self) -> Option<Heartbeat> {
-        let failed = self.io.health().failure().is_some();
-        self.core.heartbeat(&activity_of(&self.activity), failed, wall())
-    }
-
-    /// Sends a heartbeat, where none is on its way.
-    pub(super) fn beat(&mut self) {
-        let Some(heartbeat) = self.heartbeat().filter(|_| !self.beating) else {
-            return;
-        };
-        self.beating = true;
-        self.beats.set_bearer(Some(self.core.memory().token.clone()));
-        let beat = super::calls::heartbeat(self.beats.clone(), self.settings.run.clone(), heartbeat);
-        let events = self.events.clone();
-        tokio::spawn(async move {
-            // It fails only where the loop has ended.
-            let _ended_loop = events.send(beat.await).await;
-        });
-    }
-
-    fn send(&mut self, what: Call) {
+    async fn send(&mut self, what: Call) {
         let by_boot_token = match &what {
             Call::Hello => !self.core.memory().claimed,
             Call::Claim { by_boot_token, .. } => *by_boot_token,
@@ -229,44 +219,46 @@ impl Agent {
             let why = "this agent was given no boot token (GROUNDCREW_TOKEN, groundcrew.token or --token)";
             return self.answer_later(async move { Err(Failure::Unauthorized(why.to_owned())) });
         };
-        self.control.set_bearer(Some(token));
-        let (client, run) = (self.control.clone(), self.settings.run.clone());
+        self.control.set_token(token);
+        let to = self.control.clone();
         match what {
             Call::Hello => {
                 let hello = self.hello();
                 self.answer_later(async move {
-                    call::<_, HelloAnswer>(&client, &run, "hello", &hello).await.map(Reply::Hello)
+                    to.hello(&hello).await.map(Reply::Hello).map_err(|error| failure_of(&error))
                 });
             }
             Call::Claim { request, .. } => {
                 let request = ClaimRequest { wall: wall(), ..*request };
                 self.answer_later(async move {
-                    let answer = call::<_, ClaimAnswer>(&client, &run, "claim", &request).await?;
+                    let answer = to.claim(&request).await.map_err(|error| failure_of(&error))?;
                     Ok(Reply::Claim(Box::new(answer)))
                 });
             }
-            Call::Result { claim, entry } => self.send_result(claim, entry),
-            Call::Intent(intent) => self.answer_later(async move { send_intent(&client, &run, &intent).await }),
+            Call::Result { claim, entry } => self.send_result(claim, entry).await,
+            Call::Intent(intent) => self.answer_later(async move { send_intent(&to, &intent).await }),
             Call::Hold { claim } => {
                 let request = HoldRequest { claim, ip: self.core.ip().to_owned(), host_keys: host_keys() };
                 self.answer_later(async move {
-                    call::<_, HoldAnswer>(&client, &run, "hold", &request).await.map(Reply::Hold)
+                    to.hold(&request).await.map(Reply::Hold).map_err(|error| failure_of(&error))
                 });
             }
         }
     }
 
-    fn send_result(&mut self, claim: groundcrew_protocol::ids::ClaimNumber, entry: OutboxEntry) {
-        let (client, run) = (self.control.clone(), self.settings.run.clone());
-        let loaded = self.outbox.load(&entry.stage, entry.attempt);
+    async fn send_result(&mut self, claim: ClaimNumber, entry: OutboxEntry) {
+        let to = self.control.clone();
+        let result = match self.outbox.load(&entry.stage, entry.attempt).await {
+            Ok(Some(result)) => ResultRequest { claim, ..Arc::unwrap_or_clone(result) },
+            // Its file is gone or broken: what is known of it is that nothing can be shown.
+            Ok(None) => ResultRequest { claim, ..no_outcome(&entry) },
+            Err(error) => {
+                let why = crate::errors::chain(&error);
+                return self.answer_later(async move { Err(Failure::Soon(why)) });
+            }
+        };
         self.answer_later(async move {
-            let result = match loaded.await {
-                Ok(Some(result)) => ResultRequest { claim, ..Arc::unwrap_or_clone(result) },
-                // Its file is gone or broken: what is known of it is that nothing can be shown.
-                Ok(None) => ResultRequest { claim, ..no_outcome(&entry) },
-                Err(error) => return Err(Failure::Soon(crate::errors::chain(&error))),
-            };
-            let answer = call::<_, ResultAnswer>(&client, &run, "result", &result).await?;
+            let answer = to.result(&result).await.map_err(|error| failure_of(&error))?;
             Ok(Reply::Result(Box::new(answer)))
         });
     }
@@ -296,7 +288,7 @@ impl Agent {
 
     // ---- hold and power --------------------------------------------------------------------------------------
 
-    async fn change_keys(&mut self, key: Option<(String, groundcrew_protocol::time::WallMs)>) {
+    async fn change_keys(&mut self, key: Option<(String, WallMs)>) {
         let Some(path) = self.settings.authorized_keys.clone() else {
             return;
         };
@@ -308,7 +300,9 @@ impl Agent {
             None => hold::remove(&path, &run),
         });
         match changed.await {
-            Ok(true) if installs => self.say(LogLevel::Warn, format!("an operator's key may log in: {place}")),
+            Ok(true) if installs => {
+                self.say(LogLevel::Warn, format!("an operator's key may log in: {place}"))
+            }
             Ok(true) => self.say(LogLevel::Info, format!("the operator's key is out of {place} again")),
             Ok(false) => {}
             Err(error) => self.say(LogLevel::Error, crate::errors::chain(&error)),
@@ -317,7 +311,8 @@ impl Agent {
 
     fn power_off(&mut self) {
         if !self.settings.allow_power {
-            return self.say(LogLevel::Error, "the power stays on: this agent's settings do not allow to touch it");
+            return self
+                .say(LogLevel::Error, "the power stays on: this agent's settings do not allow to touch it");
         }
         self.say(LogLevel::Warn, "the power goes now");
         let console = self.console.clone();
@@ -332,13 +327,13 @@ impl Agent {
     }
 }
 
-async fn send_intent(
-    client: &groundcrew_client::Client,
-    run: &groundcrew_protocol::ids::RunId,
-    intent: &Intent,
-) -> Result<Reply, Failure> {
-    let answer: IntentAnswer = call(client, run, "intent", intent).await?;
-    if answer.acknowledged { Ok(Reply::Intent) } else { Err(Failure::Refused("it was not acknowledged".to_owned())) }
+async fn send_intent(to: &Orchestrator, intent: &Intent) -> Result<Reply, Failure> {
+    let answer = to.intent(intent).await.map_err(|error| failure_of(&error))?;
+    if answer.acknowledged {
+        Ok(Reply::Intent)
+    } else {
+        Err(Failure::Refused("it was not acknowledged".to_owned()))
+    }
 }
 
 /// The outcome of a stage that left none: nothing was checked, which is inconclusive.
@@ -361,7 +356,8 @@ fn no_outcome(entry: &OutboxEntry) -> ResultRequest {
 /// The machine's public host keys; one that cannot be read is not told.
 fn host_keys() -> Vec<String> {
     let read = |path: &&str| {
-        let bytes = groundcrew_durable::whole::read_bounded(std::path::Path::new(path), HOST_KEY_BYTES_MAX).ok()??;
+        let bytes = groundcrew_durable::whole::read_bounded(std::path::Path::new(path), HOST_KEY_BYTES_MAX)
+            .ok()??;
         String::from_utf8(bytes).ok().map(|text| text.trim().to_owned())
     };
     HOST_KEYS.iter().filter_map(read).collect()

@@ -7,11 +7,12 @@ use groundcrew_protocol::time::WallMs;
 use groundcrew_protocol::wire::{LogLevel, LogLine};
 use tokio::sync::mpsc;
 
-use super::{Activity, stamp, wall};
 use crate::console::Console;
 use crate::control::core::Event;
+use crate::heartbeat::Activity;
 use crate::process::Cancel;
 use crate::spool::Spool;
+use crate::stamp::{stamp, wall};
 use crate::vet::{LineSink, ProgressSink, StageContext, StageOutcome, run_stage};
 
 /// A stage that runs.
@@ -71,10 +72,6 @@ pub(super) fn line_sink(stage: Stage, spool: Spool, console: Console) -> LineSin
 pub(super) fn progress_sink(activity: Activity) -> ProgressSink {
     Arc::new(move |progress| {
         let percent = (progress.fraction * 100.0) as u32;
-        let text: String = format!("{percent} % {}", progress.activity).chars().take(ACTIVITY_CHARS_MAX).collect();
-        *activity.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = text;
+        activity.set(&format!("{percent} % {}", progress.activity));
     })
 }
-
-/// What a heartbeat says of the activity, so that it stays under the 256 bytes of the wire.
-const ACTIVITY_CHARS_MAX: usize = 60;

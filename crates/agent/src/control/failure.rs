@@ -1,45 +1,11 @@
-//! Makes the calls that the control loop asks for, each a task of its own that ends with an event.
+//! What the control loop makes of a call that failed.
 
-use std::sync::Arc;
-use std::time::Duration;
+use groundcrew_client::Error;
 
-use groundcrew_client::{Client, Error};
-use groundcrew_protocol::ids::RunId;
-use groundcrew_protocol::limits;
-use groundcrew_protocol::wire::{Heartbeat, agent_path};
-use http::Method;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
-
-use crate::control::core::{Event, Failure};
-
-/// Makes a call of the control channel.
-///
-/// # Errors
-/// What went wrong, as the control loop tells it apart.
-pub(super) async fn call<Req: Serialize, Res: DeserializeOwned>(
-    client: &Client,
-    run: &RunId,
-    name: &str,
-    body: &Req,
-) -> Result<Res, Failure> {
-    let limit = Duration::from_millis(limits::CALL_TIMEOUT_MS);
-    client.call(Method::POST, &agent_path(run, name), body, limit).await.map_err(|error| failure_of(&error))
-}
-
-/// Sends a heartbeat.
-pub(super) async fn heartbeat(client: Arc<Client>, run: RunId, heartbeat: Heartbeat) -> Event {
-    let limit = Duration::from_millis(limits::SHORT_CALL_TIMEOUT_MS);
-    let path = agent_path(&run, "heartbeat");
-    let answered = client.call(Method::POST, &path, &heartbeat, limit).await;
-    Event::Heartbeat {
-        claim: heartbeat.claim,
-        answered: answered.map(Box::new).map_err(|error| failure_of(&error)),
-    }
-}
+use super::core::Failure;
 
 /// What the control loop makes of a failed call.
-pub(super) fn failure_of(error: &Error) -> Failure {
+pub fn failure_of(error: &Error) -> Failure {
     let text = error.chain();
     match (error.status(), error.code()) {
         (Some(401), _) => Failure::Unauthorized(text),
