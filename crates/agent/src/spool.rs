@@ -391,4 +391,4 @@ const CHUNK_AGE: Duration = Duration::from_millis(LOG_CHUNK_AGE_MS);
 const CHUNK_TEXT_BYTES_MAX: usize = LOG_CHUNK_BYTES;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -1,7 +1,7 @@
 //! Nothing that was appended is missing or doubled, whatever happens to messages and processes.
 
 mod killed;
-mod model;
+pub(crate) mod model;
 
 use std::fs;
 use std::path::Path;
