@@ -44,7 +44,7 @@ pub(super) fn judge(plan: &[PlannedCheck], mut done: Done) -> StageOutcome {
     let (summary, message) = if cancelled {
         (CANCELLED_SUMMARY.to_owned(), CANCELLED_MESSAGE.to_owned())
     } else {
-        (summary(judged.verdict, &judged.checks), message(&judged.checks))
+        words(judged.verdict, &judged.checks)
     };
     StageOutcome {
         passed: judged.verdict.goes_on() && !cancelled,
@@ -74,6 +74,11 @@ fn bound(checks: &mut Vec<Check>) {
 pub(super) fn cut(text: &mut String, bytes_max: usize) {
     let edge = (0..=bytes_max.min(text.len())).rev().find(|at| text.is_char_boundary(*at));
     text.truncate(edge.unwrap_or(0));
+}
+
+/// Summary and message of a stage that was not cancelled.
+pub(super) fn words(verdict: Verdict, checks: &[Check]) -> (String, String) {
+    (summary(verdict, checks), message(checks))
 }
 
 /// `fail: 1 fail, 3 pass, 1 skipped`.
