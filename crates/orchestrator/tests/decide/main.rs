@@ -8,6 +8,7 @@ mod directives;
 mod intents;
 mod orders;
 mod protocol_1;
+mod refused;
 mod restore;
 mod results;
 mod tokens;
