@@ -248,6 +248,8 @@ fn kind_of(path: &Path) -> Result<HomeKind, Error> {
 mod tests {
     use std::fs;
 
+    use groundcrew_protocol::ids::ClaimNumber;
+
     use super::*;
 
     fn run(name: &str) -> RunId {
