@@ -1,3 +1,4 @@
 //! The orchestrator: holds runs, answers agents and operators. The binary is `groundcrewd`.
 
 pub mod run;
+pub mod store;
