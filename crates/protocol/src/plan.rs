@@ -36,6 +36,10 @@ pub mod names {
     pub const DURATION: &str = "duration";
     /// Any stage: the machine was not reset in it.
     pub const UNEXPECTED_RESET: &str = "unexpected_reset";
+    /// Any stage of an agent of protocol 1, which reports no checks: its word.
+    pub const AGENT_WORD: &str = "agent_word";
+    /// Interrupt: the machine came back under another boot id after a reboot that was asked for.
+    pub const REBOOTED: &str = "rebooted";
     /// Any stage: the agent knows how to do it.
     pub const STAGE_KNOWN: &str = "stage_known";
 }

@@ -8,3 +8,9 @@ use crate::profile::Expected;
 pub fn spec_diff(_expected: &Expected, _inventory: &Inventory) -> Vec<Check> {
     Vec::new()
 }
+
+/// Judges the stage SpecValidate.
+pub fn spec_validate(expected: &Expected, inventory: Option<&Inventory>) -> crate::check::Judged {
+    let checks = inventory.map(|inventory| spec_diff(expected, inventory)).unwrap_or_default();
+    crate::check::judge_stage(&[], &checks)
+}

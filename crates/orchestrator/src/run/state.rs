@@ -90,6 +90,9 @@ pub struct Run {
     pub directives_made: u64,
     /// What the agent said it would do and cannot take back, and has not been seen to have happened.
     pub intent: Option<IntentRecord>,
+    /// True from the restore of a backup to the next claim: what the agent knows may be ahead of the store.
+    #[serde(default)]
+    pub restored: bool,
     /// The machine's public SSH host keys, from the agent's request for a hold.
     #[serde(default)]
     pub host_keys: Vec<String>,

@@ -1,7 +1,18 @@
 //! Decides every change of a run. Pure and total: no clock, no I/O, no randomness.
+//!
+//! [`decide`] takes a run, what happened to it and the moment, and says what the run is afterwards, what to tell
+//! and what to answer, or why nothing changes. Handlers, deadlines and operators are all only callers of it.
+//! One file for each kind of input; what they share stands in `step`.
 
-use groundcrew_protocol::check::Check;
-use groundcrew_protocol::ids::{Attempt, BootId, ClaimNumber, NodeName, RunId, Sha256Hex};
+mod claim;
+mod heard;
+mod order;
+mod result;
+mod step;
+mod time;
+
+use groundcrew_protocol::check::Judged;
+use groundcrew_protocol::ids::{Attempt, ClaimNumber, NodeName, RunId, Sha256Hex};
 use groundcrew_protocol::profile::Profile;
 use groundcrew_protocol::stage::{Stage, State};
 use groundcrew_protocol::time::WallMs;
@@ -9,7 +20,8 @@ use groundcrew_protocol::wire::{
     ClaimAnswer, ClaimRequest, DirectiveReport, Intent, ResultAnswer, ResultRequest,
 };
 
-use super::state::{Now, Run};
+use self::step::Step;
+use super::state::{Now, Run, StageRecord, Standing};
 
 /// Something that happened to a run.
 #[derive(Debug, Clone, PartialEq)]
@@ -93,6 +105,8 @@ pub struct Change {
     pub answer: Answer,
     /// A result to keep, and as what.
     pub result: Option<KeptResult>,
+    /// Stages that were resolved without a result: the orchestrator's own after an override, a proved reboot.
+    pub own: Vec<(Stage, Attempt, Judged)>,
 }
 
 /// A result to keep.
@@ -103,9 +117,9 @@ pub struct KeptResult {
     /// The attempt that it is for (protocol 1 does not say; the orchestrator does).
     pub attempt: Attempt,
     /// The verdict and the checks as the orchestrator judged them; only for a first one.
-    pub judged: Option<groundcrew_protocol::check::Judged>,
-    /// Checks of stages of the orchestrator's own that were resolved on the way.
-    pub own: Vec<(Stage, Attempt, groundcrew_protocol::check::Judged)>,
+    pub judged: Option<Judged>,
+    /// Stages of the orchestrator's own that were resolved on the way.
+    pub own: Vec<(Stage, Attempt, Judged)>,
 }
 
 /// An event that is to be stored.
@@ -145,6 +159,18 @@ pub enum Refused {
         /// The claim in the message.
         found: ClaimNumber,
         /// The one that counts.
+        current: ClaimNumber,
+    },
+    /// A message of a claim that is higher than any that the store has given out.
+    #[error(
+        "claim {found} of run {run} is not known here, the last is {current}: the store was restored. Claim again"
+    )]
+    UnknownClaim {
+        /// The run.
+        run: RunId,
+        /// The claim in the message.
+        found: ClaimNumber,
+        /// The last one known.
         current: ClaimNumber,
     },
     /// A claim while another's is fresh.
@@ -198,7 +224,7 @@ pub struct NewRun {
     pub id: RunId,
     /// Its node.
     pub node: NodeName,
-    /// Its profile.
+    /// Its profile, with the orchestrator's own stages in their places.
     pub profile: Profile,
     /// Hash of its boot token.
     pub boot_token: Sha256Hex,
@@ -207,15 +233,65 @@ pub struct NewRun {
 }
 
 /// Makes a run that waits for its first claim.
-pub fn create(_new: NewRun, _now: Now) -> Change {
-    unreachable!("being written")
+pub fn create(new: NewRun, now: Now) -> Change {
+    let stages = new.profile.stages.iter().map(|spec| StageRecord::new(spec.clone())).collect();
+    let run = Run {
+        id: new.id,
+        node: new.node,
+        created: now.wall,
+        boot_token: new.boot_token,
+        boot_token_spent: false,
+        machine: None,
+        stages,
+        at: 0,
+        standing: Standing::Walking,
+        claim: None,
+        claims: ClaimNumber(0),
+        hands_changed_ms: Vec::new(),
+        wait: None,
+        plan: Vec::new(),
+        spec: None,
+        directives: Vec::new(),
+        directives_made: 0,
+        intent: None,
+        restored: false,
+        host_keys: Vec::new(),
+        profile: new.profile,
+    };
+    let mut step = Step::new(run, now);
+    step.tell("created", &new.by, format!("run created with profile {}", step.run.profile.name));
+    step.wait_for_claim();
+    step.done(Answer::Done)
 }
 
 /// Decides what an input changes.
 ///
 /// # Errors
 /// Where it changes nothing, the reason.
-pub fn decide(_run: &Run, _input: &Input, _now: Now) -> Result<Change, Refused> {
-    let _unused: Option<(Check, BootId)> = None;
-    unreachable!("being written")
+pub fn decide(run: &Run, input: &Input, now: Now) -> Result<Change, Refused> {
+    let mut step = Step::new(run.clone(), now);
+    match input {
+        Input::Claim { request, protocol, bearer } => claim::claim(step, request, *protocol, bearer),
+        Input::Result(request) => result::result(step, request),
+        Input::Heard { claim, directives } => {
+            step.fence(*claim)?;
+            heard::heard(&mut step, directives);
+            Ok(step.done(Answer::Done))
+        }
+        Input::Intent(intent) => heard::intent(step, intent),
+        Input::Hold { claim, host_keys } => {
+            step.fence(*claim)?;
+            heard::hold(step, host_keys)
+        }
+        Input::Order { order, stage, reason, by } => order::order(step, *order, stage.as_ref(), reason, by),
+        Input::Deadline => {
+            time::deadline(&mut step);
+            Ok(step.done(Answer::Done))
+        }
+        Input::NewBootToken { token, by } => order::new_boot_token(step, token, by),
+        Input::Restored => {
+            time::restored(&mut step);
+            Ok(step.done(Answer::Done))
+        }
+    }
 }
