@@ -1,7 +1,6 @@
 //! The orchestrator: holds runs, answers agents and operators. The binary is `groundcrewd`.
 
 pub mod api;
-pub mod app;
 pub mod listen;
 pub mod live;
 pub mod report;

@@ -13,7 +13,7 @@ use http::request::Parts;
 use http::{Method, header};
 
 use super::error::ApiError;
-use crate::app::App;
+use super::app::App;
 use crate::live::bucket::Bucket;
 use crate::live::clock::wall_now;
 use crate::live::digest::TokenDigest;

@@ -113,6 +113,9 @@ impl From<Refused> for ApiError {
             Refused::OldClaim { current, .. } => {
                 ApiError { claim: Some(current), ..ApiError::conflict("old_claim", error) }
             }
+            Refused::UnknownClaim { current, .. } => {
+                ApiError { claim: Some(current), ..ApiError::conflict("unknown_claim", error) }
+            }
             Refused::ClaimedElsewhere { current, .. } => {
                 ApiError { claim: Some(current), ..ApiError::conflict("claimed_elsewhere", error) }
             }

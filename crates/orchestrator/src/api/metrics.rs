@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 use http::header;
 
 use super::auth::Operator;
-use crate::app::App;
+use super::app::App;
 
 /// One number that only grows.
 #[derive(Debug, Default)]

@@ -10,6 +10,10 @@ use tokio::sync::broadcast;
 
 /// As many tellings wait for a slow watcher.
 const TELLINGS_MAX: usize = 256;
+/// Text of log in one telling: escaped six times over it is still an event that clients take.
+const TELLING_BYTES_MAX: usize = 64 * 1024;
+/// What a line costs beside its text.
+const LINE_FRAME_BYTES: usize = 96;
 
 /// Something to tell.
 #[derive(Debug, Clone)]
@@ -60,13 +64,20 @@ impl Feed {
     }
 
     /// Tells lines of log, those of each stage together, in their order.
-    pub fn tell_lines(&self, lines: Vec<LogLine>) {
+    pub fn tell_lines(&self, lines: &[LogLine]) {
         let mut groups: Vec<(Option<Stage>, Vec<LogLine>)> = Vec::new();
+        let mut room_bytes = 0;
         for line in lines {
             match groups.last_mut() {
-                Some((stage, group)) if *stage == line.stage => group.push(line),
-                Some(_) | None => groups.push((line.stage.clone(), vec![line])),
+                Some((stage, group)) if *stage == line.stage && line.text.len() <= room_bytes => {
+                    group.push(line.clone());
+                }
+                Some(_) | None => {
+                    groups.push((line.stage.clone(), vec![line.clone()]));
+                    room_bytes = TELLING_BYTES_MAX;
+                }
             }
+            room_bytes = room_bytes.saturating_sub(line.text.len() + LINE_FRAME_BYTES);
         }
         for (stage, lines) in groups {
             self.tell(Telling::Log { stage, lines: Arc::new(lines) });

@@ -17,13 +17,14 @@ use std::sync::{Arc, Mutex, MutexGuard, RwLock};
 use std::time::Instant;
 
 use bytes::Bytes;
-use groundcrew_protocol::ids::{ClaimNumber, DirectiveId, Generation, RunId, Sha256Hex};
+use groundcrew_protocol::ids::{ClaimNumber, DirectiveId, Generation, RandomId, RunId, Sha256Hex};
 use groundcrew_protocol::limits;
 use groundcrew_protocol::stage::State;
 use groundcrew_protocol::time::WallMs;
 use groundcrew_protocol::wire::{DirectiveOutcome, DirectiveReport, Heartbeat, Phase};
 
 use crate::run::state::{HeldFor, Now, Run, Standing, WaitFor};
+use crate::store::AgentSeen;
 use answer::heartbeat_answer;
 use bucket::{Bucket, Rate};
 use clock::ListenClock;
@@ -32,6 +33,8 @@ use feed::Feed;
 
 /// Longest text of activity and drain that is kept, in bytes.
 const SAID_BYTES_MAX: usize = 256;
+/// Milliseconds of a day.
+pub const DAY_MS: i64 = 86_400_000;
 
 /// All runs that are known of.
 #[derive(Debug)]
@@ -80,6 +83,12 @@ pub struct LiveState {
     pub claim: Option<LiveClaim>,
     /// What its agent last said of itself; absent before it spoke since this start.
     pub said: Option<Said>,
+    /// The protocol that a hello agreed upon, for the claim that follows it.
+    pub hello: Option<u32>,
+    /// Watchers were told that the agent is offline.
+    offline_told: bool,
+    /// Day and pins that are stored of the agent.
+    noted: Option<(i64, Vec<Sha256Hex>)>,
     /// What it waits for, and until when on the clock of listening.
     pub wait: Option<(WaitFor, u64)>,
     boot_token: TokenDigest,
@@ -98,6 +107,8 @@ pub struct LiveClaim {
     pub number: ClaimNumber,
     /// The protocol that its agent speaks.
     pub protocol: u32,
+    /// The home's random id.
+    pub instance: Option<RandomId>,
     spoke: bool,
     token: TokenDigest,
 }
@@ -126,6 +137,8 @@ pub struct Said {
 pub enum Beat {
     /// Answer with this.
     Answer(Bytes),
+    /// Nothing changed but what every answer carries: prepare the answer with [`Live::answer`].
+    Prepare,
     /// Something must be decided first.
     Decide,
 }
@@ -191,13 +204,7 @@ impl Live {
             return known;
         }
         // Allowances of silence begin with this start: what was heard before is not known.
-        let live = Arc::new(LiveRun {
-            id: run.id.clone(),
-            feed: Feed::default(),
-            bucket: Bucket::default(),
-            heard_ms: AtomicU64::new(self.clock.read_ms(Instant::now())),
-            state: Mutex::new(LiveState::of(run, version, &announced)),
-        });
+        let live = self.glimpse(run, version);
         let mut runs = self.runs.write().expect("no holder of this lock panics");
         let entry = runs.entry(run.id.clone()).or_insert_with(|| live.clone()).clone();
         drop(runs);
@@ -206,6 +213,14 @@ impl Live {
             return self.update(run, version);
         }
         entry
+    }
+
+    /// What is known of a run that is not in the table, without putting it there: for lists of ended runs.
+    pub fn glimpse(&self, run: &Run, version: u64) -> Arc<LiveRun> {
+        let heard_ms = AtomicU64::new(self.clock.read_ms(Instant::now()));
+        let state = Mutex::new(LiveState::of(run, version, &self.announced()));
+        let (feed, bucket) = (Feed::default(), Bucket::default());
+        Arc::new(LiveRun { id: run.id.clone(), feed, bucket, heard_ms, state })
     }
 
     /// Forgets a run that was deleted, or that nobody asks for any more.
@@ -266,22 +281,51 @@ impl Live {
         listened_ms.saturating_sub(live.heard_ms.load(Ordering::Relaxed).max(anew_ms))
     }
 
-    /// Takes a heartbeat of the current claim, and says whether the answer is known or must be decided.
+    /// Takes a heartbeat, and says whether the answer is known or must be decided.
     pub fn beat(&self, live: &LiveRun, heartbeat: &Heartbeat) -> Beat {
         let edition = self.edition();
         let mut state = live.state();
-        let heard = clock::wall_now();
-        let was_offline = self.quiet_ms(live) >= offline_after_ms();
-        if state.say(heartbeat, heard) || was_offline {
-            live.feed.tell(feed::Telling::Agent);
-        }
-        if state.must_decide(heartbeat) || state.answer_edition != edition {
+        if !state.is_of_current_claim(heartbeat.claim) {
             return Beat::Decide;
         }
-        let answer = state.answer.clone();
-        drop(state);
         self.hear(live);
-        Beat::Answer(answer)
+        let came_back = std::mem::take(&mut state.offline_told);
+        if state.say(heartbeat, clock::wall_now()) || came_back {
+            live.feed.tell(feed::Telling::Agent);
+        }
+        if state.must_decide(heartbeat) {
+            return Beat::Decide;
+        }
+        if state.answer_edition != edition {
+            return Beat::Prepare;
+        }
+        Beat::Answer(state.answer.clone())
+    }
+
+    /// What is to be stored of an agent that was just heard, where that is another than what is stored.
+    pub fn to_note(&self, live: &LiveRun) -> Option<AgentSeen> {
+        let state = live.state();
+        let said = state.said.as_ref()?;
+        let seen_day = said.heard.0.div_euclid(DAY_MS);
+        if state.noted.as_ref().is_some_and(|(day, pins)| *day == seen_day && *pins == said.pins) {
+            return None;
+        }
+        // An agent of protocol 1 has no home that names itself; its run stands for it.
+        let instance = state.claim.as_ref()?.instance.clone();
+        let instance = instance.unwrap_or_else(|| instance_of_run(&live.id));
+        Some(AgentSeen { instance, run: live.id.clone(), seen_day, pins: said.pins.clone() })
+    }
+
+    /// Notes agents that have become silent, and tells those who watch them.
+    pub fn tell_offline(&self) {
+        for live in self.all() {
+            let is_offline = self.quiet_ms(&live) >= offline_after_ms();
+            let mut state = live.state();
+            if is_offline && state.claim.is_some() && state.ended.is_none() && !state.offline_told {
+                state.offline_told = true;
+                live.feed.tell(feed::Telling::Agent);
+            }
+        }
     }
 
     /// What a heartbeat of this run is answered now. `run` prepares it anew where something else is announced since.
@@ -350,6 +394,9 @@ impl LiveState {
             ended: None,
             claim: None,
             said: None,
+            hello: None,
+            offline_told: false,
+            noted: None,
             wait: None,
             boot_token: TokenDigest::from(&run.boot_token),
             silence_ms: None,
@@ -369,15 +416,16 @@ impl LiveState {
         self.claim = run.claim.as_ref().map(|claim| LiveClaim {
             number: claim.number,
             protocol: claim.protocol,
+            instance: claim.instance.clone(),
             spoke: claim.spoke,
             token: TokenDigest::from(&claim.token),
         });
         self.wait = run.wait.as_ref().map(|wait| (wait.what, wait.until_ms));
         self.boot_token = TokenDigest::from(&run.boot_token);
-        // A reboot that was asked for has a limit of its own, and a run that nobody claimed has nobody to hear.
+        // Where anything but a result is waited for, that wait has a limit of its own.
         let silence_counts = run.standing == Standing::Walking
             && run.claim.is_some()
-            && self.wait.is_none_or(|(what, _)| what != WaitFor::Reboot);
+            && self.wait.is_some_and(|(what, _)| what == WaitFor::Result);
         self.silence_ms = silence_counts.then_some(run.profile.limits.silence);
         self.held_for_silence =
             matches!(&run.standing, Standing::Held { why: HeldFor::Silence { .. }, .. });
@@ -422,17 +470,33 @@ impl LiveState {
         true
     }
 
-    /// True where a heartbeat changes more than what is known for the moment.
+    /// True for a message of the current claim. An agent of protocol 1 knows no numbers.
+    pub fn is_of_current_claim(&self, number: ClaimNumber) -> bool {
+        self.claim.as_ref().is_some_and(|claim| {
+            claim.number == number || (claim.protocol < 2 && number == ClaimNumber(0))
+        })
+    }
+
+    /// Remembers what was stored of the agent.
+    pub fn note(&mut self, seen: &AgentSeen) {
+        self.noted = Some((seen.seen_day, seen.pins.clone()));
+    }
+
+    /// True where a heartbeat of the current claim changes more than what is known for the moment.
     fn must_decide(&self, heartbeat: &Heartbeat) -> bool {
-        let Some(claim) = &self.claim else { return true };
-        let is_current = claim.protocol < 2 || heartbeat.claim == claim.number;
+        let spoke = self.claim.as_ref().is_some_and(|claim| claim.spoke);
         let is_news = |report: &DirectiveReport| {
             self.pending
                 .iter()
                 .any(|(id, said)| *id == report.id && said.as_ref() != Some(&report.outcome))
         };
-        !is_current || !claim.spoke || self.held_for_silence || heartbeat.directives.iter().any(is_news)
+        !spoke || self.held_for_silence || heartbeat.directives.iter().any(is_news)
     }
+}
+
+fn instance_of_run(run: &RunId) -> RandomId {
+    let digest = TokenDigest::of(run.as_str()).hex();
+    digest.as_str()[..32].parse().expect("32 of 64 hexadecimal digits are an id")
 }
 
 /// At most [`SAID_BYTES_MAX`] bytes of a text, cut at a character's edge.

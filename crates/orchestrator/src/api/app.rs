@@ -3,21 +3,25 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use groundcrew_protocol::ids::RunId;
+use groundcrew_protocol::ids::{RunId, Sha256Hex};
 use tokio_util::sync::CancellationToken;
 
-use crate::api::auth::OperatorTokens;
-use crate::api::error::ApiError;
-use crate::api::metrics::Counters;
+use super::auth::OperatorTokens;
+use super::error::ApiError;
+use super::metrics::Counters;
+use super::tasks::Board;
 use crate::live::bucket::Bucket;
 use crate::live::feed::Telling;
-use crate::live::{Live, LiveRun};
+use crate::live::clock::wall_now;
+use crate::live::{DAY_MS, Live, LiveRun};
 use crate::run::advance::{self, AdvanceError, Clock, Landed};
 use crate::run::decide::{Input, NewRun};
 use crate::run::state::Run;
 use crate::store::{RunLookup, Store, StoreError};
-use crate::task::Board;
 use crate::tls;
+
+/// Agents that were not heard for so many days are not waited for by a rotation of the certificate.
+pub const ROTATION_DAYS: i64 = 7;
 
 /// What every handler and task shares.
 pub struct App {
@@ -154,6 +158,19 @@ impl App {
                 Ok(self.live.update(&stored, version))
             }
         }
+    }
+}
+
+impl App {
+    /// Runs whose agent was heard in the last 7 days and has not said that it knows a certificate.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn agents_without(&self, pin: &Sha256Hex) -> Result<Vec<RunId>, StoreError> {
+        let today = wall_now().0.div_euclid(DAY_MS);
+        let agents = self.store.agents_since(today - ROTATION_DAYS).await?;
+        let without = agents.into_iter().filter(|agent| !agent.pins.contains(pin));
+        Ok(without.map(|agent| agent.run).collect())
     }
 }
 
