@@ -1,6 +1,7 @@
 //! The orchestrator: holds runs, answers agents and operators. The binary is `groundcrewd`.
 
 pub mod api;
+pub mod dashboard;
 pub mod listen;
 pub mod live;
 pub mod report;

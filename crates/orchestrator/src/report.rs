@@ -62,7 +62,10 @@ fn stage_report(record: &StageRecord, result: Option<&StoredResult>) -> StageRep
         message: request.map(|request| request.message.clone()).unwrap_or_default(),
         began: times.map(|times| times.began),
         ended: times.and_then(|times| times.ended),
-        checks: result.and_then(|result| result.judged.clone()).map(|judged| judged.checks).unwrap_or_default(),
+        checks: result
+            .and_then(|result| result.judged.clone())
+            .map(|judged| judged.checks)
+            .unwrap_or_default(),
         log_tail: Vec::new(),
     }
 }

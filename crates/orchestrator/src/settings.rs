@@ -40,11 +40,14 @@ pub enum Command {
     },
     /// Put a backup in place of the data folder's content. Its overrides are disarmed.
     Restore {
-        /// Where the data lies. A folder with another store in it is refused.
+        /// Where the data lies. A folder that holds something is refused.
         #[command(flatten)]
         data: Data,
         /// The folder that `backup` made.
         from: PathBuf,
+        /// Move what the data folder holds aside, into a folder inside it.
+        #[arg(long)]
+        force: bool,
     },
     /// Keep operators' tokens.
     Token {
@@ -113,15 +116,19 @@ pub struct Serve {
     /// Requests per second that one token may keep up; five times as many may come at once.
     #[arg(long, value_name = "COUNT", default_value_t = 2_000)]
     pub requests_per_second_max: u32,
-    /// Days for which runs that have ended, their logs and artifacts are kept.
+    /// Address of this server for nodes, as https://10.0.0.1:8443, for the kernel arguments of new runs. Default: the
+    /// name under which the operator calls.
+    #[arg(long, value_name = "URL")]
+    pub url: Option<String>,
+    /// Days for which logs and sensor readings of ended runs are kept.
     #[arg(long, value_name = "DAYS", default_value_t = 90)]
-    pub keep_days: u32,
-    /// GiB of logs and artifacts that are kept; past it those of the run that ended longest ago go first.
+    pub keep_logs_days: u32,
+    /// GiB of logs that are kept; past it those of the runs that ended first go.
     #[arg(long, value_name = "GIB", default_value_t = 64)]
-    pub keep_gib: u32,
-    /// A file with one SSH public key, which lets an operator into held machines.
-    #[arg(long, value_name = "FILE")]
-    pub hold_key: Option<PathBuf>,
+    pub keep_logs_gib: u32,
+    /// Days for which ended runs are kept with everything of them.
+    #[arg(long, value_name = "DAYS", default_value_t = 1_825)]
+    pub keep_runs_days: u32,
     /// Port of an iperf3 server that agents are told of.
     #[arg(long, value_name = "PORT")]
     pub iperf_port: Option<u16>,

@@ -19,11 +19,13 @@ pub async fn advance(app: &Arc<App>, live: &LiveRun, input: Input) -> Result<Lan
         Err(AdvanceError::NoRun(run)) => {
             // Deleted a moment ago: what is known of it here is past.
             app.live.forget(&run);
-            Err(app.run(&run).await.err().unwrap_or_else(|| ApiError::not_now("the run came back; ask again")))
+            Err(app
+                .run(&run)
+                .await
+                .err()
+                .unwrap_or_else(|| ApiError::not_now("the run came back; ask again")))
         }
-        Err(error @ AdvanceError::Refused(_)) => {
-            Err(ApiError::from(error).at(live.state().standing.clone()))
-        }
+        Err(error @ AdvanceError::Refused(_)) => Err(ApiError::from(error).at(live.state().standing.clone())),
         Err(error) => Err(error.into()),
     }
 }
@@ -66,7 +68,9 @@ pub fn taken(taken: Taken, what: &str) -> Result<wire::StreamAnswer, ApiError> {
         Taken::Repeated => Ok(wire::StreamAnswer { taken: wire::Taken::Repeated }),
         Taken::OtherContent => Err(ApiError::conflict(
             "other_content",
-            format!("{what} was stored before with other content; nothing was changed. Begin a new stream or name"),
+            format!(
+                "{what} was stored before with other content; nothing was changed. Begin a new stream or name"
+            ),
         )),
     }
 }
@@ -83,7 +87,9 @@ pub fn expect_count(field: &str, found: usize, max: usize) -> Result<(), ApiErro
 pub fn expect_text(field: &str, found: &str, bytes_max: usize) -> Result<(), ApiError> {
     if found.len() > bytes_max {
         let found = found.len();
-        return Err(ApiError::unfit(format!("field {field}: found {found} bytes, expected at most {bytes_max}")));
+        return Err(ApiError::unfit(format!(
+            "field {field}: found {found} bytes, expected at most {bytes_max}"
+        )));
     }
     Ok(())
 }

@@ -12,8 +12,8 @@ use groundcrew_protocol::time::WallMs;
 use http::request::Parts;
 use http::{Method, header};
 
-use super::error::ApiError;
 use super::app::App;
+use super::error::ApiError;
 use crate::live::bucket::Bucket;
 use crate::live::clock::wall_now;
 use crate::live::digest::TokenDigest;

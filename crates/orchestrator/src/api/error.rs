@@ -13,8 +13,8 @@ use crate::run::decide::Refused;
 pub struct ApiError {
     status: StatusCode,
     code: &'static str,
-    error: String,
-    state: Option<State>,
+    error: Box<str>,
+    state: Option<Box<State>>,
     claim: Option<ClaimNumber>,
     retry_after_s: Option<u64>,
 }
@@ -22,7 +22,7 @@ pub struct ApiError {
 impl ApiError {
     /// An error with a word for programs and a sentence for people.
     pub fn new(status: StatusCode, code: &'static str, error: impl Into<String>) -> ApiError {
-        ApiError { status, code, error: error.into(), state: None, claim: None, retry_after_s: None }
+        ApiError { status, code, error: error.into().into(), state: None, claim: None, retry_after_s: None }
     }
 
     /// 400: the request is not of its form.
@@ -96,13 +96,19 @@ impl ApiError {
     /// The same, with where the run stands.
     #[must_use]
     pub fn at(mut self, state: State) -> ApiError {
-        self.state = Some(state);
+        self.state = Some(Box::new(state));
         self
     }
 
     /// Its status.
     pub fn status(&self) -> StatusCode {
         self.status
+    }
+}
+
+impl std::fmt::Display for ApiError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.error)
     }
 }
 
@@ -129,8 +135,12 @@ impl From<Refused> for ApiError {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let body =
-            ErrorBody { error: self.error, code: self.code.to_owned(), state: self.state, claim: self.claim };
+        let body = ErrorBody {
+            error: self.error.into(),
+            code: self.code.to_owned(),
+            state: self.state.map(|state| *state),
+            claim: self.claim,
+        };
         let mut response = super::body::json(self.status, &body);
         let headers = response.headers_mut();
         if self.status == StatusCode::UNAUTHORIZED {

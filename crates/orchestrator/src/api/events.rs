@@ -76,18 +76,20 @@ pub async fn events(
 ) -> Result<Response, ApiError> {
     let run = parse_run(&run)?;
     let live = app.live_run(&run).await?;
-    let after = match headers.get("last-event-id").map(|id| (id, id.to_str().ok().and_then(|id| id.parse().ok()))) {
-        None => query.after.unwrap_or(0),
-        Some((_, Some(after))) => after,
-        Some((found, None)) => {
-            let text = format!("header Last-Event-ID: found {found:?}, expected the number of an event");
-            return Err(ApiError::bad(text));
-        }
-    };
+    let after =
+        match headers.get("last-event-id").map(|id| (id, id.to_str().ok().and_then(|id| id.parse().ok()))) {
+            None => query.after.unwrap_or(0),
+            Some((_, Some(after))) => after,
+            Some((found, None)) => {
+                let text = format!("header Last-Event-ID: found {found:?}, expected the number of an event");
+                return Err(ApiError::bad(text));
+            }
+        };
     // Watching begins before reading, so that no event falls between the two.
     let told = live.feed.watch();
     let mut ready = VecDeque::new();
-    if let Some(first_kept) = app.store.first_event(&run).await?.filter(|first| after > 0 && after + 1 < *first)
+    if let Some(first_kept) =
+        app.store.first_event(&run).await?.filter(|first| after > 0 && after + 1 < *first)
     {
         // Numbers run over all runs, so some of those between may have been another's.
         ready.push_back(named("gap", &GapTelling { first_kept }));

@@ -175,9 +175,9 @@ pub async fn logs(
 }
 
 fn parse_cursor(text: &str) -> Result<LogCursor, ApiError> {
-    let cursor = text.split_once('.').and_then(|(chunk, line)| {
-        Some(LogCursor { chunk: chunk.parse().ok()?, line: line.parse().ok()? })
-    });
+    let cursor = text
+        .split_once('.')
+        .and_then(|(chunk, line)| Some(LogCursor { chunk: chunk.parse().ok()?, line: line.parse().ok()? }));
     cursor.ok_or_else(|| {
         ApiError::bad(format!("query after: found {text:?}, expected `next` of the page before, as 12.0"))
     })
@@ -188,7 +188,9 @@ fn text_of(lines: &[LogLine]) -> Bytes {
     let mut text = String::new();
     for line in lines {
         let stage = line.stage.as_ref().map(ToString::to_string).unwrap_or_default();
-        for part in [line.ts.as_str(), " ", line.level.as_str(), " ", &stage, if stage.is_empty() { "" } else { " " }] {
+        for part in
+            [line.ts.as_str(), " ", line.level.as_str(), " ", &stage, if stage.is_empty() { "" } else { " " }]
+        {
             text.extend(part.chars().map(printable));
         }
         text.extend(line.text.chars().map(printable));
@@ -228,8 +230,8 @@ fn follow(
     stream::unfold(Some(start), |state| async {
         let mut state = state?;
         loop {
-            let page = state.app.store.logs().read(&state.run, state.stage.as_ref(), state.after, LINES_DEFAULT);
-            let page = match page.await {
+            let logs = state.app.store.logs();
+            let page = match logs.read(&state.run, state.stage.as_ref(), state.after, LINES_DEFAULT).await {
                 Ok(page) => page,
                 Err(error) => return Some((Err(ApiErrorText(error.to_string())), None)),
             };

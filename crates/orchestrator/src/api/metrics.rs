@@ -8,8 +8,8 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::header;
 
-use super::auth::Operator;
 use super::app::App;
+use super::auth::Operator;
 
 /// One number that only grows.
 #[derive(Debug, Default)]
@@ -83,8 +83,11 @@ pub async fn metrics(State(app): State<Arc<App>>, _operator: Operator) -> Respon
 }
 
 fn put(text: &mut String, name: &str, help: &str, kind: &str, value: u64) {
-    writeln!(text, "# HELP groundcrew_{name} {help}\n# TYPE groundcrew_{name} {kind}\ngroundcrew_{name} {value}")
-        .expect("writing to a String never fails");
+    writeln!(
+        text,
+        "# HELP groundcrew_{name} {help}\n# TYPE groundcrew_{name} {kind}\ngroundcrew_{name} {value}"
+    )
+    .expect("writing to a String never fails");
 }
 
 /// Says that the server answers. The one route beside the login page that needs no token.

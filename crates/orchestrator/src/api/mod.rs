@@ -61,12 +61,7 @@ pub struct Route {
 
 impl Route {
     /// A route for one method.
-    pub fn new(
-        method: Method,
-        path: &'static str,
-        access: Access,
-        handler: MethodRouter<Arc<App>>,
-    ) -> Route {
+    pub fn new(method: Method, path: &'static str, access: Access, handler: MethodRouter<Arc<App>>) -> Route {
         Route { method, path, access, handler }
     }
 }

@@ -113,7 +113,9 @@ pub async fn create_run(
     Json(request): Json<CreateRun>,
 ) -> Result<Response, ApiError> {
     if app.store.disk_state().is_full() {
-        return Err(ApiError::full("the orchestrator's disk is nearly full: no new runs until there is room"));
+        return Err(ApiError::full(
+            "the orchestrator's disk is nearly full: no new runs until there is room",
+        ));
     }
     let CreateRun { node, profile } = request;
     if app.store.node(&node).await?.is_none() {

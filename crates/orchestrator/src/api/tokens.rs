@@ -25,11 +25,8 @@ const RESERVED: [&str; 3] = ["agent", "orchestrator", "deadline"];
     responses((status = 200, body = Vec<TokenView>), (status = "4XX", body = ErrorBody)))]
 pub async fn tokens(State(app): State<Arc<App>>, _operator: Operator) -> Result<Response, ApiError> {
     let rows = app.store.tokens().await?;
-    let views = rows.into_iter().map(|row| TokenView {
-        name: row.name,
-        created: row.created,
-        revoked: row.revoked,
-    });
+    let views =
+        rows.into_iter().map(|row| TokenView { name: row.name, created: row.created, revoked: row.revoked });
     Ok(ok(&views.collect::<Vec<_>>()))
 }
 

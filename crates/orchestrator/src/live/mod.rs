@@ -427,8 +427,7 @@ impl LiveState {
             && run.claim.is_some()
             && self.wait.is_some_and(|(what, _)| what == WaitFor::Result);
         self.silence_ms = silence_counts.then_some(run.profile.limits.silence);
-        self.held_for_silence =
-            matches!(&run.standing, Standing::Held { why: HeldFor::Silence { .. }, .. });
+        self.held_for_silence = matches!(&run.standing, Standing::Held { why: HeldFor::Silence { .. }, .. });
         self.pending =
             run.directives.iter().map(|directive| (directive.id, directive.said.clone())).collect();
         self.prepare(run, announced);
@@ -472,9 +471,9 @@ impl LiveState {
 
     /// True for a message of the current claim. An agent of protocol 1 knows no numbers.
     pub fn is_of_current_claim(&self, number: ClaimNumber) -> bool {
-        self.claim.as_ref().is_some_and(|claim| {
-            claim.number == number || (claim.protocol < 2 && number == ClaimNumber(0))
-        })
+        self.claim
+            .as_ref()
+            .is_some_and(|claim| claim.number == number || (claim.protocol < 2 && number == ClaimNumber(0)))
     }
 
     /// Remembers what was stored of the agent.
@@ -486,9 +485,7 @@ impl LiveState {
     fn must_decide(&self, heartbeat: &Heartbeat) -> bool {
         let spoke = self.claim.as_ref().is_some_and(|claim| claim.spoke);
         let is_news = |report: &DirectiveReport| {
-            self.pending
-                .iter()
-                .any(|(id, said)| *id == report.id && said.as_ref() != Some(&report.outcome))
+            self.pending.iter().any(|(id, said)| *id == report.id && said.as_ref() != Some(&report.outcome))
         };
         !spoke || self.held_for_silence || heartbeat.directives.iter().any(is_news)
     }
