@@ -63,6 +63,7 @@ CREATE TABLE runs (
 CREATE INDEX runs_created ON runs (created, id);
 CREATE INDEX runs_node ON runs (node, created, id);
 CREATE INDEX runs_going ON runs (id) WHERE ended IS NULL;
+CREATE INDEX runs_ended ON runs (ended) WHERE ended IS NOT NULL;
 CREATE INDEX runs_boot_token ON runs (boot_token);
 CREATE INDEX runs_run_token ON runs (run_token) WHERE run_token IS NOT NULL;
 CREATE INDEX runs_restored ON runs (id) WHERE restored = 1;
@@ -172,3 +173,12 @@ CREATE TABLE artifacts (
     UNIQUE (run, stage, attempt, name)
 ) STRICT;
 CREATE INDEX artifacts_sha256 ON artifacts (sha256);
+
+-- What retention took away, so that a log that is no longer there does not look like one that never was.
+CREATE TABLE swept (
+    run  TEXT NOT NULL,
+    what TEXT NOT NULL,
+    at   INTEGER NOT NULL,
+    rows INTEGER NOT NULL,
+    PRIMARY KEY (run, what)
+) STRICT;

@@ -16,6 +16,15 @@ pub enum OpenError {
         #[source]
         source: groundcrew_durable::Error,
     },
+    /// The folder cannot be made or locked.
+    #[error("preparing the data folder {folder:?}")]
+    Folder {
+        /// The folder.
+        folder: PathBuf,
+        /// Why not.
+        #[source]
+        source: groundcrew_durable::Error,
+    },
     /// The database is damaged or no database of ours.
     #[error(
         "the database {file:?} cannot be used: {what}. Nothing was changed. Restore a backup with `groundcrewd restore`, \
@@ -72,6 +81,9 @@ pub enum OpenError {
         #[source]
         source: sqlx::Error,
     },
+    /// The store could not be made ready.
+    #[error("making the store ready")]
+    Store(#[source] StoreError),
     /// The schema could not be brought up to date.
     #[error("bringing the schema of {file:?} up to date")]
     Migrate {
@@ -84,7 +96,7 @@ pub enum OpenError {
 }
 
 /// Why the store did not do what it was asked.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum StoreError {
     /// The run's version was not the one that the change was made from. Nothing landed; try again.
     #[error("run {run} was changed by another process at the same time")]
@@ -107,6 +119,9 @@ pub enum StoreError {
         /// The run.
         run: RunId,
     },
+    /// The transaction could not begin; the log says why. Nothing landed.
+    #[error("the store could not begin a transaction; nothing was changed")]
+    NotBegun,
     /// The store is being closed.
     #[error("the store is closed")]
     Closed,
@@ -138,4 +153,20 @@ pub enum StoreError {
         #[source]
         source: std::sync::Arc<sqlx::Error>,
     },
+}
+
+impl StoreError {
+    /// An error of the database while `what` was being done.
+    pub(super) fn database(what: &'static str) -> impl Fn(sqlx::Error) -> StoreError {
+        move |source| StoreError::Database { what, source: std::sync::Arc::new(source) }
+    }
+
+    /// An error of a file while `what` was being done to it.
+    pub(super) fn file(
+        what: &'static str,
+        path: &std::path::Path,
+    ) -> impl FnOnce(std::io::Error) -> StoreError {
+        let path = path.to_owned();
+        move |source| StoreError::File { what, path, source: std::sync::Arc::new(source) }
+    }
 }

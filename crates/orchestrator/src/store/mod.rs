@@ -20,12 +20,19 @@ pub mod results;
 pub mod runs;
 pub mod sensors;
 pub mod sweep;
+mod text;
+mod unit;
 mod writer;
+
+#[cfg(test)]
+mod tests;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use groundcrew_protocol::ids::Generation;
+use sqlx::sqlite::SqlitePool;
+use tokio::sync::{Semaphore, mpsc, oneshot};
 
 pub use artifacts::{ArtifactRow, NewArtifact};
 pub use backup::{BackupError, RestoreError, backup, restore};
@@ -68,6 +75,16 @@ pub struct Store {
 
 struct Inner {
     data: PathBuf,
+    generation: Generation,
+    listened_at_open_ms: u64,
+    retention: Retention,
+    disk: disk::Disk,
+    readers: SqlitePool,
+    writer: writer::WriterHandle,
+    log_writer: mpsc::Sender<logs::segment::LogJob>,
+    log_room: Arc<Semaphore>,
+    /// Held while artifacts are written or swept: a file and its row come and go together.
+    artifacts: tokio::sync::Mutex<()>,
 }
 
 /// Whether something was new to the store.
@@ -87,17 +104,52 @@ impl Store {
     ///
     /// # Errors
     /// [`OpenError`]. What is there is left byte for byte as it was.
-    pub async fn open(_data: &Path, _options: StoreOptions) -> Result<Store, OpenError> {
-        unreachable!("being written")
+    pub async fn open(data: &Path, options: StoreOptions) -> Result<Store, OpenError> {
+        let opened = open::open(data).await?;
+        let started = |what: &'static str| {
+            let path = data.to_owned();
+            move |source| OpenError::File { what, path, source }
+        };
+        let writer = writer::start(opened.writer, opened.lock, opened.last_event, opened.listened_ms)
+            .map_err(started("starting the writer of"))?;
+        let log_writer =
+            logs::segment::start(data.join(logs::LOGS_FOLDER), opened.log_reader, writer.clone())
+                .map_err(OpenError::Store)?;
+        let inner = Inner {
+            data: data.to_owned(),
+            generation: opened.generation,
+            listened_at_open_ms: opened.listened_ms,
+            retention: options.retention,
+            disk: disk::Disk::new(data, options.disk_probe, options.free_percent_min),
+            readers: opened.readers,
+            writer,
+            log_writer,
+            log_room: Arc::new(Semaphore::new(logs::IN_FLIGHT_KIB_MAX)),
+            artifacts: tokio::sync::Mutex::new(()),
+        };
+        Ok(Store { inner: Arc::new(inner) })
     }
 
     /// Ends the writer after everything that was handed in, and moves the write-ahead log into the database.
-    /// Later calls on clones answer [`StoreError::Closed`].
+    /// Later calls on clones answer [`StoreError::Closed`]. The folder's lock is given back.
     ///
     /// # Errors
     /// Where the database could not be closed in order. Nothing acknowledged is lost by that.
     pub async fn close(&self) -> Result<(), StoreError> {
-        unreachable!("being written")
+        let (reply, ended) = oneshot::channel();
+        if self.inner.log_writer.send(logs::segment::LogJob::Close(reply)).await.is_ok() {
+            ended.await.map_err(|_dropped| StoreError::Closed)?;
+        }
+        self.inner.readers.close().await;
+        let (reply, ended) = oneshot::channel();
+        self.inner.writer.send(writer::Job::Close(reply)).await?;
+        ended.await.map_err(|_dropped| StoreError::Closed)?
+    }
+
+    /// Comes back once the writer has ended: after [`Store::close`], or through a defect, after which the process
+    /// should end.
+    pub async fn ended(&self) {
+        self.inner.writer.ended().await;
     }
 
     /// The data folder.
@@ -107,28 +159,28 @@ impl Store {
 
     /// Which life of the store this is: one higher after each restore.
     pub fn generation(&self) -> Generation {
-        unreachable!("being written")
+        self.inner.generation
     }
 
     /// The clock of listening as it was last stored, read once when the store was opened. The caller goes on
     /// counting from here.
     pub fn listened_at_open_ms(&self) -> u64 {
-        unreachable!("being written")
+        self.inner.listened_at_open_ms
     }
 
     /// Says how far the clock of listening has come. Costs nothing; it is stored with the next commit that is at
     /// least a second after the last time, and by itself every ten seconds.
-    pub fn note_listened(&self, _listened_ms: u64) {
-        unreachable!("being written")
+    pub fn note_listened(&self, listened_ms: u64) {
+        self.inner.writer.note_listened(listened_ms);
     }
 
     /// Room on the disk, asked at most once a second.
     pub fn disk_state(&self) -> DiskState {
-        unreachable!("being written")
+        self.inner.disk.state()
     }
 
     /// The logs.
     pub fn logs(&self) -> Logs<'_> {
-        unreachable!("being written")
+        Logs { store: self }
     }
 }

@@ -1,11 +1,31 @@
 //! Logs: chunks of lines in compressed segment files, with a row each in the database.
+//!
+//! A thread of its own appends ([`segment`]): the data of many chunks is written and synced once, then their rows
+//! are committed ([`index`]), then the callers are answered. A crash in between leaves bytes that no row names.
+//! Segments are only ever appended to, by one process, and go as a whole when no row names them any more.
+
+mod frame;
+mod gaps;
+pub(super) mod index;
+mod read;
+pub(super) mod segment;
 
 use groundcrew_protocol::ids::{ClaimNumber, RandomId, RunId};
 use groundcrew_protocol::stage::Stage;
 use groundcrew_protocol::time::WallMs;
 use groundcrew_protocol::wire::{LogGap, LogLine};
 
+use tokio::sync::oneshot;
+
+use self::segment::{Appending, LogJob};
 use super::{Store, StoreError, Taken};
+
+/// Name of the folder of segments in the data folder.
+pub(super) const LOGS_FOLDER: &str = "logs";
+/// What a line weighs beside its text.
+const LINE_FRAME_BYTES: usize = 96;
+/// What all chunks on their way to the disk may hold together; more wait at the door.
+pub(super) const IN_FLIGHT_KIB_MAX: usize = 64 * 1024;
 
 /// A chunk of a log stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,8 +70,7 @@ pub struct LogPage {
 
 /// The logs of a store.
 pub struct Logs<'s> {
-    #[expect(dead_code, reason = "the bodies come next")]
-    store: &'s Store,
+    pub(super) store: &'s Store,
 }
 
 impl Logs<'_> {
@@ -59,8 +78,22 @@ impl Logs<'_> {
     ///
     /// # Errors
     /// Those of files and of the database. Nothing was acknowledged then.
-    pub async fn append(&self, _chunk: LogChunk) -> Result<Taken, StoreError> {
-        unreachable!("being written")
+    pub async fn append(&self, chunk: LogChunk) -> Result<Taken, StoreError> {
+        let text_bytes: usize = chunk.lines.iter().map(|line| line.text.len() + LINE_FRAME_BYTES).sum();
+        let kib = u32::try_from((text_bytes / 1024).clamp(1, IN_FLIGHT_KIB_MAX)).unwrap_or(u32::MAX);
+        let room = self.store.inner.log_room.clone();
+        let room = room.acquire_many_owned(kib).await.map_err(|_closed| StoreError::Closed)?;
+        let packed = tokio::task::spawn_blocking(move || frame::pack(chunk)).await;
+        let packed = packed.map_err(|error| StoreError::Unreadable {
+            what: "a chunk of log".into(),
+            why: error.to_string(),
+        })??;
+        let (reply, answered) = oneshot::channel();
+        let job = LogJob::Append(Box::new(Appending { packed, reply }));
+        self.store.inner.log_writer.send(job).await.map_err(|_closed| StoreError::Closed)?;
+        let taken = answered.await.map_err(|_dropped| StoreError::Closed)?;
+        drop(room);
+        taken
     }
 
     /// Lines of a run after a cursor, at most `limit` (1 to 10,000), of one stage or of all. A page may hold fewer
@@ -70,12 +103,12 @@ impl Logs<'_> {
     /// Those of files and of the database, and [`StoreError::Unreadable`] for data that does not hash to its row.
     pub async fn read(
         &self,
-        _run: &RunId,
-        _stage: Option<&Stage>,
-        _after: LogCursor,
-        _limit: usize,
+        run: &RunId,
+        stage: Option<&Stage>,
+        after: LogCursor,
+        limit: usize,
     ) -> Result<LogPage, StoreError> {
-        unreachable!("being written")
+        read::page(self.store, run, stage, after, limit).await
     }
 
     /// The last `count` lines of a run, of one stage or of all, oldest first.
@@ -84,11 +117,11 @@ impl Logs<'_> {
     /// As [`Logs::read`].
     pub async fn tail(
         &self,
-        _run: &RunId,
-        _stage: Option<&Stage>,
-        _count: usize,
+        run: &RunId,
+        stage: Option<&Stage>,
+        count: usize,
     ) -> Result<Vec<LogLine>, StoreError> {
-        unreachable!("being written")
+        read::tail(self.store, run, stage, count).await
     }
 
     /// What is not there, a sentence each: numbers missing in a stream, what a spool said that it let go, streams
@@ -97,7 +130,7 @@ impl Logs<'_> {
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn gaps(&self, _run: &RunId) -> Result<Vec<String>, StoreError> {
-        unreachable!("being written")
+    pub async fn gaps(&self, run: &RunId) -> Result<Vec<String>, StoreError> {
+        gaps::gaps(self.store, run).await
     }
 }
