@@ -189,7 +189,9 @@ impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> ApiError {
         let text = error.to_string();
         match &error {
-            StoreError::Conflict { .. } | StoreError::Closed => ApiError::not_now(text),
+            StoreError::Conflict { .. } | StoreError::NotBegun | StoreError::Closed => {
+                ApiError::not_now(text)
+            }
             StoreError::Exists(_) => ApiError::conflict("exists", text),
             StoreError::InUse(_) => ApiError::conflict("in_use", text),
             StoreError::TooMuch(_) => ApiError::unfit(text),

@@ -155,14 +155,18 @@ pub struct Agent {
 
 impl Agent {
     pub fn new(run: String, boot: String) -> Agent {
-        let seed = boot.as_bytes()[10];
+        // Everything random of an agent comes from its boot token, which is.
+        let hash = boot.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        });
+        let bytes = |salt: u64| (hash ^ salt).to_le_bytes().repeat(4);
         Agent {
             run,
             boot,
-            token: TokenText::run([seed; 32]),
+            token: TokenText::run(bytes(1).try_into().unwrap()),
             claim: 0,
-            home: RandomId::from_bytes([seed; 16]),
-            process: RandomId::from_bytes([seed ^ 0xff; 16]),
+            home: RandomId::from_bytes(bytes(2)[..16].try_into().unwrap()),
+            process: RandomId::from_bytes(bytes(3)[..16].try_into().unwrap()),
         }
     }
 
@@ -180,6 +184,7 @@ impl Agent {
         let body = json!({
             "ip": "127.0.0.1", "boot_id": "11111111-2222-3333-4444-555555555555", "home": "durable",
             "instance": self.home, "session": self.process, "token_sha256": self.token.sha256(),
+            "known_claim": self.claim,
         });
         let answer = bench.call("POST", &self.path("claim"), Some(&self.boot), body.to_string()).await;
         if answer.status == StatusCode::OK {

@@ -3,13 +3,15 @@
 use std::sync::Arc;
 
 use axum::body::Body;
+use groundcrew_orchestrator::run::decide::NewRun;
 use groundcrew_orchestrator::store::{DiskSpace, StoreOptions};
-use groundcrew_protocol::ids::Sha256Hex;
+use groundcrew_protocol::ids::{Sha256Hex, TokenText};
 use groundcrew_protocol::limits;
+use groundcrew_protocol::profile::Profile;
 use http::StatusCode;
 use serde_json::json;
 
-use crate::bench::{Bench, request};
+use crate::bench::{Agent, Bench, PROFILE, request};
 
 #[tokio::test]
 async fn an_error_is_always_a_body_that_says_what_and_where() {
@@ -49,7 +51,7 @@ async fn bodies_and_lists_are_bounded() {
         answer.expect_error(413, "too_large", &[&bytes_max.to_string()]);
     }
     // A body that names no length is cut off where it passes the limit.
-    let chunks = std::iter::repeat_n(Ok::<_, std::io::Error>(vec![b' '; 64 * 1024]), 17);
+    let chunks = (0..17).map(|_| Ok::<_, std::io::Error>(vec![b' '; 64 * 1024]));
     let body = Body::from_stream(futures_util::stream::iter(chunks));
     let answer = bench.call("POST", &agent.path("result"), Some(token), body).await;
     answer.expect_error(413, "too_large", &[]);
@@ -83,31 +85,31 @@ async fn a_token_that_asks_too_often_is_told_when_to_come_back() {
 
 #[tokio::test]
 async fn a_full_disk_refuses_logs_and_new_runs_and_still_takes_results() {
-    let full = Arc::new(std::sync::atomic::AtomicBool::new(false));
-    let probe = full.clone();
     let bench = Bench::with(|options| {
-        options.store = StoreOptions {
-            disk_probe: Some(Arc::new(move || {
-                let free_bytes = if probe.load(std::sync::atomic::Ordering::SeqCst) { 1 } else { 50 };
-                Ok(DiskSpace { free_bytes, total_bytes: 100 })
-            })),
-            ..StoreOptions::default()
-        };
+        let space = DiskSpace { free_bytes: 4, total_bytes: 100 };
+        options.store =
+            StoreOptions { disk_probe: Some(Arc::new(move || Ok(space))), ..StoreOptions::default() };
     })
     .await;
-    let agent = bench.make_agent("n1").await;
-    full.store(true, std::sync::atomic::Ordering::SeqCst);
-    let is_full = || bench.app.store.disk_state().is_full();
-    while !is_full() {
-        // The room is asked for at most once a second.
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-    }
-    let lines = json!({ "stream": "0".repeat(32), "lines": [] });
-    agent.post(&bench, "log", lines.clone()).await.expect_error(507, "full", &["logs"]);
-    let samples = json!({ "stream": "0".repeat(32), "samples": [] });
-    agent.post(&bench, "sensor", samples).await.expect_error(507, "full", &[]);
+    bench.order("PUT", "/api/v1/nodes/n1", json!({ "name": "n1" })).await.expect(200);
     let run = bench.order("POST", "/api/v1/runs", json!({ "node": "n1", "profile": "short" })).await;
     run.expect_error(507, "full", &["new runs"]);
+    // A run from before the disk was full.
+    let boot = TokenText::boot([7; 32]);
+    let new = NewRun {
+        id: "r-before".parse().unwrap(),
+        node: "n1".parse().unwrap(),
+        profile: Profile::parse(PROFILE).unwrap(),
+        boot_token: boot.sha256(),
+        by: "admin".to_owned(),
+    };
+    bench.app.create(new).await.unwrap();
+    let mut agent = Agent::new("r-before".to_owned(), boot.as_str().to_owned());
+    agent.claim(&bench).await.expect(200);
+    let lines = json!({ "stream": "0".repeat(32), "lines": [] });
+    agent.post(&bench, "log", lines).await.expect_error(507, "full", &["logs", "send them again"]);
+    let samples = json!({ "stream": "0".repeat(32), "samples": [] });
+    agent.post(&bench, "sensor", samples).await.expect_error(507, "full", &[]);
     let taken = agent.result(&bench, 1, true).await.expect(200);
     assert_eq!((&taken["taken"], &taken["next_state"]), (&json!("first"), &json!("Completed")));
 }
