@@ -95,7 +95,9 @@ pub enum Reply {
 pub enum Failure {
     /// No answer, or one that says to come again (5xx, 429): asked again soon.
     Soon(String),
-    /// What only an operator can mend (401, 403, 404, a wrong pin): asked again every five minutes.
+    /// The token is not accepted (401): another home has the claim, or the store was restored to a time before it.
+    Unauthorized(String),
+    /// What only an operator can mend (403, 404, a wrong pin): asked again every five minutes.
     Slow(String),
     /// Another agent has the claim and is alive (409 `claimed_elsewhere`): asked again soon, with nothing in flight.
     Elsewhere(String),
@@ -114,6 +116,7 @@ impl Failure {
     pub fn text(&self) -> &str {
         match self {
             Failure::Soon(text)
+            | Failure::Unauthorized(text)
             | Failure::Slow(text)
             | Failure::Elsewhere(text)
             | Failure::OldClaim(text)
@@ -130,7 +133,12 @@ pub enum Call {
     /// Say hello.
     Hello,
     /// Claim the run.
-    Claim(Box<ClaimRequest>),
+    Claim {
+        /// What to say.
+        request: Box<ClaimRequest>,
+        /// True: with the boot token; false: with the run token.
+        by_boot_token: bool,
+    },
     /// Send an outcome of the outbox.
     Result {
         /// The sender's claim.
@@ -164,6 +172,8 @@ pub enum Action {
     DropOutcome(StageAttempt),
     /// An outcome was acknowledged: keep it aside until the run ends.
     Acknowledge(StageAttempt),
+    /// Everything that was acknowledged and kept goes back into the outbox, durably: it is to be sent again.
+    Reoffer,
     /// An outcome was refused for good: put it aside with the reason.
     Refuse(StageAttempt, String),
     /// Put the hold's key into authorized_keys.
@@ -264,6 +274,7 @@ pub struct Core {
     in_flight: Option<InFlight>,
     under: Under,
     said_hello: bool,
+    by_boot_token: bool,
     tries: u32,
     next_try_ms: u64,
     holding: bool,
@@ -283,6 +294,7 @@ impl Core {
     pub fn new(facts: Facts, memory: Memory, seed: u64) -> Core {
         Core {
             facts,
+            by_boot_token: !memory.claimed,
             memory,
             claim: None,
             target: None,
@@ -312,6 +324,22 @@ impl Core {
         &self.memory
     }
 
+    /// What the machine and its settings say.
+    pub fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
+    /// The machine's address, for people.
+    pub fn ip(&self) -> &str {
+        &self.facts.ip
+    }
+
+    /// Notes certificates that were announced; they go to disk with the next thing that does.
+    pub fn know_pins(&mut self, pins: Vec<Sha256Hex>) {
+        self.memory.pins = pins;
+        self.persist();
+    }
+
     /// The current claim.
     pub fn claim(&self) -> Option<ClaimNumber> {
         self.claim
@@ -330,11 +358,6 @@ impl Core {
     /// When the loop wants to be woken at the latest, in milliseconds of the driver's clock; `None`: by an event only.
     pub fn wake_ms(&self) -> Option<u64> {
         (self.under == Under::Nothing && !self.exiting).then_some(self.next_try_ms)
-    }
-
-    /// The token to show: the run token once a claim was answered, before that the boot token.
-    pub fn shows_run_token(&self) -> bool {
-        self.memory.claimed
     }
 
     /// The heartbeat to send now; `None` while there is no claim.
@@ -506,7 +529,8 @@ impl Core {
             macs: self.facts.macs.clone(),
             wall: WallMs(0),
         };
-        self.send(Under::Claim, Call::Claim(Box::new(request)));
+        let by_boot_token = self.by_boot_token;
+        self.send(Under::Claim, Call::Claim { request: Box::new(request), by_boot_token });
     }
 
     fn token_sha256(&self) -> Sha256Hex {
@@ -571,6 +595,7 @@ impl Core {
                 self.say(LogLevel::Error, format!("asked again in 5 minutes: {text}"));
                 self.next_try_ms = now_ms + limits::SLOW_RETRY_MS;
             }
+            Failure::Unauthorized(text) => self.unauthorized(under, text, now_ms),
             Failure::Elsewhere(text) => {
                 self.say(LogLevel::Warn, format!("waits: {text}"));
                 self.displace();
@@ -585,6 +610,27 @@ impl Core {
             Failure::Gone(text) => self.run_gone(text),
             Failure::Refused(text) => self.refused(under, text, now_ms),
         }
+    }
+
+    /// The token is not accepted. A home that has claimed before tries its other token at once; where neither is
+    /// good, somebody else has the run: what is in flight ends.
+    fn unauthorized(&mut self, under: Under, text: &str, now_ms: u64) {
+        self.next_try_ms = now_ms;
+        if under != Under::Claim {
+            self.say(LogLevel::Warn, format!("claims again: {text}"));
+            self.claim = None;
+            self.by_boot_token = !self.memory.claimed;
+            return;
+        }
+        if self.memory.claimed && !self.by_boot_token {
+            self.by_boot_token = true;
+            return;
+        }
+        self.say(LogLevel::Error, format!("asked again in 5 minutes: {text}"));
+        self.by_boot_token = !self.memory.claimed;
+        self.displace();
+        self.leave_hold();
+        self.next_try_ms = now_ms + limits::SLOW_RETRY_MS;
     }
 
     fn back_off(&mut self, now_ms: u64) {
@@ -625,6 +671,7 @@ impl Core {
 
     fn claimed(&mut self, answer: ClaimAnswer) {
         self.memory.claimed = true;
+        self.by_boot_token = false;
         self.memory.known_claim = self.memory.known_claim.max(answer.claim);
         self.know_generation(answer.generation);
         self.claim = Some(answer.claim);
@@ -672,6 +719,8 @@ impl Core {
         for entry in &mut self.outbox {
             entry.acknowledged = false;
         }
+        // Before the new generation is on disk: a crash in between offers them twice, the other way round never.
+        self.actions.push(Action::Reoffer);
         self.say(
             LogLevel::Warn,
             format!("the orchestrator was restored (generation {generation}): outcomes are offered again"),
@@ -817,6 +866,12 @@ impl Core {
             Failure::OldClaim(text) => self.stand_down(text, now_ms),
             Failure::UnknownClaim(text) => self.lost_life(text, now_ms),
             Failure::Gone(text) => self.run_gone(text),
+            Failure::Unauthorized(text) => {
+                self.say(LogLevel::Warn, format!("claims again: {text}"));
+                self.claim = None;
+                self.by_boot_token = !self.memory.claimed;
+                self.next_try_ms = now_ms;
+            }
             Failure::Soon(text) | Failure::Slow(text) | Failure::Elsewhere(text) | Failure::Refused(text) => {
                 self.say(LogLevel::Warn, format!("heartbeat: {text}"));
             }

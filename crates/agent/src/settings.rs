@@ -1,0 +1,178 @@
+//! What the agent is told at its start: by the kernel command line, the environment and flags, the later of
+//! which wins. Everything is parsed here, once; a bad value is named with where it came from.
+//!
+//! Nothing here touches the network or the home. What cannot be taken back (power, keys of root) is refused
+//! unless it is allowed here, explicitly.
+
+mod kernel_line;
+mod sources;
+
+use std::ffi::OsString;
+use std::path::{Component, Path, PathBuf};
+
+use groundcrew_client::{BaseUrl, parse_pins};
+use groundcrew_protocol::ids::{MacAddress, RunId, Sha256Hex, TokenText};
+
+use sources::{Given, Values};
+pub use sources::{SettingsError, Source};
+
+/// Where the kernel shows its command line.
+pub const KERNEL_LINE: &str = "/proc/cmdline";
+/// The home, unless told otherwise.
+pub const HOME_DEFAULT: &str = "/var/lib/groundcrew";
+/// Root's home, whose keys let anybody do anything.
+const ROOT_HOME: &str = "/root";
+
+/// The flags of `groundcrew agent`, for its help.
+pub const FLAGS_HELP: &str = "\
+  --url URL               https://HOST[:PORT] of the orchestrator
+  --run RUN               id of the run
+  --token TOKEN           its boot token (GROUNDCREW_TOKEN keeps it out of process lists)
+  --fpr SHA256[,SHA256]   SHA-256 of the orchestrator's certificate, colons allowed
+  --mac MAC               address of the interface that the machine booted from
+  --home FOLDER           what the agent keeps (default /var/lib/groundcrew)
+  --allow-power           may switch this machine off
+  --allow-reboot          may restart this machine
+  --authorized-keys FILE  where the key of a hold goes; none is taken without it
+  --allow-root-keys       that file may be root's own
+Each can be given in the environment (GROUNDCREW_URL, GROUNDCREW_ALLOW_POWER=yes), the first five on the
+kernel command line (groundcrew.url=). A flag wins over the environment, and that over the kernel.";
+
+/// A token that is not shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(TokenText);
+
+impl Secret {
+    /// Wraps a token.
+    pub fn new(token: TokenText) -> Secret {
+        Secret(token)
+    }
+
+    /// The token, for the one place that sends it.
+    pub fn reveal(&self) -> &TokenText {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret(..)")
+    }
+}
+
+/// What the agent was told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// The orchestrator.
+    pub url: BaseUrl,
+    /// The run to walk.
+    pub run: RunId,
+    /// The boot token; absent where the home has a run token already.
+    pub token: Option<Secret>,
+    /// SHA-256 of the certificates that count; at least one.
+    pub pins: Vec<Sha256Hex>,
+    /// The interface that the machine booted from.
+    pub mac: Option<MacAddress>,
+    /// The agent's home.
+    pub home: PathBuf,
+    /// Whether this machine may be switched off.
+    pub allow_power: bool,
+    /// Whether this machine may be restarted.
+    pub allow_reboot: bool,
+    /// Where the key of a hold goes; absent: nowhere.
+    pub authorized_keys: Option<PathBuf>,
+    /// Parameters on the kernel command line that begin as ours do and that this version does not know.
+    pub unknown: Vec<String>,
+}
+
+impl Settings {
+    /// Reads the settings from flags (those behind `groundcrew agent`), the environment and the kernel command
+    /// line in the file `kernel_line`, usually [`KERNEL_LINE`].
+    ///
+    /// # Errors
+    /// The first value that is bad or missing, with where it came from, what was found and what was expected.
+    pub fn load(
+        flags: impl IntoIterator<Item = OsString>,
+        environment: impl Fn(&str) -> Option<OsString>,
+        kernel_line: &Path,
+    ) -> Result<Settings, SettingsError> {
+        Self::load_beside(flags, environment, kernel_line, Path::new(ROOT_HOME))
+    }
+
+    fn load_beside(
+        flags: impl IntoIterator<Item = OsString>,
+        environment: impl Fn(&str) -> Option<OsString>,
+        kernel_line: &Path,
+        root_home: &Path,
+    ) -> Result<Settings, SettingsError> {
+        let values = Values::gather(flags, environment, kernel_line)?;
+        let home = values.parse("home", absolute)?.unwrap_or_else(|| HOME_DEFAULT.into());
+        let keys = values.parse("authorized-keys", absolute)?;
+        if let (Some(path), Some(given)) = (&keys, values.given("authorized-keys"))
+            && !values.switch("allow-root-keys")?
+            && is_roots(path, root_home)
+        {
+            let expected = "a file that is not root's own, or --allow-root-keys beside it";
+            return Err(given.bad("authorized-keys", expected.to_owned()));
+        }
+        Ok(Settings {
+            url: values.required("url", |text| text.parse().map_err(why))?,
+            run: values.required("run", |text| text.parse().map_err(why))?,
+            token: values.parse("token", |text| text.parse().map(Secret).map_err(token_form))?,
+            pins: values
+                .required("fpr", |text| parse_pins(text).map_err(|error| error.expected.to_owned()))?,
+            mac: values
+                .parse("mac", |text| text.to_ascii_lowercase().replace('-', ":").parse().map_err(why))?,
+            home,
+            allow_power: values.switch("allow-power")?,
+            allow_reboot: values.switch("allow-reboot")?,
+            authorized_keys: keys,
+            unknown: values.unknown,
+        })
+    }
+}
+
+/// What was expected, of errors that say it after what was found.
+fn why(error: impl std::fmt::Display) -> String {
+    let text = error.to_string();
+    text.split_once("expected ").map_or(text.clone(), |(_, expected)| expected.to_owned())
+}
+
+fn token_form(error: groundcrew_protocol::ids::BadId) -> String {
+    error.expected.to_owned()
+}
+
+fn absolute(text: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(text);
+    let plain = path.components().all(|part| matches!(part, Component::RootDir | Component::Normal(_)));
+    if path.is_absolute() && plain { Ok(path) } else { Err("an absolute path without \"..\"".to_owned()) }
+}
+
+/// Whether a path lies in root's `.ssh`, also by a symbolic link on the way.
+fn is_roots(path: &Path, root_home: &Path) -> bool {
+    let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let folder = root_home.join(".ssh");
+    let parent = path.parent().unwrap_or(path);
+    let places = [path.to_owned(), real(path), real(parent)];
+    places.iter().any(|place| place.starts_with(&folder) || place.starts_with(real(&folder)))
+}
+
+impl Given {
+    /// The error for this value.
+    fn bad(&self, name: &'static str, expected: String) -> SettingsError {
+        // A token that was mistyped is a token all the same.
+        let found = match name {
+            "token" => format!("a text of {} bytes", self.value.len()),
+            _ => format!("{:?}", self.value.chars().take(120).collect::<String>()),
+        };
+        SettingsError::Bad {
+            parameter: self.source.name_of(name),
+            from: self.source.clone(),
+            found,
+            expected,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
