@@ -377,6 +377,7 @@ impl Core {
             drain: String::new(),
             directives: self.reports.clone(),
             home_failed,
+            pins_known: self.memory.pins.clone(),
             wall,
         })
     }
