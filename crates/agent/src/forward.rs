@@ -119,8 +119,8 @@ impl Forwarder {
         self.spools.each_ref().map(Spool::status)
     }
 
-    /// Closes the present streams and waits until everything is acknowledged, at most for `limit`. True where
-    /// it is. What comes afterwards goes into new streams.
+    /// Closes the present streams and waits until everything in them is acknowledged, at most for `limit`. True
+    /// where it is. What comes meanwhile goes into new streams and is not waited for.
     pub async fn flush(&self, limit: Duration) -> bool {
         let (done, is_done) = oneshot::channel();
         let flush = async { self.flushes.send(done).await.is_ok() && is_done.await.is_ok() };
@@ -138,13 +138,11 @@ impl Forwarder {
     }
 }
 
-/// Syncs whatever was appended, while there is something.
+/// Syncs whatever was appended, while there is something, and once more at the end.
 async fn run_sync(spools: [Spool; 2], io: IoThread, cancel: CancellationToken) {
-    loop {
-        tokio::select! {
-            () = cancel.cancelled() => return,
-            () = sleep(SYNC_EVERY) => {}
-        }
+    let mut is_last = false;
+    while !is_last {
+        is_last = timeout(SYNC_EVERY, cancel.cancelled()).await.is_ok();
         for spool in spools.iter().filter(|spool| spool.status().unsynced) {
             let spool = spool.clone();
             if let Err(error) = io.run("syncing a spool", move || spool.sync()).await {
@@ -188,7 +186,14 @@ struct Sender<C> {
     status: Arc<Mutex<ForwardStatus>>,
     backoff: Backoff,
     asked: mpsc::Receiver<oneshot::Sender<()>>,
-    flushing: Option<oneshot::Sender<()>>,
+    flushing: Option<Flush>,
+}
+
+/// A flush that is asked for.
+struct Flush {
+    /// Streams below these are to be sent.
+    below: [u64; 2],
+    done: oneshot::Sender<()>,
 }
 
 impl<C: Courier> Sender<C> {
@@ -212,10 +217,9 @@ impl<C: Courier> Sender<C> {
             Pass::Pause(_) => "the orchestrator",
             Pass::AwaitClaim => "a claim of this agent's",
         });
-        if self.flushing.is_some() && self.spools.iter().all(|spool| spool.status().streams == 0) {
-            let done = self.flushing.take().expect("it was just there");
+        if let Some(flush) = self.flushing.take_if(|flush| is_flushed(&self.spools, &flush.below)) {
             // Who asked may have stopped waiting.
-            let _nobody_waits = done.send(());
+            let _nobody_waits = flush.done.send(());
         }
         let pause = match pass {
             Pass::Drained => None,
@@ -234,16 +238,19 @@ impl<C: Courier> Sender<C> {
     }
 
     async fn begin_flush(&mut self, done: oneshot::Sender<()>) -> bool {
-        for spool in self.spools.clone() {
-            let finish = move || {
-                spool.finish();
-                Ok::<_, std::convert::Infallible>(())
-            };
-            if let Err(error) = self.io.run("closing a spool", finish).await {
-                self.say_error(crate::errors::chain(&error));
+        let mut below = [0; 2];
+        for (spool, below) in self.spools.clone().into_iter().zip(&mut below) {
+            let finish = move || Ok::<_, std::convert::Infallible>(spool.finish());
+            match self.io.run("closing a spool", finish).await {
+                Ok(order) => *below = order,
+                Err(error) => {
+                    // Who asked learns it from the dropped answer: not everything will be sent.
+                    self.say_error(crate::errors::chain(&error));
+                    return true;
+                }
             }
         }
-        self.flushing = Some(done);
+        self.flushing = Some(Flush { below, done });
         self.backoff.reset();
         true
     }
@@ -332,6 +339,11 @@ impl<C: Courier> Sender<C> {
         status.waits_for.clear();
         status.waits_for.push_str(waits_for);
     }
+}
+
+/// True where no stream from before the flush is left.
+fn is_flushed(spools: &[Spool; 2], below: &[u64; 2]) -> bool {
+    spools.iter().zip(below).all(|(spool, below)| spool.status().oldest.is_none_or(|oldest| oldest >= *below))
 }
 
 /// Returns when a chunk was opened or closed, or when the oldest open one is old enough to be sent.

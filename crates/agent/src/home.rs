@@ -101,7 +101,6 @@ impl RunMemory {
 
 /// Why a home cannot be opened.
 #[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
 pub enum HomeError {
     /// Another agent lives here.
     #[error("another agent uses the home {}", home.display())]

@@ -94,7 +94,6 @@ pub fn memory_bytes() -> u64 {
 
 /// Why a line is not in the spool. It is counted, and the next chunk says so.
 #[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
 pub enum SpoolError {
     /// The disk will not take it.
     #[error("writing to the {} spool", kind.as_str())]
@@ -162,6 +161,7 @@ struct Inner {
     /// Oldest first. The last one is being written while there is a writer.
     streams: Vec<Stream>,
     writer: Option<Writer>,
+    next_order: u64,
     /// For the next record, kept from call to call.
     buffer: Vec<u8>,
     gaps: u64,
@@ -190,6 +190,7 @@ impl Spool {
     ) -> Result<(Spool, Vec<String>), Error> {
         let mut notes = Vec::new();
         let streams = stream::open_all(folder, run, kind, &mut notes)?;
+        let next_order = streams.last().map_or(0, |last| last.file.order + 1);
         let inner = Inner {
             kind,
             folder: folder.to_owned(),
@@ -197,6 +198,7 @@ impl Spool {
             bytes_max,
             streams,
             writer: None,
+            next_order,
             buffer: Vec::new(),
             gaps: 0,
         };
@@ -273,13 +275,15 @@ impl Spool {
         Ok(())
     }
 
-    /// Closes the stream: what comes after this is a new one. For an ordered stop.
-    pub fn finish(&self) {
+    /// Closes the stream: what comes after this is a new one. For an ordered stop. Everything that was appended
+    /// before is acknowledged once no stream is left whose number is below the one returned.
+    pub fn finish(&self) -> u64 {
         self.locked(|inner| {
             // Where this fails it stays counted and is in the status.
             let _counted = inner.tell_lost(Instant::now(), &self.shared.lost);
             inner.finish();
-        });
+            inner.next_order
+        })
     }
 
     /// Makes what was appended outlive a power cut, and remembers what was acknowledged.

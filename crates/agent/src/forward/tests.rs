@@ -50,6 +50,8 @@ struct Fake {
     model: Arc<Mutex<Model>>,
     fates: Arc<Mutex<std::collections::VecDeque<Fate>>>,
     claims: Arc<Mutex<Vec<u64>>>,
+    /// Gets a line at every call.
+    meanwhile: Arc<Mutex<Option<Spool>>>,
 }
 
 impl Fake {
@@ -74,6 +76,9 @@ impl Courier for Fake {
         assert_eq!(kind, Kind::Log);
         let request: serde_json::Value = serde_json::from_slice(&body).unwrap();
         self.claims.lock().unwrap().push(request["claim"].as_u64().unwrap());
+        if let Some(spool) = &*self.meanwhile.lock().unwrap() {
+            spool.append_line(&line("meanwhile")).unwrap();
+        }
         let fate = self.fates.lock().unwrap().pop_front().unwrap_or(Fate::Take);
         let timeout = || Error::Timeout { call: "POST log".into(), after_ms: 5_000 };
         match fate {
@@ -135,6 +140,23 @@ async fn losses_on_the_way_lose_and_double_no_line() {
     assert!(world.forwarder.flush(LONG).await);
     assert_eq!(fake.lines().last().unwrap(), "later");
     world.forwarder.stop().await;
+}
+
+#[tokio::test]
+async fn lines_that_come_during_a_flush_do_not_keep_it_waiting() {
+    let fake = Fake::default();
+    let world = start(fake.clone(), 1);
+    *fake.meanwhile.lock().unwrap() = Some(world.log.clone());
+    for _ in 0..3 {
+        assert!(world.forwarder.flush(LONG).await);
+        world.log.append_line(&line("before")).unwrap();
+        assert!(world.forwarder.flush(LONG).await);
+        assert!(world.forwarder.spools()[0].unsent_chunks > 0);
+    }
+    *fake.meanwhile.lock().unwrap() = None;
+    assert!(world.forwarder.flush(LONG).await);
+    assert_eq!(fake.lines().iter().filter(|text| *text == "before").count(), 3);
+    fake.model.lock().unwrap().check_whole();
 }
 
 #[tokio::test]

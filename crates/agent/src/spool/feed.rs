@@ -7,7 +7,7 @@ use groundcrew_protocol::wire::LogGap;
 
 use super::chunk::{Message, merge};
 use super::segment::{Found, path_of, read_chunk};
-use super::stream::{Alias, random_stream_id};
+use super::stream::{Alias, Stream, random_stream_id};
 use super::{CHUNK_AGE, Inner, Spool};
 
 /// What became of a message that was sent.
@@ -46,10 +46,14 @@ impl Spool {
             let (plan, path, hint) = self.locked(|inner| {
                 let plan = inner.plan(now)?;
                 let stream = inner.streams.first();
-                let path = match (&plan, stream) {
-                    (Plan::Read { number, .. }, Some(stream)) => Some(path_of(&stream.folder, *number)),
-                    _ => None,
+                let path = |stream: &Stream| {
+                    if let Plan::Read { number, .. } = plan {
+                        Some(path_of(&stream.folder, number))
+                    } else {
+                        None
+                    }
                 };
+                let path = stream.and_then(path);
                 Ok::<_, Error>((plan, path, stream.and_then(|stream| stream.hint)))
             })?;
             let (seq, number) = match plan {

@@ -9,6 +9,8 @@ use super::{CHUNK_AGE, Inner};
 pub struct SpoolStatus {
     /// Streams that are not acknowledged to their end.
     pub streams: usize,
+    /// The number of the oldest of them, to be compared with what [`finish`](super::Spool::finish) says.
+    pub oldest: Option<u64>,
     /// Chunks that are not acknowledged; the open one counts.
     pub unsent_chunks: u64,
     /// Bytes on the disk.
@@ -28,6 +30,7 @@ impl Inner {
         let open = self.writer.as_ref().and_then(|writer| writer.open_since());
         SpoolStatus {
             streams: self.streams.len(),
+            oldest: self.streams.first().map(|stream| stream.file.order),
             unsent_chunks: self.streams.iter().map(super::Stream::unsent_chunks).sum::<u64>()
                 + u64::from(open.is_some()),
             bytes: self.bytes(),

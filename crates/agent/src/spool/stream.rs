@@ -288,6 +288,8 @@ fn scan_segments(stream: &mut Stream, notes: &mut Vec<String>) -> Result<()> {
             continue;
         }
         note_missing(stream, &found, notes);
+        // The process that wrote it may have ended before its next sync.
+        stream.unsynced.push(number);
         stream.segments.push_back(found);
     }
     Ok(())

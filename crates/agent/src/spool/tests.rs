@@ -420,7 +420,9 @@ impl World {
                 self.spool = Some(open(self.home.path(), self.bytes_max));
             }
             Step::Sync => self.spool().sync().unwrap(),
-            Step::Finish => self.spool().finish(),
+            Step::Finish => {
+                self.spool().finish();
+            }
         }
     }
 

@@ -193,9 +193,9 @@ impl Inner {
             }
             None => {}
         }
-        let order = self.streams.last().map_or(0, |last| last.file.order + 1);
         let id = random_stream_id(&self.folder)?;
-        let stream = Stream::create(&self.folder, self.kind, &self.run, id, order)?;
+        let stream = Stream::create(&self.folder, self.kind, &self.run, id, self.next_order)?;
+        self.next_order += 1;
         self.streams.push(stream);
         let begun = self.begin_segment(0, 0);
         if begun.is_err() {
