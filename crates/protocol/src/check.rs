@@ -153,6 +153,9 @@ pub struct Limit {
     /// Any other text fails.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub equals: Option<String>,
+    /// A text without this in it fails.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub contains: Option<String>,
     /// A deviation warns instead of failing.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub only_warns: bool,
@@ -174,6 +177,11 @@ impl Limit {
         Limit { equals: Some(text.into()), ..Limit::default() }
     }
 
+    /// Fails for a text that does not hold `part`.
+    pub fn containing(part: impl Into<String>) -> Limit {
+        Limit { contains: Some(part.into()), ..Limit::default() }
+    }
+
     /// The limit for people: `at least 5, at most 7 (warns above 6)`; empty where nothing is bounded.
     pub fn describe(&self) -> String {
         let bound = |word: &str, bound: Option<f64>| bound.map(|bound| format!("{word} {}", number(bound)));
@@ -183,6 +191,7 @@ impl Limit {
             bound("warns below", self.warn_below),
             bound("warns above", self.warn_above),
             self.equals.clone(),
+            self.contains.as_ref().map(|part| format!("holds {part}")),
         ]
         .into_iter()
         .flatten()
@@ -264,15 +273,7 @@ pub fn judge(observed: &Observation, limit: &Limit, required: bool) -> (Verdict,
         Observation::Measured { unit, .. } => {
             (Verdict::Inconclusive, format!("no finite number of {unit} was measured"))
         }
-        Observation::Found { text } => match &limit.equals {
-            Some(wanted) if wanted != text => {
-                let verdict = if limit.only_warns { Verdict::Warn } else { Verdict::Fail };
-                (verdict, format!("found \"{text}\", expected \"{wanted}\""))
-            }
-            Some(_) => (Verdict::Pass, String::new()),
-            None if limit.describe().is_empty() => (Verdict::Pass, String::new()),
-            None => (Verdict::Inconclusive, format!("found \"{text}\" where a number was expected")),
-        },
+        Observation::Found { text } => judge_text(text, limit),
         Observation::Unreadable { why } => (Verdict::Inconclusive, why.clone()),
         Observation::Absent { why } if required => {
             (Verdict::Inconclusive, format!("required by the profile, but {why}"))
@@ -283,9 +284,24 @@ pub fn judge(observed: &Observation, limit: &Limit, required: bool) -> (Verdict,
     }
 }
 
+fn judge_text(text: &str, limit: &Limit) -> (Verdict, String) {
+    let deviation = if limit.only_warns { Verdict::Warn } else { Verdict::Fail };
+    match (&limit.equals, &limit.contains) {
+        (Some(wanted), _) if wanted != text => {
+            (deviation, format!("found \"{text}\", expected \"{wanted}\""))
+        }
+        (_, Some(part)) if !text.contains(part.as_str()) => {
+            (deviation, format!("found \"{text}\", expected \"{part}\" in it"))
+        }
+        (Some(_), _) | (_, Some(_)) => (Verdict::Pass, String::new()),
+        (None, None) if limit.describe().is_empty() => (Verdict::Pass, String::new()),
+        (None, None) => (Verdict::Inconclusive, format!("found \"{text}\" where a number was expected")),
+    }
+}
+
 fn judge_number(value: f64, unit: &str, limit: &Limit) -> (Verdict, String) {
     let said = format!("{} {unit}", number(value));
-    if limit.equals.is_some() {
+    if limit.equals.is_some() || limit.contains.is_some() {
         return (Verdict::Inconclusive, format!("measured {said} where a text was expected"));
     }
     let fails = limit.fail_below.is_some_and(|bound| value < bound)
@@ -379,6 +395,9 @@ mod tests {
             (found("a"), Limit::equal_to("a"), false, Verdict::Pass),
             (found("b"), Limit::equal_to("a"), false, Verdict::Fail),
             (found("b"), soft, false, Verdict::Warn),
+            (found("abc"), Limit::containing("b"), false, Verdict::Pass),
+            (found("abc"), Limit::containing("d"), false, Verdict::Fail),
+            (number(1.0), Limit::containing("1"), false, Verdict::Inconclusive),
             (found("12"), Limit::at_most(13.0), false, Verdict::Inconclusive),
             (found("b"), Limit::default(), false, Verdict::Pass),
             (

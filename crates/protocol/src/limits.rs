@@ -60,3 +60,7 @@ pub const RUN_TOKEN_AFTER_END_MS: u64 = 86_400_000;
 pub const REBOOT_DEADLINE_MS: u64 = 1_800_000;
 /// Deadline of a stage whose profile names none.
 pub const STAGE_DEADLINE_MS: u64 = 120_000;
+/// The first protocol whose results carry checks, claims and attempts.
+pub const PROTOCOL_WITH_CHECKS: u32 = 2;
+/// Silence after which a claim is no longer fresh: three heartbeats, in milliseconds.
+pub const FRESH_MS: u64 = HEARTBEAT_INTERVAL_MS * HEARTBEATS_MISSED_MAX;

@@ -36,6 +36,10 @@ pub mod names {
     pub const DURATION: &str = "duration";
     /// Any stage: the machine was not reset in it.
     pub const UNEXPECTED_RESET: &str = "unexpected_reset";
+    /// Any stage of an agent of protocol 1, which reports no checks: its word.
+    pub const AGENT_WORD: &str = "agent_word";
+    /// Interrupt: the machine came back under another boot id after a reboot that was asked for.
+    pub const REBOOTED: &str = "rebooted";
     /// Any stage: the agent knows how to do it.
     pub const STAGE_KNOWN: &str = "stage_known";
 }
@@ -102,7 +106,7 @@ fn planned(name: &str, limit: Limit) -> PlannedCheck {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::check::{Verdict, judge_stage};
+    use crate::check::{Check, Observation, Verdict, judge_stage};
 
     fn spec(name: &str, require: &[&str]) -> StageSpec {
         StageSpec {
@@ -129,5 +133,67 @@ mod tests {
         assert!(plan.iter().any(|check| check.name == "frequency" && check.required));
         assert!(plan.iter().any(|check| check.name == "edac" && check.required));
         assert!(plan.iter().any(|check| check.name == "rate" && !check.required));
+    }
+
+    #[test]
+    fn limits_of_the_profile_judge_what_an_agent_measured() {
+        let settings = CpuStressSettings {
+            duration: 40_000,
+            rate_min: Some(1000.0),
+            frequency_min_mhz: Some(2000.0),
+            throttled_percent_max: 5.0,
+            ..CpuStressSettings::default()
+        };
+        let plan = planned_checks(&StageSpec { cpu_stress: Some(settings), ..spec("CPUStress", &[]) });
+        let whole = [
+            (names::MISCOMPARES, 0.0),
+            (names::DURATION, 36.0),
+            (names::RATE, 1000.0),
+            (names::THROTTLING, 0.0),
+            (names::FREQUENCY, 2000.0),
+        ];
+        let verdict_with = |name: &str, value: f64| {
+            let check = |(of, usual): &(&str, f64)| {
+                let value = if *of == name { value } else { *usual };
+                // The agent's own limit asks for nothing, and does not count.
+                Check::of(of, Some("cpu"), Observation::measured(value, "u"), Limit::default())
+            };
+            judge_stage(&plan, &whole.iter().map(check).collect::<Vec<_>>()).verdict
+        };
+        for (name, value, verdict) in [
+            (names::MISCOMPARES, 0.0, Verdict::Pass),
+            (names::MISCOMPARES, 1.0, Verdict::Fail),
+            (names::DURATION, 35.9, Verdict::Fail),
+            (names::RATE, 999.9, Verdict::Fail),
+            (names::THROTTLING, 0.1, Verdict::Warn),
+            (names::THROTTLING, 5.1, Verdict::Fail),
+            (names::FREQUENCY, 1999.0, Verdict::Fail),
+            (names::FREQUENCY, f64::NAN, Verdict::Inconclusive),
+        ] {
+            assert_eq!(verdict_with(name, value), verdict, "{name} {value}");
+        }
+    }
+
+    #[test]
+    fn a_required_source_that_the_machine_lacks_holds_the_run() {
+        let absent = Observation::Absent { why: "no cpufreq".to_owned() };
+        let reported = [Check::of(names::FREQUENCY, Some("cpu"), absent, Limit::default())];
+        let verdict = |require: &[&str]| {
+            let plan = planned_checks(&spec("CPUStress", require));
+            let judged = judge_stage(&plan, &reported);
+            judged.checks.into_iter().find(|check| check.name == names::FREQUENCY).unwrap().verdict
+        };
+        assert_eq!(verdict(&[]), Verdict::Skipped);
+        assert_eq!(verdict(&["frequency"]), Verdict::Inconclusive);
+    }
+
+    #[test]
+    fn every_part_of_the_inventory_is_owed_once() {
+        let plan = planned_checks(&spec("Inventory", &["dimms", "psus"]));
+        let owed: Vec<&str> = plan.iter().map(|check| check.name.as_str()).collect();
+        assert_eq!(owed, INVENTORY_CHECKS);
+        let required: Vec<&str> =
+            plan.iter().filter(|check| check.required).map(|check| check.name.as_str()).collect();
+        assert_eq!(required, ["dimms", "psus"]);
     }
 }

@@ -56,7 +56,7 @@ pub fn parse_span_ms(text: &str) -> Result<u64, String> {
 /// Writes a length of time the way [`parse_span_ms`] reads it, in the largest unit that is exact.
 pub fn format_span_ms(span_ms: u64) -> String {
     for (factor, unit) in [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1_000, "s")] {
-        if span_ms >= factor && span_ms % factor == 0 {
+        if span_ms >= factor && span_ms.is_multiple_of(factor) {
             return format!("{}{unit}", span_ms / factor);
         }
     }

@@ -217,6 +217,12 @@ pub struct ClaimRequest {
     /// Outcomes that the agent keeps.
     #[serde(default)]
     pub outbox: Vec<OutboxEntry>,
+    /// The highest attempt of each stage that this home has started: numbers given out after a restore are higher.
+    #[serde(default)]
+    pub started: Vec<StageAttempt>,
+    /// The attempt that this very process has in flight, and goes on with under the new claim.
+    #[serde(default)]
+    pub in_flight: Option<StageAttempt>,
     /// Serial of the machine: a spent boot token is good again only from the same machine.
     #[serde(default)]
     pub serial: Option<String>,

@@ -2,6 +2,15 @@
 //!
 //! A profile is TOML. [`Profile::parse`] reads it; a run keeps the profile that it was created with.
 
+mod parse;
+mod part;
+
+#[cfg(test)]
+mod tests;
+
+pub(crate) use parse::{COUNT_MAX, LIST_MAX, MTU_MIN, SIZE_MAX, SIZE_MIN, SPEED_MBPS_MAX, SPEED_MTS_MAX};
+pub(crate) use part::TEXT_BYTES_MAX;
+
 use serde::{Deserialize, Serialize};
 
 use crate::ids::ProfileName;
@@ -45,6 +54,34 @@ pub struct Profile {
     /// What may be written to. Empty: nothing.
     #[serde(default)]
     pub write: WriteAllowance,
+}
+
+impl Profile {
+    /// Writes the profile as [`Profile::parse`] reads it, with every default written out.
+    pub fn to_toml(&self) -> String {
+        toml::to_string_pretty(self).expect("a profile holds nothing that TOML has no form for")
+    }
+}
+
+/// A profile was refused: where, what was found there and what was expected.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub struct BadProfile {
+    /// Line of the text, counted from 1: that of the value, or of its table where it is not written.
+    pub line: usize,
+    /// Dotted key, as `stage[2].cpu_stress.duration` for the second stage; empty for the profile as a whole.
+    pub key: String,
+    /// What was found: a text in quotes, a number as it is written, or a few words.
+    pub found: String,
+    /// What was expected.
+    pub expected: String,
+}
+
+impl std::fmt::Display for BadProfile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let BadProfile { line, key, found, expected } = self;
+        let comma = if key.is_empty() { "" } else { ", " };
+        write!(f, "line {line}{comma}{key}: found {found}, expected {expected}")
+    }
 }
 
 fn stay() -> AtEnd {
@@ -105,6 +142,13 @@ pub struct StageSpec {
     /// Settings of CPUStress.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cpu_stress: Option<CpuStressSettings>,
+}
+
+impl StageSpec {
+    /// A stage with nothing but defaults.
+    pub fn of(name: Stage) -> StageSpec {
+        StageSpec { name, deadline: stage_deadline(), require: Vec::new(), cpu_stress: None }
+    }
 }
 
 fn stage_deadline() -> u64 {

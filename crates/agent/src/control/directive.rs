@@ -1,0 +1,114 @@
+//! Obeys directives: each is repeated by the orchestrator until its outcome was reported, and done once.
+
+use groundcrew_protocol::ids::DirectiveId;
+use groundcrew_protocol::stage::State;
+use groundcrew_protocol::wire::{Command, DirectiveOutcome, HeartbeatAnswer, LogLevel};
+
+use super::core::{Action, Core, Power, Target};
+
+impl Core {
+    /// Obeys the directive of a heartbeat's answer, where it has one.
+    pub(super) fn obey(&mut self, answer: &HeartbeatAnswer) {
+        let (Some(command), Some(id)) = (&answer.cmd, answer.directive) else {
+            return;
+        };
+        if let Some(known) = self.memory.outcome_of(id).cloned() {
+            return self.report_again(known);
+        }
+        if self.cancelling == Some(id) {
+            return; // Being done; its outcome follows with the end of the stage.
+        }
+        match command {
+            Command::CancelStage => self.cancel_stage(id, answer),
+            Command::RetryStage | Command::Continue => self.make_attempt(id, command, answer),
+            Command::Release => {
+                self.leave_hold();
+                self.settle(id, DirectiveOutcome::Done, "");
+            }
+            Command::Shutdown => self.shut_down(id, answer),
+            Command::Abort => {
+                self.say(LogLevel::Warn, "the orchestrator says abort: everything ends");
+                self.leave_hold();
+                self.settle(id, DirectiveOutcome::Done, "");
+                self.abort();
+            }
+            Command::Drain | Command::Undrain | Command::Unknown(_) => {
+                self.say(
+                    LogLevel::Warn,
+                    format!("refuses the directive {command}: this agent does not know it"),
+                );
+                self.settle(id, DirectiveOutcome::Refused, "this agent does not know it");
+            }
+        }
+    }
+
+    /// Remembers and reports an outcome.
+    fn settle(&mut self, id: DirectiveId, outcome: DirectiveOutcome, reason: &str) {
+        self.report(id, outcome, reason);
+        self.persist();
+    }
+
+    fn cancel_stage(&mut self, id: DirectiveId, answer: &HeartbeatAnswer) {
+        if self.cancel(answer.stage.as_ref(), answer.attempt) {
+            self.say(LogLevel::Warn, "the stage is cancelled by an operator");
+            self.cancelling = Some(id);
+        } else {
+            self.settle(id, DirectiveOutcome::TooLate, "that attempt is not in flight");
+        }
+    }
+
+    fn make_attempt(&mut self, id: DirectiveId, command: &Command, answer: &HeartbeatAnswer) {
+        let Some(stage) = &answer.stage else {
+            return self.settle(id, DirectiveOutcome::Refused, "it names no stage");
+        };
+        if self.is_busy() {
+            return; // What is in flight ends first; the directive comes again.
+        }
+        let state = State::At(stage.clone());
+        if state.agent_stage().is_none() {
+            return self.settle(id, DirectiveOutcome::Refused, "this agent knows no such stage");
+        }
+        if self.memory.has_started(stage, answer.attempt) {
+            return self.settle(id, DirectiveOutcome::TooLate, "that attempt was started before");
+        }
+        self.say(LogLevel::Info, format!("{command}: {stage}, attempt {}", answer.attempt));
+        self.leave_hold();
+        // The outcome and the start of the attempt become durable in this order within one step; a crash
+        // between them leaves an attempt that was never started, and the next claim numbers another.
+        self.settle(id, DirectiveOutcome::Done, "");
+        let flags = answer.override_flags.clone().unwrap_or_default();
+        self.aim(Target { state, attempt: answer.attempt, plan: answer.planned_checks.clone(), flags });
+    }
+
+    fn shut_down(&mut self, id: DirectiveId, answer: &HeartbeatAnswer) {
+        if !self.facts.power_allowed {
+            return self.settle(
+                id,
+                DirectiveOutcome::Refused,
+                "this agent's settings do not allow power-off",
+            );
+        }
+        if !answer.state.as_ref().is_some_and(State::is_ended) {
+            return self.settle(id, DirectiveOutcome::Refused, "the run has not ended");
+        }
+        if !self.ended_on_this_boot() {
+            return self.settle(
+                id,
+                DirectiveOutcome::Refused,
+                "the run ended under another boot: somebody switched this machine on",
+            );
+        }
+        if self.is_busy() {
+            return;
+        }
+        self.say(LogLevel::Warn, "the run has ended: the machine is switched off");
+        self.settle(id, DirectiveOutcome::Done, "");
+        self.power = Power::Wanted;
+        self.actions.push(Action::Flush);
+    }
+
+    fn abort(&mut self) {
+        self.exiting = true;
+        self.displace_for_abort();
+    }
+}

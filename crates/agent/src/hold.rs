@@ -1,0 +1,171 @@
+//! The key of a hold in authorized_keys: put in once, taken out again by something that keeps trying.
+//!
+//! A line is ours by its comment, `groundcrew-hold:RUN`; every other line stays as it is, byte for byte. The
+//! option `expiry-time` (sshd(8), AUTHORIZED_KEYS FILE FORMAT) ends the key even where nobody takes it out.
+
+use std::path::Path;
+
+use groundcrew_durable::Error;
+use groundcrew_durable::whole::{Options, read_bounded, write_whole};
+use groundcrew_protocol::ids::RunId;
+use groundcrew_protocol::time::WallMs;
+
+/// An authorized_keys over this size is left alone.
+const KEYS_BYTES_MAX: u64 = 1024 * 1024;
+/// Only its owner reads a new one, as sshd wants it.
+const KEYS_MODE: u32 = 0o600;
+
+/// Why a key could not be put in or taken out.
+#[derive(Debug, thiserror::Error)]
+pub enum HoldError {
+    /// The file.
+    #[error("changing the keys in {path}")]
+    File {
+        /// Which.
+        path: String,
+        /// Why.
+        #[source]
+        source: Error,
+    },
+    /// The key that was offered is none.
+    #[error("the key of the hold: found {found:?}, expected one line of an SSH public key without options")]
+    BadKey {
+        /// What was offered, cut to 40 characters.
+        found: String,
+    },
+}
+
+/// Puts the run's key into the file at `path`, in the place of an earlier one of the same run. True where that changed it.
+///
+/// # Errors
+/// [`HoldError::BadKey`] where the key could hold options or a second line; [`HoldError::File`].
+pub fn install(path: &Path, run: &RunId, key: &str, expires_at: WallMs) -> Result<bool, HoldError> {
+    let line = line_of(run, key, expires_at)?;
+    change(path, |text| with_key(text, run, Some(&line)))
+}
+
+/// Takes the run's key out of the file at `path`. True where there was one.
+///
+/// # Errors
+/// [`HoldError::File`].
+pub fn remove(path: &Path, run: &RunId) -> Result<bool, HoldError> {
+    change(path, |text| with_key(text, run, None))
+}
+
+fn change(path: &Path, edit: impl Fn(&[u8]) -> Vec<u8>) -> Result<bool, HoldError> {
+    let failed = |source| HoldError::File { path: path.display().to_string(), source };
+    let before = read_bounded(path, KEYS_BYTES_MAX).map_err(failed)?;
+    let after = edit(before.as_deref().unwrap_or_default());
+    if before.as_deref().unwrap_or_default() == after {
+        return Ok(false);
+    }
+    write_whole(path, &after, &Options { mode_for_new: KEYS_MODE }).map_err(failed)?;
+    Ok(true)
+}
+
+fn line_of(run: &RunId, key: &str, expires_at: WallMs) -> Result<String, HoldError> {
+    let bad = || HoldError::BadKey { found: key.chars().take(40).collect() };
+    let mut words = key.split(' ');
+    let (kind, blob) = (words.next().ok_or_else(bad)?, words.next().ok_or_else(bad)?);
+    let known = ["ssh-", "ecdsa-", "sk-"].iter().any(|start| kind.starts_with(start));
+    let is_base64 = blob.len() > 16 && blob.bytes().all(|b| b.is_ascii_alphanumeric() || b"+/=".contains(&b));
+    if !known || !is_base64 || key.chars().any(char::is_control) {
+        return Err(bad());
+    }
+    let until = jiff::Timestamp::from_millisecond(expires_at.0).map_err(|_| bad())?;
+    let stamp = until.strftime("%Y%m%d%H%M%SZ");
+    Ok(format!("expiry-time=\"{stamp}\" {kind} {blob} {}", comment_of(run)))
+}
+
+fn comment_of(run: &RunId) -> String {
+    format!("groundcrew-hold:{run}")
+}
+
+/// The file's bytes without the run's lines, and with `line` at the end.
+fn with_key(text: &[u8], run: &RunId, line: Option<&str>) -> Vec<u8> {
+    let comment = format!(" {}", comment_of(run)).into_bytes();
+    let mut kept: Vec<u8> = Vec::with_capacity(text.len() + 256);
+    for one in text.split_inclusive(|byte| *byte == b'\n') {
+        if !one.trim_ascii_end().ends_with(&comment) {
+            kept.extend_from_slice(one);
+        }
+    }
+    if let Some(line) = line {
+        if kept.last().is_some_and(|byte| *byte != b'\n') {
+            kept.push(b'\n');
+        }
+        kept.extend_from_slice(line.as_bytes());
+        kept.push(b'\n');
+    }
+    kept
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: &str =
+        "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl admin@desk";
+
+    fn run(text: &str) -> RunId {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_key_goes_in_once_and_out_again_and_the_rest_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("authorized_keys");
+        let others =
+            b"ssh-rsa AAAA someone@else\n# groundcrew-hold:r-1 is mentioned here\nno newline at the end";
+        std::fs::write(&path, others).unwrap();
+        assert!(install(&path, &run("r-1"), KEY, WallMs(1_800_000_000_000)).unwrap());
+        assert!(!install(&path, &run("r-1"), KEY, WallMs(1_800_000_000_000)).unwrap());
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert_eq!(text.matches("groundcrew-hold:r-1\n").count(), 1, "{text}");
+        assert!(text.contains("expiry-time=\"20270115080000Z\" ssh-ed25519 AAAA"), "{text}");
+        assert!(remove(&path, &run("r-1")).unwrap());
+        assert!(!remove(&path, &run("r-1")).unwrap());
+        let after = std::fs::read(&path).unwrap();
+        assert_eq!(after, [&others[..], b"\n"].concat());
+    }
+
+    #[test]
+    fn another_runs_key_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("keys");
+        install(&path, &run("r-1"), KEY, WallMs(0)).unwrap();
+        install(&path, &run("r-12"), KEY, WallMs(0)).unwrap();
+        remove(&path, &run("r-1")).unwrap();
+        assert!(std::fs::read_to_string(&path).unwrap().ends_with("groundcrew-hold:r-12\n"));
+    }
+
+    #[test]
+    fn what_is_no_key_is_refused_and_nothing_is_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("keys");
+        for bad in [
+            "",
+            "ssh-ed25519",
+            "command=\"id\" ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnk",
+            "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAA\nssh-rsa AAAA",
+            "ssh-ed25519 \"AAAAC3NzaC1lZDI1NTE5AAAA",
+        ] {
+            assert!(
+                matches!(install(&path, &run("r-1"), bad, WallMs(0)), Err(HoldError::BadKey { .. })),
+                "{bad:?}"
+            );
+        }
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_link_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let target = folder.path().join("target");
+        std::fs::write(&target, "x\n").unwrap();
+        let path = folder.path().join("keys");
+        std::os::unix::fs::symlink(&target, &path).unwrap();
+        assert!(install(&path, &run("r-1"), KEY, WallMs(0)).is_err());
+        assert_eq!(std::fs::read(&target).unwrap(), b"x\n");
+    }
+}

@@ -1,0 +1,47 @@
+//! A handle by which one thread asks another's work to end, that can also be waited for with poll(2).
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rustix::event::{EventfdFlags, eventfd};
+
+/// Asks work to end. Clones are the same handle; once asked, it stays asked.
+#[derive(Clone, Debug)]
+pub struct Cancel(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    asked: AtomicBool,
+    /// Readable once asked, and never read: every waiter sees it.
+    event: OwnedFd,
+}
+
+impl Cancel {
+    /// A handle that nobody has used yet.
+    ///
+    /// # Errors
+    /// Where the process has no file descriptor left.
+    pub fn new() -> std::io::Result<Cancel> {
+        let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        Ok(Cancel(Arc::new(Inner { asked: AtomicBool::new(false), event })))
+    }
+
+    /// Asks. Doing so again changes nothing.
+    pub fn ask(&self) {
+        self.0.asked.store(true, Ordering::SeqCst);
+        // It fails only where the counter is full, and then it is readable as it should be.
+        let _ = rustix::io::write(&self.0.event, &1u64.to_ne_bytes());
+    }
+
+    /// True once somebody asked.
+    pub fn is_asked(&self) -> bool {
+        self.0.asked.load(Ordering::SeqCst)
+    }
+}
+
+impl AsFd for Cancel {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.event.as_fd()
+    }
+}

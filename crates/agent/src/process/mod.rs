@@ -1,0 +1,19 @@
+//! External programs: started so that nothing of them can be lost, read without a limit being passed, and ended
+//! whole.
+//!
+//! [`tool::run`] is what the stages call, from a plain thread of their own. A child's pid, start time and boot id
+//! are durable before it runs ([`child_record`]); what a killed agent left running is ended by the next
+//! ([`sweep`]). Nothing here judges what a program said.
+
+pub mod cancel;
+pub mod child_record;
+pub mod launcher;
+pub mod lines;
+pub mod proc_stat;
+mod reader;
+pub mod sweep;
+pub mod tool;
+
+pub use cancel::Cancel;
+pub use child_record::ChildRecords;
+pub use launcher::Launcher;

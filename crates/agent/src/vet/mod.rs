@@ -1,0 +1,186 @@
+//! The stages that vet a machine: one file a stage, and [`run_stage`] by which the control loop and
+//! `groundcrew vet` do them.
+//!
+//! A stage runs on a plain thread of its caller's and blocks it. It observes and judges by the plan; what counts is
+//! the orchestrator's judgement of the same checks.
+
+mod alone;
+pub mod command;
+mod cpu_stress;
+mod inventory;
+mod outcome;
+mod terminal;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use groundcrew_protocol::check::{Check, Limit, Observation, PlannedCheck};
+use groundcrew_protocol::inventory::Inventory;
+use groundcrew_protocol::plan::{names, planned_checks};
+use groundcrew_protocol::profile::{ExpectedDisk, StageSpec};
+use groundcrew_protocol::stage::Stage;
+use groundcrew_protocol::time::format_span_ms;
+use groundcrew_protocol::wire::{LogLevel, OverrideFlags};
+
+use crate::probe::Root;
+use crate::process::tool::Stopped;
+use crate::process::{Cancel, ChildRecords, Launcher};
+
+pub use outcome::StageOutcome;
+
+/// Takes the lines that a stage writes. It may block; the stage's tool then waits.
+pub type LineSink = Arc<dyn Fn(LogLevel, String) + Send + Sync>;
+/// Takes how far a stage is. It must not block.
+pub type ProgressSink = Arc<dyn Fn(Progress) + Send + Sync>;
+
+/// How far a stage is.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Progress {
+    /// From 0 to 1.
+    pub fraction: f64,
+    /// What it is busy with, for people.
+    pub activity: String,
+}
+
+/// Everything that a stage may use.
+#[derive(Clone)]
+pub struct StageContext {
+    /// The stage, its settings and its deadline.
+    pub spec: StageSpec,
+    /// The frozen plan; empty: the plan that the settings give.
+    pub plan: Vec<PlannedCheck>,
+    /// Disks that the profile expects.
+    pub expected_disks: Vec<ExpectedDisk>,
+    /// True where nothing may be written over.
+    pub non_destructive: bool,
+    /// Allowances of this attempt.
+    pub override_flags: OverrideFlags,
+    /// The machine, or a folder that stands in for it.
+    pub root: Root,
+    /// What tools are started through.
+    pub launcher: Launcher,
+    /// Where they are written down.
+    pub children: Arc<ChildRecords>,
+    /// A folder for files of the stage's own, which is there and may be written to.
+    pub work: PathBuf,
+    /// Where tools are looked for, as `PATH` has it.
+    pub search_path: OsString,
+    /// Takes its lines.
+    pub lines: LineSink,
+    /// Takes its progress.
+    pub progress: ProgressSink,
+    /// Ends it before its time.
+    pub cancel: Cancel,
+}
+
+impl StageContext {
+    fn say(&self, level: LogLevel, text: impl Into<String>) {
+        (self.lines)(level, text.into());
+    }
+
+    fn show(&self, fraction: f64, activity: impl Into<String>) {
+        (self.progress)(Progress { fraction: fraction.clamp(0.0, 1.0), activity: activity.into() });
+    }
+
+    fn plan(&self) -> Vec<PlannedCheck> {
+        if self.plan.is_empty() { planned_checks(&self.spec) } else { self.plan.clone() }
+    }
+
+    /// The limit of a check by the plan.
+    fn limit(&self, name: &str) -> Limit {
+        let planned = self.plan().into_iter().find(|planned| planned.name == name);
+        planned.map(|planned| planned.limit).unwrap_or_default()
+    }
+
+    /// A check of this stage, held against the plan's limit.
+    fn check(&self, name: &str, observed: Observation) -> Check {
+        Check::of(name, None, observed, self.limit(name))
+    }
+
+    /// Every planned check, unreadable for one reason.
+    fn all_unreadable(&self, why: &str) -> Vec<Check> {
+        let unreadable = || Observation::Unreadable { why: why.to_owned() };
+        self.plan().iter().map(|planned| self.check(&planned.name, unreadable())).collect()
+    }
+
+    fn stopped_text(&self, stopped: Stopped) -> String {
+        match stopped {
+            Stopped::TimedOut => {
+                format!("ended at the stage's deadline of {}", format_span_ms(self.spec.deadline))
+            }
+            Stopped::Cancelled => outcome::CANCELLED_MESSAGE.to_owned(),
+        }
+    }
+}
+
+/// What a stage did, before it is judged.
+#[derive(Debug, Default)]
+struct Done {
+    checks: Vec<Check>,
+    inventory: Option<Box<Inventory>>,
+    artifacts: Vec<(String, Vec<u8>)>,
+    stopped: Option<Stopped>,
+}
+
+/// Does a stage, judges it by the plan, and says how it came out. A panic inside makes it inconclusive.
+pub fn run_stage(context: &StageContext) -> StageOutcome {
+    let began = Instant::now();
+    let deadline = began + Duration::from_millis(context.spec.deadline);
+    let stage = &context.spec.name;
+    context.show(0.0, format!("{stage} begins"));
+    // The stage shares nothing that a panic could leave half changed but the record of children, whose lock
+    // forgives it.
+    let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| perform(context, deadline)))
+        .unwrap_or_else(|panic| {
+            let why = format!("the stage broke off by an error in the agent itself: {}", panic_text(&*panic));
+            context.say(LogLevel::Error, why.clone());
+            Done { checks: context.all_unreadable(&why), ..Done::default() }
+        });
+    let outcome = outcome::judge(&context.plan(), done);
+    for check in &outcome.checks {
+        context.say(outcome::level(check.verdict), outcome::line(check));
+    }
+    context.show(1.0, outcome.summary.clone());
+    outcome
+}
+
+fn perform(context: &StageContext, deadline: Instant) -> Done {
+    if context.cancel.is_asked() {
+        let why = context.stopped_text(Stopped::Cancelled);
+        let checks = context.all_unreadable(&why);
+        return Done { checks, stopped: Some(Stopped::Cancelled), ..Done::default() };
+    }
+    match &context.spec.name {
+        Stage::Inventory => inventory::run(context, deadline),
+        Stage::CpuStress => cpu_stress::run(context, deadline),
+        Stage::SpecValidate
+        | Stage::Reporting
+        | Stage::Smart
+        | Stage::Memory
+        | Stage::Storage
+        | Stage::Network
+        | Stage::Gpu
+        | Stage::Soak
+        | Stage::Psu
+        | Stage::Package { .. }
+        | Stage::Interrupt { .. }
+        | Stage::Unknown(_) => unknown(context),
+    }
+}
+
+/// A stage that this agent cannot do is inconclusive, by name.
+fn unknown(context: &StageContext) -> Done {
+    let why = format!("this agent ({}) has no stage {}", env!("CARGO_PKG_VERSION"), context.spec.name);
+    let check = context.check(names::STAGE_KNOWN, Observation::Unreadable { why });
+    Done { checks: vec![check], ..Done::default() }
+}
+
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("it said nothing")
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

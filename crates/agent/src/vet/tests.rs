@@ -1,0 +1,307 @@
+//! Stages on a machine of files and on this one, with a fake stress-ng as a real process, and with the real one.
+
+use std::sync::Mutex;
+
+use groundcrew_protocol::check::Verdict;
+use groundcrew_protocol::profile::CpuStressSettings;
+
+use super::*;
+use crate::probe::fixture::{self, Machine};
+use crate::process::tool::tests::stand_in;
+
+const PATH: &str = "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin";
+const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/stress-ng");
+
+/// What a stage said: lines and progress.
+#[derive(Default)]
+struct Said {
+    lines: Mutex<Vec<(LogLevel, String)>>,
+    progress: Mutex<Vec<Progress>>,
+}
+
+struct Stage {
+    context: StageContext,
+    said: Arc<Said>,
+    work: tempfile::TempDir,
+}
+
+fn stage(name: &str, root: &Root) -> Stage {
+    let work = tempfile::tempdir().unwrap();
+    let said = Arc::new(Said::default());
+    let (lines, progress) = (Arc::clone(&said), Arc::clone(&said));
+    let context = StageContext {
+        spec: StageSpec { name: name.into(), deadline: 60_000, require: Vec::new(), cpu_stress: None },
+        plan: Vec::new(),
+        expected_disks: Vec::new(),
+        non_destructive: true,
+        override_flags: OverrideFlags::default(),
+        root: root.clone(),
+        launcher: stand_in(),
+        children: Arc::new(ChildRecords::in_home(work.path())),
+        work: work.path().to_owned(),
+        search_path: PATH.into(),
+        lines: Arc::new(move |level, line| lines.lines.lock().unwrap().push((level, line))),
+        progress: Arc::new(move |progress_now| progress.progress.lock().unwrap().push(progress_now)),
+        cancel: Cancel::new().unwrap(),
+    };
+    Stage { context, said, work }
+}
+
+/// CPUStress with a shell script in place of stress-ng; `$yaml` is the metrics file that it is asked for.
+fn with_fake(root: &Root, script: &str) -> Stage {
+    use std::os::unix::fs::PermissionsExt;
+    let mut stage = stage("CPUStress", root);
+    let settings = CpuStressSettings { duration: 10_000, ..CpuStressSettings::default() };
+    stage.context.spec.cpu_stress = Some(settings);
+    let bin = stage.work.path().join("bin");
+    std::fs::create_dir(&bin).unwrap();
+    let fake = bin.join("stress-ng");
+    let find_yaml = "for word; do [ \"$last\" = --yaml ] && yaml=$word; last=$word; done";
+    std::fs::write(&fake, format!("#!/bin/sh\n{find_yaml}\n{script}\n")).unwrap();
+    std::fs::set_permissions(&fake, std::fs::Permissions::from_mode(0o755)).unwrap();
+    stage.context.search_path = format!("{}:{PATH}", bin.display()).into();
+    stage
+}
+
+/// Plays a recorded run.
+fn replay(name: &str, status: u8) -> String {
+    format!("cat {FIXTURES}/{name}.err >&2; cp {FIXTURES}/{name}.yaml \"$yaml\"; exit {status}")
+}
+
+fn verdict(outcome: &StageOutcome, check: &str) -> Verdict {
+    outcome
+        .checks
+        .iter()
+        .find(|found| found.name == check)
+        .unwrap_or_else(|| panic!("no check {check}"))
+        .verdict
+}
+
+fn assert_inconclusive(outcome: &StageOutcome, why: &str) {
+    assert_eq!(outcome.verdict, Verdict::Inconclusive, "{outcome:?}");
+    assert!(!outcome.passed);
+    assert!(outcome.message.contains(why), "{} does not say {why}", outcome.message);
+}
+
+#[test]
+fn the_inventory_of_a_server_passes_with_every_part_named() {
+    let machine = fixture::server();
+    let outcome = run_stage(&stage("Inventory", &machine.root).context);
+    assert_eq!((outcome.verdict, outcome.passed), (Verdict::Pass, true), "{}", outcome.message);
+    assert_eq!(outcome.summary, "pass: 9 pass");
+    assert_eq!(outcome.inventory.unwrap().disks.len(), 4);
+    let dimms = outcome.checks.iter().find(|check| check.name == "dimms").unwrap();
+    assert!(dimms.observed.describe().starts_with("4 modules, 96.0 GiB: DIMM_A1,"), "{dimms:?}");
+}
+
+#[test]
+fn what_a_machine_does_not_have_is_skipped_unless_it_is_required() {
+    let machine = fixture::server();
+    for folder in ["/sys/firmware/dmi", "/sys/bus/pci"] {
+        std::fs::remove_dir_all(machine.root.path(folder)).unwrap();
+    }
+    let mut stage = stage("Inventory", &machine.root);
+    let outcome = run_stage(&stage.context);
+    assert_eq!(outcome.summary, "pass: 4 pass, 5 skipped");
+    for name in ["dimms", "gpus", "dmi", "firmware", "psus"] {
+        assert_eq!(verdict(&outcome, name), Verdict::Skipped, "{name}");
+    }
+    stage.context.spec.require = vec!["gpus".into()];
+    assert_inconclusive(&run_stage(&stage.context), "no PCI bus");
+}
+
+#[test]
+fn a_part_that_is_there_and_cannot_be_read_holds() {
+    let machine = fixture::server();
+    machine.write("/sys/firmware/dmi/tables/smbios_entry_point", "nonsense");
+    assert_inconclusive(
+        &run_stage(&stage("Inventory", &machine.root).context),
+        "the entry point is none of SMBIOS",
+    );
+    let nothing = Machine::empty();
+    let outcome = run_stage(&stage("Inventory", &nothing.root).context);
+    for name in ["cpu", "memory", "disks", "nics"] {
+        assert_eq!(verdict(&outcome, name), Verdict::Inconclusive, "{name}");
+    }
+}
+
+#[test]
+fn this_machines_inventory_names_its_cpus_and_memory() {
+    let outcome = run_stage(&stage("Inventory", &Root::system()).context);
+    for name in ["cpu", "memory"] {
+        assert_eq!(verdict(&outcome, name), Verdict::Pass, "{name}: {}", outcome.message);
+    }
+    assert_eq!(outcome.checks.len(), 9);
+}
+
+#[test]
+fn a_stage_that_the_agent_does_not_know_is_inconclusive_by_name() {
+    for name in ["SMART", "Package:a/apply", "Interrupt:reboot", "Later", "SpecValidate"] {
+        let outcome = run_stage(&stage(name, &Machine::empty().root).context);
+        assert_inconclusive(&outcome, &format!("has no stage {name}"));
+    }
+}
+
+#[test]
+fn a_recorded_load_is_judged_check_by_check() {
+    let stage = with_fake(&Machine::empty().root, &replay("healthy", 0));
+    // The script replays ten seconds in none: only the clock of the agent knows.
+    let outcome = run_stage(&stage.context);
+    assert_eq!(verdict(&outcome, "miscompares"), Verdict::Pass);
+    assert_eq!(verdict(&outcome, "rate"), Verdict::Pass);
+    assert_eq!(verdict(&outcome, "throttling"), Verdict::Skipped);
+    assert_eq!(verdict(&outcome, "frequency"), Verdict::Skipped);
+    assert_eq!(verdict(&outcome, "duration"), Verdict::Fail, "a load that ended early passed");
+    let names: Vec<&str> = outcome.artifacts.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(names, ["stress-ng.stderr", "stress-ng.yaml"]);
+    let lines = stage.said.lines.lock().unwrap();
+    assert!(lines.iter().any(|(_, line)| line.contains("successful run completed")));
+    assert_eq!(stage.said.progress.lock().unwrap().last().unwrap().fraction, 1.0);
+}
+
+#[test]
+fn a_wrong_result_fails() {
+    let stage = with_fake(&Machine::empty().root, &replay("verify-failed", 2));
+    let outcome = run_stage(&stage.context);
+    assert_eq!((outcome.verdict, outcome.passed), (Verdict::Fail, false));
+    let check = outcome.checks.iter().find(|check| check.name == "miscompares").unwrap();
+    assert_eq!(check.observed, Observation::measured(12.0, "miscompares"));
+    assert!(check.evidence.contains("lrand48 error detected"), "{}", check.evidence);
+    let lines = stage.said.lines.lock().unwrap();
+    assert!(lines.iter().any(|(level, line)| *level == LogLevel::Error && line.contains("error detected")));
+}
+
+#[test]
+fn a_wrong_result_fails_even_where_nothing_else_was_reported() {
+    let said = "echo 'stress-ng: fail:  [7] cpu: sqrt error detected on sqrt(7)' >&2";
+    for ending in ["exit 0", "exit 7", "kill -KILL $$"] {
+        let stage = with_fake(&Machine::empty().root, &format!("{said}; {ending}"));
+        assert_eq!(run_stage(&stage.context).verdict, Verdict::Fail, "{ending}");
+    }
+}
+
+#[test]
+fn what_stress_ng_does_not_say_clearly_is_inconclusive() {
+    let healthy = format!("cp {FIXTURES}/healthy.yaml \"$yaml\"");
+    for (script, why) in [
+        ("exit 0".to_owned(), "wrote no metrics file"),
+        (format!("head -c 300 {FIXTURES}/healthy.yaml >\"$yaml\""), "not whole"),
+        ("printf '\\377\\376\\n...\\n' >\"$yaml\"".to_owned(), "no text"),
+        (format!("cp {FIXTURES}/vm.yaml \"$yaml\""), "0 entries"),
+        (format!("cp {FIXTURES}/verify-failed.yaml \"$yaml\""), "not finish a single operation"),
+        (replay("worker-killed", 2), "corrupted bogo-ops counter"),
+        (format!("{healthy}; exit 1"), "refused its options"),
+        (format!("{healthy}; exit 2"), "without a wrong result"),
+        (format!("{healthy}; exit 3"), "lacked resources"),
+        (format!("{healthy}; exit 5"), "killed by a signal"),
+        (format!("{healthy}; exit 7"), "not to be trusted"),
+        (format!("{healthy}; exit 42"), "no status that its manual names"),
+        (format!("{healthy}; kill -SEGV $$"), "signal 11"),
+    ] {
+        let stage = with_fake(&Machine::empty().root, &script);
+        let outcome = run_stage(&stage.context);
+        assert_ne!(verdict(&outcome, "miscompares"), Verdict::Pass, "{script}");
+        assert!(outcome.message.contains(why), "{script}: {} does not say {why}", outcome.message);
+        assert!(!outcome.passed);
+    }
+}
+
+#[test]
+fn metrics_of_an_earlier_run_do_not_speak_for_this_one() {
+    let stage = with_fake(&Machine::empty().root, "exit 0");
+    std::fs::copy(format!("{FIXTURES}/healthy.yaml"), stage.work.path().join("stress-ng.yaml")).unwrap();
+    assert_inconclusive(&run_stage(&stage.context), "wrote no metrics file");
+}
+
+#[test]
+fn a_missing_tool_is_inconclusive_and_says_where_it_was_looked_for() {
+    let mut stage = stage("CPUStress", &Machine::empty().root);
+    stage.context.search_path = stage.work.path().into();
+    let why = format!("stress-ng is not installed (looked in {})", stage.work.path().display());
+    assert_inconclusive(&run_stage(&stage.context), &why);
+}
+
+#[test]
+fn a_stage_at_its_deadline_is_ended_and_inconclusive() {
+    let mut stage =
+        with_fake(&Machine::empty().root, &format!("cp {FIXTURES}/healthy.yaml \"$yaml\"; sleep 1000"));
+    stage.context.spec.deadline = 400;
+    let outcome = run_stage(&stage.context);
+    assert_inconclusive(&outcome, "ended at the stage's deadline of 400ms");
+    assert!(!outcome.cancelled);
+}
+
+#[test]
+fn a_cancelled_stage_says_so() {
+    let mut stage = with_fake(&Machine::empty().root, "echo begun >&2; sleep 1000");
+    let cancel = stage.context.cancel.clone();
+    stage.context.lines = Arc::new(move |_, line| {
+        if line == "begun" {
+            cancel.ask();
+        }
+    });
+    let outcome = run_stage(&stage.context);
+    assert_eq!(
+        (outcome.summary.as_str(), outcome.message.as_str()),
+        ("cancelled", "stage cancelled by operator")
+    );
+    assert!(outcome.cancelled && !outcome.passed);
+    // Asked before it begins, it does not begin.
+    let outcome = run_stage(&stage.context);
+    assert!(outcome.cancelled && outcome.verdict == Verdict::Inconclusive);
+}
+
+#[test]
+fn a_panic_makes_a_stage_inconclusive() {
+    let mut stage = stage("CPUStress", &Machine::empty().root);
+    let first = Mutex::new(true);
+    stage.context.lines = Arc::new(move |_, _| {
+        let is_first = std::mem::replace(&mut *first.lock().unwrap(), false);
+        assert!(!is_first, "a test makes this panic");
+    });
+    assert_inconclusive(&run_stage(&stage.context), "a test makes this panic");
+}
+
+#[test]
+fn the_frozen_plan_beats_the_settings() {
+    let mut stage = with_fake(&Machine::empty().root, &replay("healthy", 0));
+    stage.context.plan = planned_checks(&stage.context.spec);
+    stage.context.plan.retain(|planned| planned.name != "duration");
+    let rate = stage.context.plan.iter_mut().find(|planned| planned.name == "rate").unwrap();
+    rate.limit = Limit::at_least(1e9);
+    let outcome = run_stage(&stage.context);
+    assert_eq!(verdict(&outcome, "rate"), Verdict::Fail);
+    assert_eq!(verdict(&outcome, "duration"), Verdict::Pass);
+}
+
+#[test]
+fn throttling_and_frequency_are_read_around_the_load() {
+    let machine = Machine::empty();
+    machine.write("/sys/devices/system/cpu/online", "0\n");
+    machine.write("/sys/devices/system/cpu/cpu0/cpufreq/scaling_cur_freq", "2400000\n");
+    let throttled = "/sys/devices/system/cpu/cpu0/thermal_throttle/core_throttle_total_time_ms";
+    machine.write(throttled, "5\n");
+    let path = machine.root.path(throttled);
+    let grow = format!("echo 500000 >{}; sleep 1.2; {}", path.display(), replay("healthy", 0));
+    let outcome = run_stage(&with_fake(&machine.root, &grow).context);
+    assert_eq!(verdict(&outcome, "throttling"), Verdict::Fail);
+    let frequency = outcome.checks.iter().find(|check| check.name == "frequency").unwrap();
+    assert_eq!(frequency.observed, Observation::measured(2400.0, "MHz"));
+}
+
+/// Needs stress-ng: `apt-get install stress-ng`; `cargo xtask test` sees to it.
+#[test]
+fn the_real_stress_ng_passes_on_this_machine() {
+    let mut stage = stage("CPUStress", &Root::system());
+    stage.context.spec.cpu_stress = Some(CpuStressSettings {
+        duration: 2_000,
+        throttled_percent_max: 100.0,
+        ..CpuStressSettings::default()
+    });
+    let outcome = run_stage(&stage.context);
+    assert!(outcome.passed, "{} (is stress-ng missing? apt-get install stress-ng)", outcome.message);
+    assert_eq!(verdict(&outcome, "miscompares"), Verdict::Pass);
+    assert_eq!(verdict(&outcome, "rate"), Verdict::Pass);
+    assert_eq!(verdict(&outcome, "duration"), Verdict::Pass);
+    assert_eq!(crate::process::child_record::read_left(stage.work.path()).unwrap(), []);
+}

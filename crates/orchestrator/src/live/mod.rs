@@ -1,0 +1,3 @@
+//! What is known of runs in memory, and what agents are answered from it.
+
+pub mod answer;

@@ -1,0 +1,300 @@
+//! Decides every change of a run. Pure and total: no clock, no I/O, no randomness.
+//!
+//! [`decide`] takes a run, what happened to it and the moment, and says what the run is afterwards, what to tell
+//! and what to answer, or why nothing changes. Handlers, deadlines and operators are all only callers of it.
+//! One file for each kind of input; what they share stands in `step`.
+
+mod claim;
+mod heard;
+mod order;
+mod rejoin;
+mod result;
+mod step;
+mod time;
+
+use groundcrew_protocol::check::Judged;
+use groundcrew_protocol::ids::{Attempt, ClaimNumber, NodeName, RunId, Sha256Hex};
+use groundcrew_protocol::profile::Profile;
+use groundcrew_protocol::stage::{Stage, State};
+use groundcrew_protocol::time::WallMs;
+use groundcrew_protocol::wire::{
+    ClaimAnswer, ClaimRequest, DirectiveReport, Intent, ResultAnswer, ResultRequest,
+};
+
+use self::step::Step;
+use super::state::{Now, Run, StageRecord, Standing};
+
+/// Something that happened to a run.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Input {
+    /// An agent asks to take hold.
+    Claim {
+        /// What it says.
+        request: Box<ClaimRequest>,
+        /// The protocol that its hello agreed upon.
+        protocol: u32,
+        /// The token that it showed, hashed.
+        bearer: Sha256Hex,
+    },
+    /// An agent reports an outcome.
+    Result(Box<ResultRequest>),
+    /// The current claim spoke: a heartbeat, or any other message that carries something to decide.
+    Heard {
+        /// The claim.
+        claim: ClaimNumber,
+        /// What became of directives.
+        directives: Vec<DirectiveReport>,
+    },
+    /// An agent is about to do what cannot be taken back.
+    Intent(Intent),
+    /// An agent in a hold gave its host keys and asks for a key.
+    Hold {
+        /// The claim.
+        claim: ClaimNumber,
+        /// The machine's public host keys.
+        host_keys: Vec<String>,
+    },
+    /// An operator decides.
+    Order {
+        /// What.
+        order: OrderKind,
+        /// The stage that it names, where it names one.
+        stage: Option<Stage>,
+        /// Why.
+        reason: String,
+        /// The operator's name.
+        by: String,
+    },
+    /// Time has passed.
+    Deadline,
+    /// A new boot token was made for the run.
+    NewBootToken {
+        /// Its hash.
+        token: Sha256Hex,
+        /// The operator's name.
+        by: String,
+    },
+    /// The store was restored from a backup.
+    Restored,
+}
+
+/// What an operator can decide.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OrderKind {
+    /// Do the stage again.
+    Retry,
+    /// Let the verdict be, with a reason, and go on.
+    Override,
+    /// End the run.
+    Cancel,
+    /// End a hold, and with it the run.
+    Release,
+    /// End the run and the agent.
+    Abort,
+}
+
+/// A change that is to land in one transaction.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Change {
+    /// The run afterwards.
+    pub run: Run,
+    /// True where it differs from before.
+    pub changed: bool,
+    /// What to tell, in order.
+    pub events: Vec<NewEvent>,
+    /// What to answer.
+    pub answer: Answer,
+    /// A result to keep, and as what.
+    pub result: Option<KeptResult>,
+    /// Stages that were resolved without a result: the orchestrator's own after an override, a proved reboot.
+    pub own: Vec<(Stage, Attempt, Judged)>,
+}
+
+/// A result to keep.
+#[derive(Debug, Clone, PartialEq)]
+pub struct KeptResult {
+    /// First, repeated or late.
+    pub taken: groundcrew_protocol::wire::Taken,
+    /// The attempt that it is for (protocol 1 does not say; the orchestrator does).
+    pub attempt: Attempt,
+    /// The verdict and the checks as the orchestrator judged them; only for a first one.
+    pub judged: Option<Judged>,
+    /// Stages of the orchestrator's own that were resolved on the way.
+    pub own: Vec<(Stage, Attempt, Judged)>,
+}
+
+/// An event that is to be stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewEvent {
+    /// A word for programs.
+    pub kind: &'static str,
+    /// Who caused it: `agent`, `orchestrator`, `deadline`, or an operator's name.
+    pub actor: String,
+    /// One sentence for people.
+    pub text: String,
+    /// The stage that it is about.
+    pub stage: Option<Stage>,
+    /// Where the run stood after it.
+    pub state: State,
+}
+
+/// What to answer.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Answer {
+    /// To a claim; the caller fills in generation, server time, pins and the iperf3 port.
+    Claim(Box<ClaimAnswer>),
+    /// To a result; the caller fills in the generation.
+    Result(ResultAnswer),
+    /// To what needs no words.
+    Done,
+}
+
+/// Why an input changes nothing.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// A message of a claim that is no longer the current one.
+    #[error("claim {found} of run {run} is past; claim {current} counts now. Stand down and ask again later")]
+    OldClaim {
+        /// The run.
+        run: RunId,
+        /// The claim in the message.
+        found: ClaimNumber,
+        /// The one that counts.
+        current: ClaimNumber,
+    },
+    /// A message of a claim that is higher than any that the store has given out, or of one that has not claimed
+    /// again since the store was restored.
+    #[error(
+        "claim {found} of run {run} is from before the store was restored; here the last is {current}. Claim again"
+    )]
+    UnknownClaim {
+        /// The run.
+        run: RunId,
+        /// The claim in the message.
+        found: ClaimNumber,
+        /// The last one known.
+        current: ClaimNumber,
+    },
+    /// A claim while another's is fresh.
+    #[error("run {run} is claimed by the agent at {ip} since {since}, which was heard {quiet_ms} ms ago")]
+    ClaimedElsewhere {
+        /// The run.
+        run: RunId,
+        /// Where the other one is.
+        ip: String,
+        /// Since when.
+        since: WallMs,
+        /// When it was last heard.
+        quiet_ms: u64,
+        /// Its claim.
+        current: ClaimNumber,
+    },
+    /// A boot token that was used before, from another place or while the claim is alive.
+    #[error(
+        "the boot token of run {run} is spent ({why}); make a new one with `groundcrewctl run token {run}` or POST /api/v1/runs/{run}/token"
+    )]
+    TokenSpent {
+        /// The run.
+        run: RunId,
+        /// Why it is not good again.
+        why: String,
+    },
+    /// A token that is neither the run's boot token nor its run token.
+    #[error("this token is not one of run {run}")]
+    WrongToken {
+        /// The run.
+        run: RunId,
+    },
+    /// A message for a run that nobody has claimed.
+    #[error("run {run} has no claim yet; claim it first")]
+    NotClaimed {
+        /// The run.
+        run: RunId,
+    },
+    /// A message that does not fit the run.
+    #[error("{0}")]
+    Unfit(String),
+    /// An order that makes no sense where the run stands.
+    #[error("{0}")]
+    Order(String),
+}
+
+/// Everything that a new run is made of.
+#[derive(Debug, Clone)]
+pub struct NewRun {
+    /// Its id.
+    pub id: RunId,
+    /// Its node.
+    pub node: NodeName,
+    /// Its profile, with the orchestrator's own stages in their places.
+    pub profile: Profile,
+    /// Hash of its boot token.
+    pub boot_token: Sha256Hex,
+    /// The operator's name.
+    pub by: String,
+}
+
+/// Makes a run that waits for its first claim. The profile has at least one stage, and the first is an agent's.
+pub fn create(new: NewRun, now: Now) -> Change {
+    let stages = new.profile.stages.iter().map(|spec| StageRecord::new(spec.clone())).collect();
+    let run = Run {
+        id: new.id,
+        node: new.node,
+        created: now.wall,
+        boot_token: new.boot_token,
+        boot_token_spent: false,
+        machine: None,
+        stages,
+        at: 0,
+        standing: Standing::Walking,
+        claim: None,
+        claims: ClaimNumber(0),
+        hands_changed_ms: Vec::new(),
+        wait: None,
+        plan: Vec::new(),
+        spec: None,
+        directives: Vec::new(),
+        directives_made: 0,
+        intent: None,
+        restored: false,
+        offered: Vec::new(),
+        host_keys: Vec::new(),
+        profile: new.profile,
+    };
+    let mut step = Step::new(run, now);
+    step.tell("created", &new.by, format!("run created with profile {}", step.run.profile.name));
+    step.wait_for_claim();
+    step.done(Answer::Done)
+}
+
+/// Decides what an input changes.
+///
+/// # Errors
+/// Where it changes nothing, the reason.
+pub fn decide(run: &Run, input: &Input, now: Now) -> Result<Change, Refused> {
+    let mut step = Step::new(run.clone(), now);
+    match input {
+        Input::Claim { request, protocol, bearer } => claim::claim(step, request, *protocol, bearer),
+        Input::Result(request) => result::result(step, request),
+        Input::Heard { claim, directives } => {
+            step.fence(*claim)?;
+            heard::heard(&mut step, directives);
+            Ok(step.done(Answer::Done))
+        }
+        Input::Intent(intent) => heard::intent(step, intent),
+        Input::Hold { claim, host_keys } => {
+            step.fence(*claim)?;
+            heard::hold(step, host_keys)
+        }
+        Input::Order { order, stage, reason, by } => order::order(step, *order, stage.as_ref(), reason, by),
+        Input::Deadline => {
+            time::deadline(&mut step);
+            Ok(step.done(Answer::Done))
+        }
+        Input::NewBootToken { token, by } => order::new_boot_token(step, token, by),
+        Input::Restored => {
+            time::restored(&mut step);
+            Ok(step.done(Answer::Done))
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! An agent reports an outcome (rule 2 of the design).
+
+use groundcrew_protocol::check::{Check, Judged, Limit, Observation, Verdict, judge_stage};
+use groundcrew_protocol::ids::{Attempt, Generation};
+use groundcrew_protocol::plan::names;
+use groundcrew_protocol::spec_diff::spec_validate;
+use groundcrew_protocol::stage::Stage;
+use groundcrew_protocol::wire::{ResultAnswer, ResultRequest, Taken};
+
+use super::step::{AGENT, ORCHESTRATOR, Step, what_holds};
+use super::{Answer, Change, KeptResult, Refused, heard};
+use crate::run::state::{Fate, HeldFor};
+
+/// Decides a result.
+pub(super) fn result(mut step: Step, request: &ResultRequest) -> Result<Change, Refused> {
+    step.fence(request.claim)?;
+    let (index, attempt) = place(&step, request)?;
+    heard::end_silence(&mut step);
+    let fate =
+        step.run.stages[index].attempts.iter().find(|known| known.number == attempt).map(|known| known.fate);
+    step.settle(&request.stage, attempt);
+    let taken = match fate {
+        Some(Fate::InFlight) if index == step.run.at => Taken::First,
+        Some(Fate::Done(_)) => Taken::Repeated,
+        Some(Fate::InFlight | Fate::Crashed | Fate::Cancelled | Fate::Replaced) | None => Taken::Late,
+    };
+    let judged = match taken {
+        Taken::First => Some(take_first(&mut step, request)),
+        Taken::Repeated => None,
+        Taken::Late | Taken::Unknown(_) => {
+            let text = format!(
+                "{}: a result of attempt {attempt} came too late and is kept as evidence",
+                request.stage
+            );
+            step.tell("late_result", AGENT, text);
+            None
+        }
+    };
+    step.keep(KeptResult { taken: taken.clone(), attempt, judged, own: Vec::new() });
+    let (next_state, attempt, planned_checks) = step.standing_for_agent();
+    let answer = ResultAnswer { taken, next_state, attempt, planned_checks, generation: Generation(0) };
+    Ok(step.done(Answer::Result(answer)))
+}
+
+/// The stage's index and the attempt that the result is for.
+fn place(step: &Step, request: &ResultRequest) -> Result<(usize, Attempt), Refused> {
+    let run = &step.run;
+    let Some(index) = run.stages.iter().position(|stage| stage.spec.name == request.stage) else {
+        return Err(Refused::Unfit(format!("result: run {} has no stage {}", run.id, request.stage)));
+    };
+    if request.stage.is_orchestrators() {
+        return Err(Refused::Unfit(format!("result: {} is the orchestrator's own stage", request.stage)));
+    }
+    let last = run.stages[index].attempts_made;
+    let latest = run.stages[index].attempts.last().map_or(Attempt(0), |attempt| attempt.number);
+    let speaks_1 = run.claim.as_ref().is_some_and(|claim| claim.protocol == 1);
+    let attempt = if speaks_1 && request.attempt == Attempt(0) { latest } else { request.attempt };
+    if attempt == Attempt(0) || attempt > last {
+        let text =
+            format!("result: attempt {attempt} of {} was never given out, the last is {last}", request.stage);
+        return Err(Refused::Unfit(text));
+    }
+    Ok((index, attempt))
+}
+
+/// Judges the first result of the attempt in flight, and goes on or holds.
+fn take_first(step: &mut Step, request: &ResultRequest) -> Judged {
+    let mut reported = request.checks.clone();
+    if step.run.claim.as_ref().is_some_and(|claim| claim.protocol == 1) {
+        reported.push(word_of(request));
+    }
+    let mut judged = judge_stage(&step.run.plan, &reported);
+    if let Some(check) = reset_check(step) {
+        judged.checks.push(check);
+        judged.verdict = Verdict::over(judged.checks.iter().map(|check| check.verdict));
+    }
+    if request.stage == Stage::Inventory {
+        step.run.spec = Some(spec_validate(&step.run.profile.expected, request.inventory.as_deref()));
+    }
+    let verdict = judged.verdict;
+    step.close_attempt(Fate::Done(verdict));
+    step.run.stages[step.run.at].verdict = Some(verdict);
+    let summary: String = request.summary.chars().take(200).collect();
+    let words = if summary.is_empty() { String::new() } else { format!(" ({summary})") };
+    step.tell("result", AGENT, format!("{}: {verdict}{words}", request.stage));
+    if request.passed != verdict.goes_on() {
+        let word = if request.passed { "passed" } else { "failed" };
+        let text = format!("{}: the agent's word is {word}, the verdict is {verdict}", request.stage);
+        step.tell("verdict_differs", ORCHESTRATOR, text);
+    }
+    if verdict.goes_on() {
+        step.go_on();
+    } else {
+        step.hold(HeldFor::Verdict { verdict, what: what_holds(&judged) }, ORCHESTRATOR);
+    }
+    judged
+}
+
+fn word_of(request: &ResultRequest) -> Check {
+    let text = if request.passed { "passed" } else { "failed" }.to_owned();
+    let check = Check::of(names::AGENT_WORD, None, Observation::Found { text }, Limit::equal_to("passed"));
+    check.with_evidence(format!("{} {}", request.summary, request.message).trim().to_owned())
+}
+
+/// A stage in which the machine was reset cannot pass without an override.
+pub(super) fn reset_check(step: &Step) -> Option<Check> {
+    let resets = &step.run.stage().resets;
+    let last = resets.last()?;
+    let observed = Observation::measured(resets.len() as f64, "resets");
+    let evidence = format!("attempt {}: boot id {} became {}", last.attempt, last.from, last.to);
+    Some(Check::of(names::UNEXPECTED_RESET, None, observed, Limit::at_most(0.0)).with_evidence(evidence))
+}

@@ -1,0 +1,412 @@
+use proptest::prelude::*;
+
+use super::*;
+
+const DEMO: &str = include_str!("../../../../profiles/demo.toml");
+const EXAMPLE: &str = include_str!("../../../../profiles/example.toml");
+
+/// What a refusal must say: line, key, found, expected.
+type Wanted = (usize, &'static str, &'static str, &'static str);
+
+/// The profile of a table row: a name in line 1, the row's text from line 2 on.
+fn with_name(rest: &str) -> String {
+    format!("name = \"p\"\n{rest}")
+}
+
+#[track_caller]
+fn assert_refused(text: &str, (line, key, found, expected): Wanted) {
+    let bad = Profile::parse(text).expect_err(text);
+    assert_eq!((bad.line, bad.key.as_str(), bad.found.as_str()), (line, key, found), "{bad}\n{text}");
+    assert!(bad.expected.contains(expected), "{bad}, which lacks {expected:?}\n{text}");
+    let comma = if key.is_empty() { "" } else { ", " };
+    assert_eq!(bad.to_string(), format!("line {line}{comma}{key}: found {found}, expected {}", bad.expected));
+}
+
+#[test]
+fn bad_keys_and_values_are_refused_with_line_key_found_and_expected() {
+    let rows: [(&str, Wanted); 29] = [
+        ("", (1, "stage", "nothing", "at least one [[stage]]")),
+        ("stage = 3", (2, "stage", "3", "at least one [[stage]]")),
+        (
+            "[[stage]]\nname = \"Inventory\"\ndedline = \"5s\"",
+            (4, "stage[1].dedline", "an unknown key", "is deadline meant?"),
+        ),
+        (
+            "colour = 1",
+            (
+                2,
+                "colour",
+                "an unknown key",
+                "one of name, description, at_end, limits, stage, expected, write",
+            ),
+        ),
+        ("[[stage]]\ndeadline = \"5s\"", (2, "stage[1].name", "nothing", "one of Inventory, SpecValidate")),
+        ("[[stage]]\nname = 7", (3, "stage[1].name", "7", "one of Inventory, SpecValidate, SMART")),
+        ("[[stage]]\nname = \"Inventry\"", (3, "stage[1].name", "\"Inventry\"", "is Inventory meant?")),
+        ("[[stage]]\nname = \"cpustress\"", (3, "stage[1].name", "\"cpustress\"", "is CPUStress meant?")),
+        (
+            "[[stage]]\nname = \"Package:../apply\"",
+            (3, "stage[1].name", "\"Package:../apply\"", "a NAME of 1 to 128"),
+        ),
+        (
+            "[[stage]]\nname = \"Package:a/aply\"",
+            (3, "stage[1].name", "\"Package:a/aply\"", "is apply meant?"),
+        ),
+        (
+            "[[stage]]\nname = \"Package:a/apply-check-check\"",
+            (3, "stage[1].name", "\"Package:a/apply-check-check\"", "each also with -check"),
+        ),
+        ("[[stage]]\nname = \"Interrupt:\"", (3, "stage[1].name", "\"Interrupt:\"", "a NAME of 1 to 128")),
+        (
+            "[[stage]]\nname = \"SMART\"\n\n[[stage]]\nname = \"SMART\"",
+            (6, "stage[2].name", "\"SMART\" a second time", "each stage once"),
+        ),
+        (
+            "[[stage]]\nname = \"SMART\"\ndeadline = \"5x\"",
+            (4, "stage[1].deadline", "\"5x\"", "a whole number and ms, s, m, h or d"),
+        ),
+        (
+            "[[stage]]\nname = \"SMART\"\ndeadline = 5",
+            (4, "stage[1].deadline", "5", "a whole number and ms, s, m, h or d"),
+        ),
+        (
+            "[[stage]]\nname = \"SMART\"\ndeadline = \"0s\"",
+            (4, "stage[1].deadline", "\"0s\"", "from 1ms to 30d"),
+        ),
+        (
+            "[[stage]]\nname = \"SMART\"\ndeadline = \"31d\"",
+            (4, "stage[1].deadline", "\"31d\"", "from 1ms to 30d"),
+        ),
+        (
+            "[[stage]]\nname = \"SMART\"\nrequire = \"edac\"",
+            (4, "stage[1].require", "\"edac\"", "an array of names"),
+        ),
+        (
+            "[[stage]]\nname = \"SMART\"\nrequire = [\n \"a\",\n \"B\"]",
+            (6, "stage[1].require[2]", "\"B\"", "a name of a check"),
+        ),
+        (
+            "[[stage]]\nname = \"SMART\"\nrequire = [\"a\", \"a\"]",
+            (4, "stage[1].require[2]", "\"a\"", "each name once"),
+        ),
+        (
+            "at_end = \"reboot\"\n[[stage]]\nname = \"SMART\"",
+            (2, "at_end", "\"reboot\"", "\"stay\" or \"shutdown\""),
+        ),
+        (
+            "description = []\n[[stage]]\nname = \"SMART\"",
+            (2, "description", "an array of 0", "a text of at most 4096 bytes"),
+        ),
+        ("limits = 3\n[[stage]]\nname = \"SMART\"", (2, "limits", "3", "a table")),
+        (
+            "[[stage]]\nname = \"SMART\"\n[limits]\nsilence = \"0s\"",
+            (5, "limits.silence", "\"0s\"", "from 1ms to 30d"),
+        ),
+        (
+            "[[stage]]\nname = \"SMART\"\n[limits]\nhold = \"99999999d\"",
+            (5, "limits.hold", "\"99999999d\"", "from 1ms to 30d"),
+        ),
+        (
+            "[[stage]]\nname = \"SMART\"\n[limits]\ncrashes = 0",
+            (5, "limits.crashes", "0", "a whole number from 1 to 1000"),
+        ),
+        (
+            "[[stage]]\nname = \"SMART\"\n[limits]\ncrashs = 2",
+            (5, "limits.crashs", "an unknown key", "is crashes meant?"),
+        ),
+        (
+            "[[stage]]\nname = \"SMART\"\n[write]\nshared = \"yes\"",
+            (5, "write.shared", "\"yes\"", "true or false"),
+        ),
+        (
+            "[[stage]]\nname = \"SMART\"\n[expected]\ngpu_count = -1",
+            (5, "expected.gpu_count", "-1", "a whole number from 0 to 65536, or { at_least"),
+        ),
+    ];
+    for (rest, wanted) in rows {
+        assert_refused(&with_name(rest), wanted);
+    }
+}
+
+#[test]
+fn bad_stages_and_settings_are_refused_with_line_key_found_and_expected() {
+    let stress = "[[stage]]\nname = \"CPUStress\"\n";
+    let rows: [(String, Wanted); 14] = [
+        (
+            "[[stage]]\nname = \"SMART\"\n[stage.cpu_stress]\nduration = \"5s\"".to_owned(),
+            (4, "stage[1].cpu_stress", "a table in stage SMART", "in stage CPUStress alone"),
+        ),
+        (
+            format!("[[stage]]\nname = \"Inventory\"\n{stress}deadline = \"69s\""),
+            (6, "stage[2].deadline", "\"69s\"", "at least \"70s\", as cpu_stress.duration is \"1m\""),
+        ),
+        (
+            format!("{stress}[stage.cpu_stress]\nduration = \"5m\""),
+            (2, "stage[1].deadline", "\"2m\" (the default)", "at least \"310s\""),
+        ),
+        (
+            format!("{stress}[stage.cpu_stress]\nduration = \"10ms\""),
+            (5, "stage[1].cpu_stress.duration", "\"10ms\"", "from 1s to 30d"),
+        ),
+        (
+            format!("{stress}[stage.cpu_stress]\nduraton = \"10s\""),
+            (5, "stage[1].cpu_stress.duraton", "an unknown key", "is duration meant?"),
+        ),
+        (
+            format!("{stress}cpu_stress = {{ workers = 1.5 }}"),
+            (4, "stage[1].cpu_stress.workers", "1.5", "a whole number from 0 to 4096"),
+        ),
+        (
+            format!("{stress}cpu_stress.method = \"--help\""),
+            (4, "stage[1].cpu_stress.method", "\"--help\"", "a letter first"),
+        ),
+        (
+            format!("{stress}cpu_stress.rate_min = nan"),
+            (4, "stage[1].cpu_stress.rate_min", "nan", "a number from 0 to"),
+        ),
+        (
+            format!("{stress}cpu_stress.throttled_percent_max = 100.5"),
+            (4, "stage[1].cpu_stress.throttled_percent_max", "100.5", "a number from 0 to 100"),
+        ),
+        (
+            format!("[[stage]]\nname = \"SpecValidate\"\n{stress}"),
+            (5, "stage[2].name", "\"CPUStress\"", "Inventory first, because SpecValidate compares it"),
+        ),
+        (
+            "[[stage]]\nname = \"SpecValidate\"\n[[stage]]\nname = \"Inventory\"".to_owned(),
+            (3, "stage[1].name", "\"SpecValidate\"", "SpecValidate after Inventory"),
+        ),
+        (
+            format!("{stress}[expected]\nnic_count = 2"),
+            (3, "stage[1].name", "\"CPUStress\"", "Inventory first, because hardware is expected"),
+        ),
+        (
+            format!("[[stage]]\nname = \"Reporting\"\n{stress}"),
+            (3, "stage[1].name", "\"Reporting\"", "Reporting as the last stage"),
+        ),
+        (
+            "[[stage]]\nname = \"Reporting\"\nrequire = [\"a\"]".to_owned(),
+            (4, "stage[1].require", "required checks in Reporting", "no agent does this stage"),
+        ),
+    ];
+    for (rest, wanted) in rows {
+        assert_refused(&with_name(&rest), wanted);
+    }
+    let none = with_name("[[stage]]\nname = \"Reporting\"");
+    assert_refused(&none, (2, "stage", "no stage of an agent's", "a stage that checks something"));
+}
+
+#[test]
+fn bad_hardware_is_refused_with_line_key_found_and_expected() {
+    // The text of each row begins in line 4.
+    let rows: [(&str, Wanted); 19] = [
+        (
+            "[expected.cpu]\ncores = { at_least = 4, at_most = 2 }",
+            (5, "expected.cpu.cores.at_least", "4", "at most 2"),
+        ),
+        (
+            "[expected.cpu]\ncores = { at_least = 4 }",
+            (5, "expected.cpu.cores.at_most", "nothing", "both at_least and at_most"),
+        ),
+        (
+            "[expected.cpu]\ncores = { least = 4 }",
+            (5, "expected.cpu.cores.least", "an unknown key", "at_least, at_most"),
+        ),
+        (
+            "[expected.cpu]\ncores = \"4\"",
+            (5, "expected.cpu.cores", "\"4\"", "or { at_least = N, at_most = M }"),
+        ),
+        ("[expected.cpu]\nmodel = \"\"", (5, "expected.cpu.model", "\"\"", "a text of 1 to 256 bytes")),
+        ("[expected.cpu]\nmodel = \"a\\nb\"", (5, "expected.cpu.model", "\"a\\nb\"", "on one line")),
+        (
+            "[expected.memory]\ntotal_gib = inf",
+            (5, "expected.memory.total_gib", "inf", "a number from 0.001"),
+        ),
+        (
+            "[expected.memory]\ntotal_gib = \"64\"",
+            (5, "expected.memory.total_gib", "\"64\"", "a number from 0.001"),
+        ),
+        (
+            "[expected.memory]\ntolerance_percent = 101",
+            (5, "expected.memory.tolerance_percent", "101", "from 0 to 100"),
+        ),
+        (
+            "[[expected.disk]]\nfirmware = \"1\"",
+            (4, "expected.disk[1]", "nothing that says which disk", "serial, wwn, model or size_gb"),
+        ),
+        (
+            "[[expected.disk]]\nserial = \"S\"\n[[expected.disk]]\nserial = \" S\"",
+            (7, "expected.disk[2].serial", "\"S\" a second time", "each disk once"),
+        ),
+        (
+            "[[expected.disk]]\nsize = 3",
+            (5, "expected.disk[1].size", "an unknown key", "serial, model, size_gb"),
+        ),
+        ("[expected]\ndisk = \"sda\"", (5, "expected.disk", "\"sda\"", "an array of tables")),
+        (
+            "[[expected.nic]]\nmac = \"AA:bb:cc:dd:ee:ff\"",
+            (5, "expected.nic[1].mac", "\"AA:bb:cc:dd:ee:ff\"", "six pairs of lower-case"),
+        ),
+        ("[[expected.nic]]", (4, "expected.nic[1]", "nothing that says which interface", "mac, driver")),
+        ("[expected.nics]", (4, "expected.nics", "an unknown key", "is nic meant?")),
+        (
+            "[[write.disks]]\nserial = \"S\"\nsize_gb = 1",
+            (4, "write.disks[1].wwn", "nothing", "serial, size_gb and wwn"),
+        ),
+        (
+            "[[write.disks]]\nserial = \"S\"\nwwn = \"w\"",
+            (4, "write.disks[1].size_gb", "nothing", "serial, size_gb and wwn"),
+        ),
+        (
+            "[write]\ndisks = [ { serial = \"S\", size_gb = 1, wwn = \"w\" },\n { serial = \"T\", size_gb = 1, wwn = \"w\" } ]",
+            (6, "write.disks[2].wwn", "\"w\" a second time", "each disk once"),
+        ),
+    ];
+    for (rest, wanted) in rows {
+        assert_refused(&with_name(&format!("[[stage]]\nname = \"Inventory\"\n{rest}")), wanted);
+    }
+}
+
+#[test]
+fn what_is_no_toml_is_refused_with_line_key_found_and_expected() {
+    let rows: [(&str, Wanted); 7] = [
+        ("stage", (2, "", "the end of the profile", "TOML (key with no value, expected `=`)")),
+        ("[[stage]]\nname = \"a", (3, "stage[1].name", "the end of the profile", "TOML (")),
+        (
+            "[[stage]]\nname = \"SMART\"\n[[stage]]\nname = 5x",
+            (5, "stage[2].name", "`5x`", "TOML (string values must be quoted"),
+        ),
+        ("name = \"q\"", (2, "name", "`name = \"q\"`", "TOML (duplicate key)")),
+        ("[limits]\nhold = ", (3, "limits.hold", "the end of the profile", "TOML (")),
+        ("[limits", (2, "limits", "the end of the profile", "TOML (")),
+        ("[limits]\nhold = \nsilence = \"1m\"", (3, "limits.hold", "the end of the line", "TOML (")),
+    ];
+    for (rest, wanted) in rows {
+        assert_refused(&with_name(rest), wanted);
+    }
+    assert_refused("name = \"a_b\"", (1, "name", "\"a_b\"", "1 to 63 of a-z"));
+    assert_refused("", (1, "name", "nothing", "a profile name"));
+}
+
+#[test]
+fn what_is_too_much_is_refused() {
+    let stages = |count: usize| {
+        (0..count).map(|n| format!("[[stage]]\nname = \"Interrupt:i{n}\"\n")).collect::<String>()
+    };
+    assert!(Profile::parse(&with_name(&stages(63))).is_ok());
+    assert_refused(
+        &with_name(&stages(64)),
+        (2, "stage", "65 of them with SpecValidate and Reporting", "at most 64"),
+    );
+    assert_refused(&with_name(&stages(66)), (130, "stage", "66 of them", "at most 64"));
+    let long = format!("name = \"p\"\n#{}", "x".repeat(limits::PROFILE_BYTES_MAX));
+    assert_refused(&long, (1, "", "262156 bytes", "a profile of at most 262144 bytes"));
+    assert!(Profile::parse(&format!("a = {}", "[".repeat(100_000))).is_err());
+}
+
+fn names(profile: &Profile) -> Vec<String> {
+    profile.stages.iter().map(|stage| stage.name.to_string()).collect()
+}
+
+#[test]
+fn a_run_gets_the_stages_that_the_profile_does_not_write() {
+    let inventory = "[[stage]]\nname = \"Inventory\"\n[[stage]]\nname = \"SMART\"\n";
+    let parse = |rest: &str| Profile::parse(&with_name(&format!("{inventory}{rest}"))).unwrap();
+    assert_eq!(names(&parse("")), ["Inventory", "SMART", "Reporting"]);
+    let expects = parse("[expected]\ngpu_count = 8");
+    assert_eq!(names(&expects), ["Inventory", "SpecValidate", "SMART", "Reporting"]);
+    let written = parse("[[stage]]\nname = \"SpecValidate\"\n[[stage]]\nname = \"Reporting\"");
+    assert_eq!(names(&written), ["Inventory", "SMART", "SpecValidate", "Reporting"]);
+    assert_eq!(names(&Profile::parse(&expects.to_toml()).unwrap()), names(&expects));
+}
+
+#[test]
+fn values_are_read_as_they_are_written() {
+    let profile = Profile::parse(EXAMPLE).unwrap();
+    assert_eq!(profile.name.as_str(), "example");
+    assert_eq!(profile.at_end, AtEnd::Stay);
+    assert_eq!(profile.limits, RunLimits::default());
+    let stress = profile.stages.iter().find(|stage| stage.name == Stage::CpuStress).unwrap();
+    assert_eq!(stress.deadline, 12 * 60_000);
+    assert_eq!(stress.cpu_stress.as_ref().unwrap().duration, 600_000);
+    assert_eq!(stress.cpu_stress.as_ref().unwrap().rate_min, Some(50_000.0));
+    assert_eq!(profile.expected.cpu.sockets, Some(Count { at_least: 2, at_most: 2 }));
+    assert_eq!(profile.expected.disk_count, Some(Count { at_least: 4, at_most: 6 }));
+    assert_eq!(profile.expected.disks[0].size_gb, Some(960.0));
+    assert_eq!(profile.expected.nics[0].mac.as_deref(), Some("52:54:00:12:34:56"));
+    assert_eq!(profile.write.disks.len(), 1);
+    assert!(!profile.write.existing_data && !profile.write.shared);
+}
+
+#[test]
+fn the_shipped_profiles_are_read_and_the_demo_writes_nothing() {
+    let demo = Profile::parse(DEMO).unwrap();
+    assert_eq!(demo.name.as_str(), "demo");
+    assert_eq!(demo.at_end, AtEnd::Stay);
+    assert_eq!(demo.write, WriteAllowance::default());
+    assert_eq!(names(&demo), ["Inventory", "CPUStress", "Reporting"]);
+    for profile in [demo, Profile::parse(EXAMPLE).unwrap()] {
+        round_trips(&profile);
+    }
+}
+
+fn round_trips(profile: &Profile) {
+    let json = serde_json::to_string(profile).unwrap();
+    assert_eq!(&serde_json::from_str::<Profile>(&json).unwrap(), profile, "{json}");
+    let toml = profile.to_toml();
+    assert_eq!(&Profile::parse(&toml).unwrap_or_else(|bad| panic!("{bad}\n{toml}")), profile);
+}
+
+#[test]
+fn the_example_writes_every_key() {
+    let written = toml::from_str::<toml::Table>(EXAMPLE).unwrap();
+    let whole = toml::from_str::<toml::Table>(&Profile::parse(EXAMPLE).unwrap().to_toml()).unwrap();
+    for table in ["limits", "expected", "write"] {
+        let keys = |of: &toml::Table| of[table].as_table().unwrap().keys().cloned().collect::<Vec<_>>();
+        assert_eq!(keys(&written), keys(&whole), "{table}");
+    }
+}
+
+/// A valid profile with something put in, taken out or repeated at a place.
+fn mutated() -> impl Strategy<Value = String> {
+    let piece = prop_oneof![
+        "\\PC{0,6}",
+        prop::sample::select(vec![
+            "\"", "[", "]]", "=", "\n", "{", "}", "nan", "-1", "\u{0}", "é", ".", "1e999"
+        ])
+        .prop_map(str::to_owned),
+    ];
+    (any::<prop::sample::Index>(), any::<prop::sample::Index>(), piece, any::<bool>()).prop_map(
+        |(at, length, piece, is_cut)| {
+            let letters: Vec<char> = EXAMPLE.chars().collect();
+            let at = at.index(letters.len());
+            let gone = if is_cut { length.index((letters.len() - at).min(200)) } else { 0 };
+            letters[..at]
+                .iter()
+                .copied()
+                .chain(piece.chars())
+                .chain(letters[at + gone..].iter().copied())
+                .collect()
+        },
+    )
+}
+
+proptest! {
+    #[test]
+    fn any_text_is_read_or_refused_at_a_line_of_it(
+        text in prop_oneof![
+            mutated(),
+            "\\PC{0,200}",
+            prop::collection::vec(any::<u8>(), 0..300)
+                .prop_map(|bytes| String::from_utf8_lossy(&bytes).into_owned()),
+        ],
+    ) {
+        match Profile::parse(&text) {
+            Ok(profile) => round_trips(&profile),
+            Err(bad) => {
+                prop_assert!((1..=text.split('\n').count()).contains(&bad.line), "{}", bad);
+                prop_assert!(!bad.found.is_empty() && !bad.expected.is_empty(), "{bad:?}");
+            }
+        }
+    }
+}

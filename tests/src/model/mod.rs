@@ -1,0 +1,13 @@
+//! The whole walk in one process, deterministic by its seed.
+//!
+//! The agent's control loop and the orchestrator's `decide` are the real ones. Around them stands a small world:
+//! a network that loses, doubles, delays and reorders; homes that survive a crash or are lost with the machine;
+//! an orchestrator that is killed, stopped, backed up and restored; operators who decide. After every step the
+//! world checks what must hold whatever happens, and at the end that the run has ended.
+//!
+//! What is not here: files, sockets and SQLite. They have tests of their own, with real ones.
+
+pub mod agent;
+pub mod random;
+pub mod server;
+pub mod world;

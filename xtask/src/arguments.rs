@@ -1,0 +1,187 @@
+//! The command line of `cargo xtask`, parsed into a [`Task`]. Decides nothing and runs nothing.
+
+use std::ffi::OsString;
+
+use lexopt::Arg::{Long, Short, Value};
+use lexopt::{Parser, ValueExt};
+
+use crate::test;
+
+/// What `cargo xtask --help` prints, and what follows a usage error.
+pub const USAGE: &str = "\
+usage: cargo xtask TASK [OPTION..]
+
+  up            vet this very machine: orchestrator, agent and one run of the demo profile
+  test          build everything and run every test
+  bench         measure the orchestrator and the agent on this machine
+  dist          build the static binaries that are shipped, into target/dist
+  check-layers  hold the arrows between crates, and between the modules inside them
+
+`cargo xtask TASK --help` tells more of each. `up`, `test`, `bench` and `dist` install the Debian packages that they
+miss when run as root, and name them otherwise. Exit codes: 0 done, 1 failed, 64 usage.";
+
+const UP: &str = "\
+usage: cargo xtask up [--keep]
+
+Builds the release binaries, starts the orchestrator on loopback with a fresh data folder, makes a run for this machine
+with profiles/demo.toml (which writes to no disk), starts the agent and follows the run. Ends with `Completed` and exit
+code 0, or says what holds the run. Ctrl-C ends everything that was started.
+
+  --keep   leave orchestrator and agent running afterwards";
+
+const TEST: &str = "\
+usage: cargo xtask test [--no-vm] [--seeds N] [FILTER..]
+
+Builds every binary and test of the workspace and runs them with `cargo test`.
+
+  --no-vm     leave out the tests that boot a guest
+  --seeds N   seeds of the model test (10000 unless told)
+  FILTER      run only the tests whose names hold one of these";
+
+const BENCH: &str = "\
+usage: cargo xtask bench [ARGUMENT..]
+
+Builds the release binaries and the benchmark and runs it; every ARGUMENT is handed to it as it stands.
+`cargo xtask bench -- --help` shows what it takes.";
+
+const DIST: &str = "\
+usage: cargo xtask dist
+
+Builds groundcrew, groundcrewd and groundcrewctl with a static C library, proves from their program headers that they
+ask for no interpreter and no shared library, and leaves them in target/dist.";
+
+const CHECK_LAYERS: &str = "\
+usage: cargo xtask check-layers
+
+Holds the table in xtask/src/layers/table.rs: which crate may use which, what a crate's dependency tree must not hold,
+and the order of the modules inside a crate. Each finding is printed as FILE:LINE: what is wrong.";
+
+/// One task, with its options parsed.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Task {
+    Help(&'static str),
+    Up { keep: bool },
+    Test(test::Options),
+    Bench { arguments: Vec<OsString> },
+    Dist,
+    CheckLayers,
+}
+
+/// Reads the command line; an error is what the caller did wrong, in one sentence.
+pub fn parse(mut parser: Parser) -> Result<Task, lexopt::Error> {
+    let name = match parser.next()? {
+        Some(Value(name)) => name.string()?,
+        Some(Short('h') | Long("help")) => return Ok(Task::Help(USAGE)),
+        Some(other) => return Err(other.unexpected()),
+        None => return Err("no task was named".into()),
+    };
+    match name.as_str() {
+        "up" => up(&mut parser),
+        "test" => test(&mut parser),
+        "bench" => bench(&mut parser),
+        "dist" => bare(&mut parser, Task::Dist, DIST),
+        "check-layers" => bare(&mut parser, Task::CheckLayers, CHECK_LAYERS),
+        other => Err(format!("there is no task '{other}'").into()),
+    }
+}
+
+fn up(parser: &mut Parser) -> Result<Task, lexopt::Error> {
+    let mut keep = false;
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Long("keep") => keep = true,
+            Short('h') | Long("help") => return Ok(Task::Help(UP)),
+            other => return Err(other.unexpected()),
+        }
+    }
+    Ok(Task::Up { keep })
+}
+
+fn test(parser: &mut Parser) -> Result<Task, lexopt::Error> {
+    let mut options = test::Options::default();
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Long("no-vm") => options.guests = false,
+            Long("seeds") => options.seeds = parser.value()?.parse()?,
+            Short('h') | Long("help") => return Ok(Task::Help(TEST)),
+            Value(filter) => options.filters.push(filter.string()?),
+            other => return Err(other.unexpected()),
+        }
+    }
+    Ok(Task::Test(options))
+}
+
+/// Everything belongs to the benchmark, but for a leading `--help` (ours) and a leading `--` (a mere divider).
+fn bench(parser: &mut Parser) -> Result<Task, lexopt::Error> {
+    let mut arguments: Vec<OsString> = parser.raw_args()?.collect();
+    match arguments.first().and_then(|first| first.to_str()) {
+        Some("-h" | "--help") => return Ok(Task::Help(BENCH)),
+        Some("--") => drop(arguments.remove(0)),
+        Some(_) | None => {}
+    }
+    Ok(Task::Bench { arguments })
+}
+
+fn bare(parser: &mut Parser, task: Task, help: &'static str) -> Result<Task, lexopt::Error> {
+    match parser.next()? {
+        None => Ok(task),
+        Some(Short('h') | Long("help")) => Ok(Task::Help(help)),
+        Some(other) => Err(other.unexpected()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(arguments: &[&str]) -> Result<Task, String> {
+        parse(Parser::from_args(arguments)).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn every_task_parses_with_its_options() {
+        assert_eq!(parsed(&["up"]), Ok(Task::Up { keep: false }));
+        assert_eq!(parsed(&["up", "--keep"]), Ok(Task::Up { keep: true }));
+        assert_eq!(parsed(&["dist"]), Ok(Task::Dist));
+        assert_eq!(parsed(&["check-layers"]), Ok(Task::CheckLayers));
+        assert_eq!(parsed(&["test"]), Ok(Task::Test(test::Options::default())));
+        let options = test::Options { guests: false, seeds: 7, filters: vec!["a".into(), "b".into()] };
+        assert_eq!(parsed(&["test", "a", "--seeds=7", "--no-vm", "b"]), Ok(Task::Test(options)));
+    }
+
+    #[test]
+    fn the_benchmark_gets_its_arguments_untouched() {
+        let arguments = vec!["--agents".into(), "5".into(), "--help".into()];
+        assert_eq!(parsed(&["bench", "--agents", "5", "--help"]), Ok(Task::Bench { arguments }));
+        assert_eq!(parsed(&["bench", "--", "--help"]), Ok(Task::Bench { arguments: vec!["--help".into()] }));
+        assert_eq!(parsed(&["bench", "--help"]), Ok(Task::Help(BENCH)));
+    }
+
+    #[test]
+    fn every_task_has_help() {
+        for (task, help) in
+            [("up", UP), ("test", TEST), ("bench", BENCH), ("dist", DIST), ("check-layers", CHECK_LAYERS)]
+        {
+            assert_eq!(parsed(&[task, "--help"]), Ok(Task::Help(help)));
+            assert!(help.starts_with(&format!("usage: cargo xtask {task}")), "{help}");
+            assert!(USAGE.contains(&format!("\n  {task} ")), "the overview leaves out {task}");
+        }
+        assert_eq!(parsed(&["--help"]), Ok(Task::Help(USAGE)));
+    }
+
+    #[test]
+    fn wrong_command_lines_are_refused_by_name() {
+        assert_eq!(parsed(&[]), Err("no task was named".into()));
+        assert_eq!(parsed(&["fly"]), Err("there is no task 'fly'".into()));
+        for wrong in [
+            &["up", "--loud"][..],
+            &["up", "now"],
+            &["dist", "x"],
+            &["check-layers", "--all"],
+            &["test", "--seeds", "many"],
+            &["test", "--seeds"],
+        ] {
+            assert!(parsed(wrong).is_err(), "{wrong:?} was taken");
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! The layers of the project, as a table: edit it here, and ARCHITECTURE.md in the same commit.
+
+use May::{Any, Only};
+
+/// Which workspace crates a crate may depend on, by package name.
+#[derive(Debug, Clone, Copy)]
+pub enum May {
+    Any,
+    Only(&'static [&'static str]),
+}
+
+/// One crate of the workspace.
+#[derive(Debug)]
+pub struct Crate {
+    /// Its package name.
+    pub package: &'static str,
+    /// Its folder, from the root of the workspace.
+    pub folder: &'static str,
+    /// Its arrows to other crates of the workspace, in every kind of dependency.
+    pub may_use: May,
+    /// Packages that its tree of normal dependencies must not hold, nor any whose name begins with one of these and a
+    /// dash (`sqlx` stands for `sqlx-core` too).
+    pub never: &'static [&'static str],
+    /// Packages that are shipped: their tree must not hold the feature `faults`.
+    pub shipped: bool,
+    /// The modules right beneath its root, highest first: each may use those after it, never those before it. Modules
+    /// that are not built yet may stand here and keep their place.
+    pub modules: &'static [&'static str],
+}
+
+/// Every crate of the workspace.
+pub const CRATES: &[Crate] = &[
+    Crate {
+        package: "groundcrew-protocol",
+        folder: "crates/protocol",
+        may_use: Only(&[]),
+        never: &["tokio", "hyper"],
+        shipped: false,
+        modules: &[
+            "operator",
+            "spec_diff",
+            "report",
+            "wire",
+            "plan",
+            "profile",
+            "inventory",
+            "check",
+            "limits",
+            "stage",
+            "ids",
+            "time",
+            "text_enum",
+        ],
+    },
+    Crate {
+        package: "groundcrew-durable",
+        folder: "crates/durable",
+        may_use: Only(&[]),
+        never: &["tokio", "hyper"],
+        shipped: false,
+        modules: &["records", "json", "lock", "epoch", "whole", "folder", "points", "fault", "error"],
+    },
+    Crate {
+        package: "groundcrew-client",
+        folder: "crates/client",
+        may_use: Only(&["groundcrew-protocol"]),
+        never: &["sqlx", "kube", "axum"],
+        shipped: false,
+        modules: &["client", "events", "connect", "error", "resolve", "dns", "pins", "url"],
+    },
+    Crate {
+        package: "groundcrew-report",
+        folder: "crates/report",
+        may_use: Only(&["groundcrew-protocol"]),
+        never: &["tokio", "hyper"],
+        shipped: false,
+        modules: &[],
+    },
+    Crate {
+        package: "groundcrew-agent",
+        folder: "crates/agent",
+        may_use: Only(&[
+            "groundcrew-protocol",
+            "groundcrew-durable",
+            "groundcrew-client",
+            "groundcrew-report",
+        ]),
+        never: &["sqlx", "kube", "axum"],
+        shipped: true,
+        modules: &[
+            "cli",
+            "supervise",
+            "control",
+            "hold",
+            "power",
+            "heartbeat",
+            "sensors",
+            "outbox",
+            "forward",
+            "drain",
+            "package",
+            "interrupt",
+            "vet",
+            "process",
+            "probe",
+            "settings",
+            "home",
+        ],
+    },
+    Crate {
+        package: "groundcrew-orchestrator",
+        folder: "crates/orchestrator",
+        may_use: Only(&["groundcrew-protocol", "groundcrew-durable", "groundcrew-report"]),
+        never: &["kube"],
+        shipped: true,
+        modules: &[
+            "serve",
+            "dashboard",
+            "openapi",
+            "api",
+            "kubernetes",
+            "boot",
+            "notify",
+            "task",
+            "report",
+            "run",
+            "live",
+            "store",
+            "tls",
+            "settings",
+        ],
+    },
+    Crate {
+        package: "groundcrew-ctl",
+        folder: "crates/ctl",
+        may_use: Only(&["groundcrew-protocol", "groundcrew-client", "groundcrew-report"]),
+        never: &["sqlx", "kube", "axum"],
+        shipped: true,
+        modules: &[],
+    },
+    Crate {
+        package: "groundcrew-tests",
+        folder: "tests",
+        may_use: Any,
+        never: &[],
+        shipped: false,
+        modules: &[],
+    },
+    Crate {
+        package: "groundcrew-bench",
+        folder: "bench",
+        may_use: Any,
+        never: &[],
+        shipped: false,
+        modules: &[],
+    },
+    Crate {
+        package: "xtask",
+        folder: "xtask",
+        may_use: Only(&[]),
+        never: &["tokio", "serde"],
+        shipped: false,
+        modules: &[
+            "up",
+            "bench",
+            "dist",
+            "arguments",
+            "test",
+            "layers",
+            "release",
+            "packages",
+            "elf",
+            "cargo",
+        ],
+    },
+];
+
+/// The row of a package.
+pub fn row(package: &str) -> Option<&'static Crate> {
+    CRATES.iter().find(|row| row.package == package)
+}

@@ -1,0 +1,67 @@
+//! The three binaries, optimised, as operators get them: without the faults that tests put into durable writes.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+
+use crate::cargo;
+
+/// The binaries that are shipped: (package, binary).
+pub const SHIPPED: [(&str, &str); 3] = [
+    ("groundcrew-agent", "groundcrew"),
+    ("groundcrew-orchestrator", "groundcrewd"),
+    ("groundcrew-ctl", "groundcrewctl"),
+];
+
+/// How the names of the variables begin by which tests order a fault (feature `faults` of groundcrew-durable).
+const FAULT_VARIABLE: &[u8] = b"GROUNDCREW_FAULT";
+
+/// Builds the shipped binaries in the release profile and returns their folder.
+///
+/// Only these packages are selected, so cargo unites only their features: groundcrew-tests, which asks for `faults`, is
+/// not among them.
+pub fn build() -> Result<PathBuf> {
+    let mut build = cargo::cargo();
+    build.args(["build", "--release"]);
+    for (package, _) in SHIPPED {
+        build.args(["--package", package]);
+    }
+    cargo::run(&mut build)?;
+    let folder = cargo::target_folder()?.join("release");
+    for (_, binary) in SHIPPED {
+        refuse_faults(&folder.join(binary))?;
+    }
+    Ok(folder)
+}
+
+/// Proves that a binary cannot be told to fail: it does not hold the name of the variable that would.
+pub fn refuse_faults(binary: &Path) -> Result<()> {
+    let bytes = std::fs::read(binary).with_context(|| format!("reading {}", binary.display()))?;
+    if holds(&bytes, FAULT_VARIABLE) {
+        bail!(
+            "{} holds {}: it was built with the faults that only tests may have",
+            binary.display(),
+            String::from_utf8_lossy(FAULT_VARIABLE)
+        );
+    }
+    Ok(())
+}
+
+fn holds(bytes: &[u8], needle: &[u8]) -> bool {
+    bytes.windows(needle.len()).any(|window| window == needle)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_binary_that_holds_the_fault_variable_is_refused() {
+        // This very test binary has the name in it.
+        let own = std::env::current_exe().unwrap();
+        let error = refuse_faults(&own).unwrap_err().to_string();
+        assert!(error.contains("GROUNDCREW_FAULT") && error.contains(own.to_str().unwrap()), "{error}");
+        refuse_faults(Path::new("/bin/true")).unwrap();
+        assert!(refuse_faults(Path::new("/no/such/binary")).is_err(), "what cannot be read is not proved");
+    }
+}

@@ -1,0 +1,51 @@
+//! `cargo xtask test`: builds every binary and test of the workspace, then runs them.
+//!
+//! Tests kill the binaries at chosen points of a durable write, which needs the feature `faults` of groundcrew-durable.
+//! The package groundcrew-tests asks for it, and cargo unites the features of all packages that are selected together:
+//! with `--workspace` the debug binaries have it as well. The shipped ones are selected without that package, so they
+//! do not have it (`release.rs` builds and proves that).
+//!
+//! Building and running must select alike, or cargo would compile the workspace twice: `--tests` counts the
+//! dev-dependencies in just as `cargo test` does, `--bins` adds the plain binaries that end-to-end tests start.
+
+use anyhow::Result;
+
+use crate::{cargo, packages};
+
+/// How many seeds the model test runs unless told.
+const SEEDS: u64 = 10_000;
+
+/// What `cargo xtask test` was asked for.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Run the tests that boot a guest too.
+    pub guests: bool,
+    /// Seeds of the model test.
+    pub seeds: u64,
+    /// Only tests whose names hold one of these; all where there is none.
+    pub filters: Vec<String>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options { guests: true, seeds: SEEDS, filters: Vec::new() }
+    }
+}
+
+/// Builds and runs the tests; what they print ends with cargo's own closing lines.
+pub fn run(options: &Options) -> Result<()> {
+    packages::ensure(packages::Need::Test)?;
+    cargo::run(cargo::cargo().args(["build", "--workspace", "--bins", "--tests"]))?;
+    let mut test = cargo::cargo();
+    test.args(["test", "--workspace", "--no-fail-fast"]);
+    if !options.filters.is_empty() {
+        test.arg("--").args(&options.filters);
+    }
+    test.env("GROUNDCREW_BIN_DIR", cargo::target_folder()?.join("debug"));
+    test.env("GROUNDCREW_MODEL_SEEDS", options.seeds.to_string());
+    if !options.guests {
+        eprintln!("tests that boot a guest are left out (--no-vm)");
+        test.env("GROUNDCREW_NO_VM", "1");
+    }
+    cargo::run(&mut test)
+}

@@ -1,0 +1,198 @@
+//! The built xtask with a cargo, a compiler and an apt-get that only write down how they were called.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::Mutex;
+
+use rustix::process::{Pid, Signal, kill_process_group};
+
+/// Held while a script is written and while a process is started: a child that another test forks meanwhile would hold
+/// the script open for writing, and the kernel refuses to run such a file (ETXTBSY).
+static WRITES_OR_STARTS: Mutex<()> = Mutex::new(());
+
+/// A folder with stand-ins: `bin` is the whole PATH, `target/release` what the cargo there claims to have built.
+struct Stage {
+    folder: PathBuf,
+}
+
+impl Stage {
+    /// A fresh stage on which every package is installed and the three binaries are scripts with the body `binary`.
+    fn new(test: &str, binary: &str) -> Stage {
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(test);
+        if folder.exists() {
+            fs::remove_dir_all(&folder).unwrap();
+        }
+        fs::create_dir_all(folder.join("bin")).unwrap();
+        fs::create_dir_all(folder.join("target/release")).unwrap();
+        let stage = Stage { folder };
+        let cargo = format!(
+            "echo \"cargo $*\" >> {0}/calls\n[ \"$1\" != metadata ] || echo '{{\"target_directory\":\"{0}/target\"}}'",
+            stage.folder.display()
+        );
+        stage.program("bin/cargo", &cargo);
+        stage.program("bin/cc", "exit 0");
+        stage.program("bin/stress-ng", "exit 0");
+        for name in ["groundcrew", "groundcrewd", "groundcrewctl"] {
+            stage.program(&format!("target/release/{name}"), binary);
+        }
+        stage
+    }
+
+    fn program(&self, path: &str, body: &str) {
+        let _alone = WRITES_OR_STARTS.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let path = self.folder.join(path);
+        fs::write(&path, format!("#!/bin/sh\n{body}\n")).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+
+    fn xtask(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
+        command.args(arguments).stdin(Stdio::null());
+        command.env("PATH", self.folder.join("bin")).env("CARGO", self.folder.join("bin/cargo"));
+        command
+    }
+
+    fn calls(&self) -> String {
+        fs::read_to_string(self.folder.join("calls")).unwrap_or_default()
+    }
+}
+
+fn start(mut command: Command) -> Child {
+    let _alone = WRITES_OR_STARTS.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+fn finished(command: Command) -> Output {
+    start(command).wait_with_output().unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[test]
+fn up_becomes_groundcrewctl_with_its_arguments_and_its_exit_status() {
+    let stage = Stage::new("up", "echo \"$0 $*\"\nexit 3");
+    let output = finished(stage.xtask(&["up", "--keep"]));
+    let release = stage.folder.join("target/release").display().to_string();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().display();
+    assert_eq!(
+        String::from_utf8_lossy(&output.stdout),
+        format!(
+            "{release}/groundcrewctl up --keep --bin-dir {release} --profile {root}/profiles/demo.toml\n"
+        )
+    );
+    assert_eq!(output.status.code(), Some(3), "{}", stderr(&output));
+    let build = "cargo build --release --package groundcrew-agent --package groundcrew-orchestrator --package groundcrew-ctl\n";
+    assert!(stage.calls().starts_with(build), "{}", stage.calls());
+}
+
+#[test]
+fn ctrl_c_reaches_what_up_became_and_its_answer_is_the_status() {
+    let stage = Stage::new("ctrl-c", "trap 'exit 7' INT\necho $$\n/bin/cat");
+    let mut command = stage.xtask(&["up"]);
+    command.stdin(Stdio::piped()).process_group(0);
+    let mut child = start(command);
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert_eq!(line.trim(), child.id().to_string(), "the same process throughout");
+    let group = Pid::from_raw(child.id().try_into().unwrap()).unwrap();
+    kill_process_group(group, Signal::INT).unwrap();
+    // Ends `cat` if the signal came before it was there.
+    drop(child.stdin.take());
+    assert_eq!(child.wait().unwrap().code(), Some(7));
+}
+
+#[test]
+fn up_refuses_a_binary_with_faults_and_a_failed_build() {
+    let stage = Stage::new("faults", "exit 0 # GROUNDCREW_FAULT");
+    let output = finished(stage.xtask(&["up"]));
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        stderr(&output).contains("target/release/groundcrew holds GROUNDCREW_FAULT"),
+        "{}",
+        stderr(&output)
+    );
+
+    let stage = Stage::new("failed-build", "exit 0");
+    stage.program("bin/cargo", "exit 101");
+    let output = finished(stage.xtask(&["up"]));
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("cargo build --release"), "{}", stderr(&output));
+}
+
+#[test]
+fn test_builds_and_runs_with_one_selection_and_tells_the_tests_what_they_need() {
+    let stage = Stage::new("test", "exit 0");
+    let cargo = fs::read_to_string(stage.folder.join("bin/cargo")).unwrap();
+    let report = "[ \"$1\" != test ] || echo \"$GROUNDCREW_BIN_DIR $GROUNDCREW_MODEL_SEEDS ${GROUNDCREW_NO_VM-guests}\"";
+    stage.program("bin/cargo", &format!("{cargo}\n{report}"));
+    let output = finished(stage.xtask(&["test"]));
+    let debug = stage.folder.join("target/debug").display().to_string();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), format!("{debug} 10000 guests\n"));
+    assert_eq!(
+        stage.calls(),
+        "cargo build --workspace --bins --tests\ncargo metadata --no-deps --format-version=1\n\
+         cargo test --workspace --no-fail-fast\n"
+    );
+    let output = finished(stage.xtask(&["test", "--no-vm", "--seeds", "5", "model", "wire"]));
+    assert_eq!(String::from_utf8_lossy(&output.stdout), format!("{debug} 5 1\n"));
+    assert!(
+        stage.calls().ends_with("cargo test --workspace --no-fail-fast -- model wire\n"),
+        "{}",
+        stage.calls()
+    );
+    assert!(stderr(&output).contains("left out (--no-vm)"), "{}", stderr(&output));
+}
+
+#[test]
+fn a_missing_package_is_installed_by_root_and_named_to_others() {
+    let stage = Stage::new("packages", "exit 0");
+    fs::remove_file(stage.folder.join("bin/stress-ng")).unwrap();
+    let calls = stage.folder.join("calls").display().to_string();
+    let put =
+        "[ \"$3\" != install ] || { echo > \"${0%/*}/stress-ng\"; /bin/chmod +x \"${0%/*}/stress-ng\"; }";
+    stage.program("bin/apt-get", &format!("echo \"apt-get $3 $4 $5 $6\" >> {calls}\n{put}"));
+    let output = finished(stage.xtask(&["up"]));
+    if rustix::process::geteuid().is_root() {
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        let installed =
+            "apt-get update   \napt-get install -y --no-install-recommends stress-ng\ncargo build";
+        assert!(stage.calls().starts_with(installed), "{}", stage.calls());
+        assert!(stderr(&output).contains("installing stress-ng: it does the work of the CPUStress stage"));
+    } else {
+        assert_eq!(output.status.code(), Some(1));
+        assert!(stderr(&output).contains("sudo apt-get install -y --no-install-recommends stress-ng"));
+        assert_eq!(stage.calls(), "", "nothing ran");
+    }
+}
+
+#[test]
+fn an_apt_get_that_brings_nothing_or_is_not_there_ends_the_task() {
+    let stage = Stage::new("no-packages", "exit 0");
+    fs::remove_file(stage.folder.join("bin/stress-ng")).unwrap();
+    for apt_get in [None, Some("exit 0"), Some("exit 100")] {
+        if let Some(body) = apt_get {
+            stage.program("bin/apt-get", body);
+        }
+        let output = finished(stage.xtask(&["test"]));
+        assert_eq!(output.status.code(), Some(1), "apt-get: {apt_get:?}");
+        assert!(stderr(&output).contains("stress-ng") || apt_get == Some("exit 100"), "{}", stderr(&output));
+        assert_eq!(stage.calls(), "", "nothing was built, apt-get: {apt_get:?}");
+    }
+}
+
+#[test]
+fn a_wrong_command_line_ends_with_64_and_help_with_0() {
+    let stage = Stage::new("usage", "exit 0");
+    let wrong = finished(stage.xtask(&["up", "--loud"]));
+    assert_eq!(wrong.status.code(), Some(64));
+    assert!(stderr(&wrong).contains("--loud"), "{}", stderr(&wrong));
+    let help = finished(stage.xtask(&["test", "--help"]));
+    assert_eq!(help.status.code(), Some(0));
+    assert!(String::from_utf8_lossy(&help.stdout).starts_with("usage: cargo xtask test"));
+}
