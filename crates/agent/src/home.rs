@@ -26,7 +26,6 @@ use groundcrew_protocol::wire::HomeKind;
 use serde::Serialize;
 
 use crate::control::memory::Memory;
-
 use crate::files::{io_error, move_into, names_in, read_json, set_aside, write_json};
 use crate::points;
 
@@ -246,6 +245,8 @@ fn kind_of(path: &Path) -> Result<HomeKind, Error> {
 #[cfg(test)]
 mod tests {
     use std::fs;
+
+    use groundcrew_protocol::ids::ClaimNumber;
 
     use super::*;
 
