@@ -273,6 +273,25 @@ fn a_disk_that_fails_is_counted_and_told_once_it_is_better() {
 }
 
 #[test]
+fn what_was_acknowledged_is_remembered_by_the_next_sync_also_when_nothing_new_comes() {
+    let home = tempfile::tempdir().unwrap();
+    let spool = open(home.path(), MIB);
+    let now = Instant::now();
+    spool.append_line_at(&line("a"), now).unwrap();
+    spool.append_line_at(&line("b"), now + CHUNK_AGE).unwrap();
+    spool.sync().unwrap();
+    assert!(!spool.status().unsynced);
+    let message = spool.next_message(now).unwrap().unwrap();
+    spool.answered(&message, Answer::Taken).unwrap();
+    assert!(spool.status().unsynced);
+    spool.sync().unwrap();
+    assert!(!spool.status().unsynced);
+    drop(spool);
+    let next = open(home.path(), MIB).next_message(now).unwrap().unwrap();
+    assert_eq!(next.seq(), 1);
+}
+
+#[test]
 fn another_run_s_spool_is_moved_aside() {
     let home = tempfile::tempdir().unwrap();
     open(home.path(), MIB).append_line_at(&line("a"), Instant::now()).unwrap();
@@ -461,6 +480,11 @@ proptest! {
         prop_assert!(world.model.gaps().is_empty());
         world.model.check_whole();
     }
+}
+
+proptest! {
+    // Each case writes megabytes and syncs hundreds of times.
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
 
     #[test]
     fn past_the_limit_head_and_tail_stay_and_the_gap_says_its_size(
