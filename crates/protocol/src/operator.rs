@@ -3,9 +3,10 @@
 use serde::{Deserialize, Serialize};
 
 use crate::check::Verdict;
-use crate::ids::{Attempt, ClaimNumber, MacAddress, NodeName, ProfileName, RunId, TokenText};
+use crate::ids::{Attempt, ClaimNumber, MacAddress, NodeName, ProfileName, RunId, Sha256Hex, TokenText};
 use crate::stage::{Stage, State};
 use crate::time::WallMs;
+use crate::wire::LogLine;
 
 /// A node: known by its name, and found by serial or MACs.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -174,4 +175,140 @@ pub struct EventView {
     pub stage: Option<Stage>,
     /// Where the run stands after it.
     pub state: State,
+}
+
+/// A part of the list of runs, newest first.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct RunList {
+    /// The runs.
+    pub runs: Vec<RunSummary>,
+    /// Hand this in as `after` for the next part; absent at the end.
+    #[serde(default)]
+    pub next: Option<RunId>,
+}
+
+/// A part of the list of nodes, in order of their names.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct NodeList {
+    /// The nodes.
+    pub nodes: Vec<Node>,
+    /// Hand this in as `after` for the next part; absent at the end.
+    #[serde(default)]
+    pub next: Option<NodeName>,
+}
+
+/// A part of the list of profiles, in order of their names.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ProfileList {
+    /// Their names.
+    pub profiles: Vec<ProfileName>,
+    /// Hand this in as `after` for the next part; absent at the end.
+    #[serde(default)]
+    pub next: Option<ProfileName>,
+}
+
+/// A part of a run's log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct LogView {
+    /// The lines, in order of arrival.
+    pub lines: Vec<LogLine>,
+    /// Hand this in as `after` for the next part, which may bring nothing where nothing has come yet.
+    pub next: String,
+    /// True where nothing more was there.
+    pub at_end: bool,
+}
+
+/// An artifact of a run: raw output of a tool.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ArtifactView {
+    /// Its stage.
+    pub stage: Stage,
+    /// Its attempt.
+    pub attempt: Attempt,
+    /// Its name.
+    pub name: String,
+    /// SHA-256 of its content.
+    pub sha256: Sha256Hex,
+    /// Bytes of its content.
+    pub bytes: u64,
+    /// When it came.
+    pub at: WallMs,
+}
+
+/// Asks for an operator's token.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct CreateToken {
+    /// Whose it is, 1 to 63 characters; it appears in events as who acted.
+    pub name: String,
+}
+
+/// An operator's token was made.
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct TokenCreated {
+    /// Whose it is.
+    pub name: String,
+    /// The token, shown this once.
+    pub token: TokenText,
+}
+
+/// An operator's token, without itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct TokenView {
+    /// Whose it is.
+    pub name: String,
+    /// When it was made.
+    pub created: WallMs,
+    /// When it was revoked.
+    #[serde(default)]
+    pub revoked: Option<WallMs>,
+}
+
+/// A task that the orchestrator keeps up beside answering.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct TaskView {
+    /// Its name.
+    pub name: String,
+    /// True where its last pass did what it should.
+    pub healthy: bool,
+    /// What the last pass found, or why it failed.
+    pub said: String,
+    /// Passes since the start.
+    pub passes: u64,
+    /// Passes since the start that failed.
+    pub failures: u64,
+    /// When the last pass ended.
+    pub last: Option<WallMs>,
+}
+
+/// The key that lets operators into held machines.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct HoldKey {
+    /// A line for authorized_keys: type, key and comment, without options. Absent: nobody is let in.
+    pub authorized_key: Option<String>,
+}
+
+/// The certificate that is served, and the one that will be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct CertificateView {
+    /// SHA-256 of what is served.
+    pub fingerprint: Sha256Hex,
+    /// SHA-256 of what will be, while a rotation is announced.
+    #[serde(default)]
+    pub next: Option<Sha256Hex>,
+    /// Runs whose agent was seen in the last 7 days and does not know the next one yet.
+    #[serde(default)]
+    pub waiting_for: Vec<RunId>,
 }
