@@ -3,7 +3,7 @@
 //! ```text
 //!   lock             held for as long as the agent lives: one process per home
 //!   instance         random id of this home
-//!   run.json         the run, its token, the greatest known claim     (RunMemory)
+//!   run.json         the run, its token, the greatest known claim     (control::memory)
 //!   outbox/          outcomes, until they are acknowledged             \
 //!   kept/            acknowledged ones, until the run ends              } outbox.rs
 //!   refused/         outcomes that the orchestrator will not take      /
@@ -21,9 +21,11 @@ use std::path::{Path, PathBuf};
 use groundcrew_durable::lock::HomeLock;
 use groundcrew_durable::whole::{Options, create_folder, read_bounded, sweep_leftovers, write_whole};
 use groundcrew_durable::{Error, fault};
-use groundcrew_protocol::ids::{BootId, ClaimNumber, Generation, RandomId, RunId, Sha256Hex, TokenText};
+use groundcrew_protocol::ids::{RandomId, RunId};
 use groundcrew_protocol::wire::HomeKind;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
+
+use crate::control::memory::Memory;
 
 use crate::files::{io_error, move_into, names_in, read_json, set_aside, write_json};
 use crate::points;
@@ -36,68 +38,6 @@ const INSTANCE_BYTES_MAX: u64 = 256;
 
 /// What belongs to one run. `child.json` is not among them: a child is ended whosever it was.
 const PARTS_OF_A_RUN: [&str; 5] = ["outbox", "refused", "kept", "spool", "directives.json"];
-
-/// What the agent remembers of its run.
-#[derive(Clone, PartialEq, Serialize, Deserialize)]
-pub struct RunMemory {
-    /// The run.
-    pub run: RunId,
-    /// The run token, made here; only its hash is ever sent before it is used.
-    pub token: TokenText,
-    /// Greatest claim that is known; 0 for none.
-    #[serde(default)]
-    pub known_claim: ClaimNumber,
-    /// Greatest generation of the store that is known.
-    #[serde(default)]
-    pub generation: Generation,
-    /// True once the run has ended.
-    #[serde(default)]
-    pub ended: bool,
-    /// The boot under which it ended.
-    #[serde(default)]
-    pub ended_boot: Option<BootId>,
-    /// Pins that the orchestrator has announced; they count beside those of the settings.
-    #[serde(default)]
-    pub pins: Vec<Sha256Hex>,
-    /// What a newer version wrote, kept for it.
-    #[serde(flatten)]
-    pub other: serde_json::Map<String, serde_json::Value>,
-}
-
-impl std::fmt::Debug for RunMemory {
-    /// Without the token.
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("RunMemory")
-            .field("run", &self.run)
-            .field("known_claim", &self.known_claim)
-            .field("generation", &self.generation)
-            .field("ended", &self.ended)
-            .finish_non_exhaustive()
-    }
-}
-
-impl RunMemory {
-    fn new(run: RunId, random: [u8; 32]) -> RunMemory {
-        RunMemory {
-            run,
-            token: TokenText::run(random),
-            known_claim: ClaimNumber::default(),
-            generation: Generation::default(),
-            ended: false,
-            ended_boot: None,
-            pins: Vec::new(),
-            other: serde_json::Map::new(),
-        }
-    }
-
-    /// Writes it into the home at `home`. Blocks: for the I/O thread.
-    ///
-    /// # Errors
-    /// Those of the disk.
-    pub fn store(&self, home: &Path) -> Result<(), Error> {
-        write_json(&home.join("run.json"), self)
-    }
-}
 
 /// Why a home cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -133,7 +73,7 @@ pub struct Home {
     path: PathBuf,
     instance: RandomId,
     kind: HomeKind,
-    run: RunMemory,
+    run: Memory,
     notes: Vec<String>,
     _lock: HomeLock,
 }
@@ -178,7 +118,7 @@ impl Home {
     }
 
     /// What was remembered of the run when the home was opened.
-    pub fn run(&self) -> &RunMemory {
+    pub fn run(&self) -> &Memory {
         &self.run
     }
 
@@ -253,14 +193,14 @@ fn open_instance(home: &Path, fresh: [u8; 16], notes: &mut Vec<String>) -> Resul
     Ok(id)
 }
 
-fn open_run(home: &Path, run: &RunId, random: [u8; 32], notes: &mut Vec<String>) -> Result<RunMemory, Error> {
+fn open_run(home: &Path, run: &RunId, random: [u8; 32], notes: &mut Vec<String>) -> Result<Memory, Error> {
     let path = home.join("run.json");
-    match read_json::<RunMemory>(&path, RUN_FILE_BYTES_MAX, notes)? {
+    match read_json::<Memory>(&path, RUN_FILE_BYTES_MAX, notes)? {
         Some(memory) if memory.run == *run => return Ok(memory),
         Some(other) => move_run_aside(home, &other.run, notes)?,
         None => {}
     }
-    let memory = RunMemory::new(run.clone(), random);
+    let memory = Memory::new(run.clone(), random);
     memory.store(home)?;
     Ok(memory)
 }
@@ -307,6 +247,8 @@ fn kind_of(path: &Path) -> Result<HomeKind, Error> {
 #[cfg(test)]
 mod tests {
     use std::fs;
+
+    use groundcrew_protocol::ids::ClaimNumber;
 
     use super::*;
 

@@ -1,15 +1,23 @@
 //! The agent on a node: what `groundcrew` does, as a library, so that tests can drive its parts.
 
+pub mod client;
+pub mod console;
 pub mod control;
 pub mod errors;
 mod files;
+pub mod forward;
+pub mod heartbeat;
 pub mod hold;
 pub mod home;
 pub mod io_thread;
 pub mod outbox;
 pub mod points;
 pub mod power;
-pub mod settings;
 pub mod probe;
 pub mod process;
+pub mod sensors;
+pub mod settings;
+pub mod spool;
+pub mod stamp;
+pub mod supervise;
 pub mod vet;

@@ -1,2 +1,80 @@
-//! Stub.
-fn main() {}
+//! `groundcrew`: the agent on a node.
+
+use std::ffi::OsString;
+use std::path::Path;
+use std::process::ExitCode;
+
+use groundcrew_agent::console::Console;
+use groundcrew_agent::process::launcher;
+use groundcrew_agent::settings::{FLAGS_HELP, KERNEL_LINE, Settings};
+use groundcrew_agent::{errors, supervise, vet};
+
+const HELP: &str = "\
+groundcrew - the agent on a node
+
+  groundcrew agent [FLAGS]        claim the run and walk it
+  groundcrew vet --profile FILE   do a profile's stages with no orchestrator (vet --help)
+  groundcrew --version
+
+";
+/// Exit status of a call that cannot be understood (EX_USAGE of sysexits.h).
+const USAGE: u8 = 64;
+
+fn main() -> ExitCode {
+    let mut arguments = std::env::args_os().skip(1);
+    let Some(command) = arguments.next() else {
+        eprint!("{HELP}{FLAGS_HELP}\n");
+        return ExitCode::from(USAGE);
+    };
+    let rest: Vec<OsString> = arguments.collect();
+    match command.to_str() {
+        Some(launcher::SUBCOMMAND) => launcher::run_tool(&rest),
+        Some("agent") => run_agent(rest),
+        Some("vet") => vet::command::run(&rest),
+        Some("--version" | "-V") => {
+            println!("groundcrew {}", env!("CARGO_PKG_VERSION"));
+            ExitCode::SUCCESS
+        }
+        Some("--help" | "-h" | "help") => {
+            print!("{HELP}flags of `agent`:\n{FLAGS_HELP}\n");
+            ExitCode::SUCCESS
+        }
+        _ => {
+            eprintln!("groundcrew: found {command:?}, expected agent, vet, --help or --version");
+            ExitCode::from(USAGE)
+        }
+    }
+}
+
+fn run_agent(flags: Vec<OsString>) -> ExitCode {
+    if flags.iter().any(|flag| flag == "--help" || flag == "-h") {
+        print!("groundcrew agent [FLAGS]\n{FLAGS_HELP}\n");
+        return ExitCode::SUCCESS;
+    }
+    let settings = match Settings::load(flags, |name| std::env::var_os(name), Path::new(KERNEL_LINE)) {
+        Ok(settings) => settings,
+        Err(error) => {
+            eprintln!("groundcrew agent: {}", errors::chain(&error));
+            return ExitCode::from(USAGE);
+        }
+    };
+    match start(settings) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            eprintln!("groundcrew agent: {why}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start(settings: Settings) -> Result<(), String> {
+    let console = Console::start().map_err(|error| format!("starting the console's thread: {error}"))?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| format!("starting the runtime: {error}"))?;
+    let ended = runtime.block_on(supervise::run(settings, console));
+    // A task that hangs in a name service or a disk does not hold up the end.
+    runtime.shutdown_background();
+    ended.map_err(|error| errors::chain(&error))
+}

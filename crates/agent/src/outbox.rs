@@ -203,6 +203,26 @@ impl Outbox {
         Ok(self.io.run("removing outcomes of an ended run", forget).await?)
     }
 
+    /// Another life of the orchestrator's store may have forgotten what an earlier one acknowledged: everything that
+    /// is kept goes back into the outbox, to be sent again. What the disk says goes into the home's health.
+    pub async fn reoffer(&mut self) {
+        for at in 0..self.known.len() {
+            let known = &mut self.known[at];
+            if !known.entry.acknowledged {
+                continue;
+            }
+            known.entry.acknowledged = false;
+            known.moves = false;
+            if known.in_memory.is_some() {
+                continue;
+            }
+            let (store, entry) = (self.store.clone(), known.entry.clone());
+            let offer = move || store.offer(&entry.stage, entry.attempt);
+            // Where this fails the file stays in kept/, from which it is read and sent all the same.
+            let _in_the_health = self.io.run("moving an outcome back to outbox/", offer).await;
+        }
+    }
+
     /// Writes what lives in memory only, and makes the moves that failed. To be called now and then.
     pub async fn retry(&mut self) {
         for at in 0..self.known.len() {

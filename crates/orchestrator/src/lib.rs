@@ -1,4 +1,13 @@
 //! The orchestrator: holds runs, answers agents and operators. The binary is `groundcrewd`.
 
+pub mod api;
+pub mod dashboard;
+pub mod listen;
 pub mod live;
+pub mod report;
 pub mod run;
+pub mod serve;
+pub mod settings;
+pub mod store;
+pub mod task;
+pub mod tls;

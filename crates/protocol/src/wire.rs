@@ -315,6 +315,10 @@ pub struct Heartbeat {
     /// True once a home that was durable has failed: outcomes may live in memory only.
     #[serde(default)]
     pub home_failed: bool,
+    /// SHA-256 of every certificate that this agent accepts and has stored; sent while answers carry `pins`, so that
+    /// the orchestrator knows when it may serve the next one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pins_known: Vec<Sha256Hex>,
     /// The agent's wall clock.
     #[serde(default)]
     pub wall: WallMs,

@@ -324,6 +324,22 @@ impl Core {
         &self.memory
     }
 
+    /// What the machine and its settings say.
+    pub fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
+    /// The machine's address, for people.
+    pub fn ip(&self) -> &str {
+        &self.facts.ip
+    }
+
+    /// Notes certificates that were announced; they go to disk with the next thing that does.
+    pub fn know_pins(&mut self, pins: Vec<Sha256Hex>) {
+        self.memory.pins = pins;
+        self.persist();
+    }
+
     /// The current claim.
     pub fn claim(&self) -> Option<ClaimNumber> {
         self.claim
@@ -361,6 +377,7 @@ impl Core {
             drain: String::new(),
             directives: self.reports.clone(),
             home_failed,
+            pins_known: self.memory.pins.clone(),
             wall,
         })
     }

@@ -1,12 +1,16 @@
 //! What the control loop keeps in the agent's home, written whole at every change.
 
 use std::collections::VecDeque;
+use std::path::Path;
 
-use groundcrew_protocol::ids::{Attempt, ClaimNumber, DirectiveId, Generation, RunId, TokenText};
+use groundcrew_protocol::ids::{Attempt, ClaimNumber, DirectiveId, Generation, RunId, Sha256Hex, TokenText};
 use groundcrew_protocol::limits;
 use groundcrew_protocol::stage::Stage;
 use groundcrew_protocol::wire::{DirectiveOutcome, DirectiveReport, StageAttempt};
 use serde::{Deserialize, Serialize};
+
+/// Its name in the home.
+pub const FILE: &str = "run.json";
 
 /// What outlives the agent.
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
@@ -16,19 +20,32 @@ pub struct Memory {
     /// The run token that this home made. It is stored before its hash is sent, so that a lost answer is harmless.
     pub token: TokenText,
     /// True once a claim was answered: from then on the run token is the one to show.
+    #[serde(default)]
     pub claimed: bool,
     /// Greatest claim of the run that this home has known.
+    #[serde(default)]
     pub known_claim: ClaimNumber,
     /// Which life of the orchestrator's store was last seen.
+    #[serde(default)]
     pub generation: Generation,
     /// The highest attempt of each stage that this home has started.
+    #[serde(default)]
     pub started: Vec<StageAttempt>,
     /// Outcomes of the latest directives.
+    #[serde(default)]
     pub directives: VecDeque<DirectiveReport>,
     /// The line in authorized_keys that a hold has put there and that must be taken out again.
+    #[serde(default)]
     pub hold_key: Option<String>,
     /// True once the run is gone at the orchestrator (410): nothing is sent any more, power is never touched.
+    #[serde(default)]
     pub gone: bool,
+    /// Certificates that the orchestrator has announced; they count beside those of the settings.
+    #[serde(default)]
+    pub pins: Vec<Sha256Hex>,
+    /// What a newer version wrote, kept for it.
+    #[serde(flatten)]
+    pub other: serde_json::Map<String, serde_json::Value>,
 }
 
 impl std::fmt::Debug for Memory {
@@ -45,6 +62,14 @@ impl std::fmt::Debug for Memory {
 }
 
 impl Memory {
+    /// Writes it into the home at `home`. Blocks: for the I/O thread.
+    ///
+    /// # Errors
+    /// Those of the disk.
+    pub fn store(&self, home: &Path) -> Result<(), groundcrew_durable::Error> {
+        crate::files::write_json(&home.join(FILE), self)
+    }
+
     /// A home that knows nothing yet but its run and a run token of 32 random bytes.
     pub fn new(run: RunId, token_bytes: [u8; 32]) -> Memory {
         Memory {
@@ -57,6 +82,8 @@ impl Memory {
             directives: VecDeque::new(),
             hold_key: None,
             gone: false,
+            pins: Vec::new(),
+            other: serde_json::Map::new(),
         }
     }
 

@@ -6,4 +6,5 @@
 
 pub mod core;
 mod directive;
+pub mod failure;
 pub mod memory;

@@ -116,6 +116,15 @@ impl Store {
         move_durably(&from, &self.path(Place::Kept, stage, attempt))
     }
 
+    /// Moves an outcome from `kept/` back, to be sent again. Done already is done.
+    pub(super) fn offer(&self, stage: &Stage, attempt: Attempt) -> Result<(), Error> {
+        let from = self.path(Place::Kept, stage, attempt);
+        if !from.exists() {
+            return Ok(());
+        }
+        move_durably(&from, &self.path(Place::Outbox, stage, attempt))
+    }
+
     /// Writes the reason, then moves the outcome beside it.
     pub(super) fn refuse(&self, stage: &Stage, attempt: Attempt, why: &str) -> Result<(), Error> {
         let reason = self.path(Place::Refused, stage, attempt).with_extension("why.json");

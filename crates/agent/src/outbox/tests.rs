@@ -1,5 +1,7 @@
 //! What becomes of outcomes over restarts, crashes and failing disks.
 
+mod killed;
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;

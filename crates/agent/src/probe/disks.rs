@@ -70,7 +70,9 @@ fn disk(root: &Root, unreads: &mut Unreads, name: &str) -> Option<Disk> {
         transport: transport(root, name, &folder, &path),
         rotational: detail("queue/rotational").map(|text| text == "1"),
         firmware: first(&["device/firmware_rev", "device/rev", "device/fwrev"]),
-        pci: pci_address(&path),
+        pci: pci_address(&path).or_else(|| {
+            controllers(root, &folder).iter().find_map(|controller| pci_address(&root.resolved(controller)))
+        }),
     })
 }
 
@@ -95,11 +97,7 @@ fn transport(root: &Root, name: &str, folder: &str, path: &[String]) -> Option<S
         })
     };
     if name.starts_with("nvme") {
-        let fabric = root.detail(&format!("{folder}/device/transport"));
-        return Some(match fabric.as_deref() {
-            None | Some("pcie") => "nvme".to_owned(),
-            Some(fabric) => format!("nvme-{fabric}"),
-        });
+        return nvme_transport(root, folder);
     }
     let by_path = [
         ("usb", "usb"),
@@ -120,10 +118,40 @@ fn transport(root: &Root, name: &str, folder: &str, path: &[String]) -> Option<S
     root.link_name(&format!("{folder}/device/subsystem"))
 }
 
+/// Folders of an NVMe disk's controllers: its device, or where the disk has several ports, those that its subsystem
+/// links to.
+fn controllers(root: &Root, folder: &str) -> Vec<String> {
+    let device = format!("{folder}/device");
+    if root.exists(&format!("{device}/transport")) {
+        return vec![device];
+    }
+    let names = root.list(&device).ok().flatten().unwrap_or_default();
+    let is_controller = |name: &&String| {
+        name.strip_prefix("nvme")
+            .is_some_and(|rest| !rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_digit()))
+    };
+    names.iter().filter(is_controller).map(|name| format!("{device}/{name}")).collect()
+}
+
+/// `nvme` only where every way to the disk is local; a disk that does not say is not taken for local.
+fn nvme_transport(root: &Root, folder: &str) -> Option<String> {
+    let words: Option<Vec<String>> = controllers(root, folder)
+        .iter()
+        .map(|controller| root.detail(&format!("{controller}/transport")))
+        .collect();
+    let words = words?;
+    let fabric = words.iter().find(|word| *word != "pcie");
+    match (fabric, words.is_empty()) {
+        (_, true) => None,
+        (Some(fabric), false) => Some(format!("nvme-{fabric}")),
+        (None, false) => Some("nvme".to_owned()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::probe::fixture;
+    use crate::probe::fixture::{self, Machine};
     use proptest::prelude::*;
 
     #[test]
@@ -153,6 +181,28 @@ mod tests {
         assert_eq!(told(2), (Some("sas"), Some("ZC1A0001"), Some(true), Some("0000:18:00.0")));
         assert_eq!(told(3), (Some("virtio"), Some("rootdisk"), Some(true), Some("0000:00:04.0")));
         assert!(unreads.into_vec().is_empty());
+    }
+
+    #[test]
+    fn a_disk_with_several_ports_is_local_only_where_every_way_is() {
+        let machine = Machine::empty();
+        let subsystem = "/sys/devices/virtual/nvme-subsystem/nvme-subsys3";
+        machine.write(&format!("{subsystem}/nvme3n1/size"), "2048\n");
+        machine.write(&format!("{subsystem}/serial"), "S1\n");
+        machine.link(&format!("{subsystem}/nvme3n1/device"), "../../nvme-subsys3");
+        machine.link("/sys/block/nvme3n1", "../devices/virtual/nvme-subsystem/nvme-subsys3/nvme3n1");
+        let read = || {
+            let disks = read(&machine.root, &mut Unreads::default());
+            (disks[0].transport.clone(), disks[0].pci.clone(), disks[0].serial.clone())
+        };
+        assert_eq!(read(), (None, None, Some("S1".into())));
+        let local = "/sys/devices/pci0000:80/0000:81:00.0/nvme/nvme3";
+        machine.write(&format!("{local}/transport"), "pcie\n");
+        machine.link(&format!("{subsystem}/nvme3"), "../../../pci0000:80/0000:81:00.0/nvme/nvme3");
+        assert_eq!(read(), (Some("nvme".into()), Some("0000:81:00.0".into()), Some("S1".into())));
+        machine.write("/sys/devices/virtual/nvme-fabrics/ctl/nvme4/transport", "tcp\n");
+        machine.link(&format!("{subsystem}/nvme4"), "../../nvme-fabrics/ctl/nvme4");
+        assert_eq!(read().0, Some("nvme-tcp".into()));
     }
 
     #[test]

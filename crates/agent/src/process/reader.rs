@@ -42,6 +42,17 @@ struct State {
     finished: bool,
 }
 
+/// How a wait for the reader ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Waited {
+    /// Both streams have ended and every line was handed on.
+    Ended,
+    /// A stream is open and silent: something holds it.
+    HeldOpen,
+    /// Whoever takes the lines does not come back.
+    HeldUp,
+}
+
 /// The reader of one child. Dropping it ends the reading: whoever still writes gets SIGPIPE.
 pub(super) struct Reader {
     shared: Arc<Shared>,
@@ -75,23 +86,38 @@ impl Reader {
         Ok(Reader { shared, stop })
     }
 
-    /// Waits until both streams have ended; false where they are still open and silent after `patience`.
-    /// Time in which the taker of lines holds the reader up does not count.
-    pub(super) fn wait(&self, patience: Duration) -> bool {
-        let mut waited = Duration::ZERO;
+    /// Waits until both streams have ended, for `silence_max` in which nothing comes, and for `held_up_max` in which
+    /// the taker of lines holds the reader up.
+    pub(super) fn wait(&self, silence_max: Duration, held_up_max: Duration) -> Waited {
+        let (mut silent, mut held_up) = (Duration::ZERO, Duration::ZERO);
         let mut state = self.shared.state.lock().unwrap_or_else(PoisonError::into_inner);
-        while !state.finished && waited < patience {
+        loop {
+            if state.finished {
+                return Waited::Ended;
+            }
+            if silent >= silence_max {
+                return Waited::HeldOpen;
+            }
+            if held_up >= held_up_max {
+                return Waited::HeldUp;
+            }
             let before = state.stdout.bytes_seen + state.stderr.bytes_seen;
-            let step = LOOK_INTERVAL.min(patience - waited);
-            let (next, timeout) =
-                self.shared.changed.wait_timeout(state, step).unwrap_or_else(PoisonError::into_inner);
+            let (next, timeout) = self
+                .shared
+                .changed
+                .wait_timeout(state, LOOK_INTERVAL)
+                .unwrap_or_else(PoisonError::into_inner);
             state = next;
             let moved = before != state.stdout.bytes_seen + state.stderr.bytes_seen;
-            if timeout.timed_out() && !moved && !self.shared.handing_on.load(Ordering::SeqCst) {
-                waited += step;
+            if !timeout.timed_out() || moved {
+                continue;
+            }
+            if self.shared.handing_on.load(Ordering::SeqCst) {
+                held_up += LOOK_INTERVAL;
+            } else {
+                silent += LOOK_INTERVAL;
             }
         }
-        state.finished
     }
 
     /// What was kept so far.
@@ -194,4 +220,31 @@ fn hand_on(output: Output, line: String, shared: &Shared, lines: &Lines) {
     shared.handing_on.store(true, Ordering::SeqCst);
     lines(output, line);
     shared.handing_on.store(false, Ordering::SeqCst);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    #[test]
+    fn a_taker_who_does_not_come_back_holds_the_wait_up_no_longer_than_allowed() {
+        let (out, mut into_out) = std::io::pipe().unwrap();
+        let (err, into_err) = std::io::pipe().unwrap();
+        let (release, gate) = std::sync::mpsc::channel::<()>();
+        let gate = Mutex::new(gate);
+        let lines: Lines = Arc::new(move |_, _| {
+            // Ends when the test lets go.
+            let _ = gate.lock().unwrap().recv();
+        });
+        let reader = Reader::start(out.into(), err.into(), (100, 100), lines).unwrap();
+        let long = Duration::from_secs(3600);
+        assert_eq!(reader.wait(LOOK_INTERVAL, long), Waited::HeldOpen);
+        into_out.write_all(b"a line\n").unwrap();
+        drop((into_out, into_err));
+        assert_eq!(reader.wait(long, LOOK_INTERVAL), Waited::HeldUp);
+        drop(release);
+        assert_eq!(reader.wait(long, long), Waited::Ended);
+        assert_eq!(reader.captured().0.bytes, b"a line\n");
+    }
 }

@@ -20,7 +20,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, kill_process, kill_process_group,
 use super::cancel::Cancel;
 use super::child_record::{ChildRecord, ChildRecords};
 use super::launcher::{GO, Launcher};
-use super::reader::Reader;
+use super::reader::{Reader, Waited};
 use super::{proc_stat, sweep};
 
 /// Time between the polite signal and the one that cannot be refused.
@@ -29,6 +29,8 @@ const TERM_PATIENCE: Duration = Duration::from_secs(5);
 const KILL_PATIENCE: Duration = Duration::from_secs(10);
 /// A child's output may stay open and silent for this long after its end: something else holds it then.
 const OUTPUT_PATIENCE: Duration = Duration::from_secs(2);
+/// Whoever takes the lines may hold them up for this long after the child's end; a spool gives up long before.
+const LINES_PATIENCE: Duration = Duration::from_secs(60);
 
 /// An external program and its limits.
 #[derive(Debug, Clone)]
@@ -69,7 +71,7 @@ pub enum Output {
     Stderr,
 }
 
-/// Takes a child's lines, in order within a stream. It may block; the child's pipe then fills.
+/// Takes a child's lines, in order within a stream. It may block for a while; the child's pipe then fills.
 pub type Lines = Arc<dyn Fn(Output, String) + Send + Sync>;
 
 /// What a program is run with.
@@ -141,8 +143,8 @@ pub struct Finished {
     pub elapsed: Duration,
     /// Processes that outlived it and were ended.
     pub leftovers_ended: usize,
-    /// The output is still open, because something that outlived it holds it. It is read, and its lines handed
-    /// on, until this is dropped.
+    /// The output is still open, because something that outlived it holds it, or lines are still being taken. It
+    /// is read, and its lines handed on, until this is dropped.
     pub open_output: Option<OpenOutput>,
 }
 
@@ -228,13 +230,13 @@ pub fn run(tool: &Tool, around: &Surroundings<'_>) -> Result<Finished, ToolError
         let said = format!("could not strike {} off the record of children: {error}", tool.program);
         (around.lines)(Output::Stderr, said);
     }
-    let closed = reader.wait(OUTPUT_PATIENCE);
-    if !closed {
+    let waited = reader.wait(OUTPUT_PATIENCE, LINES_PATIENCE);
+    if waited == Waited::HeldOpen {
         let said = format!("{} has ended and something that it started holds its output open", tool.program);
         (around.lines)(Output::Stderr, said);
     }
     let (stdout, stderr) = reader.captured();
-    let open_output = (!closed).then(|| OpenOutput(reader));
+    let open_output = (waited != Waited::Ended).then(|| OpenOutput(reader));
     Ok(Finished { ending, stopped, stdout, stderr, elapsed, leftovers_ended: leftovers, open_output })
 }
 

@@ -73,7 +73,7 @@ pub(super) fn run(context: &StageContext, deadline: Instant) -> Done {
         let why = format!("could not remove {} of an earlier run: {error}", metrics_path.display());
         return Done { checks: context.all_unreadable(&why), ..Done::default() };
     }
-    let arguments = arguments(&settings, workers, &metrics_path);
+    let arguments = arguments(&settings, workers, &context.work, &metrics_path);
     let said: Vec<String> =
         arguments.iter().map(|argument| argument.to_string_lossy().into_owned()).collect();
     let command = format!("{PROGRAM} {}", said.join(" "));
@@ -111,12 +111,14 @@ fn workers(context: &StageContext, settings: &CpuStressSettings) -> u32 {
     u32::try_from(count).unwrap_or(u32::MAX)
 }
 
-fn arguments(settings: &CpuStressSettings, workers: u32, metrics: &Path) -> Vec<OsString> {
+fn arguments(settings: &CpuStressSettings, workers: u32, work: &Path, metrics: &Path) -> Vec<OsString> {
     let mut arguments: Vec<OsString> = vec!["--cpu".into(), workers.to_string().into()];
     if !settings.method.is_empty() {
         arguments.extend(["--cpu-method".into(), settings.method.clone().into()]);
     }
     arguments.extend(["--verify".into(), "--metrics".into(), "--yaml".into(), metrics.into()]);
+    // It refuses to work where its temporary folder, by default the current one, cannot be written to.
+    arguments.extend(["--temp-path".into(), work.into()]);
     arguments.extend(["--timeout".into(), format!("{}s", settings.duration.div_ceil(1000).max(1)).into()]);
     arguments
 }

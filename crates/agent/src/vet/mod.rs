@@ -1,12 +1,15 @@
-//! The stages that vet a machine: one file a stage, and [`run_stage`] by which they are
-//! done.
+//! The stages that vet a machine: one file a stage, and [`run_stage`] by which the control loop and
+//! `groundcrew vet` do them.
 //!
 //! A stage runs on a plain thread of its caller's and blocks it. It observes and judges by the plan; what counts is
 //! the orchestrator's judgement of the same checks.
 
+mod alone;
+pub mod command;
 mod cpu_stress;
 mod inventory;
 mod outcome;
+mod terminal;
 
 use std::ffi::OsString;
 use std::path::PathBuf;

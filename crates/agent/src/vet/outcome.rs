@@ -1,6 +1,6 @@
 //! How a stage came out: its checks judged, and the words for it.
 
-use groundcrew_protocol::check::{Check, PlannedCheck, Verdict, judge_stage};
+use groundcrew_protocol::check::{Check, Observation, PlannedCheck, Verdict, judge_stage};
 use groundcrew_protocol::inventory::Inventory;
 use groundcrew_protocol::limits::{CHECK_TEXT_BYTES_MAX, CHECKS_MAX};
 use groundcrew_protocol::wire::LogLevel;
@@ -14,6 +14,8 @@ pub(super) const CANCELLED_SUMMARY: &str = "cancelled";
 pub(super) const CANCELLED_MESSAGE: &str = "stage cancelled by operator";
 /// Longest message; each check has its reason besides.
 const MESSAGE_BYTES_MAX: usize = 2048;
+/// Longest text of an observation: the reason quotes it and must itself stay under its limit.
+const OBSERVED_BYTES_MAX: usize = CHECK_TEXT_BYTES_MAX / 4;
 
 /// How a stage came out.
 #[derive(Debug, Clone)]
@@ -44,7 +46,7 @@ pub(super) fn judge(plan: &[PlannedCheck], mut done: Done) -> StageOutcome {
     let (summary, message) = if cancelled {
         (CANCELLED_SUMMARY.to_owned(), CANCELLED_MESSAGE.to_owned())
     } else {
-        (summary(judged.verdict, &judged.checks), message(&judged.checks))
+        words(judged.verdict, &judged.checks)
     };
     StageOutcome {
         passed: judged.verdict.goes_on() && !cancelled,
@@ -67,6 +69,14 @@ fn bound(checks: &mut Vec<Check>) {
     for check in checks {
         cut(&mut check.evidence, CHECK_TEXT_BYTES_MAX);
         cut(&mut check.reason, CHECK_TEXT_BYTES_MAX);
+        match &mut check.observed {
+            Observation::Measured { unit: text, .. }
+            | Observation::Found { text }
+            | Observation::Unreadable { why: text }
+            | Observation::Absent { why: text }
+            | Observation::Missing { what: text }
+            | Observation::Unexpected { what: text } => cut(text, OBSERVED_BYTES_MAX),
+        }
     }
 }
 
@@ -74,6 +84,11 @@ fn bound(checks: &mut Vec<Check>) {
 pub(super) fn cut(text: &mut String, bytes_max: usize) {
     let edge = (0..=bytes_max.min(text.len())).rev().find(|at| text.is_char_boundary(*at));
     text.truncate(edge.unwrap_or(0));
+}
+
+/// Summary and message of a stage that was not cancelled.
+pub(super) fn words(verdict: Verdict, checks: &[Check]) -> (String, String) {
+    (summary(verdict, checks), message(checks))
 }
 
 /// `fail: 1 fail, 3 pass, 1 skipped`.
@@ -132,6 +147,24 @@ pub(super) fn level(verdict: Verdict) -> LogLevel {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use groundcrew_protocol::check::Limit;
+
+    #[test]
+    fn what_a_result_could_not_carry_is_cut() {
+        let long = || "ü".repeat(CHECK_TEXT_BYTES_MAX);
+        let found = Check::of("a", None, Observation::Found { text: long() }, Limit::default());
+        let failed = Check::of("b", None, Observation::Missing { what: long() }, Limit::default());
+        let mut checks = vec![found.with_evidence(long()); CHECKS_MAX];
+        checks.push(failed);
+        let outcome = judge(&[], Done { checks, ..Done::default() });
+        assert_eq!((outcome.checks.len(), outcome.verdict), (CHECKS_MAX, Verdict::Fail));
+        assert!(outcome.message.len() <= MESSAGE_BYTES_MAX);
+        for check in &outcome.checks {
+            assert!(check.evidence.len() <= CHECK_TEXT_BYTES_MAX);
+            assert!(check.observed.describe().len() <= CHECK_TEXT_BYTES_MAX);
+            assert!(check.reason.len() <= CHECK_TEXT_BYTES_MAX);
+        }
+    }
 
     #[test]
     fn a_text_is_cut_at_a_characters_edge() {

@@ -44,7 +44,6 @@ fn tell(answer: &mut HeartbeatAnswer, run: &Run, directive: &Directive) {
     });
     if let Some(attempt) = attempt.filter(|_| starts_an_attempt) {
         answer.planned_checks = run.plan.clone();
-        answer.override_flags =
-            (attempt.flags != OverrideFlags::default()).then(|| attempt.flags.clone());
+        answer.override_flags = (attempt.flags != OverrideFlags::default()).then(|| attempt.flags.clone());
     }
 }

@@ -1,3 +1,506 @@
-//! What is known of runs in memory, and what agents are answered from it.
+//! What is known of runs without asking the store: who may speak, when it was last heard, and what it is told.
+//!
+//! Most heartbeats are answered from here and touch nothing else. The table holds every run that has not ended, and
+//! ended ones that somebody asked for; what it says of a run is always what the store said at some version, and a
+//! later version replaces an earlier one, never the other way round. Beside that it holds what is true for this
+//! moment alone and is never stored: liveness, phase, activity, skew.
 
 pub mod answer;
+pub mod bucket;
+pub mod clock;
+pub mod digest;
+pub mod feed;
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, RwLock};
+use std::time::Instant;
+
+use bytes::Bytes;
+use groundcrew_protocol::ids::{ClaimNumber, DirectiveId, Generation, RandomId, RunId, Sha256Hex};
+use groundcrew_protocol::limits;
+use groundcrew_protocol::stage::State;
+use groundcrew_protocol::time::WallMs;
+use groundcrew_protocol::wire::{DirectiveOutcome, DirectiveReport, Heartbeat, Phase};
+
+use crate::run::state::{HeldFor, Now, Run, Standing, WaitFor};
+use crate::store::AgentSeen;
+use answer::heartbeat_answer;
+use bucket::{Bucket, Rate};
+use clock::ListenClock;
+use digest::TokenDigest;
+use feed::Feed;
+
+/// Longest text of activity and drain that is kept, in bytes.
+const SAID_BYTES_MAX: usize = 256;
+/// Milliseconds of a day.
+pub const DAY_MS: i64 = 86_400_000;
+
+/// All runs that are known of.
+#[derive(Debug)]
+pub struct Live {
+    runs: RwLock<HashMap<RunId, Arc<LiveRun>>>,
+    /// The clock of listening.
+    pub clock: ListenClock,
+    started: Instant,
+    rate: Rate,
+    announced: RwLock<Announced>,
+}
+
+/// What every answer carries.
+#[derive(Debug, Clone)]
+struct Announced {
+    generation: Generation,
+    /// What is served, and what will be.
+    pins: Vec<Sha256Hex>,
+    /// Raised with each change, so that a prepared answer knows that it is old.
+    edition: u64,
+}
+
+/// A run that is known of.
+#[derive(Debug)]
+pub struct LiveRun {
+    /// Its id.
+    pub id: RunId,
+    /// Those who watch it.
+    pub feed: Feed,
+    bucket: Bucket,
+    /// When the current claim was last heard, on the clock of listening.
+    heard_ms: AtomicU64,
+    state: Mutex<LiveState>,
+}
+
+/// What is known of a run.
+#[derive(Debug)]
+pub struct LiveState {
+    /// Version in the store that this is of.
+    pub version: u64,
+    /// Where it stands.
+    pub standing: State,
+    /// When it ended.
+    pub ended: Option<WallMs>,
+    /// The current claim.
+    pub claim: Option<LiveClaim>,
+    /// What its agent last said of itself; absent before it spoke since this start.
+    pub said: Option<Said>,
+    /// The protocol that a hello agreed upon, for the claim that follows it.
+    pub hello: Option<u32>,
+    /// Watchers were told that the agent is offline.
+    offline_told: bool,
+    /// Day and pins that are stored of the agent.
+    noted: Option<(i64, Vec<Sha256Hex>)>,
+    /// What it waits for, and until when on the clock of listening.
+    pub wait: Option<(WaitFor, u64)>,
+    boot_token: TokenDigest,
+    /// Silence after which it is held, where silence counts.
+    silence_ms: Option<u64>,
+    held_for_silence: bool,
+    pending: Vec<(DirectiveId, Option<DirectiveOutcome>)>,
+    answer: Bytes,
+    answer_edition: u64,
+}
+
+/// The current claim of a run.
+#[derive(Debug, Clone)]
+pub struct LiveClaim {
+    /// Its number.
+    pub number: ClaimNumber,
+    /// The protocol that its agent speaks.
+    pub protocol: u32,
+    /// The home's random id.
+    pub instance: Option<RandomId>,
+    spoke: bool,
+    token: TokenDigest,
+}
+
+/// What an agent said of itself in its last heartbeat.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Said {
+    /// When it was heard, by the orchestrator's wall clock.
+    pub heard: WallMs,
+    /// What it does as a whole.
+    pub phase: Phase,
+    /// What it is busy with.
+    pub activity: String,
+    /// Why it is drained; empty where it is not.
+    pub drain: String,
+    /// How far its clock is ahead of ours, in milliseconds; absent where it sent none.
+    pub skew_ms: Option<i64>,
+    /// Its durable home has failed.
+    pub home_failed: bool,
+    /// Certificates that it accepts.
+    pub pins: Vec<Sha256Hex>,
+}
+
+/// What is to be done with a heartbeat.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Beat {
+    /// Answer with this.
+    Answer(Bytes),
+    /// Nothing changed but what every answer carries: prepare the answer with [`Live::answer`].
+    Prepare,
+    /// Something must be decided first.
+    Decide,
+}
+
+/// As whom a token lets its bearer speak.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bearer {
+    /// The holder of the run token.
+    Agent,
+    /// The holder of the boot token.
+    Boot,
+    /// Nobody of this run.
+    Stranger,
+}
+
+impl Live {
+    /// An empty table.
+    pub fn new(
+        clock: ListenClock,
+        generation: Generation,
+        pins: Vec<Sha256Hex>,
+        requests_per_second: u32,
+    ) -> Live {
+        Live {
+            runs: RwLock::default(),
+            clock,
+            started: Instant::now(),
+            rate: Rate::per_second(requests_per_second),
+            announced: RwLock::new(Announced { generation, pins, edition: 1 }),
+        }
+    }
+
+    /// A run, where it is known of.
+    pub fn get(&self, run: &RunId) -> Option<Arc<LiveRun>> {
+        self.runs.read().expect("no holder of this lock panics").get(run).cloned()
+    }
+
+    /// All runs.
+    pub fn all(&self) -> Vec<Arc<LiveRun>> {
+        self.runs.read().expect("no holder of this lock panics").values().cloned().collect()
+    }
+
+    /// How many runs are known of.
+    pub fn count(&self) -> usize {
+        self.runs.read().expect("no holder of this lock panics").len()
+    }
+
+    /// Takes what the store says of a run. An earlier version than what is known changes nothing.
+    pub fn update(&self, run: &Run, version: u64) -> Arc<LiveRun> {
+        let announced = self.announced();
+        if let Some(known) = self.get(&run.id) {
+            let mut state = known.state();
+            if version > state.version {
+                let claim_before = state.claim.as_ref().map(|claim| claim.number);
+                state.take(run, version, &announced);
+                // A claim is a word of its agent's.
+                if claim_before != state.claim.as_ref().map(|claim| claim.number) {
+                    known.heard_ms.store(self.clock.read_ms(Instant::now()), Ordering::Relaxed);
+                    state.said = None;
+                }
+            }
+            drop(state);
+            return known;
+        }
+        // Allowances of silence begin with this start: what was heard before is not known.
+        let live = self.glimpse(run, version);
+        let mut runs = self.runs.write().expect("no holder of this lock panics");
+        let entry = runs.entry(run.id.clone()).or_insert_with(|| live.clone()).clone();
+        drop(runs);
+        if !Arc::ptr_eq(&entry, &live) {
+            // Somebody else was quicker; the later version stands.
+            return self.update(run, version);
+        }
+        entry
+    }
+
+    /// What is known of a run that is not in the table, without putting it there: for lists of ended runs.
+    pub fn glimpse(&self, run: &Run, version: u64) -> Arc<LiveRun> {
+        let heard_ms = AtomicU64::new(self.clock.read_ms(Instant::now()));
+        let state = Mutex::new(LiveState::of(run, version, &self.announced()));
+        let (feed, bucket) = (Feed::default(), Bucket::default());
+        Arc::new(LiveRun { id: run.id.clone(), feed, bucket, heard_ms, state })
+    }
+
+    /// Forgets a run that was deleted, or that nobody asks for any more.
+    pub fn forget(&self, run: &RunId) {
+        self.runs.write().expect("no holder of this lock panics").remove(run);
+    }
+
+    /// The moment for a decision about a run.
+    pub fn now(&self, run: &RunId) -> Now {
+        let (listened_ms, anew_ms) = self.clock.read_both_ms(Instant::now());
+        let heard_ms = self.get(run).map_or(anew_ms, |live| live.heard_ms.load(Ordering::Relaxed));
+        Now { wall: clock::wall_now(), listened_ms, heard_ms: heard_ms.max(anew_ms) }
+    }
+
+    /// What every answer carries: the generation and the pins that are or will be served.
+    pub fn announced(&self) -> (Generation, Vec<Sha256Hex>, u64) {
+        let announced = self.announced.read().expect("no holder of this lock panics");
+        (announced.generation, announced.pins.clone(), announced.edition)
+    }
+
+    /// Announces other pins, or another generation, from now on.
+    pub fn announce(&self, generation: Generation, pins: Vec<Sha256Hex>) {
+        let mut announced = self.announced.write().expect("no holder of this lock panics");
+        if announced.generation != generation || announced.pins != pins {
+            *announced = Announced { generation, pins, edition: announced.edition + 1 };
+        }
+    }
+
+    fn edition(&self) -> u64 {
+        self.announced.read().expect("no holder of this lock panics").edition
+    }
+
+    /// Counts a request of a run's token.
+    ///
+    /// # Errors
+    /// Where there were too many: the seconds to wait.
+    pub fn admit(&self, live: &LiveRun) -> Result<(), u64> {
+        self.admit_by(&live.bucket)
+    }
+
+    /// Counts a request against any bucket.
+    ///
+    /// # Errors
+    /// Where there were too many: the seconds to wait.
+    pub fn admit_by(&self, bucket: &Bucket) -> Result<(), u64> {
+        let now_us = u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX);
+        bucket.take(self.rate, now_us)
+    }
+
+    /// Notes that the current claim of a run was heard.
+    pub fn hear(&self, live: &LiveRun) {
+        live.heard_ms.fetch_max(self.clock.read_ms(Instant::now()), Ordering::Relaxed);
+    }
+
+    /// Milliseconds since the current claim of a run was heard, as far as somebody listened.
+    pub fn quiet_ms(&self, live: &LiveRun) -> u64 {
+        let (listened_ms, anew_ms) = self.clock.read_both_ms(Instant::now());
+        listened_ms.saturating_sub(live.heard_ms.load(Ordering::Relaxed).max(anew_ms))
+    }
+
+    /// Takes a heartbeat, and says whether the answer is known or must be decided.
+    pub fn beat(&self, live: &LiveRun, heartbeat: &Heartbeat) -> Beat {
+        let edition = self.edition();
+        let mut state = live.state();
+        if !state.is_of_current_claim(heartbeat.claim) {
+            return Beat::Decide;
+        }
+        self.hear(live);
+        let came_back = std::mem::take(&mut state.offline_told);
+        if state.say(heartbeat, clock::wall_now()) || came_back {
+            live.feed.tell(feed::Telling::Agent);
+        }
+        if state.must_decide(heartbeat) {
+            return Beat::Decide;
+        }
+        if state.answer_edition != edition {
+            return Beat::Prepare;
+        }
+        Beat::Answer(state.answer.clone())
+    }
+
+    /// What is to be stored of an agent that was just heard, where that is another than what is stored.
+    pub fn to_note(&self, live: &LiveRun) -> Option<AgentSeen> {
+        let state = live.state();
+        let said = state.said.as_ref()?;
+        let seen_day = said.heard.0.div_euclid(DAY_MS);
+        if state.noted.as_ref().is_some_and(|(day, pins)| *day == seen_day && *pins == said.pins) {
+            return None;
+        }
+        // An agent of protocol 1 has no home that names itself; its run stands for it.
+        let instance = state.claim.as_ref()?.instance.clone();
+        let instance = instance.unwrap_or_else(|| instance_of_run(&live.id));
+        Some(AgentSeen { instance, run: live.id.clone(), seen_day, pins: said.pins.clone() })
+    }
+
+    /// Notes agents that have become silent, and tells those who watch them.
+    pub fn tell_offline(&self) {
+        for live in self.all() {
+            let is_offline = self.quiet_ms(&live) >= offline_after_ms();
+            let mut state = live.state();
+            if is_offline && state.claim.is_some() && state.ended.is_none() && !state.offline_told {
+                state.offline_told = true;
+                live.feed.tell(feed::Telling::Agent);
+            }
+        }
+    }
+
+    /// What a heartbeat of this run is answered now. `run` prepares it anew where something else is announced since.
+    pub fn answer(&self, live: &LiveRun, run: &Run) -> Bytes {
+        let announced = self.announced();
+        let mut state = live.state();
+        if state.answer_edition != announced.2 {
+            state.prepare(run, &announced);
+        }
+        state.answer.clone()
+    }
+
+    /// Runs for which time may have decided something: their wait is over, or their agent is silent for too long.
+    pub fn due(&self) -> Vec<RunId> {
+        let (listened_ms, anew_ms) = self.clock.read_both_ms(Instant::now());
+        let due = |live: &Arc<LiveRun>| {
+            let quiet_ms = listened_ms.saturating_sub(live.heard_ms.load(Ordering::Relaxed).max(anew_ms));
+            let state = live.state();
+            let is_over = state.wait.is_some_and(|(_, until_ms)| listened_ms >= until_ms);
+            is_over || state.silence_ms.is_some_and(|limit_ms| quiet_ms >= limit_ms)
+        };
+        self.all().iter().filter(|live| due(live)).map(|live| live.id.clone()).collect()
+    }
+
+    /// How an agent shows: `offline`, or its phase; absent before the first claim.
+    pub fn agent_word(&self, live: &LiveRun) -> Option<String> {
+        let quiet_ms = self.quiet_ms(live);
+        let state = live.state();
+        state.claim.as_ref()?;
+        if quiet_ms >= offline_after_ms() {
+            return Some("offline".to_owned());
+        }
+        Some(state.said.as_ref().map_or_else(|| "claimed".to_owned(), |said| said.phase.to_string()))
+    }
+}
+
+/// Silence after which an agent shows as offline.
+pub fn offline_after_ms() -> u64 {
+    limits::HEARTBEAT_INTERVAL_MS * limits::HEARTBEATS_MISSED_MAX
+}
+
+impl LiveRun {
+    /// What is known of it. Held for no longer than it takes to read a few fields.
+    pub fn state(&self) -> MutexGuard<'_, LiveState> {
+        self.state.lock().expect("no holder of this lock panics")
+    }
+
+    /// As whom a token lets its bearer speak. In protocol 1 the boot token is the claim's own.
+    pub fn bearer(&self, token: &TokenDigest) -> Bearer {
+        let state = self.state();
+        if state.claim.as_ref().is_some_and(|claim| claim.token.is(token)) {
+            Bearer::Agent
+        } else if state.boot_token.is(token) {
+            Bearer::Boot
+        } else {
+            Bearer::Stranger
+        }
+    }
+}
+
+impl LiveState {
+    fn of(run: &Run, version: u64, announced: &(Generation, Vec<Sha256Hex>, u64)) -> LiveState {
+        let mut state = LiveState {
+            version,
+            standing: run.state(),
+            ended: None,
+            claim: None,
+            said: None,
+            hello: None,
+            offline_told: false,
+            noted: None,
+            wait: None,
+            boot_token: TokenDigest::from(&run.boot_token),
+            silence_ms: None,
+            held_for_silence: false,
+            pending: Vec::new(),
+            answer: Bytes::new(),
+            answer_edition: 0,
+        };
+        state.take(run, version, announced);
+        state
+    }
+
+    fn take(&mut self, run: &Run, version: u64, announced: &(Generation, Vec<Sha256Hex>, u64)) {
+        self.version = version;
+        self.standing = run.state();
+        self.ended = run.ended();
+        self.claim = run.claim.as_ref().map(|claim| LiveClaim {
+            number: claim.number,
+            protocol: claim.protocol,
+            instance: claim.instance.clone(),
+            spoke: claim.spoke,
+            token: TokenDigest::from(&claim.token),
+        });
+        self.wait = run.wait.as_ref().map(|wait| (wait.what, wait.until_ms));
+        self.boot_token = TokenDigest::from(&run.boot_token);
+        // Where anything but a result is waited for, that wait has a limit of its own.
+        let silence_counts = run.standing == Standing::Walking
+            && run.claim.is_some()
+            && self.wait.is_some_and(|(what, _)| what == WaitFor::Result);
+        self.silence_ms = silence_counts.then_some(run.profile.limits.silence);
+        self.held_for_silence = matches!(&run.standing, Standing::Held { why: HeldFor::Silence { .. }, .. });
+        self.pending =
+            run.directives.iter().map(|directive| (directive.id, directive.said.clone())).collect();
+        self.prepare(run, announced);
+    }
+
+    fn prepare(&mut self, run: &Run, (generation, pins, edition): &(Generation, Vec<Sha256Hex>, u64)) {
+        // While one certificate is served and none is announced, the agent has nothing to learn.
+        let pins: &[Sha256Hex] = if pins.len() > 1 { pins } else { &[] };
+        let answer = heartbeat_answer(run, *generation, pins);
+        self.answer = serde_json::to_vec(&answer).expect("our own types serialise").into();
+        self.answer_edition = *edition;
+    }
+
+    /// Keeps what a heartbeat says, and says whether it is news to watchers.
+    fn say(&mut self, heartbeat: &Heartbeat, heard: WallMs) -> bool {
+        let skew_ms = (heartbeat.wall.0 != 0).then(|| heartbeat.wall.0.saturating_sub(heard.0));
+        if let Some(said) = &mut self.said
+            && said.phase == heartbeat.phase
+            && said.activity == cut(&heartbeat.activity)
+            && said.drain == cut(&heartbeat.drain)
+            && said.home_failed == heartbeat.home_failed
+        {
+            said.heard = heard;
+            said.skew_ms = skew_ms;
+            if said.pins != heartbeat.pins_known {
+                said.pins.clone_from(&heartbeat.pins_known);
+            }
+            return false;
+        }
+        self.said = Some(Said {
+            heard,
+            phase: heartbeat.phase.clone(),
+            activity: cut(&heartbeat.activity).to_owned(),
+            drain: cut(&heartbeat.drain).to_owned(),
+            skew_ms,
+            home_failed: heartbeat.home_failed,
+            pins: heartbeat.pins_known.clone(),
+        });
+        true
+    }
+
+    /// True for a message of the current claim. An agent of protocol 1 knows no numbers.
+    pub fn is_of_current_claim(&self, number: ClaimNumber) -> bool {
+        self.claim
+            .as_ref()
+            .is_some_and(|claim| claim.number == number || (claim.protocol < 2 && number == ClaimNumber(0)))
+    }
+
+    /// Remembers what was stored of the agent.
+    pub fn note(&mut self, seen: &AgentSeen) {
+        self.noted = Some((seen.seen_day, seen.pins.clone()));
+    }
+
+    /// True where a heartbeat of the current claim changes more than what is known for the moment.
+    fn must_decide(&self, heartbeat: &Heartbeat) -> bool {
+        let spoke = self.claim.as_ref().is_some_and(|claim| claim.spoke);
+        let is_news = |report: &DirectiveReport| {
+            self.pending.iter().any(|(id, said)| *id == report.id && said.as_ref() != Some(&report.outcome))
+        };
+        !spoke || self.held_for_silence || heartbeat.directives.iter().any(is_news)
+    }
+}
+
+fn instance_of_run(run: &RunId) -> RandomId {
+    let digest = TokenDigest::of(run.as_str()).hex();
+    digest.as_str()[..32].parse().expect("32 of 64 hexadecimal digits are an id")
+}
+
+/// At most [`SAID_BYTES_MAX`] bytes of a text, cut at a character's edge.
+fn cut(text: &str) -> &str {
+    let mut end = text.len().min(SAID_BYTES_MAX);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
+}

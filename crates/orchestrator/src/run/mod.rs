@@ -1,4 +1,6 @@
-//! Runs: where they stand ([`state`]) and the one place that decides where they go ([`decide`]).
+//! Runs: where they stand ([`state`]), the one place that decides where they go ([`decide`]), and the one that lands
+//! it ([`advance`]).
 
+pub mod advance;
 pub mod decide;
 pub mod state;

@@ -23,7 +23,9 @@ use groundcrew_protocol::ids::{
 use groundcrew_protocol::profile::{Profile, StageSpec};
 use groundcrew_protocol::stage::{Stage, State};
 use groundcrew_protocol::time::WallMs;
-use groundcrew_protocol::wire::{Command, DirectiveOutcome, HomeKind, IntentKind, OverrideFlags};
+use groundcrew_protocol::wire::{
+    Command, DirectiveOutcome, HomeKind, IntentKind, OverrideFlags, StageAttempt,
+};
 use serde::{Deserialize, Serialize};
 
 /// A moment for decisions.
@@ -63,7 +65,7 @@ pub struct Run {
     pub boot_token: Sha256Hex,
     /// True once a claim was made with it.
     pub boot_token_spent: bool,
-    /// Serial and MACs of the machine that first claimed: a spent boot token is good only from there.
+    /// Serial and MACs of the machine that spent the boot token: spent, it is good only from there.
     pub machine: Option<Machine>,
     /// The stages in order.
     pub stages: Vec<StageRecord>,
@@ -93,13 +95,18 @@ pub struct Run {
     /// True from the restore of a backup to the next claim: what the agent knows may be ahead of the store.
     #[serde(default)]
     pub restored: bool,
+    /// Outcomes that the agent of the current claim keeps and that the store has no attempt for: they were made
+    /// before a restore. When the walk comes to such a stage, that attempt is waited for instead of a new one.
+    /// At most one for each stage.
+    #[serde(default)]
+    pub offered: Vec<StageAttempt>,
     /// The machine's public SSH host keys, from the agent's request for a hold.
     #[serde(default)]
     pub host_keys: Vec<String>,
 }
 
 /// What a machine says of itself.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Machine {
     /// Serial, where it says one.
     pub serial: Option<String>,
@@ -206,6 +213,10 @@ pub const ATTEMPTS_KEPT_MAX: usize = 32;
 pub const RESETS_KEPT_MAX: usize = 8;
 /// Directives under way at a time; an order beyond them is refused.
 pub const DIRECTIVES_MAX: usize = 16;
+/// Addresses that are kept of a machine: those of a large one with its virtual functions.
+pub const MACS_KEPT_MAX: usize = 256;
+/// Characters that are kept of a text by which an agent names itself (its address, its serial).
+pub const NAME_CHARS_MAX: usize = 128;
 
 /// A reset that nobody asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -263,7 +274,7 @@ pub enum Fate {
     Crashed,
     /// An operator cancelled it, or the run.
     Cancelled,
-    /// Held over its deadline or for silence, and replaced since.
+    /// Given up without a result: over its deadline, never begun, or another took its place.
     Replaced,
 }
 
@@ -292,6 +303,9 @@ pub struct Claim {
     pub token: Sha256Hex,
     /// Boot id; absent where the agent cannot read one.
     pub boot: Option<BootId>,
+    /// The machine that the agent is on.
+    #[serde(default)]
+    pub machine: Machine,
     /// Address, for people.
     pub ip: String,
     /// What kind of home it has.

@@ -144,6 +144,13 @@ pub struct StageSpec {
     pub cpu_stress: Option<CpuStressSettings>,
 }
 
+impl StageSpec {
+    /// A stage with nothing but defaults.
+    pub fn of(name: Stage) -> StageSpec {
+        StageSpec { name, deadline: stage_deadline(), require: Vec::new(), cpu_stress: None }
+    }
+}
+
 fn stage_deadline() -> u64 {
     limits::STAGE_DEADLINE_MS
 }

@@ -1,18 +1,17 @@
-//! An agent takes hold of a run (rule 3 of the design).
+//! An agent takes hold of a run (rule 3 of the design): who may, and what it is told.
 
-use groundcrew_protocol::check::{Check, Judged, Limit, Observation, Verdict};
-use groundcrew_protocol::ids::{Attempt, BootId, ClaimNumber, Generation, Sha256Hex};
-use groundcrew_protocol::limits;
-use groundcrew_protocol::plan::names;
-use groundcrew_protocol::stage::Stage;
+use groundcrew_protocol::ids::{ClaimNumber, Generation, Sha256Hex};
 use groundcrew_protocol::time::WallMs;
-use groundcrew_protocol::wire::{
-    ClaimAnswer, ClaimRequest, Command, DirectiveOutcome, HomeKind, IntentKind, StageAttempt,
-};
+use groundcrew_protocol::wire::{ClaimAnswer, ClaimRequest, HomeKind, IntentKind, StageAttempt};
+use groundcrew_protocol::{PROTOCOL, PROTOCOL_OLDEST, limits};
 
-use super::step::{AGENT, ORCHESTRATOR, Step};
-use super::{Answer, Change, Refused};
-use crate::run::state::{AttemptRecord, Claim, Fate, HeldFor, Machine, RESETS_KEPT_MAX, Reset, Standing};
+use super::step::{AGENT, ORCHESTRATOR, Step, cut};
+use super::{Answer, Change, Refused, heard, rejoin};
+use crate::run::state::{Claim, Fate, HeldFor, MACS_KEPT_MAX, Machine, NAME_CHARS_MAX, StageRecord};
+
+/// How far beyond the store's last claim an agent's may be. After a restore it is a few; a number far beyond
+/// would use up the numbers that are left.
+const CLAIMS_AHEAD_MAX: u64 = 1 << 32;
 
 /// Decides a claim.
 pub(super) fn claim(
@@ -22,26 +21,23 @@ pub(super) fn claim(
     bearer: &Sha256Hex,
 ) -> Result<Change, Refused> {
     let token = token_of(&step, request, protocol, bearer)?;
-    if is_same_call(&step, request, &token) {
+    check_bearer(&step, bearer)?;
+    if is_same_call(&step, request, protocol, &token) {
+        heard::end_silence(&mut step);
         let answer = answer(&step);
         return Ok(step.done(answer));
     }
-    check_token(&step, request, protocol, bearer, &token)?;
+    let use_of_token = check_token(&step, request, protocol, bearer, &token)?;
+    check_known_claim(&step, request)?;
     let changes_hands = check_hands(&step, request, protocol)?;
 
     let old = step.run.claim.clone();
     grant(&mut step, request, protocol, token);
+    note_use_of_token(&mut step, request, use_of_token);
     if changes_hands {
         note_change_of_hands(&mut step, old.as_ref(), request);
     }
-    know_attempts(&mut step, request);
-    let rebooted = compare_boots(&mut step, old.as_ref(), request);
-    drop_stale_directives(&mut step);
-    match rebooted {
-        Boot::Proved => pass_interrupt(&mut step, request),
-        Boot::Same | Boot::Reset => {}
-    }
-    resume(&mut step, request);
+    rejoin::rejoin(&mut step, old.as_ref(), request);
     step.run.restored = false;
     let answer = answer(&step);
     Ok(step.done(answer))
@@ -54,14 +50,18 @@ fn token_of(
     protocol: u32,
     bearer: &Sha256Hex,
 ) -> Result<Sha256Hex, Refused> {
+    let run = &step.run.id;
+    if !(PROTOCOL_OLDEST..=PROTOCOL).contains(&protocol) {
+        let text = format!(
+            "claim of run {run}: found protocol {protocol}, expected {PROTOCOL_OLDEST} to {PROTOCOL}"
+        );
+        return Err(Refused::Unfit(text));
+    }
     if protocol == 1 {
         return Ok(bearer.clone());
     }
     let missing = |field: &str| {
-        Refused::Unfit(format!(
-            "claim of run {}: found no `{field}`, expected one in protocol {protocol}",
-            step.run.id
-        ))
+        Refused::Unfit(format!("claim of run {run}: found no `{field}`, expected one in protocol {protocol}"))
     };
     if request.instance.is_none() {
         return Err(missing("instance"));
@@ -72,11 +72,28 @@ fn token_of(
     request.token_sha256.clone().ok_or_else(|| missing("token_sha256"))
 }
 
+/// Nothing is told to somebody who shows neither of the run's tokens.
+fn check_bearer(step: &Step, bearer: &Sha256Hex) -> Result<(), Refused> {
+    let run = &step.run;
+    if *bearer == run.boot_token || run.claim.as_ref().is_some_and(|claim| claim.token == *bearer) {
+        return Ok(());
+    }
+    Err(Refused::WrongToken { run: run.id.clone() })
+}
+
 /// The same process asks again because an answer was lost: it gets the claim that it has.
-fn is_same_call(step: &Step, request: &ClaimRequest, token: &Sha256Hex) -> bool {
+///
+/// An agent of protocol 1 does not name its process. As long as it has not spoken under the claim, it does not
+/// know that it has it.
+fn is_same_call(step: &Step, request: &ClaimRequest, protocol: u32, token: &Sha256Hex) -> bool {
     step.run.claim.as_ref().is_some_and(|claim| {
-        request.session.is_some()
-            && claim.session == request.session
+        let same_process = if protocol == 1 {
+            !claim.spoke && claim.ip == cut(&request.ip, NAME_CHARS_MAX)
+        } else {
+            request.session.is_some() && claim.session == request.session
+        };
+        same_process
+            && claim.protocol == protocol
             && claim.instance == request.instance
             && claim.token == *token
             && claim.boot == request.boot_id
@@ -89,14 +106,24 @@ fn machine_of(request: &ClaimRequest) -> Machine {
     let mut macs = request.macs.clone();
     macs.sort();
     macs.dedup();
-    Machine { serial: request.serial.clone(), macs }
+    macs.truncate(MACS_KEPT_MAX);
+    Machine { serial: request.serial.as_ref().map(|serial| cut(serial, NAME_CHARS_MAX)), macs }
 }
 
-/// True where the claim comes from the machine that claimed before, as far as both say what they are.
-fn is_same_machine(step: &Step, request: &ClaimRequest) -> bool {
-    let Some(known) = &step.run.machine else {
-        return true;
+/// True where the claim comes from a machine, which must say so: what is known of it, the claim must name too.
+fn is_surely_from(known: Option<&Machine>, request: &ClaimRequest) -> bool {
+    let Some(known) = known else {
+        return false;
     };
+    let machine = machine_of(request);
+    let says_nothing = known.serial.is_none() && known.macs.is_empty();
+    let serial_fits = known.serial.is_none() || known.serial == machine.serial;
+    let macs_fit = known.macs.is_empty() || known.macs.iter().any(|mac| machine.macs.contains(mac));
+    !says_nothing && serial_fits && macs_fit
+}
+
+/// True where nothing says that the claim comes from another machine than a claim before.
+pub(super) fn may_be_from(known: &Machine, request: &ClaimRequest) -> bool {
     let machine = machine_of(request);
     let serial_fits = match (&known.serial, &machine.serial) {
         (Some(before), Some(now)) => before == now,
@@ -106,6 +133,17 @@ fn is_same_machine(step: &Step, request: &ClaimRequest) -> bool {
     serial_fits && (shares_mac || known.macs.is_empty() || machine.macs.is_empty())
 }
 
+/// What a claim does with the boot token.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum UseOfToken {
+    /// It shows its run token, or repeats its own use.
+    None,
+    /// It spends the boot token.
+    Spends,
+    /// It uses a spent one again, after a boot.
+    Again,
+}
+
 /// A boot token is good once. Afterwards it is good again only while the run waits for this very machine to boot.
 fn check_token(
     step: &Step,
@@ -113,21 +151,23 @@ fn check_token(
     protocol: u32,
     bearer: &Sha256Hex,
     token: &Sha256Hex,
-) -> Result<(), Refused> {
+) -> Result<UseOfToken, Refused> {
     let run = &step.run;
-    let of_claim = run.claim.as_ref().is_some_and(|claim| claim.token == *bearer);
-    if *bearer != run.boot_token && !of_claim {
-        return Err(Refused::WrongToken { run: run.id.clone() });
+    if *bearer == run.boot_token && !run.boot_token_spent {
+        return Ok(UseOfToken::Spends);
     }
     let Some(claim) = &run.claim else {
-        return if run.boot_token_spent { Err(spent(step, "and its claim is gone")) } else { Ok(()) };
+        return Err(spent(step, "and its claim is gone"));
     };
-    let same_home = of_claim || claim.token == *token;
-    if !run.boot_token_spent || same_home || (protocol == 1 && claim.protocol == 1) {
-        return Ok(());
+    let same_home = claim.token == *bearer || claim.token == *token;
+    if same_home || (protocol == 1 && claim.protocol == 1) {
+        return Ok(UseOfToken::None);
     }
-    if !is_same_machine(step, request) {
-        return Err(spent(step, "it was used from another machine"));
+    if !is_surely_from(run.machine.as_ref(), request) {
+        return Err(spent(
+            step,
+            "this machine does not show the serial and an address of the one that used it",
+        ));
     }
     if request.boot_id.is_none() || request.boot_id == claim.boot {
         return Err(spent(step, "and this is no later boot than the last claim's"));
@@ -135,7 +175,7 @@ fn check_token(
     if !awaits_boot(step) && step.now.quiet_ms() < limits::FRESH_MS {
         return Err(spent(step, "and the agent that claimed with it is alive"));
     }
-    Ok(())
+    Ok(UseOfToken::Again)
 }
 
 fn spent(step: &Step, why: &str) -> Refused {
@@ -146,15 +186,27 @@ fn awaits_boot(step: &Step) -> bool {
     step.run.intent.as_ref().is_some_and(|intent| intent.kind == IntentKind::Reboot)
 }
 
+fn check_known_claim(step: &Step, request: &ClaimRequest) -> Result<(), Refused> {
+    let (known, last) = (request.known_claim, step.run.claims);
+    if known.0.saturating_sub(last.0) > CLAIMS_AHEAD_MAX {
+        let text = format!(
+            "claim of run {}: found known_claim {known}, expected one near {last}, the last claim here",
+            step.run.id
+        );
+        return Err(Refused::Unfit(text));
+    }
+    Ok(())
+}
+
 /// Says whether the claim changes hands, and refuses while the one who has it is alive.
 fn check_hands(step: &Step, request: &ClaimRequest, protocol: u32) -> Result<bool, Refused> {
     let Some(claim) = &step.run.claim else {
         return Ok(false);
     };
-    let same_machine = is_same_machine(step, request);
+    let same_machine = may_be_from(&claim.machine, request);
     let rebooted = request.boot_id.is_some() && request.boot_id != claim.boot && same_machine;
     let same_home = if protocol == 1 {
-        claim.protocol == 1 && claim.ip == request.ip
+        claim.protocol == 1 && claim.ip == cut(&request.ip, NAME_CHARS_MAX)
     } else {
         claim.instance == request.instance && same_machine
     };
@@ -180,11 +232,8 @@ fn check_hands(step: &Step, request: &ClaimRequest, protocol: u32) -> Result<boo
 fn grant(step: &mut Step, request: &ClaimRequest, protocol: u32, token: Sha256Hex) {
     let known = step.run.claims.max(request.known_claim);
     let number = ClaimNumber(known.0.saturating_add(1));
+    let ip = cut(&request.ip, NAME_CHARS_MAX);
     step.run.claims = number;
-    step.run.boot_token_spent = true;
-    if step.run.machine.is_none() {
-        step.run.machine = Some(machine_of(request));
-    }
     step.run.claim = Some(Claim {
         number,
         protocol,
@@ -192,216 +241,50 @@ fn grant(step: &mut Step, request: &ClaimRequest, protocol: u32, token: Sha256He
         session: request.session.clone(),
         token,
         boot: request.boot_id.clone(),
-        ip: request.ip.clone(),
-        home: request.home.clone().unwrap_or(HomeKind::Volatile),
+        machine: machine_of(request),
+        ip: ip.clone(),
+        home: match &request.home {
+            Some(HomeKind::Durable) => HomeKind::Durable,
+            // What is not said to be durable is not trusted to be.
+            Some(HomeKind::Volatile | HomeKind::Unknown(_)) | None => HomeKind::Volatile,
+        },
         since: step.now.wall,
         spoke: false,
     });
-    step.tell("claimed", AGENT, format!("claim {number} by the agent at {}", request.ip));
+    step.tell("claimed", AGENT, format!("claim {number} by the agent at {ip}"));
+}
+
+fn note_use_of_token(step: &mut Step, request: &ClaimRequest, use_of_token: UseOfToken) {
+    match use_of_token {
+        UseOfToken::None => {}
+        UseOfToken::Spends => {
+            step.run.boot_token_spent = true;
+            step.run.machine = Some(machine_of(request));
+        }
+        UseOfToken::Again => {
+            let ip = cut(&request.ip, NAME_CHARS_MAX);
+            let text =
+                format!("the spent boot token was used again from {ip}, after another boot of its machine");
+            step.tell("boot_token_reused", AGENT, text);
+        }
+    }
 }
 
 fn note_change_of_hands(step: &mut Step, old: Option<&Claim>, request: &ClaimRequest) {
     let now_ms = step.now.listened_ms;
-    step.run.hands_changed_ms.retain(|at_ms| now_ms.saturating_sub(*at_ms) < limits::CLAIM_CHANGES_WINDOW_MS);
-    step.run.hands_changed_ms.push(now_ms);
-    let from = old.map(|claim| claim.ip.clone()).unwrap_or_default();
-    step.tell(
-        "hands_changed",
-        AGENT,
-        format!("the claim went from the agent at {from} to the one at {}", request.ip),
-    );
-    let walking = matches!(step.run.standing, Standing::Walking);
-    if walking && step.run.hands_changed_ms.len() >= limits::CLAIM_CHANGES_MAX {
+    let hands = &mut step.run.hands_changed_ms;
+    hands.retain(|at_ms| now_ms.saturating_sub(*at_ms) < limits::CLAIM_CHANGES_WINDOW_MS);
+    hands.push(now_ms);
+    if hands.len() > limits::CLAIM_CHANGES_MAX {
+        hands.remove(0);
+    }
+    let (from, to) =
+        (old.map(|claim| claim.ip.clone()).unwrap_or_default(), cut(&request.ip, NAME_CHARS_MAX));
+    step.tell("hands_changed", AGENT, format!("the claim went from the agent at {from} to the one at {to}"));
+    if step.is_on_its_way() && step.run.hands_changed_ms.len() >= limits::CLAIM_CHANGES_MAX {
         step.close_attempt(Fate::Replaced);
-        step.hold(HeldFor::ClaimFight { between: [from, request.ip.clone()] }, ORCHESTRATOR);
+        step.hold(HeldFor::ClaimFight { between: [from, to] }, ORCHESTRATOR);
         step.run.hands_changed_ms.clear();
-    }
-}
-
-/// After a restore the agent may have started attempts that the store has forgotten: later ones get higher
-/// numbers, and an outcome that it kept for one of them counts as that attempt's.
-fn know_attempts(step: &mut Step, request: &ClaimRequest) {
-    for known in &request.started {
-        if let Some(stage) = step.run.stages.iter_mut().find(|stage| stage.spec.name == known.stage) {
-            // Bounded, so that a lie cannot use up the numbers.
-            let highest = Attempt(stage.attempts_made.0.saturating_add(1_000));
-            if known.attempt > stage.attempts_made && known.attempt <= highest {
-                stage.attempts_made = known.attempt;
-            }
-        }
-    }
-    if !step.run.restored {
-        return;
-    }
-    let walking = matches!(step.run.standing, Standing::Walking);
-    let stage = &step.run.stages[step.run.at];
-    let name = stage.spec.name.clone();
-    let last = stage.attempts.last().map_or(Attempt(0), |attempt| attempt.number);
-    let offered = request
-        .outbox
-        .iter()
-        .filter(|entry| entry.stage == name && entry.attempt > last)
-        .max_by_key(|e| e.attempt);
-    if let (true, Some(entry)) = (walking, offered) {
-        step.close_attempt(Fate::Replaced);
-        let now = step.now;
-        let stage = &mut step.run.stages[step.run.at];
-        stage.attempts_made = stage.attempts_made.max(entry.attempt);
-        stage.attempts.push(AttemptRecord {
-            number: entry.attempt,
-            claim: entry.made_under,
-            began: now.wall,
-            began_ms: now.listened_ms,
-            ended: None,
-            fate: Fate::InFlight,
-            flags: Default::default(),
-        });
-        step.tell(
-            "attempt_known_again",
-            AGENT,
-            format!("{name}: attempt {} was made before the restore", entry.attempt),
-        );
-    }
-}
-
-/// How the boot of a claim compares with the one before.
-enum Boot {
-    /// The same, or nobody can tell.
-    Same,
-    /// Another, after a reboot that was asked for.
-    Proved,
-    /// Another, and nobody asked for it.
-    Reset,
-}
-
-fn compare_boots(step: &mut Step, old: Option<&Claim>, request: &ClaimRequest) -> Boot {
-    let (Some(from), Some(to)) = (old.and_then(|claim| claim.boot.clone()), request.boot_id.clone()) else {
-        return Boot::Same;
-    };
-    if from == to {
-        return Boot::Same;
-    }
-    let asked = step.run.intent.as_ref().filter(|intent| intent.boot == from);
-    match asked.map(|intent| intent.kind.clone()) {
-        Some(IntentKind::Reboot) => {
-            step.tell(
-                "reboot_proved",
-                AGENT,
-                format!("the boot id went from {from} to {to}, as was asked for"),
-            );
-            Boot::Proved
-        }
-        Some(IntentKind::PowerOff) => Boot::Same,
-        Some(IntentKind::Wipe | IntentKind::Unknown(_)) | None => {
-            note_reset(step, from, to);
-            Boot::Reset
-        }
-    }
-}
-
-/// A reset that nobody asked for is a failed check of the attempt in flight.
-fn note_reset(step: &mut Step, from: BootId, to: BootId) {
-    let open = step.run.attempt().filter(|attempt| attempt.fate.is_open()).map(|attempt| attempt.number);
-    let Some(attempt) = open else {
-        return step.tell(
-            "reset",
-            AGENT,
-            format!("the boot id went from {from} to {to}, with no stage in flight"),
-        );
-    };
-    let text = format!("the boot id went from {from} to {to} in attempt {attempt}, and nobody asked for it");
-    let seen = step.now.wall;
-    let resets = &mut step.run.stages[step.run.at].resets;
-    if resets.len() < RESETS_KEPT_MAX {
-        resets.push(Reset { attempt, from, to, seen });
-    }
-    step.tell("unexpected_reset", AGENT, text);
-}
-
-/// A reboot that an interrupt asked for was seen: that is the interrupt's outcome, unless the agent has kept one.
-fn pass_interrupt(step: &mut Step, request: &ClaimRequest) {
-    let Some(intent) = step.run.intent.take() else {
-        return;
-    };
-    let name = step.run.stage().spec.name.clone();
-    let open = step.run.attempt().filter(|attempt| attempt.fate.is_open()).map(|attempt| attempt.number);
-    let is_current = intent.stage.as_ref() == Some(&name) && open == Some(intent.attempt);
-    let is_interrupt = matches!(name, Stage::Interrupt { .. });
-    if !is_current || !is_interrupt || holds_outcome(request, &name, intent.attempt) {
-        return;
-    }
-    let check = Check::of(
-        names::REBOOTED,
-        None,
-        Observation::Found { text: "another boot id".to_owned() },
-        Limit::equal_to("another boot id"),
-    );
-    let judged = Judged { verdict: Verdict::Pass, checks: vec![check] };
-    step.close_attempt(Fate::Done(Verdict::Pass));
-    step.run.stages[step.run.at].verdict = Some(Verdict::Pass);
-    step.tell("result", ORCHESTRATOR, format!("{name}: pass, by the reboot that was seen"));
-    step.own.push((name, intent.attempt, judged));
-    step.go_on();
-}
-
-fn holds_outcome(request: &ClaimRequest, stage: &Stage, attempt: Attempt) -> bool {
-    request.outbox.iter().any(|entry| entry.stage == *stage && entry.attempt == attempt)
-}
-
-/// At a new claim the state itself says what to do: what ordered it for an attempt is past.
-fn drop_stale_directives(step: &mut Step) {
-    let (past, kept) = std::mem::take(&mut step.run.directives).into_iter().partition(|directive| {
-        matches!(directive.command, Command::CancelStage | Command::RetryStage | Command::Continue)
-    });
-    step.run.directives = kept;
-    // Whether the agent had begun decides below whether its attempt counts as a crash.
-    let past: Vec<crate::run::state::Directive> = past;
-    let began = |said: &Option<DirectiveOutcome>| said.is_some();
-    let open = step.run.attempt().filter(|attempt| attempt.fate.is_open()).map(|attempt| attempt.number);
-    let unheard = past.iter().any(|directive| {
-        directive.command != Command::CancelStage
-            && Some(directive.attempt) == open
-            && !began(&directive.said)
-    });
-    if unheard {
-        step.close_attempt(Fate::Replaced);
-    }
-}
-
-/// Goes on from where the run stands.
-fn resume(step: &mut Step, request: &ClaimRequest) {
-    match &step.run.standing {
-        Standing::Held { why: HeldFor::Silence { .. }, .. } => {
-            step.run.standing = Standing::Walking;
-            step.tell("resumed", AGENT, "the agent is back; the hold for its silence is over".to_owned());
-        }
-        Standing::Held { .. } | Standing::Completed { .. } | Standing::Cancelled { .. } => return,
-        Standing::Walking => {}
-    }
-    let name = step.run.stage().spec.name.clone();
-    let Some(open) =
-        step.run.attempt().filter(|attempt| attempt.fate.is_open()).map(|attempt| attempt.number)
-    else {
-        return step.give_attempt();
-    };
-    let going_on = request.in_flight == Some(StageAttempt { stage: name.clone(), attempt: open });
-    if holds_outcome(request, &name, open) || going_on {
-        return step.wait_for_result();
-    }
-    // Given out in the very decision that made this claim, after a proved reboot.
-    let claim = step.run.claims;
-    if step.run.attempt().is_some_and(|attempt| attempt.claim == claim) {
-        return;
-    }
-    step.close_attempt(Fate::Crashed);
-    let stage = &mut step.run.stages[step.run.at];
-    stage.crashes = stage.crashes.saturating_add(1);
-    let count = stage.crashes;
-    step.tell("crashed", AGENT, format!("{name}: the agent came back without an outcome of attempt {open}"));
-    if count >= step.run.profile.limits.crashes {
-        step.hold(HeldFor::Crashes { count }, ORCHESTRATOR);
-    } else {
-        step.give_attempt();
     }
 }
 
@@ -409,7 +292,7 @@ fn resume(step: &mut Step, request: &ClaimRequest) {
 fn answer(step: &Step) -> Answer {
     let run = &step.run;
     let (current_state, attempt, planned_checks) = step.standing_for_agent();
-    let closed = |stage: &crate::run::state::StageRecord| -> Vec<StageAttempt> {
+    let closed = |stage: &StageRecord| -> Vec<StageAttempt> {
         let given_up = |fate: Fate| matches!(fate, Fate::Cancelled | Fate::Replaced | Fate::Crashed);
         let attempts = stage.attempts.iter().filter(|attempt| given_up(attempt.fate));
         attempts

@@ -3,20 +3,24 @@
 use groundcrew_protocol::check::Verdict;
 use groundcrew_protocol::wire::{Command, DirectiveOutcome, DirectiveReport, Intent, IntentKind};
 
-use super::step::{AGENT, ORCHESTRATOR, Step};
+use super::step::{AGENT, ORCHESTRATOR, Step, cut};
 use super::{Answer, Change, Refused};
-use crate::run::state::{Fate, HeldFor, IntentRecord, Standing, WaitFor};
+use crate::run::state::{Directive, Fate, HeldFor, IntentRecord, Standing, WaitFor};
 
 /// Host keys that are kept of a machine, and the length of each.
 const HOST_KEYS_MAX: usize = 8;
 const HOST_KEY_BYTES_MAX: usize = 2_048;
+/// Characters that are kept of an agent's reason for not doing a directive.
+const REASON_CHARS_MAX: usize = 500;
+/// Characters that are kept of an outcome that this version does not know.
+const WORD_CHARS_MAX: usize = 64;
 
 /// A hold for silence ends by itself when the current claim speaks again; the attempt in flight stands.
 pub(super) fn end_silence(step: &mut Step) {
     let silent = matches!(&step.run.standing, Standing::Held { why: HeldFor::Silence { .. }, .. });
     if silent {
         step.run.standing = Standing::Walking;
-        step.wait_for_result();
+        step.wait_for_result_again();
         step.tell("resumed", AGENT, "the agent speaks again; the hold for its silence is over".to_owned());
     }
 }
@@ -27,10 +31,7 @@ pub(super) fn heard(step: &mut Step, reports: &[DirectiveReport]) {
     for report in reports {
         take_report(step, report);
     }
-    let bade_farewell = step.run.wait.as_ref().is_some_and(|wait| wait.what == WaitFor::Farewell);
-    if bade_farewell && step.run.directives.is_empty() {
-        step.run.wait = None;
-    }
+    step.end_farewell();
 }
 
 fn take_report(step: &mut Step, report: &DirectiveReport) {
@@ -38,27 +39,52 @@ fn take_report(step: &mut Step, report: &DirectiveReport) {
         return; // Its outcome was taken before, or a new claim made it moot.
     };
     match &report.outcome {
-        DirectiveOutcome::Doing | DirectiveOutcome::Unknown(_) => {
-            step.run.directives[index].said = Some(report.outcome.clone());
+        DirectiveOutcome::Doing => {
+            step.run.directives[index].said = Some(DirectiveOutcome::Doing);
+            begins(step, index);
+        }
+        DirectiveOutcome::Unknown(word) => {
+            let word = cut(word, WORD_CHARS_MAX);
+            step.run.directives[index].said = Some(DirectiveOutcome::Unknown(word));
         }
         DirectiveOutcome::Done => {
+            begins(step, index);
             let directive = step.run.directives.remove(index);
             step.tell("directive_done", AGENT, format!("{} is done", directive.command));
         }
         DirectiveOutcome::Refused | DirectiveOutcome::TooLate => {
             let directive = step.run.directives.remove(index);
-            let reason: String = report.reason.chars().take(500).collect();
+            let reason = cut(&report.reason, REASON_CHARS_MAX);
             let text = format!("{}: {} ({reason})", directive.command, report.outcome);
             step.tell("directive_refused", AGENT, text.clone());
-            let makes_attempt = matches!(directive.command, Command::RetryStage | Command::Continue);
-            let open =
-                step.run.attempt().filter(|attempt| attempt.fate.is_open()).map(|attempt| attempt.number);
             // Nobody makes the attempt that was ordered: that must not look like a stage on its way.
-            if makes_attempt && open == Some(directive.attempt) {
+            if makes_attempt(&directive) && is_open(step, &directive) {
                 step.close_attempt(Fate::Replaced);
                 step.hold(HeldFor::Verdict { verdict: Verdict::Inconclusive, what: text }, ORCHESTRATOR);
             }
         }
+    }
+}
+
+fn makes_attempt(directive: &Directive) -> bool {
+    matches!(directive.command, Command::RetryStage | Command::Continue)
+}
+
+fn is_open(step: &Step, directive: &Directive) -> bool {
+    directive.stage.as_ref() == Some(&step.run.stage().spec.name)
+        && step.open_attempt() == Some(directive.attempt)
+}
+
+/// The agent makes the attempt that was ordered: it has not gone down for what it meant to do in one before.
+fn begins(step: &mut Step, index: usize) {
+    let directive = &step.run.directives[index];
+    let is_of_another = step
+        .run
+        .intent
+        .as_ref()
+        .is_some_and(|intent| intent.stage != directive.stage || intent.attempt != directive.attempt);
+    if makes_attempt(directive) && is_of_another {
+        step.run.intent = None;
     }
 }
 
@@ -102,34 +128,50 @@ pub(super) fn intent(mut step: Step, intent: &Intent) -> Result<Change, Refused>
         }
         IntentKind::Reboot | IntentKind::PowerOff | IntentKind::Wipe => {}
     }
+    // A reboot is proved against the boot of the claim: one that names another boot could never be.
+    let boot = step.run.claim.as_ref().and_then(|claim| claim.boot.as_ref());
+    if let Some(boot) = boot.filter(|boot| **boot != intent.boot_id) {
+        return Err(Refused::Unfit(format!(
+            "intent: found boot id {}, expected {boot}, under which claim {} was made",
+            intent.boot_id, intent.claim
+        )));
+    }
     record_intent(&mut step, intent);
     Ok(step.done(Answer::Done))
 }
 
+/// Keeps an intent. One that is said again, because its answer was lost, prolongs nothing.
 fn record_intent(step: &mut Step, intent: &Intent) {
-    let before =
-        step.run.intent.as_ref().filter(|known| known.attempt == intent.attempt && known.kind == intent.kind);
-    let asks = before.map_or(0, |known| known.asks).saturating_add(1);
+    let is_same = |known: &IntentRecord| {
+        known.kind == intent.kind
+            && known.stage == intent.stage
+            && known.attempt == intent.attempt
+            && known.boot == intent.boot_id
+    };
+    let reboots = intent.stage.is_some() && intent.kind == IntentKind::Reboot;
+    let awaits = step.run.wait.as_ref().is_some_and(|wait| wait.what == WaitFor::Reboot);
+    if reboots && !awaits {
+        step.wait(WaitFor::Reboot, step.run.profile.limits.reboot);
+    }
+    if let Some(known) = step.run.intent.as_mut().filter(|known| is_same(known)) {
+        known.asks = known.asks.saturating_add(1);
+        return;
+    }
     step.run.intent = Some(IntentRecord {
         kind: intent.kind.clone(),
         stage: intent.stage.clone(),
         attempt: intent.attempt,
         boot: intent.boot_id.clone(),
         at: step.now.wall,
-        asks,
+        asks: 1,
     });
-    if intent.stage.is_some() && intent.kind == IntentKind::Reboot {
-        step.wait(WaitFor::Reboot, step.run.profile.limits.reboot);
-    }
-    step.tell(
-        "intent",
-        AGENT,
-        format!("the agent is about to {} under boot id {}", intent.kind, intent.boot_id),
-    );
+    let text = format!("the agent is about to {} under boot id {}", intent.kind, intent.boot_id);
+    step.tell("intent", AGENT, text);
 }
 
 /// An agent in a hold gives its host keys.
 pub(super) fn hold(mut step: Step, host_keys: &[String]) -> Result<Change, Refused> {
+    end_silence(&mut step);
     if !matches!(step.run.standing, Standing::Held { .. }) {
         return Err(Refused::Order(format!("hold: run {} is {}, not held", step.run.id, step.run.state())));
     }

@@ -7,6 +7,7 @@
 mod claim;
 mod heard;
 mod order;
+mod rejoin;
 mod result;
 mod step;
 mod time;
@@ -161,9 +162,10 @@ pub enum Refused {
         /// The one that counts.
         current: ClaimNumber,
     },
-    /// A message of a claim that is higher than any that the store has given out.
+    /// A message of a claim that is higher than any that the store has given out, or of one that has not claimed
+    /// again since the store was restored.
     #[error(
-        "claim {found} of run {run} is not known here, the last is {current}: the store was restored. Claim again"
+        "claim {found} of run {run} is from before the store was restored; here the last is {current}. Claim again"
     )]
     UnknownClaim {
         /// The run.
@@ -232,7 +234,7 @@ pub struct NewRun {
     pub by: String,
 }
 
-/// Makes a run that waits for its first claim.
+/// Makes a run that waits for its first claim. The profile has at least one stage, and the first is an agent's.
 pub fn create(new: NewRun, now: Now) -> Change {
     let stages = new.profile.stages.iter().map(|spec| StageRecord::new(spec.clone())).collect();
     let run = Run {
@@ -255,6 +257,7 @@ pub fn create(new: NewRun, now: Now) -> Change {
         directives_made: 0,
         intent: None,
         restored: false,
+        offered: Vec::new(),
         host_keys: Vec::new(),
         profile: new.profile,
     };

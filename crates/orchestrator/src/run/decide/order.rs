@@ -6,7 +6,7 @@ use groundcrew_protocol::wire::Command;
 
 use super::step::Step;
 use super::{Answer, Change, OrderKind, Refused};
-use crate::run::state::{DIRECTIVES_MAX, Fate, HeldFor, Overridden, Standing};
+use crate::run::state::{DIRECTIVES_MAX, HeldFor, Overridden, Standing};
 
 /// Longest reason that is kept, in characters.
 const REASON_CHARS_MAX: usize = 2_000;
@@ -74,9 +74,8 @@ fn retry(step: &mut Step, stage: Option<&Stage>, reason: &str, by: &str) -> Resu
         );
         return Err(Refused::Order(text));
     };
-    if step.close_attempt(Fate::Replaced) && step.run.claim.is_some() {
-        step.direct_cancel();
-    }
+    step.withdraw_attempt();
+    step.run.offered.clear();
     step.run.at = index;
     for record in &mut step.run.stages[index..] {
         record.verdict = None;
@@ -107,9 +106,7 @@ fn override_verdict(step: &mut Step, stage: Option<&Stage>, reason: &str, by: &s
         let text = format!("override: nothing of run {} was checked yet; retry or cancel it", step.run.id);
         return Err(Refused::Order(text));
     }
-    if step.close_attempt(Fate::Replaced) && step.run.claim.is_some() {
-        step.direct_cancel();
-    }
+    step.withdraw_attempt();
     let at = step.now.wall;
     let record = &mut step.run.stages[step.run.at];
     record.overridden = Some(Overridden { reason: reason.to_owned(), by: by.to_owned(), at });
@@ -124,8 +121,9 @@ fn override_verdict(step: &mut Step, stage: Option<&Stage>, reason: &str, by: &s
 /// Tells the agent to make the attempt that was just given out.
 fn order_attempt(step: &mut Step, command: Command) {
     let name = step.run.stage().spec.name.clone();
-    let open = step.run.attempt().filter(|attempt| attempt.fate.is_open()).map(|attempt| attempt.number);
-    if let (Some(attempt), Standing::Walking, true) = (open, &step.run.standing, step.run.claim.is_some()) {
+    if let (Some(attempt), Standing::Walking, true) =
+        (step.open_attempt(), &step.run.standing, step.run.claim.is_some())
+    {
         step.direct(command, Some(name), attempt);
     }
 }

@@ -18,6 +18,7 @@ pub(super) fn result(mut step: Step, request: &ResultRequest) -> Result<Change, 
     heard::end_silence(&mut step);
     let fate =
         step.run.stages[index].attempts.iter().find(|known| known.number == attempt).map(|known| known.fate);
+    step.settle(&request.stage, attempt);
     let taken = match fate {
         Some(Fate::InFlight) if index == step.run.at => Taken::First,
         Some(Fate::Done(_)) => Taken::Repeated,
@@ -51,8 +52,9 @@ fn place(step: &Step, request: &ResultRequest) -> Result<(usize, Attempt), Refus
         return Err(Refused::Unfit(format!("result: {} is the orchestrator's own stage", request.stage)));
     }
     let last = run.stages[index].attempts_made;
+    let latest = run.stages[index].attempts.last().map_or(Attempt(0), |attempt| attempt.number);
     let speaks_1 = run.claim.as_ref().is_some_and(|claim| claim.protocol == 1);
-    let attempt = if speaks_1 && request.attempt == Attempt(0) { last } else { request.attempt };
+    let attempt = if speaks_1 && request.attempt == Attempt(0) { latest } else { request.attempt };
     if attempt == Attempt(0) || attempt > last {
         let text =
             format!("result: attempt {attempt} of {} was never given out, the last is {last}", request.stage);
@@ -101,7 +103,7 @@ fn word_of(request: &ResultRequest) -> Check {
 }
 
 /// A stage in which the machine was reset cannot pass without an override.
-fn reset_check(step: &Step) -> Option<Check> {
+pub(super) fn reset_check(step: &Step) -> Option<Check> {
     let resets = &step.run.stage().resets;
     let last = resets.last()?;
     let observed = Observation::measured(resets.len() as f64, "resets");

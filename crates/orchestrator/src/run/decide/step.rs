@@ -6,7 +6,7 @@ use groundcrew_protocol::limits;
 use groundcrew_protocol::plan::{names, planned_checks};
 use groundcrew_protocol::profile::{AtEnd, StageSpec};
 use groundcrew_protocol::stage::{Stage, State};
-use groundcrew_protocol::wire::{Command, OverrideFlags};
+use groundcrew_protocol::wire::{Command, OverrideFlags, StageAttempt};
 
 use super::{Answer, Change, KeptResult, NewEvent, Refused};
 use crate::run::state::{
@@ -75,6 +75,11 @@ impl Step {
         if !unnumbered && found < claim.number {
             return Err(Refused::OldClaim { run, found, current: claim.number });
         }
+        // What was given out since the backup is forgotten here. A message about it would be refused for good, and
+        // its outcome lost; a claim says what there is. Protocol 1 has no words for that.
+        if self.run.restored && !unnumbered {
+            return Err(Refused::UnknownClaim { run, found, current: claim.number });
+        }
         claim.spoke = true;
         Ok(())
     }
@@ -117,9 +122,96 @@ impl Step {
         self.tell("stage_started", ORCHESTRATOR, format!("{name}: attempt {number} given to claim {claim}"));
     }
 
+    /// Waits for an attempt that was made before a restore, and whose outcome the agent has, instead of a new one.
+    pub fn know_again(&mut self, number: Attempt) {
+        self.close_attempt(Fate::Replaced);
+        let (claim, protocol) =
+            self.run.claim.as_ref().map_or((ClaimNumber(0), 1), |claim| (claim.number, claim.protocol));
+        let now = self.now;
+        let stage = &mut self.run.stages[self.run.at];
+        stage.attempts_made = stage.attempts_made.max(number);
+        stage.push_attempt(AttemptRecord {
+            number,
+            claim,
+            began: now.wall,
+            began_ms: now.listened_ms,
+            ended: None,
+            fate: Fate::InFlight,
+            flags: OverrideFlags::default(),
+        });
+        stage.verdict = None;
+        self.run.plan = frozen_plan(&stage.spec, protocol);
+        let name = stage.spec.name.clone();
+        self.wait_for_result();
+        let text =
+            format!("{name}: attempt {number} was made before the restore, and its outcome is awaited");
+        self.tell("attempt_known_again", AGENT, text);
+    }
+
     /// Begins to wait for the result of the attempt in flight.
-    pub fn wait_for_result(&mut self) {
+    fn wait_for_result(&mut self) {
         self.wait(WaitFor::Result, over_deadline_ms(&self.run));
+    }
+
+    /// Waits on for the result of an attempt that stands: what is left of its time, and after another wait at least
+    /// the limit of silence, in which an agent that is back can bring it.
+    pub fn wait_for_result_again(&mut self) {
+        if self.run.wait.as_ref().is_some_and(|wait| wait.what == WaitFor::Result) {
+            return;
+        }
+        let began_ms = self.run.attempt().map_or(self.now.listened_ms, |attempt| attempt.began_ms);
+        let over_ms = began_ms.saturating_add(over_deadline_ms(&self.run));
+        let left_ms = over_ms.saturating_sub(self.now.listened_ms);
+        self.wait(WaitFor::Result, left_ms.max(self.run.profile.limits.silence));
+    }
+
+    /// The number of the attempt in flight.
+    pub fn open_attempt(&self) -> Option<Attempt> {
+        self.run.attempt().filter(|attempt| attempt.fate.is_open()).map(|attempt| attempt.number)
+    }
+
+    /// True for a run that walks, or will when its agent speaks again.
+    pub fn is_on_its_way(&self) -> bool {
+        match &self.run.standing {
+            Standing::Walking | Standing::Held { why: HeldFor::Silence { .. }, .. } => true,
+            Standing::Held { .. } | Standing::Completed { .. } | Standing::Cancelled { .. } => false,
+        }
+    }
+
+    /// Gives up the attempt in flight, where there is one, and orders the agent to end it.
+    pub fn withdraw_attempt(&mut self) {
+        let name = self.run.stage().spec.name.clone();
+        if let Some(number) = self.open_attempt() {
+            self.close_attempt(Fate::Replaced);
+            self.settle(&name, number);
+            if self.run.claim.is_some() {
+                self.direct_cancel();
+            }
+        }
+    }
+
+    /// Takes back the orders to make or to end an attempt: it is over.
+    pub fn settle(&mut self, stage: &Stage, attempt: Attempt) {
+        self.run.directives.retain(|directive| match directive.command {
+            Command::CancelStage | Command::RetryStage | Command::Continue => {
+                directive.stage.as_ref() != Some(stage) || directive.attempt != attempt
+            }
+            Command::Abort
+            | Command::Shutdown
+            | Command::Release
+            | Command::Drain
+            | Command::Undrain
+            | Command::Unknown(_) => true,
+        });
+        self.end_farewell();
+    }
+
+    /// Ends the wait of an ended run once nothing of it is left to confirm.
+    pub fn end_farewell(&mut self) {
+        let awaits = self.run.wait.as_ref().is_some_and(|wait| wait.what == WaitFor::Farewell);
+        if awaits && self.run.directives.is_empty() {
+            self.run.wait = None;
+        }
     }
 
     /// Closes the attempt in flight, where there is one. True where there was.
@@ -149,10 +241,35 @@ impl Step {
                     }
                 }
                 Stage::Reporting => self.resolve_reporting(),
-                _ => return self.give_attempt(),
+                Stage::Inventory
+                | Stage::Smart
+                | Stage::CpuStress
+                | Stage::Memory
+                | Stage::Storage
+                | Stage::Network
+                | Stage::Gpu
+                | Stage::Soak
+                | Stage::Psu
+                | Stage::Package { .. }
+                | Stage::Interrupt { .. }
+                | Stage::Unknown(_) => return self.arrive(),
             }
         }
         self.end_completed();
+    }
+
+    /// Begins the stage at which the walk arrived, unless the agent has an outcome of it from before a restore.
+    fn arrive(&mut self) {
+        let stage = self.run.stage();
+        let last = stage.attempts.last().map_or(Attempt(0), |attempt| attempt.number);
+        let is_offered = |known: &StageAttempt| known.stage == stage.spec.name && known.attempt > last;
+        match self.run.offered.iter().position(is_offered) {
+            Some(index) => {
+                let known = self.run.offered.remove(index);
+                self.know_again(known.attempt);
+            }
+            None => self.give_attempt(),
+        }
     }
 
     /// Resolves SpecValidate; false where it holds the run.
@@ -196,8 +313,12 @@ impl Step {
     /// Holds the run for an operator.
     pub fn hold(&mut self, why: HeldFor, actor: &str) {
         let text = format!("held: {}", why.describe(&self.run.stage().spec.name));
+        // What the agent is about to do may happen yet while nobody hears it.
+        let may_happen_yet = matches!(why, HeldFor::Silence { .. } | HeldFor::RebootNotSeen { .. });
+        if !may_happen_yet {
+            self.run.intent = None;
+        }
         self.run.standing = Standing::Held { why, since: self.now.wall };
-        self.run.intent = None;
         self.wait(WaitFor::Operator, self.run.profile.limits.hold);
         self.tell("held", actor, text);
     }
@@ -217,17 +338,25 @@ impl Step {
     }
 
     /// Orders the agent to end the attempt that was in flight.
-    pub fn direct_cancel(&mut self) {
+    fn direct_cancel(&mut self) {
         let stage = self.run.stage().spec.name.clone();
-        let attempt = self.run.stage().attempts_made;
+        let attempt = self.run.attempt().map_or(Attempt(0), |attempt| attempt.number);
         self.direct(Command::CancelStage, Some(stage), attempt);
     }
 
     fn end_completed(&mut self) {
         self.run.standing = Standing::Completed { at: self.now.wall, boot: self.boot() };
-        self.run.plan = Vec::new();
-        self.run.directives.retain(is_about_the_machine);
+        self.end();
         self.tell("completed", ORCHESTRATOR, "every stage was passed, skipped or overridden".to_owned());
+        // An override ended it: the agent waits in its hold, with the operator's key.
+        let was_held = match &self.before.standing {
+            Standing::Held { why: HeldFor::Silence { .. }, .. } => false,
+            Standing::Held { .. } => true,
+            Standing::Walking | Standing::Completed { .. } | Standing::Cancelled { .. } => false,
+        };
+        if was_held && self.run.claim.is_some() {
+            self.direct(Command::Release, None, Attempt(0));
+        }
         self.farewell();
     }
 
@@ -237,9 +366,7 @@ impl Step {
         let was_held = matches!(self.run.standing, Standing::Held { .. });
         self.run.standing =
             Standing::Cancelled { at: self.now.wall, boot: self.boot(), reason: reason.clone() };
-        self.run.plan = Vec::new();
-        self.run.intent = None;
-        self.run.directives.retain(is_about_the_machine);
+        self.end();
         self.tell("cancelled", actor, reason);
         if self.run.claim.is_some() {
             if aborts {
@@ -251,6 +378,14 @@ impl Step {
             }
         }
         self.farewell();
+    }
+
+    /// Lets go of what only a run on its way has.
+    fn end(&mut self) {
+        self.run.plan = Vec::new();
+        self.run.offered = Vec::new();
+        self.run.intent = None;
+        self.run.directives.retain(outlives_the_run);
     }
 
     /// What follows the end: the profile's power-off, and the wait for the agent to confirm what it was told.
@@ -286,16 +421,13 @@ pub(super) fn over_deadline_ms(run: &Run) -> u64 {
     run.stage().spec.deadline.saturating_add(run.profile.limits.silence)
 }
 
-/// Orders that outlive the end of a run.
-fn is_about_the_machine(directive: &Directive) -> bool {
+/// Orders that outlive the end of a run: those about the machine, and to end what may be running still.
+fn outlives_the_run(directive: &Directive) -> bool {
     match directive.command {
-        Command::Drain | Command::Undrain | Command::Unknown(_) => true,
-        Command::Abort
-        | Command::Shutdown
-        | Command::CancelStage
-        | Command::RetryStage
-        | Command::Continue
-        | Command::Release => false,
+        Command::Drain | Command::Undrain | Command::Unknown(_) | Command::CancelStage => true,
+        Command::Abort | Command::Shutdown | Command::RetryStage | Command::Continue | Command::Release => {
+            false
+        }
     }
 }
 
@@ -308,9 +440,15 @@ fn frozen_plan(spec: &StageSpec, protocol: u32) -> Vec<PlannedCheck> {
     vec![PlannedCheck { name: names::AGENT_WORD.to_owned(), component: None, limit, required: false }]
 }
 
+/// The first characters of a text.
+pub(super) fn cut(text: &str, chars_max: usize) -> String {
+    text.chars().take(chars_max).collect()
+}
+
 /// The checks that keep a stage from passing, in a sentence of bounded length.
 pub(super) fn what_holds(judged: &Judged) -> String {
     const NAMED_MAX: usize = 5;
+    const HOLDING_CHARS_MAX: usize = 200;
     let holding: Vec<String> = judged
         .checks
         .iter()
@@ -318,8 +456,8 @@ pub(super) fn what_holds(judged: &Judged) -> String {
         .map(|check| {
             let component =
                 check.component.as_deref().map(|component| format!(" of {component}")).unwrap_or_default();
-            let reason: String = check.reason.chars().take(200).collect();
-            format!("{}{component}: {reason}", check.name)
+            let text = format!("{}{component}", check.name);
+            format!("{}: {}", cut(&text, HOLDING_CHARS_MAX), cut(&check.reason, HOLDING_CHARS_MAX))
         })
         .collect();
     match holding.len() {
@@ -348,10 +486,14 @@ impl StageRecord {
     /// Adds an attempt under the next number.
     fn number_attempt(&mut self, attempt: AttemptRecord) -> Attempt {
         self.attempts_made = Attempt(self.attempts_made.0.saturating_add(1));
-        self.attempts.push(AttemptRecord { number: self.attempts_made, ..attempt });
+        self.push_attempt(AttemptRecord { number: self.attempts_made, ..attempt });
+        self.attempts_made
+    }
+
+    fn push_attempt(&mut self, attempt: AttemptRecord) {
+        self.attempts.push(attempt);
         if self.attempts.len() > ATTEMPTS_KEPT_MAX {
             self.attempts.remove(0);
         }
-        self.attempts_made
     }
 }

@@ -3,7 +3,10 @@
 use groundcrew_protocol::wire::OverrideFlags;
 
 use super::step::{DEADLINE, ORCHESTRATOR, Step, over_deadline_ms};
-use crate::run::state::{Fate, HeldFor, Standing, WaitFor};
+use crate::run::state::{HeldFor, Standing, WaitFor};
+
+/// Directives that can have been made between a backup and its restore.
+const DIRECTIVES_FORGOTTEN_MAX: u64 = 1 << 20;
 
 /// Does what a wait said would happen, once it is over.
 pub(super) fn deadline(step: &mut Step) {
@@ -25,13 +28,12 @@ pub(super) fn deadline(step: &mut Step) {
             step.hold(HeldFor::NeverClaimed { limit_ms: limits.claim_within }, DEADLINE);
         }
         (Standing::Walking, Some(WaitFor::Reboot)) => {
+            step.withdraw_attempt();
             step.hold(HeldFor::RebootNotSeen { limit_ms: limits.reboot }, DEADLINE);
         }
         (Standing::Walking, Some(WaitFor::Result)) => {
             let limit_ms = over_deadline_ms(&step.run);
-            if step.close_attempt(Fate::Replaced) {
-                step.direct_cancel();
-            }
+            step.withdraw_attempt();
             step.hold(HeldFor::OverDeadline { limit_ms }, DEADLINE);
         }
         (Standing::Walking, None) if silent && waits_for_result(step) => {
@@ -59,6 +61,10 @@ pub(super) fn restored(step: &mut Step) {
         return;
     }
     step.run.restored = true;
+    // The agent remembers the ids of directives that are forgotten here, and would not do one again. Milliseconds
+    // of the wall clock keep two restores of one backup apart.
+    let made = step.run.directives_made.saturating_add(DIRECTIVES_FORGOTTEN_MAX);
+    step.run.directives_made = made.max(u64::try_from(step.now.wall.0).unwrap_or(0));
     for stage in &mut step.run.stages {
         for attempt in &mut stage.attempts {
             attempt.flags = OverrideFlags::default();

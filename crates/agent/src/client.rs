@@ -1,0 +1,220 @@
+//! The agent's calls to the orchestrator by their names, and how long to wait before the next try.
+//!
+//! Each call asks once. The control loop and the forwarder decide when to ask again, each with a [`Backoff`]
+//! of its own; each has an [`Orchestrator`] of its own too, so that logs never delay a heartbeat.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use groundcrew_client::{BaseUrl, Client, Error, PinSet};
+use groundcrew_protocol::ids::{Attempt, RunId, Sha256Hex, TokenText};
+use groundcrew_protocol::limits::{
+    BACKOFF_FIRST_MS, BACKOFF_MAX_MS, CALL_TIMEOUT_MS, SHORT_CALL_TIMEOUT_MS, SLOW_RETRY_MS,
+};
+use groundcrew_protocol::stage::Stage;
+use groundcrew_protocol::wire::{
+    ClaimAnswer, ClaimRequest, Heartbeat, HeartbeatAnswer, Hello, HelloAnswer, HoldAnswer, HoldRequest,
+    Intent, IntentAnswer, ResultAnswer, ResultRequest, StreamAnswer, agent_path,
+};
+use http::Method;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::forward::Courier;
+use crate::spool::Kind;
+
+const CALL: Duration = Duration::from_millis(CALL_TIMEOUT_MS);
+const SHORT_CALL: Duration = Duration::from_millis(SHORT_CALL_TIMEOUT_MS);
+
+/// One connection to the orchestrator of a run.
+#[derive(Debug)]
+pub struct Orchestrator {
+    client: Client,
+    run: RunId,
+}
+
+impl Orchestrator {
+    /// For a run. Nothing is sent yet. `pins` is shared with every clone of it.
+    pub fn new(base: BaseUrl, pins: PinSet, token: Option<TokenText>, run: RunId) -> Orchestrator {
+        Orchestrator { client: Client::new(base, pins, token), run }
+    }
+
+    /// Uses another token from the next call on: the run token, once it is claimed.
+    pub fn set_token(&self, token: TokenText) {
+        self.client.set_bearer(Some(token));
+    }
+
+    /// The pins that count.
+    pub fn pins(&self) -> &PinSet {
+        self.client.pins()
+    }
+
+    /// First word. Errors as every call here: those of [`Client::call`].
+    ///
+    /// # Errors
+    /// See there.
+    pub async fn hello(&self, hello: &Hello) -> Result<HelloAnswer, Error> {
+        self.post("hello", hello, CALL).await
+    }
+
+    /// Takes hold of the run.
+    ///
+    /// # Errors
+    /// As [`hello`](Self::hello).
+    pub async fn claim(&self, claim: &ClaimRequest) -> Result<ClaimAnswer, Error> {
+        self.post("claim", claim, CALL).await
+    }
+
+    /// Says what is going on.
+    ///
+    /// # Errors
+    /// As [`hello`](Self::hello).
+    pub async fn heartbeat(&self, heartbeat: &Heartbeat) -> Result<HeartbeatAnswer, Error> {
+        self.post("heartbeat", heartbeat, SHORT_CALL).await
+    }
+
+    /// Asks before what cannot be taken back.
+    ///
+    /// # Errors
+    /// As [`hello`](Self::hello).
+    pub async fn intent(&self, intent: &Intent) -> Result<IntentAnswer, Error> {
+        self.post("intent", intent, CALL).await
+    }
+
+    /// Hands an outcome over.
+    ///
+    /// # Errors
+    /// As [`hello`](Self::hello).
+    pub async fn result(&self, result: &ResultRequest) -> Result<ResultAnswer, Error> {
+        self.post("result", result, CALL).await
+    }
+
+    /// Asks for the key of a hold.
+    ///
+    /// # Errors
+    /// As [`hello`](Self::hello).
+    pub async fn hold(&self, hold: &HoldRequest) -> Result<HoldAnswer, Error> {
+        self.post("hold", hold, CALL).await
+    }
+
+    /// Hands raw output of a tool over.
+    ///
+    /// # Errors
+    /// As [`hello`](Self::hello).
+    pub async fn artifact(
+        &self,
+        stage: &Stage,
+        attempt: Attempt,
+        name: &str,
+        content: Bytes,
+    ) -> Result<serde_json::Value, Error> {
+        let sha256 = Sha256Hex::of(&content);
+        let (stage, name) = (query_text(&stage.to_string()), query_text(name));
+        let call = format!("artifact?stage={stage}&attempt={attempt}&name={name}&sha256={sha256}");
+        self.client.put_bytes(&agent_path(&self.run, &call), content, CALL).await
+    }
+
+    async fn post<Req: Serialize, Res: DeserializeOwned>(
+        &self,
+        call: &str,
+        body: &Req,
+        limit: Duration,
+    ) -> Result<Res, Error> {
+        self.client.call(Method::POST, &agent_path(&self.run, call), body, limit).await
+    }
+}
+
+impl Courier for Orchestrator {
+    async fn send(&self, kind: Kind, body: Bytes) -> Result<StreamAnswer, Error> {
+        let path = agent_path(&self.run, kind.as_str());
+        self.client.call_json(Method::POST, &path, body, SHORT_CALL).await
+    }
+}
+
+/// A text as a value in a query: everything but letters, digits and `-._~` as `%XX` (RFC 3986 section 2.3).
+fn query_text(text: &str) -> String {
+    let byte = |byte: u8| match byte {
+        b'-' | b'.' | b'_' | b'~' => char::from(byte).to_string(),
+        _ if byte.is_ascii_alphanumeric() => char::from(byte).to_string(),
+        _ => format!("%{byte:02X}"),
+    };
+    text.bytes().map(byte).collect()
+}
+
+/// How long to wait between tries: twice as long each time up to a limit, and each time less by up to a half,
+/// so that many agents do not come back at once.
+#[derive(Debug, Clone)]
+pub struct Backoff {
+    first: Duration,
+    longest: Duration,
+    slow: Duration,
+    tries: u32,
+}
+
+impl Default for Backoff {
+    /// 2 s to 30 s, and 5 minutes for what only an operator can mend.
+    fn default() -> Self {
+        let ms = Duration::from_millis;
+        Self::new(ms(BACKOFF_FIRST_MS), ms(BACKOFF_MAX_MS), ms(SLOW_RETRY_MS))
+    }
+}
+
+impl Backoff {
+    /// With limits of one's own.
+    pub fn new(first: Duration, longest: Duration, slow: Duration) -> Backoff {
+        Backoff { first, longest, slow, tries: 0 }
+    }
+
+    /// A call was answered: the next failure is a first one.
+    pub fn reset(&mut self) {
+        self.tries = 0;
+    }
+
+    /// The pause after this error.
+    pub fn after(&mut self, error: &Error) -> Duration {
+        if error.is_retried_quickly() { self.next_pause() } else { self.slow }
+    }
+
+    /// What only an operator can mend is asked again this often.
+    pub fn slow(&self) -> Duration {
+        self.slow
+    }
+
+    /// The pause after another failure.
+    pub fn next_pause(&mut self) -> Duration {
+        // Without a random number the pause is a whole one, which harms nobody.
+        self.pause(getrandom::u32().unwrap_or(u32::MAX))
+    }
+
+    fn pause(&mut self, random: u32) -> Duration {
+        let doubled = self.first.saturating_mul(1 << self.tries.min(20)).min(self.longest);
+        self.tries = self.tries.saturating_add(1);
+        let part = 0.5 + 0.5 * f64::from(random) / f64::from(u32::MAX);
+        doubled.mul_f64(part).max(self.first)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_from_2_to_30_seconds_and_differ() {
+        let mut longest = Backoff::default();
+        let seconds: Vec<u64> = (0..6).map(|_| longest.pause(u32::MAX).as_secs()).collect();
+        assert_eq!(seconds, [2, 4, 8, 16, 30, 30]);
+        let mut shortest = Backoff::default();
+        let seconds: Vec<u64> = (0..6).map(|_| shortest.pause(0).as_secs()).collect();
+        assert_eq!(seconds, [2, 2, 4, 8, 15, 15]);
+        longest.reset();
+        assert_eq!(longest.pause(u32::MAX).as_secs(), 2);
+        for _ in 0..1_000 {
+            assert!((2..=30).contains(&longest.next_pause().as_secs()));
+        }
+    }
+
+    #[test]
+    fn a_text_in_a_query_cannot_end_it() {
+        assert_eq!(query_text("Package:a/b&c=d e#%ä"), "Package%3Aa%2Fb%26c%3Dd%20e%23%25%C3%A4");
+    }
+}

@@ -1,0 +1,52 @@
+//! The thermal sidecar: reads hwmon every five seconds into the spool of readings.
+//!
+//! On a thread of its own, because a reading of sysfs can hang in a driver. A sensor that is gone drops out of the
+//! next batch; a machine without any is no error.
+
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use groundcrew_protocol::limits::SENSOR_INTERVAL_MS;
+
+use crate::probe::{Root, hwmon};
+use crate::spool::Spool;
+use crate::stamp::wall;
+
+/// The sidecar's thread.
+#[derive(Debug)]
+pub struct Sensors {
+    stop: Sender<()>,
+    thread: JoinHandle<()>,
+}
+
+impl Sensors {
+    /// Starts reading the sensors below `root` into `spool`.
+    ///
+    /// # Errors
+    /// Where the system has no thread to give.
+    pub fn start(spool: Spool, root: Root) -> std::io::Result<Sensors> {
+        let (stop, stopped) = channel();
+        let read = move || {
+            let pause = Duration::from_millis(SENSOR_INTERVAL_MS);
+            while stopped.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
+                let samples = hwmon::read(&root, wall());
+                // What the spool cannot take is counted there, and the next batch says so.
+                let _counted = spool.append_samples(&samples);
+            }
+            spool.finish();
+        };
+        let thread =
+            std::thread::Builder::new().name("sensors".to_owned()).stack_size(256 * 1024).spawn(read)?;
+        Ok(Sensors { stop, thread })
+    }
+
+    /// Ends the thread, unless a driver holds it; then it is left behind.
+    pub fn stop(self) {
+        drop(self.stop);
+        if self.thread.is_finished() {
+            // It cannot have panicked without having been seen: nothing in it does.
+            let _ended = self.thread.join();
+        }
+    }
+}

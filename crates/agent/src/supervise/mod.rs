@@ -1,0 +1,333 @@
+//! Runs the agent: owns its tasks and threads, performs what the control loop decides, and stops in order.
+//!
+//! ```text
+//!   main loop (one thread)      control calls, heartbeats, forwarding: tasks of one runtime
+//!   plain threads               the I/O thread, the stage in flight, the sensors, the console
+//! ```
+//!
+//! Only plain threads wait for disks, children and terminals; the loop never does, so that none of them can delay
+//! a heartbeat. What the loop decides is in [`crate::control`]; here is no decision about the run.
+
+mod perform;
+mod stage;
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use groundcrew_client::PinSet;
+use groundcrew_protocol::ids::{ClaimNumber, RandomId};
+use groundcrew_protocol::wire::{Heartbeat, LogLevel, LogLine};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::{MissedTickBehavior, interval, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use crate::client::Orchestrator;
+use crate::console::Console;
+use crate::control::core::{Core, Event, Facts};
+use crate::forward::Forwarder;
+use crate::heartbeat::{self, Activity, Beats};
+use crate::home::Home;
+use crate::io_thread::{HomeHealth, IoThread};
+use crate::outbox::Outbox;
+use crate::probe::{Root, dmi, ip, nics};
+use crate::process::{ChildRecords, sweep};
+use crate::sensors::Sensors;
+use crate::settings::Settings;
+use crate::spool::{Kind, LineSender, Spool};
+use crate::stamp::{stamp, wall};
+
+/// Events that wait for the loop: a handful of tasks with one event each.
+const EVENTS_MAX: usize = 64;
+/// How often what could not be written or moved is tried again.
+const RETRY_MS: u64 = 15_000;
+
+/// Why the agent cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The home.
+    #[error(transparent)]
+    Home(#[from] crate::home::HomeError),
+    /// A file of the home, or the system.
+    #[error("starting: {what}")]
+    System {
+        /// What was being done.
+        what: &'static str,
+        /// Why it failed.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+fn system<E: std::error::Error + Send + Sync + 'static>(what: &'static str) -> impl FnOnce(E) -> StartError {
+    move |source| StartError::System { what, source: Box::new(source) }
+}
+
+/// The agent.
+pub(crate) struct Agent {
+    settings: Settings,
+    core: Core,
+    began: Instant,
+    events: mpsc::Sender<Event>,
+    io: IoThread,
+    home: PathBuf,
+    run_pins: PinSet,
+    outbox: Outbox,
+    lines: LineSender,
+    log: Spool,
+    readings: Spool,
+    console: Console,
+    control: Arc<Orchestrator>,
+    beats: Arc<Orchestrator>,
+    latest: watch::Sender<Option<Heartbeat>>,
+    claim: watch::Sender<ClaimNumber>,
+    forwarder: Forwarder,
+    stage: Option<stage::Running>,
+    finished: Option<stage::Finished>,
+    claim_answer: perform::FromClaim,
+    children: Arc<ChildRecords>,
+    activity: Activity,
+    said_failure: bool,
+}
+
+/// Runs the agent until it is told to stop.
+///
+/// # Errors
+/// Where it cannot start; afterwards nothing ends it but a signal or an `abort`.
+pub async fn run(settings: Settings, console: Console) -> Result<(), StartError> {
+    let (events, waiting) = mpsc::channel(EVENTS_MAX);
+    let home = Home::open(&settings.home, &settings.run)?;
+    let swept = sweep::sweep(home.path()).map_err(system("ending what an earlier agent left running"))?;
+    let mut agent = Agent::new(settings, &home, events, console)?;
+    for note in home.notes().to_vec() {
+        agent.say(LogLevel::Warn, note);
+    }
+    for (program, count) in swept.ended {
+        agent.say(
+            LogLevel::Warn,
+            format!("ended {count} processes of {program} that an earlier agent left running"),
+        );
+    }
+    if !swept.stuck.is_empty() {
+        agent.say(
+            LogLevel::Error,
+            format!("processes of an earlier agent cannot be killed: {:?}", swept.stuck),
+        );
+    }
+    let sensors =
+        Sensors::start(agent.readings.clone(), Root::system()).map_err(system("the sensors' thread"))?;
+    agent.work(waiting).await;
+    sensors.stop();
+    Ok(())
+}
+
+impl Agent {
+    fn new(
+        settings: Settings,
+        home: &Home,
+        events: mpsc::Sender<Event>,
+        console: Console,
+    ) -> Result<Agent, StartError> {
+        let health = HomeHealth::default();
+        let io = IoThread::start(health).map_err(system("the I/O thread"))?;
+        let (outbox, outbox_notes) = Outbox::open(home, io.clone()).map_err(system("the outbox"))?;
+        let (log, log_notes) = Spool::open(home, Kind::Log).map_err(system("the spool of log lines"))?;
+        let lines = LineSender::new(log.clone(), io.clone());
+        let memory = home.run().clone();
+        let pins = PinSet::new(settings.pins.iter().chain(&memory.pins).cloned());
+        let connection = || {
+            let token = Some(memory.token.clone());
+            Orchestrator::new(settings.url.clone(), pins.clone(), token, settings.run.clone())
+        };
+        let (claim, claimed) = watch::channel(ClaimNumber(0));
+        let (readings, readings_notes) =
+            Spool::open(home, Kind::Sensor).map_err(system("the spool of readings"))?;
+        let spools = [log.clone(), readings.clone()];
+        let forwarder = Forwarder::start(spools, io.clone(), connection(), claimed, CancellationToken::new());
+        let (control, beats) = (Arc::new(connection()), Arc::new(connection()));
+        let core = Core::new(facts(&settings, home)?, memory, seed()?);
+        let agent = Agent {
+            core,
+            began: Instant::now(),
+            events,
+            home: home.path().to_owned(),
+            run_pins: pins.clone(),
+            outbox,
+            lines,
+            log,
+            readings,
+            console,
+            control,
+            beats,
+            latest: watch::channel(None).0,
+            claim,
+            forwarder,
+            stage: None,
+            finished: None,
+            claim_answer: perform::FromClaim::default(),
+            children: Arc::new(ChildRecords::in_home(home.path())),
+            activity: Activity::default(),
+            said_failure: false,
+            io,
+            settings,
+        };
+        for note in outbox_notes.into_iter().chain(log_notes).chain(readings_notes) {
+            agent.say(LogLevel::Warn, note);
+        }
+        for unknown in agent.settings.unknown.clone() {
+            agent.say(
+                LogLevel::Warn,
+                format!("the kernel command line holds {unknown}, which this agent does not know"),
+            );
+        }
+        Ok(agent)
+    }
+
+    /// The loop: takes what happens, asks the core, performs what it says.
+    async fn work(&mut self, mut waiting: mpsc::Receiver<Event>) {
+        let (Ok(mut term), Ok(mut interrupt)) =
+            (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+        else {
+            return self.say(LogLevel::Error, "signals cannot be listened to");
+        };
+        let mut tasks = JoinSet::new();
+        tasks.spawn(self.beats().run());
+        let mut retry = interval(Duration::from_millis(RETRY_MS));
+        retry.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let outbox = self.outbox.entries();
+        let mut ends = self.take(Event::Start(outbox)).await;
+        while !ends {
+            let wake = self.wake();
+            let event = tokio::select! {
+                Some(event) = waiting.recv() => event,
+                () = heard(&mut term, &mut interrupt) => Event::Stop,
+                Some(_) = tasks.join_next() => {
+                    // Without heartbeats the orchestrator would hold the run for silence.
+                    tasks.spawn(self.beats().run());
+                    continue
+                }
+                _ = retry.tick() => { self.retry().await; continue }
+                () = sleep_until(wake.unwrap_or_else(far).into()), if wake.is_some() => Event::Tick,
+            };
+            ends = self.take(event).await;
+        }
+        self.part().await;
+    }
+
+    /// Takes an event in and performs what follows. True once the agent is to end.
+    async fn take(&mut self, event: Event) -> bool {
+        let mut events = VecDeque::from([event]);
+        while let Some(event) = events.pop_front() {
+            self.before(&event);
+            let now_ms = self.now_ms();
+            for action in self.core.step(event, now_ms) {
+                match self.perform(action).await {
+                    perform::Then::Go => {}
+                    perform::Then::Take(event) => events.push_back(event),
+                    perform::Then::End => return true,
+                }
+            }
+            self.latest.send_replace(self.core.heartbeat("", false, wall()));
+            self.claim.send_if_modified(|known| {
+                let claim = self.core.claim().unwrap_or_default();
+                std::mem::replace(known, claim) != claim
+            });
+        }
+        false
+    }
+
+    fn beats(&self) -> Beats {
+        Beats {
+            orchestrator: self.beats.clone(),
+            latest: self.latest.subscribe(),
+            activity: self.activity.clone(),
+            health: self.io.health().clone(),
+            events: self.events.clone(),
+        }
+    }
+
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn wake(&self) -> Option<Instant> {
+        let wake_ms = self.core.wake_ms()?;
+        // A wake that is past was answered by the step that set it; only a later one is waited for.
+        (wake_ms > self.now_ms()).then(|| self.began + Duration::from_millis(wake_ms))
+    }
+
+    async fn retry(&mut self) {
+        self.outbox.retry().await;
+        if let (Some(why), false) = (self.io.health().failure(), self.said_failure) {
+            self.said_failure = true;
+            self.say(
+                LogLevel::Error,
+                format!("the home fails, what is kept from now on may be lost with the power: {why}"),
+            );
+        }
+    }
+
+    /// The last words: what became of directives, and what is in the spools.
+    async fn part(&mut self) {
+        self.say(LogLevel::Info, "the agent ends");
+        if let Some(last) = self.core.heartbeat("ends", false, wall()) {
+            let answered = heartbeat::send(&self.beats, last).await;
+            if let Event::Heartbeat { answered: Err(failure), .. } = answered {
+                self.console.say(LogLevel::Warn, &format!("last heartbeat: {}", failure.text()));
+            }
+        }
+        if !self.forwarder.flush(Duration::from_millis(PART_MS)).await {
+            self.console.say(LogLevel::Warn, "not every line has arrived; the next agent sends them");
+        }
+    }
+
+    /// Tells something: on the console, and as a framing line to the orchestrator.
+    pub(crate) fn say(&self, level: LogLevel, text: impl Into<String>) {
+        let text = text.into();
+        self.console.say(level.clone(), &text);
+        self.lines.send_line(LogLine { ts: stamp(), level, stage: None, text });
+    }
+}
+
+/// How long the end of the agent waits for its last lines to arrive; what did not is sent by the next agent.
+const PART_MS: u64 = 5_000;
+
+async fn heard(term: &mut Signal, interrupt: &mut Signal) {
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+}
+
+fn far() -> Instant {
+    Instant::now() + Duration::from_secs(3600)
+}
+
+fn seed() -> Result<u64, StartError> {
+    let mut bytes = [0; 8];
+    getrandom::fill(&mut bytes).map_err(system("drawing a random number"))?;
+    Ok(u64::from_le_bytes(bytes))
+}
+
+fn facts(settings: &Settings, home: &Home) -> Result<Facts, StartError> {
+    let root = Root::system();
+    let mut session = [0; 16];
+    getrandom::fill(&mut session).map_err(system("drawing a random number"))?;
+    let proc = std::path::Path::new(groundcrew_durable::epoch::PROC);
+    let boot_id = groundcrew_durable::epoch::boot_id(proc).ok().and_then(|text| text.parse().ok());
+    Ok(Facts {
+        instance: home.instance().clone(),
+        session: RandomId::from_bytes(session),
+        boot_id,
+        boot_epoch: groundcrew_durable::epoch::boot_epoch(proc),
+        home: home.kind().clone(),
+        ip: ip::address(&root).map(|ip| ip.to_string()).unwrap_or_default(),
+        serial: dmi::serial(&root),
+        macs: nics::macs(&root),
+        power_allowed: settings.allow_power,
+        keys_allowed: settings.authorized_keys.is_some(),
+    })
+}

@@ -1,0 +1,370 @@
+//! Performs the actions of the control loop, in order.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use groundcrew_protocol::ids::{ClaimNumber, Sha256Hex, TokenText};
+use groundcrew_protocol::limits;
+use groundcrew_protocol::profile::{ExpectedDisk, StageSpec};
+use groundcrew_protocol::time::WallMs;
+use groundcrew_protocol::wire::{
+    ClaimRequest, Hello, HelloAnswer, HoldRequest, Intent, LogLevel, OutboxEntry, ResultRequest,
+};
+use groundcrew_protocol::{PROTOCOL, PROTOCOL_OLDEST};
+
+use super::Agent;
+use super::stage::{Running, line_sink, progress_sink};
+use crate::client::Orchestrator;
+use crate::control::core::{Action, Call, Event, Failure, Reply, StartStage};
+use crate::control::failure::failure_of;
+use crate::probe::Root;
+use crate::process::{Cancel, Launcher};
+use crate::stamp::wall;
+use crate::vet::StageContext;
+use crate::{hold, power};
+
+/// How long outbox and spool may take to be acknowledged before the power goes.
+const FLUSH_MS: u64 = 60_000;
+/// The machine's public host keys.
+const HOST_KEYS: [&str; 3] =
+    ["/etc/ssh/ssh_host_ed25519_key.pub", "/etc/ssh/ssh_host_ecdsa_key.pub", "/etc/ssh/ssh_host_rsa_key.pub"];
+const HOST_KEY_BYTES_MAX: u64 = 2_048;
+
+/// What follows an action.
+pub(super) enum Then {
+    /// The next one.
+    Go,
+    /// An event for the control loop.
+    Take(Event),
+    /// The end of the agent.
+    End,
+}
+
+/// What a claim's answer says for stages.
+#[derive(Debug, Default)]
+pub(super) struct FromClaim {
+    expected_disks: Vec<ExpectedDisk>,
+    non_destructive: bool,
+}
+
+impl Agent {
+    /// Takes what only the driver uses out of an event, before the control loop sees it.
+    pub(super) fn before(&mut self, event: &Event) {
+        match event {
+            Event::Answered(Ok(Reply::Claim(answer))) => {
+                self.claim_answer = FromClaim {
+                    expected_disks: answer.expected_disks.clone(),
+                    non_destructive: answer.non_destructive,
+                };
+                self.know_pins(&answer.pins);
+            }
+            Event::Answered(Ok(Reply::Hello(answer))) => {
+                self.know_pins(&answer.pins);
+                self.show_skew(answer);
+            }
+            Event::Heartbeat { answered: Ok(answer), .. } => self.know_pins(&answer.pins),
+            Event::StageEnded => self.finished = self.stage.take().and_then(Running::finish),
+            Event::Heartbeat { .. }
+            | Event::Answered(_)
+            | Event::Start(_)
+            | Event::Tick
+            | Event::Flushed
+            | Event::Stop => {}
+        }
+    }
+
+    fn show_skew(&self, answer: &HelloAnswer) {
+        let skew_ms = wall().0 - answer.server_time.0;
+        if skew_ms.abs() > limits::SKEW_SHOWN_MS {
+            let seconds = skew_ms as f64 / 1000.0;
+            self.say(
+                LogLevel::Warn,
+                format!("this machine's clock is {seconds:+.1} s from the orchestrator's"),
+            );
+        }
+    }
+
+    /// Certificates that are announced count from now on, beside those of the settings, also for the next agent.
+    fn know_pins(&mut self, pins: &[Sha256Hex]) {
+        if pins.is_empty() || self.core.memory().pins == pins {
+            return;
+        }
+        self.core.know_pins(pins.to_vec());
+        self.run_pins.replace(self.settings.pins.iter().chain(pins).cloned());
+    }
+
+    /// Performs one action.
+    pub(super) async fn perform(&mut self, action: Action) -> Then {
+        match action {
+            Action::Persist(memory) => {
+                let home = self.home.clone();
+                let store = move || memory.store(&home);
+                // What the disk says goes into the home's health: the agent is volatile from then on, and says so.
+                if let Err(error) = self.io.run("writing run.json", store).await {
+                    self.say(LogLevel::Error, crate::errors::chain(&error));
+                }
+            }
+            Action::Send(call) => self.send(call).await,
+            Action::StartStage(start) => return self.start_stage(*start),
+            Action::EndStage(_) => {
+                if let Some(stage) = &self.stage {
+                    stage.cancel.ask();
+                }
+            }
+            Action::KeepOutcome(entry) => self.keep_outcome(entry).await,
+            Action::DropOutcome(which) => {
+                self.finished = None;
+                self.say(
+                    LogLevel::Info,
+                    format!("{}: the outcome of attempt {} is dropped", which.stage, which.attempt),
+                );
+            }
+            Action::Acknowledge(which) => self.outbox.acknowledge(&which.stage, which.attempt).await,
+            Action::Reoffer => self.outbox.reoffer().await,
+            Action::Refuse(which, why) => {
+                if let Err(error) = self.outbox.refuse(&which.stage, which.attempt, &why).await {
+                    self.say(LogLevel::Error, crate::errors::chain(&error));
+                }
+            }
+            Action::InstallKey { line, expires_at } => self.change_keys(Some((line, expires_at))).await,
+            Action::RemoveKey(_) => self.change_keys(None).await,
+            Action::Flush => {
+                self.forwarder.flush(Duration::from_millis(FLUSH_MS)).await;
+                return Then::Take(Event::Flushed);
+            }
+            Action::PowerOff => self.power_off(),
+            Action::Exit => return Then::End,
+            Action::Say(level, text) => self.say(level, text),
+        }
+        Then::Go
+    }
+
+    // ---- stages ----------------------------------------------------------------------------------------------
+
+    fn start_stage(&mut self, start: StartStage) -> Then {
+        let stage = start.stage.clone();
+        self.say(LogLevel::Info, format!("stage {stage}: attempt {} starts", start.attempt));
+        let Ok(cancel) = Cancel::new() else {
+            return self.cannot_start("the process has no file descriptor left");
+        };
+        let spec = start.spec.unwrap_or_else(|| StageSpec::of(stage.clone()));
+        let context = StageContext {
+            spec,
+            plan: start.plan,
+            expected_disks: self.claim_answer.expected_disks.clone(),
+            non_destructive: self.claim_answer.non_destructive,
+            override_flags: start.flags,
+            root: Root::system(),
+            launcher: Launcher::this_program(),
+            children: self.children.clone(),
+            work: self.home.clone(),
+            search_path: search_path(),
+            lines: line_sink(stage, self.log.clone(), self.console.clone()),
+            progress: progress_sink(self.activity.clone()),
+            cancel,
+        };
+        match Running::start(context, self.events.clone()) {
+            Ok(running) => {
+                self.stage = Some(running);
+                Then::Go
+            }
+            Err(error) => self.cannot_start(&error.to_string()),
+        }
+    }
+
+    /// A stage that has no thread ends at once, without an outcome: that is said, and the plan's checks stay open.
+    fn cannot_start(&mut self, why: &str) -> Then {
+        self.say(LogLevel::Error, format!("the stage cannot be started: {why}"));
+        Then::Take(Event::StageEnded)
+    }
+
+    async fn keep_outcome(&mut self, entry: OutboxEntry) {
+        let result = match self.finished.take() {
+            Some(finished) => ResultRequest {
+                claim: Default::default(),
+                made_under: entry.made_under,
+                stage: entry.stage.clone(),
+                attempt: entry.attempt,
+                passed: finished.outcome.passed,
+                summary: finished.outcome.summary,
+                message: finished.outcome.message,
+                checks: finished.outcome.checks,
+                inventory: finished.outcome.inventory,
+                began: finished.began,
+                ended: finished.ended,
+            },
+            None => no_outcome(&entry),
+        };
+        match self.outbox.put(result).await {
+            Ok(put) => {
+                self.say(LogLevel::Info, format!("stage {}: the outcome is kept ({put:?})", entry.stage))
+            }
+            Err(error) => self.say(LogLevel::Error, crate::errors::chain(&error)),
+        }
+    }
+
+    // ---- calls -----------------------------------------------------------------------------------------------
+
+    async fn send(&mut self, what: Call) {
+        let by_boot_token = match &what {
+            Call::Hello => !self.core.memory().claimed,
+            Call::Claim { by_boot_token, .. } => *by_boot_token,
+            Call::Result { .. } | Call::Intent(_) | Call::Hold { .. } => false,
+        };
+        let token: Option<TokenText> = match by_boot_token {
+            true => self.settings.token.as_ref().map(|token| token.reveal().clone()),
+            false => Some(self.core.memory().token.clone()),
+        };
+        let Some(token) = token else {
+            let why = "this agent was given no boot token (GROUNDCREW_TOKEN, groundcrew.token or --token)";
+            return self.answer_later(async move { Err(Failure::Unauthorized(why.to_owned())) });
+        };
+        self.control.set_token(token);
+        let to = self.control.clone();
+        match what {
+            Call::Hello => {
+                let hello = self.hello();
+                self.answer_later(async move {
+                    to.hello(&hello).await.map(Reply::Hello).map_err(|error| failure_of(&error))
+                });
+            }
+            Call::Claim { request, .. } => {
+                let request = ClaimRequest { wall: wall(), ..*request };
+                self.answer_later(async move {
+                    let answer = to.claim(&request).await.map_err(|error| failure_of(&error))?;
+                    Ok(Reply::Claim(Box::new(answer)))
+                });
+            }
+            Call::Result { claim, entry } => self.send_result(claim, entry).await,
+            Call::Intent(intent) => self.answer_later(async move { send_intent(&to, &intent).await }),
+            Call::Hold { claim } => {
+                let request = HoldRequest { claim, ip: self.core.ip().to_owned(), host_keys: host_keys() };
+                self.answer_later(async move {
+                    to.hold(&request).await.map(Reply::Hold).map_err(|error| failure_of(&error))
+                });
+            }
+        }
+    }
+
+    async fn send_result(&mut self, claim: ClaimNumber, entry: OutboxEntry) {
+        let to = self.control.clone();
+        let result = match self.outbox.load(&entry.stage, entry.attempt).await {
+            Ok(Some(result)) => ResultRequest { claim, ..Arc::unwrap_or_clone(result) },
+            // Its file is gone or broken: what is known of it is that nothing can be shown.
+            Ok(None) => ResultRequest { claim, ..no_outcome(&entry) },
+            Err(error) => {
+                let why = crate::errors::chain(&error);
+                return self.answer_later(async move { Err(Failure::Soon(why)) });
+            }
+        };
+        self.answer_later(async move {
+            let answer = to.result(&result).await.map_err(|error| failure_of(&error))?;
+            Ok(Reply::Result(Box::new(answer)))
+        });
+    }
+
+    fn answer_later(&self, answer: impl Future<Output = Result<Reply, Failure>> + Send + 'static) {
+        let events = self.events.clone();
+        tokio::spawn(async move {
+            // It fails only where the loop has ended.
+            let _ended_loop = events.send(Event::Answered(answer.await)).await;
+        });
+    }
+
+    fn hello(&self) -> Hello {
+        let facts = self.core.facts();
+        Hello {
+            serial: facts.serial.clone(),
+            macs: facts.macs.clone(),
+            agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+            protocol_min: PROTOCOL_OLDEST.max(PROTOCOL),
+            protocol_max: PROTOCOL,
+            boot_id: facts.boot_id.clone(),
+            instance: Some(facts.instance.clone()),
+            home: Some(facts.home.clone()),
+            wall: wall(),
+        }
+    }
+
+    // ---- hold and power --------------------------------------------------------------------------------------
+
+    async fn change_keys(&mut self, key: Option<(String, WallMs)>) {
+        let Some(path) = self.settings.authorized_keys.clone() else {
+            return;
+        };
+        let run = self.settings.run.clone();
+        let place = path.display().to_string();
+        let installs = key.is_some();
+        let changed = self.io.run("changing authorized_keys", move || match key {
+            Some((line, expires_at)) => hold::install(&path, &run, &line, expires_at),
+            None => hold::remove(&path, &run),
+        });
+        match changed.await {
+            Ok(true) if installs => {
+                self.say(LogLevel::Warn, format!("an operator's key may log in: {place}"))
+            }
+            Ok(true) => self.say(LogLevel::Info, format!("the operator's key is out of {place} again")),
+            Ok(false) => {}
+            Err(error) => self.say(LogLevel::Error, crate::errors::chain(&error)),
+        }
+    }
+
+    fn power_off(&mut self) {
+        if !self.settings.allow_power {
+            return self
+                .say(LogLevel::Error, "the power stays on: this agent's settings do not allow to touch it");
+        }
+        self.say(LogLevel::Warn, "the power goes now");
+        let console = self.console.clone();
+        let spawned = std::thread::Builder::new().name("power".to_owned()).spawn(move || {
+            if let Err(error) = power::off() {
+                console.say(LogLevel::Error, &error.to_string());
+            }
+        });
+        if let Err(error) = spawned {
+            self.say(LogLevel::Error, format!("the power stays on: {error}"));
+        }
+    }
+}
+
+async fn send_intent(to: &Orchestrator, intent: &Intent) -> Result<Reply, Failure> {
+    let answer = to.intent(intent).await.map_err(|error| failure_of(&error))?;
+    if answer.acknowledged {
+        Ok(Reply::Intent)
+    } else {
+        Err(Failure::Refused("it was not acknowledged".to_owned()))
+    }
+}
+
+/// The outcome of a stage that left none: nothing was checked, which is inconclusive.
+fn no_outcome(entry: &OutboxEntry) -> ResultRequest {
+    ResultRequest {
+        claim: Default::default(),
+        made_under: entry.made_under,
+        stage: entry.stage.clone(),
+        attempt: entry.attempt,
+        passed: false,
+        summary: "no outcome".to_owned(),
+        message: "the stage left no outcome".to_owned(),
+        checks: Vec::new(),
+        inventory: None,
+        began: wall(),
+        ended: wall(),
+    }
+}
+
+/// The machine's public host keys; one that cannot be read is not told.
+fn host_keys() -> Vec<String> {
+    let read = |path: &&str| {
+        let bytes = groundcrew_durable::whole::read_bounded(std::path::Path::new(path), HOST_KEY_BYTES_MAX)
+            .ok()??;
+        String::from_utf8(bytes).ok().map(|text| text.trim().to_owned())
+    };
+    HOST_KEYS.iter().filter_map(read).collect()
+}
+
+/// Where tools are looked for: as the agent was started, or where a distribution keeps them.
+fn search_path() -> std::ffi::OsString {
+    std::env::var_os("PATH")
+        .unwrap_or_else(|| "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".into())
+}

@@ -1,0 +1,77 @@
+//! The stage in flight: a plain thread of its own, told to end by a handle.
+
+use std::sync::Arc;
+
+use groundcrew_protocol::stage::Stage;
+use groundcrew_protocol::time::WallMs;
+use groundcrew_protocol::wire::{LogLevel, LogLine};
+use tokio::sync::mpsc;
+
+use crate::console::Console;
+use crate::control::core::Event;
+use crate::heartbeat::Activity;
+use crate::process::Cancel;
+use crate::spool::Spool;
+use crate::stamp::{stamp, wall};
+use crate::vet::{LineSink, ProgressSink, StageContext, StageOutcome, run_stage};
+
+/// A stage that runs.
+pub(super) struct Running {
+    /// Ends it.
+    pub cancel: Cancel,
+    thread: std::thread::JoinHandle<Finished>,
+}
+
+/// A stage that has ended.
+pub(super) struct Finished {
+    /// How it came out.
+    pub outcome: StageOutcome,
+    /// When it began.
+    pub began: WallMs,
+    /// When it ended.
+    pub ended: WallMs,
+}
+
+impl Running {
+    /// Starts a stage. Its end is told as [`Event::StageEnded`].
+    ///
+    /// # Errors
+    /// Where the system has no thread to give.
+    pub fn start(context: StageContext, events: mpsc::Sender<Event>) -> std::io::Result<Running> {
+        let cancel = context.cancel.clone();
+        let thread = std::thread::Builder::new().name("stage".to_owned()).spawn(move || {
+            let began = wall();
+            let outcome = run_stage(&context);
+            let finished = Finished { outcome, began, ended: wall() };
+            // It fails only where the loop has ended, and then nobody asks.
+            let _ended_loop = events.blocking_send(Event::StageEnded);
+            finished
+        })?;
+        Ok(Running { cancel, thread })
+    }
+
+    /// The outcome, once the end was told. `None` where the thread itself broke off.
+    pub fn finish(self) -> Option<Finished> {
+        self.thread.join().ok()
+    }
+}
+
+/// Takes a stage's lines: into the spool first, then onto the console.
+pub(super) fn line_sink(stage: Stage, spool: Spool, console: Console) -> LineSink {
+    Arc::new(move |level: LogLevel, text: String| {
+        let line = LogLine { ts: stamp(), level: level.clone(), stage: Some(stage.clone()), text };
+        // A line that the spool cannot take is counted there, and the next chunk says so.
+        if let Err(error) = spool.append_line(&line) {
+            console.say(LogLevel::Error, &crate::errors::chain(&error));
+        }
+        console.say_of(&stage, level, &line.text);
+    })
+}
+
+/// Takes a stage's progress into what the next heartbeat says.
+pub(super) fn progress_sink(activity: Activity) -> ProgressSink {
+    Arc::new(move |progress| {
+        let percent = (progress.fraction * 100.0) as u32;
+        activity.set(&format!("{percent} % {}", progress.activity));
+    })
+}

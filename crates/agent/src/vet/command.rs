@@ -1,0 +1,196 @@
+//! `groundcrew vet`: vets this machine by a profile, without an orchestrator.
+//!
+//! Exit status: 0 every stage passed or warned, 1 one failed or the input was refused, 2 inconclusive or nothing could
+//! be checked, 64 usage, 130 interrupted (what was done until then is reported).
+
+use std::ffi::OsString;
+use std::io::{IsTerminal, Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::Context;
+use groundcrew_durable::whole::{Options, write_whole};
+use groundcrew_protocol::check::Verdict;
+use groundcrew_protocol::limits::PROFILE_BYTES_MAX;
+use groundcrew_protocol::profile::Profile;
+use groundcrew_protocol::report::Report;
+use groundcrew_protocol::stage::State;
+use groundcrew_report::{render_html, render_text};
+
+use super::alone::{Alone, Walked, nothing_was_checked};
+use super::terminal::{self, Screen};
+use crate::probe::Root;
+use crate::process::{Cancel, Launcher, sweep};
+
+/// Name of the subcommand.
+pub const SUBCOMMAND: &str = "vet";
+const USAGE: &str = "usage: groundcrew vet --profile FILE [--report FOLDER] [--json]
+
+Vets this machine by a profile, without an orchestrator, and writes nothing to its disks but the report.
+
+  --profile FILE    the profile, in TOML
+  --report FOLDER   where report.html, report.json and raw output of tools go (default: groundcrew-report)
+  --json            prints the report as JSON instead of a table
+
+Exit status: 0 passed or warned, 1 failed or input refused, 2 inconclusive or nothing checked, 64 usage,
+130 interrupted.";
+const FOLDER_DEFAULT: &str = "groundcrew-report";
+/// Where tools are looked for when the environment does not say.
+const SEARCH_PATH_DEFAULT: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+const FAILED: u8 = 1;
+const INCONCLUSIVE: u8 = 2;
+const BAD_USAGE: u8 = 64;
+const INTERRUPTED: u8 = 130;
+
+#[derive(Debug, PartialEq)]
+struct Arguments {
+    profile: PathBuf,
+    folder: PathBuf,
+    json: bool,
+}
+
+/// The subcommand: `arguments` is what follows its name.
+pub fn run(arguments: &[OsString]) -> ExitCode {
+    let arguments = match parse(arguments) {
+        Ok(Some(arguments)) => arguments,
+        Ok(None) => {
+            println!("{USAGE}");
+            return ExitCode::SUCCESS;
+        }
+        Err(error) => {
+            eprintln!("groundcrew vet: {error}\n{USAGE}");
+            return ExitCode::from(BAD_USAGE);
+        }
+    };
+    match vet(&arguments) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            eprintln!("groundcrew vet: {error:#}");
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
+/// `None`: help was asked for.
+fn parse(arguments: &[OsString]) -> Result<Option<Arguments>, lexopt::Error> {
+    use lexopt::prelude::*;
+    let (mut profile, mut folder, mut json) = (None, PathBuf::from(FOLDER_DEFAULT), false);
+    let mut parser = lexopt::Parser::from_args(arguments);
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Long("profile") => profile = Some(PathBuf::from(parser.value()?)),
+            Long("report") => folder = PathBuf::from(parser.value()?),
+            Long("json") => json = true,
+            Long("help") | Short('h') => return Ok(None),
+            other => return Err(other.unexpected()),
+        }
+    }
+    let profile = profile.ok_or("--profile FILE is missing")?;
+    Ok(Some(Arguments { profile, folder, json }))
+}
+
+fn vet(arguments: &Arguments) -> anyhow::Result<u8> {
+    let profile = read_profile(&arguments.profile)?;
+    let folder = std::path::absolute(&arguments.folder).context("find the current folder")?;
+    let work = folder.join("work");
+    std::fs::create_dir_all(&work).with_context(|| format!("make the folder {}", work.display()))?;
+    let swept =
+        sweep::sweep(&work).with_context(|| format!("read what may still run, in {}", work.display()))?;
+    let screen = Arc::new(Screen::stderr());
+    for (program, count) in swept.ended {
+        screen.line(&format!("ended {count} processes of {program} that an earlier vet left running"));
+    }
+    let cancel = Cancel::new().context("make the handle that ends stages")?;
+    watch_signals(&cancel).context("watch for signals")?;
+    let alone = Alone {
+        profile: &profile,
+        root: Root::system(),
+        launcher: Launcher::this_program(),
+        search_path: std::env::var_os("PATH").unwrap_or_else(|| SEARCH_PATH_DEFAULT.into()),
+        work: &work,
+        cancel: &cancel,
+        screen,
+    };
+    let walked = alone.walk();
+    let written = write_files(&folder, &walked);
+    // It holds nothing but what the stages left; one that cannot be removed harms nobody.
+    let _ = std::fs::remove_dir_all(&work);
+    print(&walked.report, arguments.json, &folder).context("print the report")?;
+    written?;
+    Ok(exit_code(&walked.report))
+}
+
+fn read_profile(path: &Path) -> anyhow::Result<Profile> {
+    let mut text = String::new();
+    let file = std::fs::File::open(path).with_context(|| format!("open the profile {}", path.display()))?;
+    // One byte more than is allowed: the parser says what is too much.
+    file.take(PROFILE_BYTES_MAX as u64 + 1)
+        .read_to_string(&mut text)
+        .with_context(|| format!("read the profile {}", path.display()))?;
+    Profile::parse(&text).with_context(|| format!("the profile {} is refused", path.display()))
+}
+
+/// SIGINT and SIGTERM end the stage in flight, and with it the walk.
+fn watch_signals(cancel: &Cancel) -> anyhow::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+    let (mut interrupt, mut terminate) = {
+        let _inside = runtime.enter();
+        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?)
+    };
+    let cancel = cancel.clone();
+    std::thread::Builder::new().name("signals".into()).spawn(move || {
+        runtime.block_on(async {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+        });
+        cancel.ask();
+    })?;
+    Ok(())
+}
+
+fn write_files(folder: &Path, walked: &Walked) -> anyhow::Result<()> {
+    let json = serde_json::to_vec_pretty(&walked.report).context("write the report as JSON")?;
+    let html = render_html(&walked.report).into_bytes();
+    let reports = [("report.json", json.as_slice()), ("report.html", html.as_slice())];
+    let artifacts = walked.artifacts.iter().map(|(name, bytes)| (name.as_str(), bytes.as_slice()));
+    for (name, bytes) in reports.into_iter().chain(artifacts) {
+        // The name of a package's stage holds a slash.
+        let path = folder.join(name.replace('/', "-"));
+        let options = Options { mode_for_new: 0o644 };
+        write_whole(&path, bytes, &options).with_context(|| format!("write {}", path.display()))?;
+    }
+    Ok(())
+}
+
+fn print(report: &Report, json: bool, folder: &Path) -> std::io::Result<()> {
+    let mut out = std::io::stdout().lock();
+    if json {
+        serde_json::to_writer_pretty(&mut out, report)?;
+        return writeln!(out);
+    }
+    let colour = out.is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    writeln!(out, "\n{}", render_text(report, terminal::width(), colour))?;
+    writeln!(out, "Report: {}", folder.join("report.html").display())?;
+    writeln!(out, "        {}", folder.join("report.json").display())
+}
+
+fn exit_code(report: &Report) -> u8 {
+    if report.state == State::Cancelled {
+        return INTERRUPTED;
+    }
+    match report.verdict {
+        Verdict::Fail => FAILED,
+        Verdict::Inconclusive | Verdict::Skipped => INCONCLUSIVE,
+        Verdict::Pass | Verdict::Warn if nothing_was_checked(report) => INCONCLUSIVE,
+        Verdict::Pass | Verdict::Warn => 0,
+    }
+}
+
+#[cfg(test)]
+#[path = "command_tests.rs"]
+mod tests;

@@ -1,0 +1,141 @@
+//! `groundcrew vet` as a built binary: real processes, a script in place of stress-ng.
+
+use std::io::{BufRead, BufReader};
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
+
+const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/stress-ng");
+/// Says its number and that of a helper, then loads nothing for ever.
+const ENDLESS: &str = "sleep 1000 & echo \"$$ $!\" >pids.new; mv pids.new pids; wait";
+
+/// A folder with a profile and a fake stress-ng.
+struct Place(tempfile::TempDir);
+
+impl Place {
+    fn new(script: &str) -> Place {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let fake = folder.path().join("stress-ng");
+        let find_yaml = "for word; do [ \"$last\" = --yaml ] && yaml=$word; last=$word; done";
+        let there = format!("cd {}", folder.path().display());
+        std::fs::write(&fake, format!("#!/bin/sh\n{there}\n{find_yaml}\n{script}\n")).unwrap();
+        std::fs::set_permissions(&fake, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let profile =
+            "name = \"p\"\n[[stage]]\nname = \"CPUStress\"\n[stage.cpu_stress]\nduration = \"1s\"\n";
+        std::fs::write(folder.path().join("p.toml"), profile).unwrap();
+        Place(folder)
+    }
+
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    fn vet(&self, more: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_groundcrew"));
+        command
+            .args(["vet", "--profile", "p.toml"])
+            .args(more)
+            .current_dir(self.path())
+            .env("PATH", format!("{}:/usr/bin:/bin", self.path().display()))
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        command
+    }
+
+    fn output(&self, more: &[&str]) -> Output {
+        self.vet(more).output().unwrap()
+    }
+
+    /// Starts it, and waits until the fake runs: its number and its helper's.
+    fn start_endless(&self) -> (Child, [i32; 2]) {
+        let mut vet = self.vet(&[]).spawn().unwrap();
+        let mut shown = BufReader::new(vet.stderr.take().unwrap()).lines();
+        assert_eq!(shown.next().unwrap().unwrap(), "CPUStress: begins");
+        let pids = loop {
+            match std::fs::read_to_string(self.path().join("pids")) {
+                Ok(text) => break text,
+                Err(_) => assert!(vet.try_wait().unwrap().is_none(), "it ended before its tool ran"),
+            }
+        };
+        // The rest of what it shows must not fill the pipe.
+        std::thread::spawn(move || shown.count());
+        let mut pids = pids.split_whitespace().map(|pid| pid.parse().unwrap());
+        (vet, [pids.next().unwrap(), pids.next().unwrap()])
+    }
+}
+
+fn is_gone(pid: i32) -> bool {
+    match std::fs::read_to_string(format!("/proc/{pid}/stat")) {
+        Ok(stat) => stat.rsplit(')').next().unwrap().trim_start().starts_with(['Z', 'X']),
+        Err(_) => true,
+    }
+}
+
+#[test]
+fn a_passed_machine_exits_0_with_table_and_files() {
+    let place = Place::new(&format!("sleep 1; cp {FIXTURES}/healthy.yaml \"$yaml\""));
+    let output = place.output(&["--report", "out"]);
+    let (shown, said) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert_eq!(output.status.code(), Some(0), "{shown}{said}");
+    assert!(shown.contains("CPUStress") && shown.contains("out/report.html"), "{shown}");
+    assert!(said.starts_with("CPUStress: begins\n"), "{said}");
+    for name in ["report.json", "report.html", "CPUStress-stress-ng.yaml"] {
+        assert!(place.path().join("out").join(name).is_file(), "{name}");
+    }
+    assert!(!place.path().join("out/work").exists());
+}
+
+#[test]
+fn json_alone_goes_to_standard_output() {
+    let place = Place::new(&format!("cat {FIXTURES}/verify-failed.err >&2; exit 2"));
+    let output = place.output(&["--json"]);
+    assert_eq!(output.status.code(), Some(1));
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(
+        (&report["verdict"], &report["stages"][0]["checks"][0]["observed"]["value"]),
+        (&"fail".into(), &12.0.into())
+    );
+}
+
+#[test]
+fn a_missing_tool_exits_2_and_a_bad_call_64() {
+    let place = Place::new("");
+    std::fs::remove_file(place.path().join("stress-ng")).unwrap();
+    let output = place.vet(&[]).env("PATH", place.path()).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("stress-ng is not installed (looked in "));
+    assert_eq!(place.output(&["--nonsense"]).status.code(), Some(64));
+}
+
+#[test]
+fn an_interrupt_ends_the_tool_and_reports_what_was_done() {
+    let place = Place::new(ENDLESS);
+    let (vet, pids) = place.start_endless();
+    kill_process(Pid::from_child(&vet), Signal::INT).unwrap();
+    let output = vet.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(130));
+    assert!(pids.iter().all(|pid| is_gone(*pid)), "{pids:?}");
+    assert!(String::from_utf8_lossy(&output.stdout).contains("stage cancelled by operator"));
+}
+
+#[test]
+fn what_a_killed_vet_left_running_is_ended_by_the_next() {
+    let place = Place::new(ENDLESS);
+    let (mut vet, [tool, helper]) = place.start_endless();
+    let handle = pidfd_open(Pid::from_raw(tool).unwrap(), PidfdFlags::empty()).unwrap();
+    vet.kill().unwrap();
+    assert_eq!(vet.wait().unwrap().signal(), Some(9));
+    // The kernel ends the tool with its parent; what the tool had started lives on.
+    let mut polled = [rustix::event::PollFd::new(&handle, rustix::event::PollFlags::IN)];
+    rustix::event::poll(&mut polled, None).unwrap();
+    assert!(!is_gone(helper));
+    std::fs::write(place.path().join("stress-ng"), "#!/bin/sh\nexit 3\n").unwrap();
+    let output = place.output(&[]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("ended 1 processes of stress-ng that an earlier vet left running"), "{said}");
+    assert!(is_gone(helper));
+}

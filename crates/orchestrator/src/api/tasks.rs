@@ -1,0 +1,67 @@
+//! How the tasks do that the orchestrator keeps up beside answering, and the certificate that one of them rotates.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use axum::extract::State;
+use axum::response::Response;
+use groundcrew_protocol::operator::{CertificateView, TaskView};
+use groundcrew_protocol::wire::ErrorBody;
+
+use super::app::App;
+use super::auth::Operator;
+use super::body::ok;
+use super::error::ApiError;
+use crate::live::clock::wall_now;
+
+/// What every task last said. Written by the tasks, read by anyone.
+#[derive(Debug, Default)]
+pub struct Board {
+    tasks: Mutex<BTreeMap<&'static str, TaskView>>,
+}
+
+impl Board {
+    /// Notes how a pass ended.
+    pub fn note(&self, name: &'static str, outcome: Result<String, String>) {
+        let mut tasks = self.tasks.lock().expect("no holder of this lock panics");
+        let task = tasks.entry(name).or_insert_with(|| TaskView {
+            name: name.to_owned(),
+            healthy: true,
+            said: String::new(),
+            passes: 0,
+            failures: 0,
+            last: None,
+        });
+        task.passes += 1;
+        task.healthy = outcome.is_ok();
+        task.failures += u64::from(outcome.is_err());
+        task.said = outcome.unwrap_or_else(|error| error);
+        task.last = Some(wall_now());
+    }
+
+    /// All tasks, by name.
+    pub fn views(&self) -> Vec<TaskView> {
+        self.tasks.lock().expect("no holder of this lock panics").values().cloned().collect()
+    }
+}
+
+/// How the tasks do.
+#[utoipa::path(get, path = "/api/v1/tasks", tag = "orchestrator", security(("operator" = [])),
+    responses((status = 200, body = Vec<TaskView>), (status = "4XX", body = ErrorBody)))]
+pub async fn tasks(State(app): State<Arc<App>>, _operator: Operator) -> Response {
+    ok(&app.tasks.views())
+}
+
+/// The certificate that is served, and how its rotation stands.
+#[utoipa::path(get, path = "/api/v1/certificate", tag = "orchestrator", security(("operator" = [])),
+    responses((status = 200, body = CertificateView), (status = "4XX", body = ErrorBody)))]
+pub async fn certificate(State(app): State<Arc<App>>, _operator: Operator) -> Result<Response, ApiError> {
+    let (_generation, pins, _edition) = app.live.announced();
+    let fingerprint = app.served.fingerprint();
+    let next = pins.into_iter().find(|pin| *pin != fingerprint);
+    let waiting_for = match &next {
+        Some(next) => app.agents_without(next).await?,
+        None => Vec::new(),
+    };
+    Ok(ok(&CertificateView { fingerprint, next, waiting_for }))
+}

@@ -1,0 +1,70 @@
+//! What operators see of a run: its document and what is known of its agent for the moment. No I/O.
+
+use groundcrew_protocol::check::Verdict;
+use groundcrew_protocol::limits;
+use groundcrew_protocol::operator::{RunSummary, RunView, StageView, WaitView};
+
+use crate::live::{Live, LiveRun};
+use crate::run::state::{Run, StageRecord};
+
+/// A run in a list.
+pub fn summary(run: &Run, live: &Live, known: &LiveRun) -> RunSummary {
+    RunSummary {
+        run: run.id.clone(),
+        node: run.node.clone(),
+        profile: run.profile.name.clone(),
+        state: run.state(),
+        stage: Some(run.stage().spec.name.clone()),
+        attempt: run.stage().attempts_made,
+        verdict: verdict(run),
+        reason: run.reason(),
+        wait: run.wait.as_ref().map(|wait| WaitView {
+            r#for: wait.what.describe().to_owned(),
+            since: wait.since,
+            until: wait.until,
+            then: wait.what.then().to_owned(),
+        }),
+        agent: live.agent_word(known),
+        created: run.created,
+        ended: run.ended(),
+    }
+}
+
+/// Verdict over the stages that have one; an overridden one counts as a warning.
+fn verdict(run: &Run) -> Option<Verdict> {
+    let of = |stage: &StageRecord| match (&stage.overridden, stage.verdict) {
+        (Some(_), _) => Some(Verdict::Warn),
+        (None, verdict) => verdict,
+    };
+    let verdicts: Vec<Verdict> = run.stages.iter().filter_map(of).collect();
+    (!verdicts.is_empty()).then(|| Verdict::over(verdicts))
+}
+
+/// A run in full.
+pub fn view(run: &Run, live: &Live, known: &LiveRun, gaps: Vec<String>) -> RunView {
+    let said = known.state().said.clone();
+    RunView {
+        summary: summary(run, live, known),
+        stages: run.stages.iter().map(stage_view).collect(),
+        claim: run.claim.as_ref().map(|claim| claim.number).unwrap_or_default(),
+        ip: run.claim.as_ref().map(|claim| claim.ip.clone()).unwrap_or_default(),
+        last_heard: said.as_ref().map(|said| said.heard),
+        activity: said.as_ref().map(|said| said.activity.clone()).unwrap_or_default(),
+        skew_ms: said.and_then(|said| said.skew_ms).filter(|skew| skew.abs() > limits::SKEW_SHOWN_MS),
+        gaps,
+        directives: run.directives.iter().map(|directive| directive.command.to_string()).collect(),
+    }
+}
+
+fn stage_view(record: &StageRecord) -> StageView {
+    let latest = record.attempts.last();
+    StageView {
+        stage: record.spec.name.clone(),
+        attempts: record.attempts_made.0,
+        verdict: record.verdict,
+        overridden: record.overridden.as_ref().map(|overridden| overridden.reason.clone()),
+        deadline_ms: record.spec.deadline,
+        began: latest.map(|attempt| attempt.began),
+        ended: latest.and_then(|attempt| attempt.ended),
+    }
+}

@@ -1,0 +1,71 @@
+//! Puts the report of a run together from what is stored. Judges nothing: verdicts were given when results came.
+
+use groundcrew_protocol::ids::Attempt;
+use groundcrew_protocol::report::{LOG_TAIL_LINES, Report, StageReport, run_verdict, series_of};
+use groundcrew_protocol::stage::Stage;
+use groundcrew_protocol::time::WallMs;
+
+use crate::run::state::{Run, StageRecord};
+use crate::store::{Store, StoreError, StoredResult};
+
+/// The report of a run as it stands.
+///
+/// # Errors
+/// Those of the store.
+pub async fn assemble(store: &Store, run: &Run, made: WallMs) -> Result<Report, StoreError> {
+    let results = store.results(&run.id).await?;
+    let mut stages = Vec::with_capacity(run.stages.len());
+    for record in &run.stages {
+        let name = &record.spec.name;
+        let mut stage = stage_report(record, standing(&results, name));
+        if !name.is_orchestrators() && record.attempts_made > Attempt(0) {
+            stage.log_tail = store.logs().tail(&run.id, Some(name), LOG_TAIL_LINES).await?;
+        }
+        stages.push(stage);
+    }
+    let mut inventories = results.iter().rev().filter_map(|result| result.request.as_ref());
+    let inventory = inventories.find_map(|request| request.inventory.clone());
+    Ok(Report {
+        run: Some(run.id.clone()),
+        node: Some(run.node.clone()),
+        profile: run.profile.name.clone(),
+        state: run.state(),
+        verdict: run_verdict(&stages),
+        reason: run.reason(),
+        began: run.created,
+        ended: run.ended(),
+        made,
+        version: format!("groundcrewd {}", env!("CARGO_PKG_VERSION")),
+        stages,
+        inventory,
+        sensors: series_of(store.sensors(&run.id).await?),
+        gaps: store.logs().gaps(&run.id).await?,
+    })
+}
+
+/// The result of the latest attempt of a stage that has one.
+fn standing<'a>(results: &'a [StoredResult], stage: &Stage) -> Option<&'a StoredResult> {
+    results.iter().filter(|result| result.stage == *stage).max_by_key(|result| (result.attempt, result.id))
+}
+
+fn stage_report(record: &StageRecord, result: Option<&StoredResult>) -> StageReport {
+    let request = result.and_then(|result| result.request.as_ref());
+    let attempt = result.map_or(record.attempts_made, |result| result.attempt);
+    let times = record.attempts.iter().find(|known| known.number == attempt);
+    StageReport {
+        stage: record.spec.name.clone(),
+        attempt,
+        attempts: record.attempts_made.0,
+        verdict: record.verdict,
+        overridden: record.overridden.as_ref().map(|overridden| overridden.reason.clone()),
+        summary: request.map(|request| request.summary.clone()).unwrap_or_default(),
+        message: request.map(|request| request.message.clone()).unwrap_or_default(),
+        began: times.map(|times| times.began),
+        ended: times.and_then(|times| times.ended),
+        checks: result
+            .and_then(|result| result.judged.clone())
+            .map(|judged| judged.checks)
+            .unwrap_or_default(),
+        log_tail: Vec::new(),
+    }
+}

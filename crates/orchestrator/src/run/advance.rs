@@ -1,0 +1,269 @@
+//! Lands a decision: loads the run, decides, and stores run, events, audit row and results in one transaction.
+//!
+//! Every change of a run goes through here; handlers, deadlines and operators are only callers.
+
+use std::sync::Arc;
+
+use groundcrew_protocol::check::Judged;
+use groundcrew_protocol::ids::{Attempt, RunId};
+use groundcrew_protocol::operator::EventView;
+use groundcrew_protocol::stage::Stage;
+use groundcrew_protocol::time::WallMs;
+use groundcrew_protocol::wire::{ResultRequest, Taken};
+
+use super::decide::{self, Answer, Change, Input, NewEvent, NewRun, OrderKind, Refused};
+use super::state::{Now, Run};
+use crate::store::{
+    NewAudit, NewEventRow, NewResultRow, ResultKind, RunColumns, RunWrite, Store, StoreError, StoredRun,
+};
+
+/// Tries to land a decision where another process changes the run at the same time. There should be none.
+const TRIES_MAX: usize = 3;
+
+/// Tells the moment for a decision about a run. Called when the decision is made, on the store's writer thread: it
+/// must not block.
+pub type Clock = Arc<dyn Fn(&RunId) -> Now + Send + Sync>;
+
+/// A decision that has landed.
+#[derive(Debug, Clone)]
+pub struct Landed {
+    /// The run afterwards.
+    pub run: Arc<Run>,
+    /// Version of the run afterwards: of two of these the higher is the later.
+    pub version: u64,
+    /// True where the run differs from before.
+    pub changed: bool,
+    /// What to answer.
+    pub answer: Answer,
+    /// Its events, as they are stored.
+    pub events: Vec<EventView>,
+}
+
+/// Why a decision did not land.
+#[derive(Debug, thiserror::Error)]
+pub enum AdvanceError {
+    /// It was refused; nothing changed.
+    #[error(transparent)]
+    Refused(Refused),
+    /// There is no such run. [`Store::run`] tells whether there was one.
+    #[error("there is no run {0}")]
+    NoRun(RunId),
+    /// A new run's id is taken, or was.
+    #[error("there is a run {0} already, or there was one")]
+    Taken(RunId),
+    /// The stored run cannot be read or written as JSON.
+    #[error("the stored run {run} cannot be read")]
+    Unreadable {
+        /// The run.
+        run: RunId,
+        /// Why not.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// The store failed; whether it landed is known only after a restart where the commit itself failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Makes a run.
+///
+/// # Errors
+/// [`AdvanceError::Taken`], and those of the store.
+pub async fn create(store: &Store, clock: &Clock, new: NewRun) -> Result<Landed, AdvanceError> {
+    let id = new.id.clone();
+    let run = id.clone();
+    let clock = clock.clone();
+    let landed = store
+        .change_run(id.clone(), move |stored| {
+            if stored.is_some() {
+                return Err(AdvanceError::Taken(run));
+            }
+            let now = clock(&run);
+            let audit = NewAudit {
+                at: now.wall,
+                actor: new.by.clone(),
+                action: "create_run".into(),
+                run: Some(run),
+                text: format!("node {}, profile {}", new.node, new.profile.name),
+            };
+            let change = decide::create(new, now);
+            let write =
+                write_of(&change, now.wall, Kept { audit: Some(audit), results: Vec::new(), told: false })?;
+            Ok((write, (change, 1)))
+        })
+        .await;
+    match landed {
+        Err(StoreError::Exists(_)) => Err(AdvanceError::Taken(id)),
+        landed => landed?.map(landed_of),
+    }
+}
+
+/// Decides what `input` changes of a run, and lands it.
+///
+/// # Errors
+/// [`AdvanceError`].
+pub async fn advance(
+    store: &Store,
+    clock: &Clock,
+    run: &RunId,
+    input: Input,
+) -> Result<Landed, AdvanceError> {
+    let input = Arc::new(input);
+    for _earlier in 1..TRIES_MAX {
+        match try_advance(store, clock, run, &input).await {
+            Err(AdvanceError::Store(StoreError::Conflict { .. })) => {}
+            landed => return landed,
+        }
+    }
+    try_advance(store, clock, run, &input).await
+}
+
+async fn try_advance(
+    store: &Store,
+    clock: &Clock,
+    run: &RunId,
+    input: &Arc<Input>,
+) -> Result<Landed, AdvanceError> {
+    let clock = clock.clone();
+    let id = run.clone();
+    let input = input.clone();
+    let decide = move |stored: Option<&StoredRun>| {
+        let Some(stored) = stored else {
+            return Err(AdvanceError::NoRun(id));
+        };
+        let before = parse(stored)?;
+        let now = clock(&id);
+        let change = decide::decide(&before, &input, now).map_err(AdvanceError::Refused)?;
+        let kept = Kept {
+            audit: audit_of(&input, &id, now.wall),
+            results: results_of(&input, &change, now.wall),
+            told: stored.restored && matches!(*input, Input::Restored),
+        };
+        let version = stored.version + u64::from(change.changed);
+        let write = write_of(&change, now.wall, kept)?;
+        Ok((write, (change, version)))
+    };
+    store.change_run(run.clone(), decide).await?.map(landed_of)
+}
+
+fn landed_of(((change, version), events): ((Change, u64), Vec<EventView>)) -> Landed {
+    Landed { run: Arc::new(change.run), version, changed: change.changed, answer: change.answer, events }
+}
+
+/// Reads a stored run.
+///
+/// # Errors
+/// [`AdvanceError::Unreadable`].
+pub fn parse(stored: &StoredRun) -> Result<Run, AdvanceError> {
+    serde_json::from_str(&stored.doc)
+        .map_err(|source| AdvanceError::Unreadable { run: stored.id.clone(), source })
+}
+
+/// What is stored beside the run and its events.
+struct Kept {
+    audit: Option<NewAudit>,
+    results: Vec<NewResultRow>,
+    told: bool,
+}
+
+fn write_of(change: &Change, at: WallMs, kept: Kept) -> Result<RunWrite, AdvanceError> {
+    let doc = match change.changed {
+        false => None,
+        true => {
+            let doc = serde_json::to_string(&change.run)
+                .map_err(|source| AdvanceError::Unreadable { run: change.run.id.clone(), source })?;
+            Some((doc, columns_of(&change.run, at)))
+        }
+    };
+    let events = change.events.iter().map(|event| event_row(event, at)).collect();
+    Ok(RunWrite { doc, events, audit: kept.audit, results: kept.results, tells_restored: kept.told })
+}
+
+fn columns_of(run: &Run, at: WallMs) -> RunColumns {
+    RunColumns {
+        node: run.node.clone(),
+        profile: run.profile.name.clone(),
+        state: run.state(),
+        created: run.created,
+        updated: at,
+        ended: run.ended(),
+        boot_token: run.boot_token.clone(),
+        run_token: run.claim.as_ref().map(|claim| claim.token.clone()),
+    }
+}
+
+fn event_row(event: &NewEvent, at: WallMs) -> NewEventRow {
+    NewEventRow {
+        at,
+        kind: event.kind.to_owned(),
+        actor: event.actor.clone(),
+        text: event.text.clone(),
+        stage: event.stage.clone(),
+        state: event.state.clone(),
+    }
+}
+
+/// The audit row of an operator's part in a change.
+fn audit_of(input: &Input, run: &RunId, at: WallMs) -> Option<NewAudit> {
+    let (actor, action, text) = match input {
+        Input::Order { order, stage, reason, by } => {
+            let text = match stage {
+                Some(stage) => format!("{stage}: {reason}"),
+                None => reason.clone(),
+            };
+            (by, order_word(*order), text)
+        }
+        Input::NewBootToken { by, .. } => (by, "new_boot_token", String::new()),
+        Input::Claim { .. }
+        | Input::Result(_)
+        | Input::Heard { .. }
+        | Input::Intent(_)
+        | Input::Hold { .. }
+        | Input::Deadline
+        | Input::Restored => return None,
+    };
+    Some(NewAudit { at, actor: actor.clone(), action: action.into(), run: Some(run.clone()), text })
+}
+
+fn order_word(order: OrderKind) -> &'static str {
+    match order {
+        OrderKind::Retry => "retry",
+        OrderKind::Override => "override",
+        OrderKind::Cancel => "cancel",
+        OrderKind::Release => "release",
+        OrderKind::Abort => "abort",
+    }
+}
+
+/// The result rows of a change: the agent's, and those of stages that the orchestrator resolved.
+fn results_of(input: &Input, change: &Change, at: WallMs) -> Vec<NewResultRow> {
+    let own = |(stage, attempt, judged): &(Stage, Attempt, Judged)| NewResultRow {
+        stage: stage.clone(),
+        attempt: *attempt,
+        kind: ResultKind::Own,
+        at,
+        request: None,
+        judged: Some(judged.clone()),
+    };
+    let mut rows = Vec::new();
+    if let (Some(kept), Input::Result(request)) = (&change.result, input) {
+        let (kind, judged) = match &kept.taken {
+            Taken::First => (ResultKind::First, kept.judged.clone()),
+            Taken::Repeated => (ResultKind::Repeated, None),
+            // An unknown word comes from a peer only; whatever it meant, the result does not stand.
+            Taken::Late | Taken::Unknown(_) => (ResultKind::Late, None),
+        };
+        let request: Box<ResultRequest> = request.clone();
+        rows.push(NewResultRow {
+            stage: request.stage.clone(),
+            attempt: kept.attempt,
+            kind,
+            at,
+            request: Some(request),
+            judged,
+        });
+        rows.extend(kept.own.iter().map(own));
+    }
+    rows.extend(change.own.iter().map(own));
+    rows
+}

@@ -1,0 +1,242 @@
+//! `groundcrewd serve`: opens the store, puts everything together, and takes it apart in order.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use groundcrew_durable::whole;
+use groundcrew_protocol::ids::{RunId, Sha256Hex};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::api::app::{App, Parts};
+use crate::api::auth::make_operator_token;
+use crate::listen::run_listener;
+use crate::live::Live;
+use crate::live::clock::{ListenClock, wall_now};
+use crate::run::advance::{self, AdvanceError};
+use crate::run::decide::Input;
+use crate::store::{OpenError, Store, StoreError, StoreOptions};
+use crate::tls::{self, TlsError};
+use crate::{api, dashboard, task};
+
+/// Name of the first token.
+pub const ADMIN: &str = "admin";
+/// File in the data folder that holds the address of a running server, as `https://127.0.0.1:8443`.
+pub const ADDRESS_FILE: &str = "address";
+/// Runs that are read at a time at the start.
+const RUNS_PER_READ: u32 = 500;
+/// Descriptors beside those of connections: database, segments, artifacts, the runtime's own.
+const DESCRIPTORS_BESIDE: u64 = 512;
+
+/// How to serve.
+#[derive(Clone)]
+pub struct Options {
+    /// The data folder.
+    pub data: PathBuf,
+    /// Where to listen; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// Where the first token goes instead of standard output.
+    pub print_token_to: Option<PathBuf>,
+    /// Open connections at a time.
+    pub connections_max: usize,
+    /// Requests per second that one token may keep up.
+    pub requests_per_second_max: u32,
+    /// Address of this server for nodes.
+    pub url: Option<String>,
+    /// Port of an iperf3 server that agents are told of.
+    pub iperf_port: Option<u16>,
+    /// How the store is opened.
+    pub store: StoreOptions,
+}
+
+/// Why the server did not start, or did not stop in order.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The store could not be opened.
+    #[error("opening the store")]
+    Open(#[from] OpenError),
+    /// The store failed.
+    #[error("asking the store")]
+    Store(#[from] StoreError),
+    /// A run could not be read or told.
+    #[error("reading a run")]
+    Run(#[from] AdvanceError),
+    /// There is no certificate to serve.
+    #[error("preparing the certificate")]
+    Tls(#[from] TlsError),
+    /// The address is taken or not ours.
+    #[error("listening on {listen}")]
+    Listen {
+        /// The address.
+        listen: SocketAddr,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// A file could not be written.
+    #[error("writing {path:?}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: groundcrew_durable::Error,
+    },
+}
+
+/// A server that listens.
+pub struct Server {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// SHA-256 of the certificate that it serves.
+    pub fingerprint: Sha256Hex,
+    /// The first token, at the first start, unless it went to a file.
+    pub first_token: Option<String>,
+    app: Arc<App>,
+    listener: TcpListener,
+    connections_max: usize,
+}
+
+impl Server {
+    /// Opens the store and begins to listen. Nothing is answered before [`Server::run`].
+    ///
+    /// # Errors
+    /// [`ServeError`].
+    pub async fn start(options: Options, stop: CancellationToken) -> Result<Server, ServeError> {
+        let store = Store::open(&options.data, options.store.clone()).await?;
+        match start_on(&store, options, stop).await {
+            Ok(server) => Ok(server),
+            Err(error) => {
+                if let Err(closing) = store.close().await {
+                    tracing::error!(error = %closing, "store not closed in order");
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Answers until told to stop; then lets requests under way end, stops the tasks and closes the store.
+    ///
+    /// # Errors
+    /// Where the store cannot be closed in order. Nothing acknowledged is lost by that.
+    pub async fn run(self) -> Result<(), ServeError> {
+        let Server { app, listener, connections_max, .. } = self;
+        let mut routes = api::routes();
+        routes.extend(dashboard::routes());
+        let router = api::router(routes, app.clone());
+        let config = app.served.config()?;
+        // Tasks outlive the listener: deadlines need no answers, but answers need the clock.
+        let stop_tasks = CancellationToken::new();
+        let mut tasks = task::start_all(&app, &stop_tasks);
+        run_listener(listener, config, router, connections_max, app.stop.clone()).await;
+        stop_tasks.cancel();
+        while tasks.join_next().await.is_some() {}
+        app.store.note_listened(app.live.clock.read_ms(Instant::now()));
+        remove_address(&app);
+        Ok(app.store.close().await?)
+    }
+
+    /// What its handlers and tasks share; for tests.
+    pub fn app(&self) -> Arc<App> {
+        self.app.clone()
+    }
+}
+
+async fn start_on(store: &Store, options: Options, stop: CancellationToken) -> Result<Server, ServeError> {
+    let files = tls::Files::of(&options.data);
+    let identity = files.current_or_made()?;
+    let fingerprint = identity.fingerprint.clone();
+    let mut pins = vec![fingerprint.clone()];
+    pins.extend(files.next()?.map(|next| next.fingerprint).filter(|next| *next != fingerprint));
+    let clock = ListenClock::start(store.listened_at_open_ms(), Instant::now());
+    let live = Arc::new(Live::new(clock, store.generation(), pins, options.requests_per_second_max));
+    let first_token = first_token(store, options.print_token_to.as_deref()).await?;
+    let app = App::new(Parts {
+        store: store.clone(),
+        live,
+        served: tls::Served::new(identity),
+        url: options.url,
+        iperf_port: options.iperf_port,
+        stop,
+    })
+    .await?;
+    load_runs(&app).await?;
+    let failed = |source| ServeError::Listen { listen: options.listen, source };
+    let listener = TcpListener::bind(options.listen).await.map_err(failed)?;
+    let address = listener.local_addr().map_err(failed)?;
+    write(&options.data.join(ADDRESS_FILE), &format!("https://{}\n", reachable(address)))?;
+    let connections_max = allow_connections(options.connections_max);
+    Ok(Server { address, fingerprint, first_token, app, listener, connections_max })
+}
+
+/// Makes the first token of all, where there is none. What is printed is lost afterwards; only its hash is kept.
+async fn first_token(store: &Store, file: Option<&Path>) -> Result<Option<String>, ServeError> {
+    if !store.tokens().await?.is_empty() {
+        return Ok(None);
+    }
+    let (token, row, audit) = make_operator_token(ADMIN, "orchestrator", wall_now());
+    let text = token.as_str().to_owned();
+    // Written before it counts: after a crash between the two the next start makes another and writes that.
+    if let Some(file) = file {
+        write(file, &format!("{text}\n"))?;
+    }
+    let is_first = store.add_first_token(row, audit).await?;
+    Ok((is_first && file.is_none()).then_some(text))
+}
+
+/// Puts every run that has not ended into the table of what is known, and tells those that a restore brought back.
+async fn load_runs(app: &Arc<App>) -> Result<(), ServeError> {
+    let mut after: Option<RunId> = None;
+    loop {
+        let runs = app.store.runs_going(after.as_ref(), RUNS_PER_READ).await?;
+        let Some(last) = runs.last() else { break };
+        after = Some(last.id.clone());
+        for stored in &runs {
+            app.live.update(&advance::parse(stored)?, stored.version);
+        }
+    }
+    for run in app.store.runs_restored().await? {
+        app.advance(&run, Input::Restored).await?;
+    }
+    Ok(())
+}
+
+/// Where a client on this machine reaches it.
+pub fn reachable(address: SocketAddr) -> SocketAddr {
+    let mut address = address;
+    if address.ip().is_unspecified() {
+        address.set_ip(match address {
+            SocketAddr::V4(_) => std::net::Ipv4Addr::LOCALHOST.into(),
+            SocketAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
+        });
+    }
+    address
+}
+
+/// As many connections as were asked for, or as the process may have descriptors for.
+fn allow_connections(asked: usize) -> usize {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(%error, "limit of open files not raised");
+    }
+    let Some(descriptors) = getrlimit(Resource::Nofile).current else { return asked };
+    let room = usize::try_from(descriptors.saturating_sub(DESCRIPTORS_BESIDE)).unwrap_or(usize::MAX).max(1);
+    if room < asked {
+        tracing::warn!(asked, room, "fewer connections than asked for: the limit of open files is lower");
+    }
+    asked.min(room)
+}
+
+fn write(path: &Path, text: &str) -> Result<(), ServeError> {
+    whole::write_whole(path, text.as_bytes(), &whole::Options::default())
+        .map_err(|source| ServeError::File { path: path.to_owned(), source })
+}
+
+fn remove_address(app: &App) {
+    let path = app.store.data().join(ADDRESS_FILE);
+    if let Err(error) = whole::remove(&path) {
+        tracing::warn!(%error, "address of the stopped server left behind");
+    }
+}

@@ -1,0 +1,260 @@
+//! Changes of runs inside the writer: load, decide, write.
+//!
+//! All jobs of one run in a commit form a [`Unit`]: each sees what the one before it made of the run, and they
+//! land or fail together.
+
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use groundcrew_protocol::ids::RunId;
+use groundcrew_protocol::operator::EventView;
+use sqlx::sqlite::SqliteConnection;
+use sqlx::{QueryBuilder, Sqlite};
+
+use super::results::{self, ResultBind};
+use super::{NewAudit, NewEventRow, RunColumns, RunWrite, StoreError, StoredRun, events, text};
+
+/// Answers one caller, with its events or with why nothing landed.
+pub(super) type Reply = Box<dyn FnOnce(Result<Vec<EventView>, StoreError>) + Send>;
+
+/// A change of a run, waiting for its turn.
+pub(super) struct RunJob {
+    /// The run.
+    pub run: RunId,
+    /// Decides. Given an error it answers its caller with it, and returns nothing.
+    #[expect(clippy::type_complexity, reason = "it stands here alone")]
+    pub decide: Box<dyn FnOnce(Result<Option<&StoredRun>, StoreError>) -> Option<Decided> + Send>,
+}
+
+/// What a job wants to land, if anything, and how it is answered.
+pub(super) struct Decided {
+    /// What is to land; nothing where it was refused.
+    pub write: Option<RunWrite>,
+    /// Answers its caller.
+    pub reply: Reply,
+}
+
+/// All jobs of one run in a commit.
+pub(super) struct Unit {
+    /// The version that the database has; `None`: no such run.
+    base: Option<u64>,
+    /// The run after the jobs so far.
+    current: Option<StoredRun>,
+    /// Its columns, once a job has changed it.
+    columns: Option<RunColumns>,
+    tells_restored: bool,
+    run: RunId,
+    jobs: Vec<Landing>,
+}
+
+/// One job's part of a unit.
+struct Landing {
+    events: Vec<NewEventRow>,
+    audit: Option<NewAudit>,
+    results: Vec<ResultBind>,
+    reply: Reply,
+}
+
+impl Unit {
+    /// Answers all jobs of the unit.
+    pub fn reply(self, outcome: Result<Vec<Vec<EventView>>, StoreError>) {
+        match outcome {
+            Ok(events) => {
+                for (job, events) in self.jobs.into_iter().zip(events) {
+                    (job.reply)(Ok(events));
+                }
+            }
+            Err(failed) => {
+                for job in self.jobs {
+                    (job.reply)(Err(failed.clone()));
+                }
+            }
+        }
+    }
+
+    fn decide(&mut self, job: RunJob) {
+        let shown = self.current.as_ref();
+        // A defect in one decision must not end the writer, nor harm the others of its commit. The closure owns
+        // what it touches, and its caller learns of the panic by the answer that never comes.
+        let Ok(Some(decided)) = catch_unwind(AssertUnwindSafe(|| (job.decide)(Ok(shown)))) else {
+            return;
+        };
+        let mut landing =
+            Landing { events: Vec::new(), audit: None, results: Vec::new(), reply: decided.reply };
+        if let Some(write) = decided.write {
+            match results::bind_all(write.results) {
+                Ok(results) => landing.results = results,
+                Err(failed) => return (landing.reply)(Err(failed)),
+            }
+            landing.events = write.events;
+            landing.audit = write.audit;
+            self.tells_restored |= write.tells_restored;
+            if let Some((doc, columns)) = write.doc {
+                let version = self.current.as_ref().map_or(1, |run| run.version + 1);
+                let restored = !self.tells_restored && self.current.as_ref().is_some_and(|run| run.restored);
+                self.current =
+                    Some(StoredRun { id: self.run.clone(), version, doc: Arc::from(doc), restored });
+                self.columns = Some(columns);
+            }
+        }
+        self.jobs.push(landing);
+    }
+}
+
+/// Loads the runs of all jobs in one statement and lets each job decide, in order.
+pub(super) async fn decide_all(connection: &mut SqliteConnection, jobs: Vec<RunJob>) -> Vec<Unit> {
+    let mut at: HashMap<RunId, usize> = HashMap::new();
+    let mut units: Vec<Unit> = Vec::new();
+    for job in &jobs {
+        at.entry(job.run.clone()).or_insert_with(|| {
+            units.push(Unit {
+                base: None,
+                current: None,
+                columns: None,
+                tells_restored: false,
+                run: job.run.clone(),
+                jobs: Vec::new(),
+            });
+            units.len() - 1
+        });
+    }
+    match load(connection, &units).await {
+        Ok(found) => {
+            for run in found {
+                let unit = &mut units[at[&run.id]];
+                unit.base = Some(run.version);
+                unit.current = Some(run);
+            }
+        }
+        Err(failed) => {
+            for job in jobs {
+                (job.decide)(Err(failed.clone()));
+            }
+            return Vec::new();
+        }
+    }
+    for job in jobs {
+        units[at[&job.run]].decide(job);
+    }
+    units.retain(|unit| !unit.jobs.is_empty());
+    units
+}
+
+async fn load(connection: &mut SqliteConnection, units: &[Unit]) -> Result<Vec<StoredRun>, StoreError> {
+    if units.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut query = QueryBuilder::<Sqlite>::new("SELECT id, version, doc, restored FROM runs WHERE id IN (");
+    let mut ids = query.separated(", ");
+    for unit in units {
+        ids.push_bind(unit.run.as_str());
+    }
+    query.push(")");
+    let rows: Vec<super::runs::RunRow> =
+        query.build_query_as().fetch_all(connection).await.map_err(StoreError::database("reading runs"))?;
+    rows.into_iter().map(super::runs::stored_run).collect()
+}
+
+/// Writes all units inside the transaction. Events get the numbers after `last_event`.
+pub(super) async fn write_all(
+    connection: &mut SqliteConnection,
+    units: &[Unit],
+    last_event: &mut u64,
+) -> Result<Vec<Vec<Vec<EventView>>>, StoreError> {
+    let changed = |unit: &&Unit| unit.columns.is_some();
+    let new: Vec<&Unit> = units.iter().filter(changed).filter(|unit| unit.base.is_none()).collect();
+    let old: Vec<&Unit> = units.iter().filter(changed).filter(|unit| unit.base.is_some()).collect();
+    insert(connection, &new).await?;
+    update(connection, &old).await?;
+    for unit in units.iter().filter(|unit| unit.tells_restored) {
+        sqlx::query("UPDATE runs SET restored = 0 WHERE id = ?")
+            .bind(unit.run.as_str())
+            .execute(&mut *connection)
+            .await
+            .map_err(StoreError::database("noting that a run knows of the restore"))?;
+    }
+    let mut numbered = Vec::with_capacity(units.len());
+    for unit in units {
+        let jobs = unit.jobs.iter().map(|job| events::number(&unit.run, &job.events, last_event));
+        numbered.push(jobs.collect::<Vec<_>>());
+    }
+    events::insert_all(connection, numbered.iter().flatten().flatten()).await?;
+    let audits = units.iter().flat_map(|unit| &unit.jobs).filter_map(|job| job.audit.as_ref());
+    events::insert_audits(connection, audits).await?;
+    let results: Vec<(&RunId, &ResultBind)> = units
+        .iter()
+        .flat_map(|unit| unit.jobs.iter().flat_map(|job| &job.results).map(|result| (&unit.run, result)))
+        .collect();
+    results::insert_all(connection, &results).await?;
+    Ok(numbered)
+}
+
+fn now(unit: &Unit) -> (&StoredRun, &RunColumns) {
+    let run = unit.current.as_ref().expect("a changed unit has a run");
+    (run, unit.columns.as_ref().expect("a changed unit has columns"))
+}
+
+async fn insert(connection: &mut SqliteConnection, units: &[&Unit]) -> Result<(), StoreError> {
+    if units.is_empty() {
+        return Ok(());
+    }
+    let mut gone = QueryBuilder::<Sqlite>::new("SELECT id FROM runs_gone WHERE id IN (");
+    let mut ids = gone.separated(", ");
+    for unit in units {
+        ids.push_bind(unit.run.as_str());
+    }
+    gone.push(") LIMIT 1");
+    let gone: Option<String> = gone
+        .build_query_scalar()
+        .fetch_optional(&mut *connection)
+        .await
+        .map_err(StoreError::database("looking for deleted runs"))?;
+    if let Some(run) = gone {
+        return Err(StoreError::Exists(format!("there was a run {run}, which was deleted")));
+    }
+    let mut query = QueryBuilder::<Sqlite>::new(
+        "INSERT INTO runs (id, version, node, profile, state, created, updated, ended, boot_token, run_token, doc) ",
+    );
+    query.push_values(units, |mut row, unit| {
+        let (run, columns) = now(unit);
+        row.push_bind(run.id.as_str()).push_bind(text::signed(run.version));
+        row.push_bind(columns.node.as_str()).push_bind(columns.profile.as_str());
+        row.push_bind(columns.state.to_string()).push_bind(columns.created.0).push_bind(columns.updated.0);
+        row.push_bind(columns.ended.map(|at| at.0)).push_bind(columns.boot_token.as_str());
+        row.push_bind(columns.run_token.as_ref().map(|token| token.as_str())).push_bind(&*run.doc);
+    });
+    query.build().execute(connection).await.map(|_done| ()).map_err(StoreError::database("storing new runs"))
+}
+
+/// One compare-and-set for all of them: as many rows as there are units, or nothing counts.
+async fn update(connection: &mut SqliteConnection, units: &[&Unit]) -> Result<(), StoreError> {
+    let Some(first) = units.first() else {
+        return Ok(());
+    };
+    let mut query = QueryBuilder::<Sqlite>::new(
+        "WITH new (id, base, version, node, profile, state, updated, ended, boot_token, run_token, doc) AS (",
+    );
+    query.push_values(units, |mut row, unit| {
+        let (run, columns) = now(unit);
+        let base = unit.base.expect("an old unit has a version");
+        row.push_bind(run.id.as_str()).push_bind(text::signed(base)).push_bind(text::signed(run.version));
+        row.push_bind(columns.node.as_str()).push_bind(columns.profile.as_str());
+        row.push_bind(columns.state.to_string()).push_bind(columns.updated.0);
+        row.push_bind(columns.ended.map(|at| at.0)).push_bind(columns.boot_token.as_str());
+        row.push_bind(columns.run_token.as_ref().map(|token| token.as_str())).push_bind(&*run.doc);
+    });
+    query.push(
+        ") UPDATE runs SET version = new.version, node = new.node, profile = new.profile, state = new.state, \
+         updated = new.updated, ended = new.ended, boot_token = new.boot_token, run_token = new.run_token, \
+         doc = new.doc FROM new WHERE runs.id = new.id AND runs.version = new.base",
+    );
+    let done =
+        query.build().execute(connection).await.map_err(StoreError::database("storing changed runs"))?;
+    if done.rows_affected() == units.len() as u64 {
+        Ok(())
+    } else {
+        // With several units the caller lands each on its own, and so finds out which one it is.
+        Err(StoreError::Conflict { run: first.run.clone() })
+    }
+}

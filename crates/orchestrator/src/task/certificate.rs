@@ -1,0 +1,58 @@
+//! Rotates the certificate: announces the next one in every answer, and serves it once every agent that was seen in
+//! the last seven days has said that it knows it.
+//!
+//! The next certificate is a file that `groundcrewd certificate rotate` makes, so a rotation needs no connection to
+//! the server and goes on after a restart. `GET /api/v1/certificate` says which agents it waits for.
+
+use std::sync::Arc;
+
+use super::Passed;
+use crate::api::app::App;
+use crate::live::LiveRun;
+
+/// Runs that are named in the status of a rotation.
+const NAMED_MAX: usize = 20;
+
+/// A pass.
+pub async fn pass(app: Arc<App>) -> Passed {
+    let served = app.served.fingerprint();
+    let (generation, _pins, _edition) = app.live.announced();
+    let Some(next) = app.certificates.next()? else {
+        app.live.announce(generation, vec![served.clone()]);
+        return Ok(format!("serving {served}"));
+    };
+    if next.fingerprint == served {
+        // A crash between serving it and taking the file away.
+        app.certificates.promote_next()?;
+        app.live.announce(generation, vec![served.clone()]);
+        return Ok(format!("serving {served}"));
+    }
+    app.live.announce(generation, vec![served.clone(), next.fingerprint.clone()]);
+    let mut without = app.agents_without(&next.fingerprint).await?;
+    // Heard since the start and not noted yet, as the day or its pins have just changed.
+    let unheard = |live: &Arc<LiveRun>| {
+        let state = live.state();
+        let knows = state.said.as_ref().is_none_or(|said| said.pins.contains(&next.fingerprint));
+        state.claim.is_some() && state.ended.is_none() && !knows
+    };
+    without.extend(app.live.all().iter().filter(|live| unheard(live)).map(|live| live.id.clone()));
+    without.sort();
+    without.dedup();
+    if without.is_empty() {
+        app.certificates.promote_next()?;
+        let identity = app.certificates.current()?;
+        let fingerprint = identity.fingerprint.clone();
+        app.served.replace(identity);
+        app.live.announce(generation, vec![fingerprint.clone()]);
+        tracing::warn!(from = %served, to = %fingerprint, "serving the next certificate");
+        return Ok(format!("serving {fingerprint}, which took the place of {served}"));
+    }
+    let count = without.len();
+    let named: Vec<String> = without.iter().take(NAMED_MAX).map(ToString::to_string).collect();
+    Ok(format!(
+        "serving {served}; {} is announced and waits for {count} agents: {}{}",
+        next.fingerprint,
+        named.join(", "),
+        if count > NAMED_MAX { ", …" } else { "" }
+    ))
+}

@@ -1,0 +1,146 @@
+//! Following a run: its events with replay, its log as it comes.
+
+use axum::body::Body;
+use http_body_util::BodyExt;
+use serde_json::{Value, json};
+
+use crate::bench::{Agent, Bench, request};
+
+/// A stream of events as a client reads it.
+struct Reader {
+    body: Body,
+    text: String,
+}
+
+#[derive(Debug)]
+struct Told {
+    name: String,
+    id: Option<u64>,
+    data: Value,
+}
+
+impl Reader {
+    async fn open(bench: &Bench, agent: &Agent, after: Option<u64>) -> Reader {
+        let mut call = request("GET", &agent.path("events"), Some(&bench.operator));
+        if let Some(after) = after {
+            call = call.header("last-event-id", after.to_string());
+        }
+        let answer = bench.open(call.body(Body::empty()).unwrap()).await;
+        assert_eq!(answer.headers()["content-type"], "text/event-stream");
+        Reader { body: answer.into_body(), text: String::new() }
+    }
+
+    async fn more(&mut self) -> bool {
+        let Some(frame) = self.body.frame().await else { return false };
+        self.text.push_str(std::str::from_utf8(frame.unwrap().data_ref().unwrap()).unwrap());
+        true
+    }
+
+    async fn next(&mut self) -> Option<Told> {
+        loop {
+            if let Some((one, rest)) = self.text.split_once("\n\n") {
+                let field = |name: &str| one.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+                let told = field("event:").map(|name| Told {
+                    name: name.to_owned(),
+                    id: field("id:").map(|id| id.parse().unwrap()),
+                    data: serde_json::from_str(field("data:").unwrap()).unwrap(),
+                });
+                self.text = rest.to_owned();
+                if told.is_some() {
+                    return told;
+                }
+            } else if !self.more().await {
+                return None;
+            }
+        }
+    }
+
+    /// The next of this name; others are left out.
+    async fn next_named(&mut self, name: &str) -> Told {
+        loop {
+            let told = self.next().await.unwrap();
+            if told.name == name {
+                return told;
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn events_are_replayed_after_the_last_one_that_was_seen() {
+    let bench = Bench::start().await;
+    let agent = bench.make_agent("n1").await;
+    bench.make_agent("n2").await;
+    agent.result(&bench, 1, false).await.expect(200);
+    let mut all = Reader::open(&bench, &agent, None).await;
+    let mut seen = Vec::new();
+    loop {
+        let told = all.next().await.unwrap();
+        // What the agent says of itself marks the end of what was stored.
+        if told.name == "agent" {
+            break;
+        }
+        assert_eq!(told.data["run"], agent.run.as_str());
+        assert_eq!(Some(told.data["id"].as_u64().unwrap()), told.id);
+        seen.push((told.id.unwrap(), told.data["kind"].as_str().unwrap().to_owned()));
+    }
+    assert!(seen.is_sorted_by(|a, b| a.0 < b.0), "{seen:?}");
+    assert_eq!(seen[0].1, "created");
+    let last = seen.last().unwrap().0;
+
+    let middle = seen[1].0;
+    let mut later = Reader::open(&bench, &agent, Some(middle)).await;
+    for (id, _kind) in &seen[2..] {
+        assert_eq!(later.next_named("event").await.id, Some(*id));
+    }
+    // What happens now comes to both, once, in order and after the rest.
+    bench.order("POST", &agent.path("retry"), json!({})).await.expect(200);
+    let told = later.next_named("event").await;
+    assert!(told.id.unwrap() > last, "{told:?}");
+    assert_eq!(told.data["kind"], "retried");
+    assert_eq!(all.next_named("event").await.id, told.id);
+}
+
+#[tokio::test]
+async fn lines_of_log_and_the_agents_words_are_told_live() {
+    let bench = Bench::start().await;
+    let agent = bench.make_agent("n1").await;
+    let mut reader = Reader::open(&bench, &agent, None).await;
+    reader.next_named("agent").await;
+    let line =
+        |stage: Option<&str>, text: &str| json!({ "ts": "t", "level": "info", "stage": stage, "text": text });
+    let lines = [line(Some("SMART"), "a"), line(Some("SMART"), "b"), line(None, "c")];
+    agent.post(&bench, "log", json!({ "stream": "0".repeat(32), "lines": lines })).await.expect(200);
+    let told = reader.next_named("log").await;
+    assert_eq!((&told.data["stage"], told.data["lines"].as_array().unwrap().len()), (&json!("SMART"), 2));
+    let told = reader.next_named("log").await;
+    assert_eq!((&told.data["stage"], &told.data["lines"][0]["text"]), (&json!(null), &json!("c")));
+    agent.beat(&bench, json!({ "activity": "reading disks" })).await.expect(200);
+    let told = reader.next_named("agent").await;
+    assert_eq!((&told.data["agent"], &told.data["activity"]), (&json!("running"), &json!("reading disks")));
+}
+
+#[tokio::test]
+async fn a_log_is_followed_and_every_stream_ends_with_the_server() {
+    let bench = Bench::start().await;
+    let agent = bench.make_agent("n1").await;
+    let chunk = |seq: u64, text: &str| {
+        let line = json!({ "ts": "t", "level": "info", "text": text });
+        json!({ "stream": "0".repeat(32), "seq": seq, "lines": [line] })
+    };
+    agent.post(&bench, "log", chunk(0, "before")).await.expect(200);
+    let path = format!("{}?follow=true", agent.path("logs"));
+    let call = request("GET", &path, Some(&bench.operator)).body(Body::empty()).unwrap();
+    let mut body = bench.open(call).await.into_body();
+    let text = async |body: &mut Body| {
+        let frame = body.frame().await.map(|frame| frame.unwrap().into_data().unwrap());
+        frame.map(|data| String::from_utf8(data.to_vec()).unwrap())
+    };
+    assert_eq!(text(&mut body).await.as_deref(), Some("t info before\n"));
+    agent.post(&bench, "log", chunk(1, "after")).await.expect(200);
+    assert_eq!(text(&mut body).await.as_deref(), Some("t info after\n"));
+    let mut events = Reader::open(&bench, &agent, None).await;
+    bench.app.stop.cancel();
+    assert_eq!(text(&mut body).await, None);
+    while events.next().await.is_some() {}
+}

@@ -1,0 +1,8 @@
+//! The API over its router and over real sockets, on a real store.
+
+mod auth;
+mod bench;
+mod bounds;
+mod following;
+mod serving;
+mod wire;

@@ -1,0 +1,166 @@
+//! The server over real sockets: TLS with a pinned certificate, its rotation, and the ordered stop.
+
+use std::os::unix::fs::PermissionsExt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use groundcrew_orchestrator::serve::Server;
+use groundcrew_orchestrator::task::certificate;
+use groundcrew_orchestrator::tls::Files;
+use groundcrew_protocol::ids::Sha256Hex;
+use http_body_util::{BodyExt, Full};
+use hyper_util::rt::TokioIo;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+
+use crate::bench::{Bench, options};
+
+/// Takes any certificate: what it was is looked at afterwards.
+#[derive(Debug)]
+struct AnyCertificate(rustls::crypto::CryptoProvider);
+
+impl ServerCertVerifier for AnyCertificate {
+    fn verify_server_cert(
+        &self,
+        _leaf: &CertificateDer<'_>,
+        _chain: &[CertificateDer<'_>],
+        _name: &ServerName<'_>,
+        _ocsp: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        leaf: &CertificateDer<'_>,
+        signed: &rustls::DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        rustls::crypto::verify_tls12_signature(message, leaf, signed, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        leaf: &CertificateDer<'_>,
+        signed: &rustls::DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, leaf, signed, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+type Sender = hyper::client::conn::http1::SendRequest<Full<Bytes>>;
+
+/// A connection, and the SHA-256 of the certificate that it was shown.
+async fn connect(address: std::net::SocketAddr) -> (Sender, Sha256Hex) {
+    let provider = rustls::crypto::ring::default_provider();
+    let config = rustls::ClientConfig::builder_with_provider(Arc::new(provider.clone()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
+        .with_no_client_auth();
+    let tcp = tokio::net::TcpStream::connect(address).await.unwrap();
+    let name = ServerName::try_from("groundcrewd").unwrap();
+    let stream = tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, tcp).await.unwrap();
+    let leaf = Sha256Hex::of(&stream.get_ref().1.peer_certificates().unwrap()[0]);
+    let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    (sender, leaf)
+}
+
+async fn get(sender: &mut Sender, path: &str, token: Option<&str>) -> http::Response<hyper::body::Incoming> {
+    let mut request = http::Request::get(path).header("host", "orchestrator:1");
+    if let Some(token) = token {
+        request = request.header("authorization", format!("Bearer {token}"));
+    }
+    sender.send_request(request.body(Full::default()).unwrap()).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_server_answers_over_tls_and_stops_in_order() {
+    let data = tempfile::tempdir().unwrap();
+    let stop = CancellationToken::new();
+    let token_file = data.path().join("token");
+    let mut options = options(data.path().join("data"));
+    options.print_token_to = Some(token_file.clone());
+    let server = Server::start(options.clone(), stop.clone()).await.unwrap();
+    assert_eq!(server.first_token, None, "it went to the file");
+    let token = std::fs::read_to_string(&token_file).unwrap();
+    assert_eq!(std::fs::metadata(&token_file).unwrap().permissions().mode() & 0o777, 0o600);
+    let address = std::fs::read_to_string(data.path().join("data/address")).unwrap();
+    assert_eq!(address, format!("https://{}\n", server.address));
+    let (address, fingerprint) = (server.address, server.fingerprint.clone());
+    let served = tokio::spawn(server.run());
+
+    let (mut sender, leaf) = connect(address).await;
+    assert_eq!(leaf, fingerprint);
+    let answer = get(&mut sender, "/healthz", None).await;
+    assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), "ok\n");
+    let answer = get(&mut sender, "/api/v1/tasks", Some(token.trim())).await;
+    assert_eq!(answer.status(), 200);
+    drop(answer.into_body().collect().await.unwrap());
+
+    stop.cancel();
+    served.await.unwrap().unwrap();
+    assert!(tokio::net::TcpStream::connect(address).await.is_err());
+    assert!(!data.path().join("data/address").exists());
+
+    // The second start has the same certificate and makes no other token.
+    let stop = CancellationToken::new();
+    let server = Server::start(options, stop.clone()).await.unwrap();
+    assert_eq!(server.fingerprint, fingerprint);
+    assert_eq!(std::fs::read_to_string(&token_file).unwrap(), token);
+    stop.cancel();
+    server.run().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_head_that_is_too_large_is_refused() {
+    let data = tempfile::tempdir().unwrap();
+    let stop = CancellationToken::new();
+    let server = Server::start(options(data.path().to_owned()), stop.clone()).await.unwrap();
+    let address = server.address;
+    let served = tokio::spawn(server.run());
+    let (mut sender, _leaf) = connect(address).await;
+    let answer = get(&mut sender, "/healthz", Some(&"x".repeat(20 * 1024))).await;
+    assert_eq!(answer.status(), 431);
+    stop.cancel();
+    served.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn the_next_certificate_is_served_once_every_agent_knows_it() {
+    let bench = Bench::start().await;
+    let agent = bench.make_agent("n1").await;
+    let slow = bench.make_agent("n2").await;
+    let files = Files::of(bench.data.path());
+    let first = bench.app.served.fingerprint();
+    let next = files.announce_next().unwrap().fingerprint;
+    certificate::pass(bench.app.clone()).await.unwrap();
+    let both = json!([first, next]);
+    assert_eq!(agent.beat(&bench, json!({})).await.expect(200)["pins"], both);
+    agent.beat(&bench, json!({ "pins_known": both })).await.expect(200);
+    let said = certificate::pass(bench.app.clone()).await.unwrap();
+    assert!(said.contains(&slow.run) && !said.contains(&agent.run), "{said}");
+    assert_eq!(bench.app.served.fingerprint(), first);
+    let view = bench.order("GET", "/api/v1/certificate", json!(null)).await.expect(200);
+    assert_eq!((&view["next"], &view["waiting_for"]), (&json!(next), &json!([slow.run])));
+
+    slow.beat(&bench, json!({ "pins_known": both })).await.expect(200);
+    certificate::pass(bench.app.clone()).await.unwrap();
+    assert_eq!(bench.app.served.fingerprint(), next);
+    assert_eq!(files.current().unwrap().fingerprint, next);
+    assert!(files.next().unwrap().is_none());
+    // Once it is over, heartbeats are as short as before.
+    assert_eq!(agent.beat(&bench, json!({})).await.expect(200).get("pins"), None);
+}

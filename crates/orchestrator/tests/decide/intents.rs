@@ -1,0 +1,183 @@
+//! Intents, boots and what they prove: rule 4.
+
+use groundcrew_orchestrator::run::decide::{OrderKind, Refused};
+use groundcrew_orchestrator::run::state::{Fate, HeldFor, WaitFor};
+use groundcrew_protocol::check::Verdict;
+use groundcrew_protocol::ids::Attempt;
+use groundcrew_protocol::stage::State;
+use groundcrew_protocol::wire::{Command, Taken};
+
+use crate::bench::*;
+
+/// At the interrupt, with nothing after it but CPUStress.
+fn at_reboot() -> Bench {
+    let mut bench = Bench::new(profile(&["Interrupt:reboot", "CPUStress"], "stay"));
+    bench.claim(&agent(1)).unwrap();
+    bench
+}
+
+fn booted(known: u64, boot_number: u64) -> groundcrew_protocol::wire::ClaimRequest {
+    let mut request = restarted(agent(1), known);
+    request.session = Some(id(7_000 + boot_number));
+    request.boot_id = Some(boot(boot_number));
+    request
+}
+
+#[test]
+fn a_reboot_that_was_asked_for_is_proved_by_the_next_claims_boot() {
+    let mut bench = at_reboot();
+    bench.intent(1, "reboot", Some((reboot(), 1)), 1).unwrap();
+    assert_eq!((bench.waits_for(), bench.waits_ms()), (Some(WaitFor::Reboot), REBOOT));
+    let answer = bench.claim_again(&booted(1, 90)).unwrap();
+    assert!(bench.told("reboot_proved"));
+    assert_eq!((answer.current_state, answer.attempt), (walking(stress()), Attempt(1)));
+    assert_eq!(bench.verdict_of(&reboot()), Some(Verdict::Pass));
+    assert_eq!(bench.run.stages[0].crashes, 0);
+    assert_eq!((bench.run.intent.clone(), bench.waits_for()), (None, Some(WaitFor::Result)));
+    // Its outcome stands; one that the agent brings later is a repetition.
+    assert_eq!(bench.report(2, reboot(), 1, Outcome::Fail).0, Taken::Repeated);
+}
+
+#[test]
+fn an_outcome_that_the_agent_kept_counts_before_the_proof() {
+    let mut bench = at_reboot();
+    bench.intent(1, "reboot", Some((reboot(), 1)), 1).unwrap();
+    let mut request = booted(1, 90);
+    request.outbox = vec![entry(reboot(), 1, 1)];
+    assert_eq!(bench.claim_again(&request).unwrap().attempt, Attempt(1));
+    assert_eq!((bench.at(), bench.waits_for()), ((walking(reboot()), 1, IN_FLIGHT), Some(WaitFor::Result)));
+    assert_eq!(bench.report(2, reboot(), 1, Outcome::Pass).1, walking(stress()));
+}
+
+#[test]
+fn the_same_boot_proves_nothing() {
+    let mut bench = at_reboot();
+    bench.intent(1, "reboot", Some((reboot(), 1)), 1).unwrap();
+    let answer = bench.claim_again(&booted(1, 1)).unwrap();
+    assert_eq!((answer.current_state, answer.attempt), (walking(reboot()), Attempt(2)));
+    assert_eq!(bench.run.stage().crashes, 1);
+}
+
+#[test]
+fn a_boot_after_the_boot_that_was_asked_for_is_unexpected() {
+    let mut bench = at_reboot();
+    bench.intent(1, "reboot", Some((reboot(), 1)), 1).unwrap();
+    bench.claim_again(&booted(1, 90)).unwrap();
+    bench.claim_again(&booted(2, 91)).unwrap();
+    assert!(bench.told("unexpected_reset"));
+    assert_eq!(bench.run.stage().spec.name, stress());
+    assert_eq!(bench.run.stage().resets.len(), 1);
+}
+
+#[test]
+fn a_proved_reboot_does_not_wash_off_a_reset() {
+    let mut bench = at_reboot();
+    bench.claim_again(&booted(1, 90)).unwrap();
+    assert_eq!(bench.at(), (walking(reboot()), 2, IN_FLIGHT));
+    bench.intent(2, "reboot", Some((reboot(), 2)), 90).unwrap();
+    let answer = bench.claim_again(&booted(2, 91)).unwrap();
+    assert_eq!(answer.current_state, State::FailedHolding);
+    assert!(matches!(bench.why(), HeldFor::Verdict { verdict: Verdict::Fail, .. }));
+    assert_eq!(bench.at().2, Some(Fate::Done(Verdict::Fail)));
+    bench.order(OrderKind::Override, None, "x").unwrap();
+    assert_eq!(bench.run.state(), walking(stress()));
+}
+
+#[test]
+fn a_reboot_inside_another_stage_is_proved_and_makes_a_new_attempt() {
+    let mut bench = Bench::claimed();
+    bench.intent(1, "reboot", Some((inventory(), 1)), 1).unwrap();
+    assert_eq!(bench.claim_again(&booted(1, 90)).unwrap().attempt, Attempt(2));
+    assert_eq!(bench.run.stage().resets, []);
+    // Loops are capped: each counts.
+    bench.intent(2, "reboot", Some((inventory(), 2)), 90).unwrap();
+    bench.claim_again(&booted(2, 91)).unwrap();
+    bench.intent(3, "reboot", Some((inventory(), 3)), 91).unwrap();
+    bench.claim_again(&booted(3, 92)).unwrap();
+    assert_eq!(bench.why(), &HeldFor::Crashes { count: 3 });
+}
+
+#[test]
+fn a_reboot_that_is_not_seen_holds_and_the_stage_is_over() {
+    let mut bench = at_reboot();
+    bench.intent(1, "reboot", Some((reboot(), 1)), 1).unwrap();
+    bench.pass_heard(REBOOT - 1);
+    assert_eq!(bench.run.state(), walking(reboot()));
+    bench.pass_heard(1);
+    assert_eq!(bench.why(), &HeldFor::RebootNotSeen { limit_ms: REBOOT });
+    assert_eq!((bench.orders(), bench.at().2), (vec![(1, Command::CancelStage, 1)], Some(Fate::Replaced)));
+    // A hold stays until an operator decides, whatever comes late.
+    assert_eq!(bench.report(1, reboot(), 1, Outcome::Pass), (Taken::Late, State::FailedHolding, 0));
+    let answer = bench.claim_again(&booted(1, 90)).unwrap();
+    assert_eq!(answer.current_state, State::FailedHolding);
+    assert!(bench.told("reboot_proved") && !bench.told("unexpected_reset"));
+}
+
+#[test]
+fn a_reboot_that_comes_after_the_retry_is_still_the_one_that_was_asked_for() {
+    let mut bench = at_reboot();
+    bench.intent(1, "reboot", Some((reboot(), 1)), 1).unwrap();
+    bench.pass(REBOOT);
+    bench.order(OrderKind::Retry, None, "").unwrap();
+    let answer = bench.claim_again(&booted(1, 90)).unwrap();
+    assert_eq!((answer.current_state, answer.attempt), (walking(reboot()), Attempt(3)));
+    assert_eq!((bench.run.stage().resets.len(), bench.run.stage().crashes), (0, 0));
+    // But an agent that took up the retry had not gone down: then it is a reset.
+    let mut bench = at_reboot();
+    bench.intent(1, "reboot", Some((reboot(), 1)), 1).unwrap();
+    bench.pass_heard(REBOOT);
+    bench.order(OrderKind::Retry, None, "").unwrap();
+    let retry = bench.orders().last().unwrap().0;
+    bench.heard(1, &[(retry, groundcrew_protocol::wire::DirectiveOutcome::Doing)]).unwrap();
+    bench.claim_again(&booted(1, 90)).unwrap();
+    assert_eq!(bench.run.stage().resets.len(), 1);
+}
+
+#[test]
+fn an_intent_said_again_prolongs_nothing() {
+    let mut bench = at_reboot();
+    for asked in 0..3 {
+        bench.intent(1, "reboot", Some((reboot(), 1)), 1).unwrap();
+        assert_eq!(bench.told("intent"), asked == 0);
+        assert_eq!(bench.run.intent.as_ref().unwrap().asks, asked + 1);
+        bench.pass_heard(10 * MINUTE);
+    }
+    assert!(matches!(bench.why(), HeldFor::RebootNotSeen { .. }));
+}
+
+#[test]
+fn a_power_off_that_was_asked_for_is_no_reset() {
+    let mut bench = Bench::claimed();
+    bench.intent(1, "poweroff", Some((inventory(), 1)), 1).unwrap();
+    bench.pass(SILENCE);
+    assert!(matches!(bench.why(), HeldFor::Silence { .. }));
+    bench.claim_again(&booted(1, 90)).unwrap();
+    assert_eq!((bench.run.stage().resets.len(), bench.run.intent.clone()), (0, None));
+    assert_eq!(bench.at(), (walking(inventory()), 2, IN_FLIGHT));
+    // Once.
+    bench.claim_again(&booted(2, 91)).unwrap();
+    assert_eq!(bench.run.stage().resets.len(), 1);
+}
+
+#[test]
+fn intents_that_do_not_fit_are_refused() {
+    let unfit = |answer: Result<(), Refused>, words: &str| match answer {
+        Err(Refused::Unfit(text)) => assert!(text.contains(words), "{text}"),
+        other => panic!("{other:?}"),
+    };
+    let mut bench = Bench::claimed();
+    unfit(bench.intent(1, "reboot", Some((inventory(), 2)), 1), "not in flight");
+    unfit(bench.intent(1, "reboot", Some((stress(), 1)), 1), "not in flight");
+    unfit(bench.intent(1, "reboot", None, 1), "outside a stage");
+    unfit(bench.intent(1, "poweroff", None, 1), "outside a stage");
+    unfit(bench.intent(1, "wipe", Some((inventory(), 1)), 1), "no wipe override");
+    unfit(bench.intent(1, "melt", Some((inventory(), 1)), 1), "expected reboot, poweroff or wipe");
+    unfit(bench.intent(1, "reboot", Some((inventory(), 1)), 90), "boot id");
+    bench.run.stages[0].attempts[0].flags.wipe = true;
+    bench.intent(1, "wipe", Some((inventory(), 1)), 1).unwrap();
+    let mut bench = Bench::held();
+    unfit(bench.intent(1, "reboot", Some((inventory(), 1)), 1), "not in flight");
+    bench.order(OrderKind::Release, None, "").unwrap();
+    bench.intent(1, "poweroff", None, 1).unwrap();
+    unfit(bench.intent(1, "reboot", None, 1), "outside a stage");
+}

@@ -1,0 +1,14 @@
+//! `run::decide` against the design, through its public face alone: one file for each kind of input, a table of
+//! everything that is refused, and random orders of everything against a plain model.
+
+mod bench;
+mod claims;
+mod deadlines;
+mod directives;
+mod intents;
+mod orders;
+mod protocol_1;
+mod refused;
+mod restore;
+mod results;
+mod tokens;
