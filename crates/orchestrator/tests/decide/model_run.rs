@@ -257,6 +257,14 @@ impl World {
         }
     }
 
+    /// True for the process that was given the claim. After a restore one that was displaced in the life that is
+    /// forgotten may name the same number: its token keeps it out before anything is decided.
+    fn holds_the_claim(&self, home: usize) -> bool {
+        let home = &self.homes[home];
+        let session = self.bench.run.claim.as_ref().and_then(|claim| claim.session.as_ref());
+        home.has_claimed && session == home.request.session.as_ref()
+    }
+
     fn claim_of(&self, home: usize, off: i64) -> ClaimNumber {
         ClaimNumber(self.homes[home].request.known_claim.0.saturating_add_signed(off))
     }
@@ -402,7 +410,7 @@ impl World {
         let claim = self.claim_of(home, claim_off).0;
         let request = self.bench.outcome(claim, told.stage.clone(), attempt, outcome);
         match self.put(Input::Result(Box::new(request)), outcome == Outcome::Pass)? {
-            Ok(Answer::Result(answer)) if attempt_off == 0 && self.homes[home].has_claimed => {
+            Ok(Answer::Result(answer)) if attempt_off == 0 && self.holds_the_claim(home) => {
                 self.obey(home, &answer.next_state, answer.attempt)
             }
             Ok(_) | Err(_) => Ok(()),
