@@ -465,3 +465,42 @@ fn the_model_reaches_every_place() {
     assert!(completed > 0 && cancelled > 0 && offered > 0, "{completed} {cancelled} {offered}");
     assert_eq!(kinds.len(), 7, "{kinds:?}");
 }
+
+/// Found at random: under one number, a process of the life that a restore has forgotten and one of the new life.
+#[test]
+fn a_process_of_the_forgotten_life_is_not_the_one_that_was_given_its_number() {
+    let claim = |home, bearer| Op::Claim { home, bearer, answer_lost: false, old: false };
+    let report = |current, stage| Op::Report {
+        home: 0,
+        claim_off: 0,
+        stage,
+        attempt_off: 0,
+        current,
+        outcome: Outcome::Pass,
+    };
+    let ops = [
+        claim(0, 1),
+        Op::Backup,
+        Op::Restart(0),
+        claim(0, 2),
+        report(true, 0),
+        report(true, 0),
+        Op::Order { order: OrderKind::Cancel, stage: None, reason: true },
+        report(false, 0),
+        Op::Restore,
+        Op::Reboot(1),
+        Op::Pass { span_ms: 30 * SECOND, looks: false },
+        claim(1, 1),
+        report(false, 0),
+        report(false, 1),
+    ];
+    let mut world = World::new();
+    for op in &ops {
+        world.apply(op).unwrap();
+    }
+    let number = |home: usize| world.homes[home].request.known_claim;
+    assert_eq!((number(0), number(1)), (ClaimNumber(2), ClaimNumber(2)));
+    assert!(world.holds_the_claim(1) && !world.holds_the_claim(0));
+    let token = |home: usize| world.homes[home].request.token_sha256.clone();
+    assert_ne!(token(0), token(1), "the token tells them apart, and is asked first");
+}
