@@ -378,6 +378,8 @@ impl Core {
             directives: self.reports.clone(),
             home_failed,
             wall,
+            // Several stand there only while a rotation is announced, or after one.
+            pins_known: if self.memory.pins.len() > 1 { self.memory.pins.clone() } else { Vec::new() },
         })
     }
 
