@@ -504,3 +504,6 @@ fn cut(text: &str) -> &str {
     }
     &text[..end]
 }
+
+#[cfg(test)]
+mod tests;
