@@ -26,7 +26,6 @@ use groundcrew_protocol::wire::HomeKind;
 use serde::Serialize;
 
 use crate::control::memory::Memory;
-
 use crate::files::{io_error, move_into, names_in, read_json, set_aside, write_json};
 use crate::points;
 
@@ -41,7 +40,6 @@ const PARTS_OF_A_RUN: [&str; 5] = ["outbox", "refused", "kept", "spool", "direct
 
 /// Why a home cannot be opened.
 #[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
 pub enum HomeError {
     /// Another agent lives here.
     #[error("another agent uses the home {}", home.display())]

@@ -21,7 +21,6 @@ type Work = Box<dyn FnOnce() + Send>;
 
 /// Why work has no outcome.
 #[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
 pub enum IoError<E: std::error::Error + 'static> {
     /// It was done and failed.
     #[error("{what}")]

@@ -40,7 +40,6 @@ pub enum Put {
 
 /// Why an outcome was not taken, or cannot be had.
 #[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
 pub enum OutboxError {
     /// So many wait for an answer that there is no room.
     #[error("the outbox is full: {unacknowledged} outcomes wait for the orchestrator")]

@@ -168,6 +168,19 @@ impl Client {
         self.answer(Call { method: Method::PUT, path, content: Content::Raw(content) }, limit).await
     }
 
+    /// Sends JSON that is already written, or nothing where it is empty, and returns the answer as it came: also one
+    /// without content. Errors as [`call`](Self::call), but for [`Error::BadAnswer`].
+    pub async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        json: Bytes,
+        limit: Duration,
+    ) -> Result<Bytes, Error> {
+        let content = if json.is_empty() { Content::Nothing } else { Content::Json(json) };
+        self.bytes(Call { method, path, content }, limit).await
+    }
+
     /// Follows server-sent events on a connection of its own. With `last_event_id` those after it come first.
     /// `limit` is for the start; afterwards the stream waits as long as each wait of its reader says.
     ///

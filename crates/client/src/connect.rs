@@ -45,7 +45,7 @@ impl Drop for Connection {
 ///
 /// Sessions are not resumed: a resumed session shows no certificate, so that a pin which was taken away
 /// would go on being accepted.
-pub(crate) fn tls_config(pins: PinSet) -> Arc<ClientConfig> {
+pub fn tls_config(pins: PinSet) -> Arc<ClientConfig> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let algorithms = provider.signature_verification_algorithms;
     let mut config = ClientConfig::builder_with_provider(provider)

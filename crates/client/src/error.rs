@@ -7,7 +7,6 @@ use crate::resolve::ResolveError;
 
 /// Why a call has no answer, or not the one that was hoped for.
 #[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
 pub enum Error {
     /// The server is another one, or has another certificate: only an operator can mend it.
     #[error(
@@ -135,18 +134,12 @@ impl Error {
 
     /// The HTTP status, where there was an answer with one.
     pub fn status(&self) -> Option<u16> {
-        match self {
-            Error::Status { code, .. } => Some(*code),
-            _ => None,
-        }
+        if let Error::Status { code, .. } = self { Some(*code) } else { None }
     }
 
     /// The word for programs of a refusal (`old_claim`, `other_content`, …), empty where there is none.
     pub fn code(&self) -> &str {
-        match self {
-            Error::Status { body, .. } => &body.code,
-            _ => "",
-        }
+        if let Error::Status { body, .. } = self { &body.code } else { "" }
     }
 
     /// The error and what caused it, in one line.

@@ -15,6 +15,7 @@ mod resolve;
 mod url;
 
 pub use client::Client;
+pub use connect::tls_config;
 pub use error::Error;
 pub use events::{Event, EventStream};
 pub use pins::{BadPins, PINS_MAX, PinSet, parse_pins};

@@ -25,7 +25,6 @@ const DNS_PORT: u16 = 53;
 
 /// Why a name leads to no address.
 #[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
 pub enum ResolveError {
     /// No line of the hosts file has it, and no name server is known.
     #[error("it is not in {}, and {} names no name server", hosts.display(), servers.display())]

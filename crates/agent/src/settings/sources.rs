@@ -58,7 +58,6 @@ impl std::fmt::Display for Source {
 
 /// Why the settings do not hold together. Each is a usage error: exit code 64.
 #[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
 pub enum SettingsError {
     /// A value is not of its form.
     #[error("{parameter} from {from}: found {found}, expected {expected}")]

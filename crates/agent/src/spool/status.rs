@@ -21,7 +21,7 @@ pub struct SpoolStatus {
     pub lost_items: u64,
     /// When the open chunk is old enough to be sent.
     pub due: Option<Instant>,
-    /// Something was appended that a power cut would cost.
+    /// Something was appended that a power cut would cost, or acknowledged that would be sent again.
     pub unsynced: bool,
 }
 

@@ -115,8 +115,9 @@ impl Stream {
         self.segments.iter().map(unsent).sum()
     }
 
+    /// Whether the disk is behind what was appended or acknowledged.
     pub(super) fn is_unsynced(&self) -> bool {
-        !self.unsynced.is_empty()
+        self.is_dirty || !self.unsynced.is_empty()
     }
 
     /// Remembers durably what `file` says.

@@ -1,10 +1,26 @@
-//! A copy of the store that is whole in itself, and how it comes back.
+//! A copy of the store that is whole in itself.
+//!
+//! It may be made by another process than the one that serves: the database gives a snapshot of itself, segments
+//! are only ever appended to, and every other file is replaced as a whole. `restore` brings it back.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
-use groundcrew_protocol::ids::{Generation, RunId};
+use groundcrew_protocol::ids::Generation;
+use groundcrew_protocol::time::WallMs;
+use sqlx::{ConnectOptions, Connection};
 
-use super::{OpenError, StoreError};
+use super::artifacts::ARTIFACTS_FOLDER;
+use super::logs::{LOGS_FOLDER, segment};
+use super::manifest::{self, Entry, FORMAT, MANIFEST_FILE, Manifest};
+use super::{DATABASE_FILE, OpenError, StoreError, open, restore, text};
+
+/// Tries, where retention takes a file away that the snapshot still names.
+const TRIES_MAX: u32 = 3;
+/// Files beside database, logs and artifacts: certificates, keys, settings. More is not ours.
+const OTHER_FILES_MAX: usize = 10_000;
+/// Folders inside each other.
+const OTHER_DEPTH_MAX: usize = 8;
 
 /// What a backup holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,44 +41,14 @@ pub enum BackupError {
     /// There is something at the target.
     #[error("{0:?} exists; give a folder that does not")]
     TargetExists(PathBuf),
+    /// The target would become part of what is backed up.
+    #[error("{0:?} lies in the data folder; give a folder outside of it, best on another disk")]
+    TargetInside(PathBuf),
     /// The database cannot be read.
     #[error("opening the store")]
     Open(#[from] OpenError),
     /// Reading or writing failed.
     #[error("copying the store")]
-    Store(#[from] StoreError),
-}
-
-/// What came back.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Restored {
-    /// The new generation.
-    pub generation: Generation,
-    /// Runs that have not ended; the next start tells each with `Input::Restored`.
-    pub runs: Vec<RunId>,
-    /// Where the old content went, where there was any.
-    pub moved_aside: Option<PathBuf>,
-}
-
-/// Why a backup did not come back. The data folder is as it was, unless its old content was being moved aside.
-#[derive(Debug, thiserror::Error)]
-pub enum RestoreError {
-    /// The data folder is served from, or cannot be locked.
-    #[error("opening the data folder")]
-    Open(#[from] OpenError),
-    /// The data folder holds something.
-    #[error("{0:?} is not empty; with --force its content is moved aside first")]
-    NotEmpty(PathBuf),
-    /// The backup is not whole.
-    #[error("the backup {folder:?} cannot be used: {what}")]
-    Damaged {
-        /// The backup.
-        folder: PathBuf,
-        /// What was found and what was expected.
-        what: String,
-    },
-    /// Reading or writing failed.
-    #[error("copying the backup")]
     Store(#[from] StoreError),
 }
 
@@ -72,15 +58,201 @@ pub enum RestoreError {
 ///
 /// # Errors
 /// [`BackupError`].
-pub async fn backup(_data: &Path, _to: &Path) -> Result<BackedUp, BackupError> {
-    unreachable!("being written")
+pub async fn backup(data: &Path, to: &Path, now: WallMs) -> Result<BackedUp, BackupError> {
+    if to.symlink_metadata().is_ok() {
+        return Err(BackupError::TargetExists(to.to_owned()));
+    }
+    let (above, name) = match (to.parent(), to.file_name()) {
+        (Some(above), Some(name)) if above.as_os_str().is_empty() => (Path::new("."), name),
+        (Some(above), Some(name)) => (above, name),
+        (None, _) | (_, None) => return Err(BackupError::TargetExists(to.to_owned())),
+    };
+    let real = |path: &Path| path.canonicalize().map_err(StoreError::file("finding", path));
+    if real(above)?.starts_with(real(data)?) {
+        return Err(BackupError::TargetInside(to.to_owned()));
+    }
+    let mut partial_name = name.to_owned();
+    partial_name.push(format!(".partial-{}", std::process::id()));
+    let partial = above.join(partial_name);
+    let mut tries = 0;
+    let outcome = loop {
+        tries += 1;
+        let outcome = fill(data, &partial, now).await;
+        if !(tries < TRIES_MAX && outcome.as_ref().is_err_and(is_vanished)) {
+            break outcome;
+        }
+        remove(&partial)?;
+    };
+    let finished = outcome.and_then(|made| {
+        std::fs::rename(&partial, to).map_err(StoreError::file("renaming", &partial))?;
+        manifest::sync_folder(above)?;
+        Ok(made)
+    });
+    match finished {
+        Ok((files, bytes, generation)) => Ok(BackedUp { folder: to.to_owned(), files, bytes, generation }),
+        Err(failed) => {
+            remove(&partial)?;
+            Err(failed)
+        }
+    }
 }
 
-/// Brings the backup in `from` back into the folder `data`, as a new generation. With `force` the content of `data`
-/// is moved into a folder of its own inside it first.
-///
-/// # Errors
-/// [`RestoreError`].
-pub async fn restore(_from: &Path, _data: &Path, _force: bool) -> Result<Restored, RestoreError> {
-    unreachable!("being written")
+/// A file went away while it was wanted.
+fn is_vanished(failed: &BackupError) -> bool {
+    matches!(failed, BackupError::Store(StoreError::File { source, .. }) if source.kind() == std::io::ErrorKind::NotFound)
+}
+
+fn remove(partial: &Path) -> Result<(), StoreError> {
+    match std::fs::remove_dir_all(partial) {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(StoreError::file("removing", partial)(error)),
+    }
+}
+
+/// Fills the folder under its temporary name.
+async fn fill(data: &Path, partial: &Path, now: WallMs) -> Result<(u64, u64, Generation), BackupError> {
+    std::fs::DirBuilder::new().create(partial).map_err(StoreError::file("making", partial))?;
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+    std::fs::set_permissions(partial, mode).map_err(StoreError::file("setting the mode of", partial))?;
+    let named = snapshot(data, partial).await?;
+    let generation = named.generation;
+    let (data, folder) = (data.to_owned(), partial.to_owned());
+    let work = move || -> Result<(u64, u64), StoreError> {
+        let files = copy_all(&data, &folder, &named)?;
+        let bytes = files.iter().map(|file| file.bytes).sum();
+        let count = files.len() as u64;
+        let manifest = Manifest { format: FORMAT, made: now, generation, files };
+        let json = text::to_json("a manifest", &manifest)?;
+        let path = folder.join(MANIFEST_FILE);
+        groundcrew_durable::whole::write_whole(&path, json.as_bytes(), &Default::default())
+            .map_err(|error| StoreError::file("writing", &path)(std::io::Error::other(error)))?;
+        manifest::sync_folders(&folder)?;
+        Ok((count, bytes))
+    };
+    let (files, bytes) = blocking(work).await?;
+    Ok((files, bytes, generation))
+}
+
+/// Runs file work where it may block.
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, StoreError> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|error| StoreError::Unreadable { what: "a backup".into(), why: error.to_string() })?
+}
+
+/// What a snapshot of the database names.
+struct Named {
+    generation: Generation,
+    /// Segments, and up to where they are named.
+    segments: Vec<(i64, i64)>,
+    artifacts: Vec<String>,
+}
+
+async fn snapshot(data: &Path, partial: &Path) -> Result<Named, BackupError> {
+    let file = data.join(DATABASE_FILE);
+    let copy = partial.join(DATABASE_FILE);
+    open::expect_database(data)?;
+    let failed = |what| open::database_error(&file, what);
+    let mut connection = open::reading(&file).connect().await.map_err(failed("opening the database"))?;
+    sqlx::query("VACUUM INTO ?")
+        .bind(copy.to_str().ok_or_else(|| StoreError::Unreadable {
+            what: format!("the path {copy:?}"),
+            why: "it is not UTF-8".into(),
+        })?)
+        .execute(&mut connection)
+        .await
+        .map_err(failed("copying the database"))?;
+    connection.close().await.map_err(failed("closing the database"))?;
+
+    let mut copied = open::reading(&copy)
+        .immutable(true)
+        .connect()
+        .await
+        .map_err(open::database_error(&copy, "opening the copy of the database"))?;
+    let generation = Generation(open::meta_number(&mut copied, &copy, "generation").await?);
+    let named = StoreError::database("reading what the copy of the database names");
+    let segments = sqlx::query_as("SELECT segment, max(offset + length) FROM log_chunks GROUP BY segment")
+        .fetch_all(&mut copied)
+        .await
+        .map_err(&named)?;
+    let artifacts = sqlx::query_scalar("SELECT DISTINCT sha256 FROM artifacts")
+        .fetch_all(&mut copied)
+        .await
+        .map_err(&named)?;
+    copied.close().await.map_err(&named)?;
+    Ok(Named { generation, segments, artifacts })
+}
+
+fn copy_all(data: &Path, folder: &Path, named: &Named) -> Result<Vec<Entry>, StoreError> {
+    let mut files = vec![manifest::hash(&folder.join(DATABASE_FILE), DATABASE_FILE)?];
+    for (number, end) in &named.segments {
+        let name = segment::path_of(Path::new(LOGS_FOLDER), text::unsigned(*number));
+        let entry = manifest::copy(&data.join(&name), &folder.join(&name), text::unsigned(*end), &name)?;
+        if entry.bytes != text::unsigned(*end) {
+            let why = format!("it has {} bytes, and rows name {end}", entry.bytes);
+            return Err(StoreError::Unreadable { what: format!("the segment {name:?}"), why });
+        }
+        files.push(entry);
+    }
+    for sha256 in &named.artifacts {
+        let name = Path::new(ARTIFACTS_FOLDER).join(sha256);
+        let entry = manifest::copy(&data.join(&name), &folder.join(&name), u64::MAX, &name)?;
+        if entry.sha256.as_str() != sha256 {
+            let why = "it does not hash to its name".into();
+            return Err(StoreError::Unreadable { what: format!("the artifact {name:?}"), why });
+        }
+        files.push(entry);
+    }
+    let mut others = Vec::new();
+    list_others(data, Path::new(""), 0, &mut others)?;
+    for name in others {
+        match manifest::copy(&data.join(&name), &folder.join(&name), u64::MAX, &name) {
+            Ok(entry) => files.push(entry),
+            // A temporary file that was being written, and has its own name by now.
+            Err(StoreError::File { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {}
+            Err(failed) => return Err(failed),
+        }
+    }
+    Ok(files)
+}
+
+/// True for what a backup takes by other means, or not at all.
+fn is_ours(name: &OsStr) -> bool {
+    let name = name.to_string_lossy();
+    name.starts_with(DATABASE_FILE)
+        || [LOGS_FOLDER, ARTIFACTS_FOLDER, groundcrew_durable::lock::HOME_LOCK_NAME, MANIFEST_FILE]
+            .contains(&&*name)
+        || restore::is_leftover(&name)
+}
+
+/// Every other file of the data folder; links are followed, what is neither file nor folder is left out.
+fn list_others(data: &Path, below: &Path, depth: usize, all: &mut Vec<PathBuf>) -> Result<(), StoreError> {
+    let folder = data.join(below);
+    for entry in std::fs::read_dir(&folder).map_err(StoreError::file("reading", &folder))? {
+        let entry = entry.map_err(StoreError::file("reading", &folder))?;
+        let name = below.join(entry.file_name());
+        if depth == 0 && is_ours(&entry.file_name()) {
+            continue;
+        }
+        let found = match std::fs::metadata(entry.path()) {
+            Ok(found) => found,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(StoreError::file("reading", &entry.path())(error)),
+        };
+        if found.is_dir() && depth < OTHER_DEPTH_MAX {
+            list_others(data, &name, depth + 1, all)?;
+        } else if found.is_file() {
+            all.push(name);
+        }
+        if all.len() > OTHER_FILES_MAX || (found.is_dir() && depth >= OTHER_DEPTH_MAX) {
+            return Err(StoreError::TooMuch(format!(
+                "{folder:?} holds more than {OTHER_FILES_MAX} files or {OTHER_DEPTH_MAX} folders in each other \
+                 that are not the store's; move them out of the data folder"
+            )));
+        }
+    }
+    Ok(())
 }

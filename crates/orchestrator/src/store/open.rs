@@ -67,7 +67,7 @@ pub(super) async fn open(data: &Path) -> Result<Opened, OpenError> {
         move |source| OpenError::Database { what, file, source }
     };
     let mut writer = writing(&file).connect().await.map_err(failed("opening the database"))?;
-    MIGRATOR.run(&mut writer).await.map_err(|source| OpenError::Migrate { file: file.clone(), source })?;
+    migrate(&mut writer, &file).await?;
     let generation = meta_number(&mut writer, &file, "generation").await?;
     let listened_ms = meta_number(&mut writer, &file, "listened_ms").await?;
     let last_event: i64 =
@@ -112,7 +112,8 @@ fn common(file: &Path) -> SqliteConnectOptions {
         .disable_statement_logging()
 }
 
-fn writing(file: &Path) -> SqliteConnectOptions {
+/// The connection that writes.
+pub(super) fn writing(file: &Path) -> SqliteConnectOptions {
     common(file).journal_mode(SqliteJournalMode::Wal).synchronous(SqliteSynchronous::Full)
 }
 
@@ -212,7 +213,7 @@ fn header_damage(header: &[u8; 100], file_bytes: u64, write_ahead: bool) -> Opti
 }
 
 /// Reads the database without a right to write: its version, and that it hangs together.
-async fn check(file: &Path, whole: bool) -> Result<(), OpenError> {
+pub(super) async fn check(file: &Path, whole: bool) -> Result<(), OpenError> {
     // Without a write-ahead log nothing beside the file is needed, and `immutable` makes none.
     let options = reading(file).immutable(whole);
     let shared_memory = file.with_file_name(format!("{DATABASE_FILE}-shm"));
@@ -263,7 +264,7 @@ async fn check_content(connection: &mut SqliteConnection, file: &Path) -> Result
 }
 
 /// An error of the database, told apart by SQLite's code: damage, or anything else.
-fn database_error(file: &Path, what: &'static str) -> impl FnOnce(sqlx::Error) -> OpenError {
+pub(super) fn database_error(file: &Path, what: &'static str) -> impl FnOnce(sqlx::Error) -> OpenError {
     /// SQLITE_CORRUPT, SQLITE_NOTADB and SQLITE_FORMAT.
     const DAMAGE: [u32; 3] = [11, 26, 24];
     let file = file.to_owned();
@@ -315,10 +316,7 @@ async fn create(data: &Path, file: &Path) -> Result<(), OpenError> {
         .auto_vacuum(SqliteAutoVacuum::Incremental)
         .pragma("application_id", APPLICATION_ID.to_string());
     let mut connection = options.connect().await.map_err(database_error(&making, "making the database"))?;
-    MIGRATOR
-        .run(&mut connection)
-        .await
-        .map_err(|source| OpenError::Migrate { file: making.clone(), source })?;
+    migrate(&mut connection, &making).await?;
     connection.close().await.map_err(database_error(&making, "making the database"))?;
     let made = File::open(&making).map_err(at("opening", &making))?;
     made.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o600))
@@ -326,4 +324,18 @@ async fn create(data: &Path, file: &Path) -> Result<(), OpenError> {
     made.sync_all().map_err(at("syncing", &making))?;
     std::fs::rename(&making, file).map_err(at("renaming", &making))?;
     File::open(data).and_then(|folder| folder.sync_all()).map_err(at("syncing", data))
+}
+
+/// Brings the schema up to date.
+pub(super) async fn migrate(connection: &mut SqliteConnection, file: &Path) -> Result<(), OpenError> {
+    MIGRATOR.run(connection).await.map_err(|source| OpenError::Migrate { file: file.to_owned(), source })
+}
+
+/// Sees that there is a database in the folder, whole as far as its header tells.
+pub(super) fn expect_database(data: &Path) -> Result<(), OpenError> {
+    let file = data.join(DATABASE_FILE);
+    match look(data, &file)? {
+        Standing::Whole | Standing::WithWriteAhead => Ok(()),
+        Standing::Nothing => Err(OpenError::Damaged { file, what: "there is none".into() }),
+    }
 }

@@ -6,6 +6,8 @@ mod claims;
 mod deadlines;
 mod directives;
 mod intents;
+mod model;
+mod model_run;
 mod orders;
 mod protocol_1;
 mod refused;

@@ -34,7 +34,7 @@ fn writer() {
     for number in first..first + LINES {
         spool.append_line_at(&line(format!("{number:06}{}", "x".repeat(number * 37 % 3000))), now).unwrap();
         writeln!(out, "appended {number}").unwrap();
-        now += super::Duration::from_millis(700);
+        now += std::time::Duration::from_millis(700);
         if number % sends_every == sends_every - 1 {
             send_one(&spool, &mut out, now);
         }

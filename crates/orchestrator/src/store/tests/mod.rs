@@ -3,6 +3,7 @@
 mod damage;
 mod logs;
 mod retention;
+mod transfer;
 mod writes;
 
 use std::path::Path;

@@ -1,0 +1,286 @@
+//! The command line of `groundcrewctl`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use groundcrew_protocol::ids::{MacAddress, NodeName, ProfileName, RunId};
+
+/// Asks and instructs a Groundcrew orchestrator.
+#[derive(Debug, Parser)]
+#[command(
+    name = "groundcrewctl",
+    version,
+    after_help = "Exit codes: 0 done, 1 failed or refused, 64 usage.\n\
+        The connection comes from flags, else GROUNDCREW_URL, GROUNDCREW_FPR and GROUNDCREW_OPERATOR_TOKEN, else\n\
+        ~/.config/groundcrew/ctl.toml with the keys url, fpr and token (mode 0600)."
+)]
+pub(crate) struct Arguments {
+    /// How to reach the orchestrator.
+    #[command(flatten)]
+    pub(crate) connection: ConnectionFlags,
+    /// Print the API's JSON instead of text for people.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// How to reach the orchestrator.
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "Connection")]
+pub(crate) struct ConnectionFlags {
+    /// Address of the orchestrator, as https://10.0.0.1:8443.
+    #[arg(long, global = true, value_name = "URL")]
+    pub(crate) url: Option<String>,
+    /// SHA-256 of its certificate, as `groundcrewd fingerprint` prints it; several with commas.
+    #[arg(long, global = true, value_name = "SHA256")]
+    pub(crate) fpr: Option<String>,
+    /// An operator's token, or the path of a file that holds it, which keeps it out of process lists.
+    #[arg(long, global = true, value_name = "TOKEN|FILE")]
+    pub(crate) token: Option<String>,
+    /// The context file to read instead of ~/.config/groundcrew/ctl.toml.
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) context: Option<PathBuf>,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Machines.
+    #[command(subcommand)]
+    Node(NodeCommand),
+    /// What runs do, stage by stage.
+    #[command(subcommand)]
+    Profile(ProfileCommand),
+    /// Trips of a node through a profile.
+    #[command(subcommand)]
+    Run(RunCommand),
+    /// Operators' tokens.
+    #[command(subcommand)]
+    Token(TokenCommand),
+    /// Start an orchestrator and an agent on this machine, and walk one run to its end.
+    Up(UpArguments),
+}
+
+/// Machines.
+#[derive(Debug, Subcommand)]
+pub(crate) enum NodeCommand {
+    /// List them.
+    List(PageArguments),
+    /// Make or replace one.
+    Put {
+        /// Its name.
+        name: NodeName,
+        /// Serial of the machine.
+        #[arg(long)]
+        serial: Option<String>,
+        /// Address of an interface; may be given again.
+        #[arg(long = "mac", value_name = "MAC")]
+        macs: Vec<MacAddress>,
+        /// A word of your own; may be given again.
+        #[arg(long = "label", value_name = "KEY=VALUE", value_parser = key_value)]
+        labels: Vec<(String, String)>,
+    },
+    /// Show one.
+    Show {
+        /// Its name.
+        name: NodeName,
+    },
+}
+
+/// Profiles.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ProfileCommand {
+    /// List them.
+    List(PageArguments),
+    /// Make or replace one; its name is in the file.
+    Put {
+        /// The file (TOML).
+        file: PathBuf,
+    },
+    /// Show one as it was written.
+    Show {
+        /// Its name.
+        name: ProfileName,
+    },
+}
+
+/// Runs.
+#[derive(Debug, Subcommand)]
+pub(crate) enum RunCommand {
+    /// Make one.
+    Create {
+        /// The node.
+        node: NodeName,
+        /// The profile.
+        profile: ProfileName,
+    },
+    /// List them, newest first.
+    List {
+        /// Only those in this state, or `going` for those that have not ended.
+        #[arg(long)]
+        state: Option<String>,
+        /// Only those of this node.
+        #[arg(long)]
+        node: Option<NodeName>,
+        /// Which part of the list.
+        #[command(flatten)]
+        page: PageArguments,
+    },
+    /// Show where one stands, and what it waits for.
+    Show(RunArgument),
+    /// Say in sentences why a run stands where it stands, and what to do.
+    Why(RunArgument),
+    /// Follow one until it ends or is held.
+    Watch {
+        /// The run.
+        run: RunId,
+        /// Go on while the run is held, until it ends.
+        #[arg(long)]
+        through_holds: bool,
+    },
+    /// Print its log.
+    Logs {
+        /// The run.
+        run: RunId,
+        /// Only lines of this stage.
+        #[arg(long)]
+        stage: Option<String>,
+        /// Print lines as they come, until the run ends.
+        #[arg(long)]
+        follow: bool,
+    },
+    /// Print its report, or write it to a file.
+    Report {
+        /// The run.
+        run: RunId,
+        /// Write the report as one HTML page to this file.
+        #[arg(long, value_name = "FILE", conflicts_with = "json")]
+        html: Option<PathBuf>,
+    },
+    /// Do a stage of a held run again.
+    Retry(OrderArguments),
+    /// Let the verdict of a held run be, with a reason, and go on.
+    Override(OrderArguments),
+    /// End a run.
+    Cancel(OrderArguments),
+    /// End a hold, and with it the run.
+    Release(OrderArguments),
+    /// End a run and its agent.
+    Abort(OrderArguments),
+    /// Make a new boot token, in place of the old one.
+    Token(RunArgument),
+}
+
+/// Operators' tokens.
+#[derive(Debug, Subcommand)]
+pub(crate) enum TokenCommand {
+    /// Make one; it is shown this once.
+    Add {
+        /// Whose it is; it appears in events as who acted.
+        name: String,
+    },
+    /// List whose there are.
+    List,
+    /// Take one back.
+    Revoke {
+        /// Whose.
+        name: String,
+    },
+}
+
+/// Which part of a list.
+#[derive(Debug, Default, Args)]
+pub(crate) struct PageArguments {
+    /// Begin after this entry.
+    #[arg(long)]
+    pub(crate) after: Option<String>,
+    /// At most this many entries.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=500))]
+    pub(crate) limit: Option<u32>,
+}
+
+/// A run.
+#[derive(Debug, Args)]
+pub(crate) struct RunArgument {
+    /// The run.
+    pub(crate) run: RunId,
+}
+
+/// An order about a run.
+#[derive(Debug, Args)]
+pub(crate) struct OrderArguments {
+    /// The run.
+    pub(crate) run: RunId,
+    /// The stage, where it is not the one at which the run stands.
+    #[arg(long)]
+    pub(crate) stage: Option<String>,
+    /// Why. It is kept with the run; an override needs one.
+    #[arg(long, default_value = "", hide_default_value = true)]
+    pub(crate) reason: String,
+}
+
+/// How to bring everything up on this machine.
+#[derive(Debug, Args)]
+pub(crate) struct UpArguments {
+    /// Leave orchestrator and agent running, and say how to reach and stop them.
+    #[arg(long)]
+    pub(crate) keep: bool,
+    /// The folder of `groundcrewd` and `groundcrew`. Default: the folder of this program.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) bin_dir: Option<PathBuf>,
+    /// The profile to walk (TOML).
+    #[arg(long, value_name = "FILE")]
+    pub(crate) profile: PathBuf,
+    /// Keep the data here: a folder that is new or empty, and stays. Default: a temporary one, removed at the end.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    /// Where the report and the output of both programs go; what an earlier `up` left there is replaced.
+    #[arg(long, value_name = "DIR", default_value = "groundcrew-up")]
+    pub(crate) report_dir: PathBuf,
+}
+
+fn key_value(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err(format!("found {text:?}, expected KEY=VALUE")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn a_bad_value_is_named_with_what_was_expected() {
+        for (line, wanted) in [
+            (&["run", "show", "a_b"][..], "run id"),
+            (&["node", "put", "N1"], "node name"),
+            (&["node", "put", "n1", "--mac", "xx"], "MAC address"),
+            (&["node", "put", "n1", "--label", "=x"], "KEY=VALUE"),
+            (&["run", "list", "--limit", "0"], "1..=500"),
+            (&["run", "report", "r-1", "--html", "f", "--json"], "cannot be used with"),
+            (&["up"], "--profile"),
+        ] {
+            let words = std::iter::once("groundcrewctl").chain(line.iter().copied());
+            let error = Arguments::try_parse_from(words).expect_err("it is wrong");
+            assert!(error.to_string().contains(wanted), "{line:?}: {error}");
+            assert!(error.use_stderr());
+        }
+    }
+
+    #[test]
+    fn the_connection_may_stand_behind_the_command() {
+        let words = ["groundcrewctl", "run", "list", "--url", "https://h", "--json", "--state", "going"];
+        let arguments = Arguments::try_parse_from(words).unwrap();
+        assert_eq!(arguments.connection.url.as_deref(), Some("https://h"));
+        assert!(arguments.json);
+    }
+}

@@ -1,0 +1,130 @@
+//! One command after the other: ask, then print the orchestrator's JSON or a text for people.
+
+mod logs;
+mod runs;
+
+use anyhow::{Context, Result};
+use groundcrew_protocol::operator::{CreateToken, Node, NodeList, ProfileList, TokenCreated, TokenView};
+use groundcrew_protocol::profile::Profile;
+use http::Method;
+
+use crate::api::{Answer, Api, encoded, query};
+use crate::arguments::{Command, NodeCommand, PageArguments, ProfileCommand, TokenCommand};
+use crate::context::Connection;
+use crate::error::Usage;
+use crate::output::{Reader, print, print_bytes};
+use crate::{tables, up, words};
+
+/// What every command needs.
+pub(crate) struct Desk {
+    pub(crate) api: Api,
+    pub(crate) reader: Reader,
+    pub(crate) json: bool,
+}
+
+impl Desk {
+    /// Prints the answer as it came, or what `text` makes of it.
+    fn show(&self, answer: &Answer, text: impl FnOnce(&Answer) -> Result<String>) -> Result<()> {
+        if self.json { print_bytes(&answer.0) } else { print(&text(answer)?) }
+    }
+}
+
+/// Does one command.
+///
+/// # Errors
+/// What kept it from being done.
+pub(crate) async fn run(arguments: crate::arguments::Arguments) -> Result<()> {
+    let json = arguments.json;
+    let reader = Reader::of_stdout();
+    let command = match arguments.command {
+        Command::Up(options) => return up::run(options, json, reader).await,
+        other => other,
+    };
+    let environment = |name: &str| std::env::var(name).ok();
+    let connection = Connection::resolve(&arguments.connection, environment).map_err(|error| {
+        let chain = format!("{:#}", anyhow::Error::new(error));
+        Usage(chain)
+    })?;
+    let desk = Desk { api: Api::new(connection.client()), reader, json };
+    match command {
+        Command::Node(command) => node(&desk, command).await,
+        Command::Profile(command) => profile(&desk, command).await,
+        Command::Run(command) => runs::run(&desk, command).await,
+        Command::Token(command) => token(&desk, command).await,
+        Command::Up(_) => unreachable!("it was taken out above"),
+    }
+}
+
+/// The query for a part of a list.
+fn page(page: &PageArguments, more: &[(&str, Option<&str>)]) -> String {
+    let limit = page.limit.map(|limit| limit.to_string());
+    let mut parts = vec![("after", page.after.as_deref()), ("limit", limit.as_deref())];
+    parts.extend(more);
+    query(&parts)
+}
+
+async fn node(desk: &Desk, command: NodeCommand) -> Result<()> {
+    match command {
+        NodeCommand::List(part) => {
+            let answer = desk.api.get(&format!("/api/v1/nodes{}", page(&part, &[]))).await?;
+            desk.show(&answer, |answer| Ok(tables::nodes(&answer.parse::<NodeList>()?, &desk.reader)))
+        }
+        NodeCommand::Put { name, serial, macs, labels } => {
+            let node = Node { name, serial, macs, labels: labels.into_iter().collect() };
+            let answer = desk.api.put(&format!("/api/v1/nodes/{}", node.name), &node).await?;
+            desk.show(&answer, |answer| Ok(tables::node(&answer.parse::<Node>()?)))
+        }
+        NodeCommand::Show { name } => {
+            let answer = desk.api.get(&format!("/api/v1/nodes/{name}")).await?;
+            desk.show(&answer, |answer| Ok(tables::node(&answer.parse::<Node>()?)))
+        }
+    }
+}
+
+async fn profile(desk: &Desk, command: ProfileCommand) -> Result<()> {
+    match command {
+        ProfileCommand::List(part) => {
+            let answer = desk.api.get(&format!("/api/v1/profiles{}", page(&part, &[]))).await?;
+            desk.show(&answer, |answer| Ok(tables::profiles(&answer.parse::<ProfileList>()?)))
+        }
+        ProfileCommand::Put { file } => {
+            let (text, profile) = read_profile(&file)?;
+            let answer = desk.api.put_profile(profile.name.as_str(), text).await?;
+            desk.show(&answer, |_| Ok(format!("Profile {}\n", profile.name)))
+        }
+        ProfileCommand::Show { name } => {
+            // The API's answer is the profile's own text (TOML), with `--json` too.
+            let answer = desk.api.get(&format!("/api/v1/profiles/{name}")).await?;
+            print(&answer.text())
+        }
+    }
+}
+
+/// Reads a profile and understands it, so that a mistake is named without asking anybody.
+pub(crate) fn read_profile(file: &std::path::Path) -> Result<(String, Profile)> {
+    let text =
+        std::fs::read_to_string(file).with_context(|| format!("reading the profile {}", file.display()))?;
+    let profile = Profile::parse(&text).with_context(|| format!("the profile {}", file.display()))?;
+    Ok((text, profile))
+}
+
+async fn token(desk: &Desk, command: TokenCommand) -> Result<()> {
+    match command {
+        TokenCommand::Add { name } => {
+            let answer = desk.api.post("/api/v1/tokens", &CreateToken { name }).await?;
+            desk.show(&answer, |answer| Ok(format!("{}\n", answer.parse::<TokenCreated>()?.token)))
+        }
+        TokenCommand::List => {
+            let answer = desk.api.get("/api/v1/tokens").await?;
+            let text = |answer: &Answer| {
+                Ok(tables::tokens(&answer.parse::<Vec<TokenView>>()?, &desk.reader, words::now()))
+            };
+            desk.show(&answer, text)
+        }
+        TokenCommand::Revoke { name } => {
+            let path = format!("/api/v1/tokens/{}", encoded(&name));
+            let answer = desk.api.send(Method::DELETE, &path, bytes::Bytes::new()).await?;
+            desk.show(&answer, |_| Ok(format!("The token of {} is no longer good.\n", words::clean(&name))))
+        }
+    }
+}

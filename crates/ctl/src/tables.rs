@@ -1,0 +1,297 @@
+//! Nodes, profiles, runs and tokens as tables and blocks of text. Pure.
+
+use comfy_table::{Attribute, Cell, Color, ColumnConstraint, ContentArrangement, Table, TableStyle};
+use groundcrew_protocol::check::Verdict;
+use groundcrew_protocol::operator::{
+    Node, NodeList, ProfileList, RunCreated, RunList, RunSummary, RunView, StageView, TokenView,
+};
+use groundcrew_protocol::stage::State;
+use groundcrew_protocol::time::WallMs;
+
+use crate::output::Reader;
+use crate::why;
+use crate::words::{age, ago, ahead, clean, moment, sign, span};
+
+/// Narrower than this no table can be drawn in columns.
+const WIDTH_MIN: usize = 20;
+/// From here on a list of runs has room for the reasons in a column of their own.
+const WIDTH_WITH_REASONS: usize = 120;
+
+fn table(reader: &Reader, heads: &[&str]) -> Table {
+    let mut table = Table::new();
+    table
+        .load_style(TableStyle::new())
+        .set_content_arrangement(ContentArrangement::Dynamic)
+        .set_width(u16::try_from(reader.width.max(WIDTH_MIN)).unwrap_or(u16::MAX))
+        .set_header(heads.iter().map(|head| Cell::new(head).add_attribute(Attribute::Bold)));
+    if reader.colour {
+        table.enforce_styling();
+    } else {
+        table.force_no_tty();
+    }
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
+    table
+}
+
+fn finished(mut table: Table) -> String {
+    if let Some(last) = table.column_count().checked_sub(1).and_then(|last| table.column_mut(last)) {
+        last.set_padding((0, 0));
+    }
+    table.trim_fmt() + "\n"
+}
+
+/// The note under a part of a list.
+fn more(text: String, next: Option<&str>) -> String {
+    match next {
+        Some(next) => format!("{text}There are more: --after {next}\n"),
+        None => text,
+    }
+}
+
+fn colour_of(verdict: Verdict) -> Color {
+    match verdict {
+        Verdict::Pass => Color::Green,
+        Verdict::Warn => Color::Yellow,
+        Verdict::Fail => Color::Red,
+        Verdict::Inconclusive => Color::Magenta,
+        Verdict::Skipped => Color::DarkGrey,
+    }
+}
+
+fn verdict_cell(verdict: Option<Verdict>) -> Cell {
+    match verdict {
+        Some(verdict) => Cell::new(format!("{} {verdict}", sign(verdict))).fg(colour_of(verdict)),
+        None => Cell::new("·"),
+    }
+}
+
+fn state_cell(state: &State) -> Cell {
+    let cell = Cell::new(clean(&state.to_string()));
+    match state {
+        State::Completed => cell.fg(Color::Green),
+        State::FailedHolding => cell.fg(Color::Red),
+        State::Cancelled => cell.fg(Color::DarkGrey),
+        State::At(_) => cell.fg(Color::Cyan),
+    }
+}
+
+/// Nodes.
+pub(crate) fn nodes(list: &NodeList, reader: &Reader) -> String {
+    if list.nodes.is_empty() {
+        return "No nodes. Make one with `groundcrewctl node put NAME`.\n".to_owned();
+    }
+    let mut table = table(reader, &["NODE", "SERIAL", "MACS", "LABELS"]);
+    for node in &list.nodes {
+        table.add_row([
+            node.name.to_string(),
+            clean(node.serial.as_deref().unwrap_or("")),
+            node.macs.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "),
+            labels(node),
+        ]);
+    }
+    more(finished(table), list.next.as_ref().map(|next| next.as_str()))
+}
+
+fn labels(node: &Node) -> String {
+    let labels = node.labels.iter().map(|(key, value)| clean(&format!("{key}={value}")));
+    labels.collect::<Vec<_>>().join(" ")
+}
+
+/// A node.
+pub(crate) fn node(node: &Node) -> String {
+    let macs: Vec<String> = node.macs.iter().map(ToString::to_string).collect();
+    let serial = clean(node.serial.as_deref().unwrap_or("-"));
+    block(&[
+        ("Node", node.name.to_string()),
+        ("Serial", serial),
+        ("MACs", or_dash(macs.join(" "))),
+        ("Labels", or_dash(labels(node))),
+    ])
+}
+
+/// Names of profiles.
+pub(crate) fn profiles(list: &ProfileList) -> String {
+    if list.profiles.is_empty() {
+        return "No profiles. Put one with `groundcrewctl profile put FILE`.\n".to_owned();
+    }
+    let names: String = list.profiles.iter().map(|name| format!("{name}\n")).collect();
+    more(names, list.next.as_ref().map(|next| next.as_str()))
+}
+
+/// Runs: why each stands where it stands in a column where there is room, else in lines beneath.
+pub(crate) fn runs(list: &RunList, reader: &Reader, now: WallMs) -> String {
+    let next = list.next.as_ref().map(|next| next.as_str());
+    if list.runs.is_empty() {
+        return more("No runs.\n".to_owned(), next);
+    }
+    let is_wide = reader.width >= WIDTH_WITH_REASONS;
+    let heads = ["RUN", "STATE", "VERDICT", "AGENT", "AGE", "NODE", "PROFILE", "WHY"];
+    let heads = if is_wide { &heads[..] } else { &heads[..heads.len() - 1] };
+    let mut table = table(reader, heads);
+    for run in &list.runs {
+        let mut cells = vec![
+            Cell::new(&run.run),
+            state_cell(&run.state),
+            verdict_cell(run.verdict),
+            Cell::new(clean(run.agent.as_deref().unwrap_or("-"))),
+            Cell::new(age(run.created, now)),
+            Cell::new(&run.node),
+            Cell::new(&run.profile),
+        ];
+        if is_wide {
+            cells.push(Cell::new(in_short(run, now)));
+        }
+        table.add_row(cells);
+    }
+    // What is compared and copied stays in one piece.
+    for column in 0..5 {
+        table.column_mut(column).expect("there are more").set_constraint(ColumnConstraint::ContentWidth);
+    }
+    let mut text = finished(table);
+    if !is_wide {
+        for run in list.runs.iter().filter(|run| !run.state.is_ended()) {
+            text.push_str(&wrapped(&format!("{}: {}", run.run, in_short(run, now)), reader.width));
+        }
+    }
+    more(text, next)
+}
+
+/// A line as several of at most `width` characters; those after the first are indented.
+fn wrapped(line: &str, width: usize) -> String {
+    let mut text = String::new();
+    let mut column = 0;
+    for word in line.split_whitespace() {
+        let length = word.chars().count();
+        if column > 0 && column + 1 + length > width {
+            text.push_str("\n ");
+            column = 1;
+        }
+        if column > 0 {
+            text.push(' ');
+            column += 1;
+        }
+        text.push_str(word);
+        column += length;
+    }
+    text + "\n"
+}
+
+/// Why it stands where it stands, in a few words.
+fn in_short(run: &RunSummary, now: WallMs) -> String {
+    if !run.reason.is_empty() {
+        return clean(&run.reason);
+    }
+    match &run.wait {
+        Some(wait) => clean(&format!("waits for {}, {}", wait.r#for, ahead(wait.until, now))),
+        None => String::new(),
+    }
+}
+
+/// A run: why it stands where it stands, then everything else.
+pub(crate) fn run(view: &RunView, reader: &Reader, now: WallMs) -> String {
+    let summary = &view.summary;
+    let stage = summary.stage.as_ref().map_or_else(|| "-".to_owned(), |stage| clean(&stage.to_string()));
+    let mut rows = vec![
+        ("State", clean(&summary.state.to_string())),
+        ("Stage", format!("{stage}, attempt {}", summary.attempt)),
+    ];
+    if !summary.reason.is_empty() {
+        rows.push(("Reason", clean(&summary.reason)));
+    }
+    match &summary.wait {
+        Some(wait) => {
+            rows.push(("Waits for", clean(&wait.r#for)));
+            rows.push(("  since", format!("{} ({})", moment(wait.since, now), ago(wait.since, now))));
+            rows.push(("  until", format!("{} ({})", moment(wait.until, now), ahead(wait.until, now))));
+            rows.push(("  then", clean(&wait.then)));
+        }
+        None => rows.push(("Waits for", "nothing".to_owned())),
+    }
+    rows.push(("Agent", agent(view, now)));
+    if let Some(skew_ms) = view.skew_ms {
+        let side = if skew_ms > 0 { "ahead of" } else { "behind" };
+        let skew = span(skew_ms.saturating_abs());
+        rows.push(("Clock", format!("the agent's is {skew} {side} the orchestrator's")));
+    }
+    rows.push(("Directives", or_dash(clean(&view.directives.join(", ")))));
+    rows.extend(view.gaps.iter().map(|gap| ("Log gap", clean(gap))));
+    rows.push(("Created", format!("{} ({})", moment(summary.created, now), ago(summary.created, now))));
+    if let Some(ended) = summary.ended {
+        rows.push(("Ended", format!("{} ({})", moment(ended, now), ago(ended, now))));
+    }
+    let title = format!("Run {} of node {}, profile {}\n", summary.run, summary.node, summary.profile);
+    title
+        + &block(&rows)
+        + "\n"
+        + &stages(&view.stages, reader, now)
+        + "\n"
+        + &why::commands(&why::of(view, now))
+}
+
+fn agent(view: &RunView, now: WallMs) -> String {
+    let Some(agent) = &view.summary.agent else { return "none has claimed the run".to_owned() };
+    let mut text = clean(agent);
+    if !view.activity.is_empty() {
+        text.push_str(&format!(", {}", clean(&view.activity)));
+    }
+    if !view.ip.is_empty() {
+        text.push_str(&format!(" at {}", clean(&view.ip)));
+    }
+    let heard = view.last_heard.map_or_else(|| "never".to_owned(), |heard| ago(heard, now));
+    format!("{text} (claim {}), last heard {heard}", view.claim)
+}
+
+/// The stages of a run.
+pub(crate) fn stages(stages: &[StageView], reader: &Reader, now: WallMs) -> String {
+    let mut table = table(reader, &["STAGE", "VERDICT", "ATTEMPTS", "TIME", "DEADLINE", "OVERRIDE"]);
+    for stage in stages {
+        let verdict = if stage.overridden.is_some() { Some(Verdict::Warn) } else { stage.verdict };
+        let time = stage
+            .began
+            .map_or_else(String::new, |began| span(stage.ended.unwrap_or(now).0.saturating_sub(began.0)));
+        table.add_row([
+            Cell::new(clean(&stage.stage.to_string())),
+            verdict_cell(verdict),
+            Cell::new(stage.attempts),
+            Cell::new(time),
+            Cell::new(span(i64::try_from(stage.deadline_ms).unwrap_or(i64::MAX))),
+            Cell::new(clean(stage.overridden.as_deref().unwrap_or(""))),
+        ]);
+    }
+    finished(table)
+}
+
+/// A run that was made, and how to start its agent.
+pub(crate) fn created(created: &RunCreated) -> String {
+    format!(
+        "Run {}\nBoot token (shown this once): {}\nKernel arguments for the node:\n  {}\n",
+        created.run,
+        created.boot_token,
+        clean(&created.kernel_arguments)
+    )
+}
+
+/// Operators' tokens.
+pub(crate) fn tokens(tokens: &[TokenView], reader: &Reader, now: WallMs) -> String {
+    let mut table = table(reader, &["NAME", "MADE", "REVOKED"]);
+    for token in tokens {
+        let revoked = token.revoked.map_or_else(String::new, |at| moment(at, now));
+        table.add_row([clean(&token.name), moment(token.created, now), revoked]);
+    }
+    finished(table)
+}
+
+fn or_dash(text: String) -> String {
+    if text.is_empty() { "-".to_owned() } else { text }
+}
+
+fn block(rows: &[(&str, String)]) -> String {
+    let width = rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+    rows.iter().map(|(name, value)| format!("  {name:width$}  {value}\n")).collect()
+}
+
+#[cfg(test)]
+#[path = "tables_tests.rs"]
+mod tests;

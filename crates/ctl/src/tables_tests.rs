@@ -1,0 +1,83 @@
+use serde_json::json;
+
+use super::*;
+use crate::sample::{NOW, view};
+
+fn reader(width: usize, colour: bool) -> Reader {
+    Reader { width, height: 24, colour, is_terminal: true }
+}
+
+fn list(reasons: &[&str]) -> RunList {
+    let runs = reasons.iter().map(|reason| view(json!({"reason": reason, "state": "FailedHolding"})).summary);
+    RunList { runs: runs.collect(), next: Some("r-last".parse().unwrap()) }
+}
+
+#[test]
+fn a_list_of_runs_has_a_line_for_each_and_says_where_it_goes_on() {
+    let text = runs(&list(&["CPUStress came out fail", ""]), &reader(160, false), NOW);
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines.len(), 4, "{text}");
+    assert!(lines[0].starts_with("RUN") && lines[0].contains("VERDICT"), "{text}");
+    assert!(lines[1].contains("FailedHolding") && lines[1].contains("CPUStress came out fail"), "{text}");
+    assert!(lines[2].contains("waits for the result of the attempt in flight, in 16 min"), "{text}");
+    assert_eq!(lines[3], "There are more: --after r-last");
+}
+
+#[test]
+fn tables_fit_the_terminal_and_lose_nothing() {
+    let long = "stage CPUStress failed: 2 miscompares, expected at most 0; throttled for 40 % of the time";
+    for width in [80, 100, 120] {
+        let text = runs(&list(&[long]), &reader(width, false), NOW);
+        for line in text.lines() {
+            assert!(line.chars().count() <= width, "{width}: {line}");
+        }
+        for whole in ["r-7f3k9q2m", "FailedHolding", "rack1-node7", "miscompares", "throttled"] {
+            assert!(text.contains(whole), "{width}: {text}");
+        }
+    }
+}
+
+#[test]
+fn colours_are_there_only_where_they_are_wanted() {
+    let plain = runs(&list(&["x"]), &reader(120, false), NOW);
+    assert!(!plain.contains('\u{1b}'), "{plain:?}");
+    let coloured = runs(&list(&["x"]), &reader(120, true), NOW);
+    assert!(coloured.contains('\u{1b}'), "{coloured:?}");
+}
+
+#[test]
+fn a_run_is_shown_with_its_wait_its_agent_and_its_stages() {
+    let text = run(&view(json!({"gaps": ["stream 3f: 2 chunks"]})), &reader(80, false), NOW);
+    for part in [
+        "Run r-7f3k9q2m of node rack1-node7, profile burn-in",
+        "Waits for   the result of the attempt in flight",
+        "  since     22:12:50 UTC (30 s ago)",
+        "  until     22:29:20 UTC (in 16 min)",
+        "  then      the run is held",
+        "running, stress-ng on 2 CPUs at 10.0.0.7 (claim 1), last heard 4 s ago",
+        "Log gap     stream 3f: 2 chunks",
+        "✓ pass",
+    ] {
+        assert!(text.contains(part), "{part} is not in\n{text}");
+    }
+    let first = text.lines().take(4).collect::<Vec<_>>().join("\n");
+    assert!(first.contains("CPUStress, attempt 1"), "{first}");
+}
+
+#[test]
+fn foreign_text_does_not_steer_the_terminal() {
+    let steering =
+        json!({"reason": "a\u{1b}[2J", "activity": "\u{1b}c", "gaps": ["\u{9b}1m"], "agent": "x\r"});
+    let text = run(&view(steering.clone()), &reader(100, false), NOW);
+    assert!(text.chars().all(|letter| letter == '\n' || !letter.is_control()), "{text:?}");
+    let list = RunList { runs: vec![view(steering).summary], next: None };
+    let text = runs(&list, &reader(100, false), NOW);
+    assert!(text.chars().all(|letter| letter == '\n' || !letter.is_control()), "{text:?}");
+}
+
+#[test]
+fn nothing_at_all_is_said_as_such() {
+    let empty = NodeList { nodes: vec![], next: None };
+    assert!(nodes(&empty, &reader(80, false)).contains("node put"));
+    assert_eq!(runs(&RunList { runs: vec![], next: None }, &reader(80, false), NOW), "No runs.\n");
+}

@@ -1,0 +1,159 @@
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use groundcrew_protocol::ids::Attempt;
+
+use super::*;
+
+const NOW: WallMs = WallMs(1_000);
+
+async fn fill(store: &Store, number: u64) {
+    let run = run_id(&format!("r-{number}"));
+    put(store, &run, &number.to_string(), (number % 2 == 0).then_some(5)).await;
+    store.logs().append(chunk(&run, 1, 0, &["a line"])).await.unwrap();
+    let content = bytes::Bytes::from(format!("output {number}"));
+    let artifact = NewArtifact {
+        run,
+        stage: Stage::Smart,
+        attempt: Attempt(1),
+        name: "raw".into(),
+        sha256: Sha256Hex::of(&content),
+        at: NOW,
+        content,
+    };
+    store.put_artifact(artifact).await.unwrap();
+}
+
+/// Sees that the store hangs together, and says how many runs it has.
+async fn consistent(store: &Store) -> usize {
+    let mut runs = 0;
+    let mut after = None;
+    loop {
+        let page = store.runs(None, after.as_ref(), 500).await.unwrap();
+        for run in &page.runs {
+            runs += 1;
+            assert_eq!(store.events(Some(&run.id), 0, 10).await.unwrap().len() as u64, run.version);
+            // A run is filled in three steps, and the snapshot may lie between any two.
+            store.logs().read(&run.id, None, LogCursor::default(), 10).await.unwrap();
+            for artifact in store.artifacts(&run.id).await.unwrap() {
+                store.artifact_content(&artifact).await.unwrap();
+            }
+        }
+        match page.next {
+            Some(next) => after = Some(next),
+            None => return runs,
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backup_made_while_writing_comes_back_consistent() {
+    let (data, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let store = open(data.path()).await;
+    std::fs::create_dir(data.path().join("tls")).unwrap();
+    std::fs::write(data.path().join("tls/certificate.pem"), "a certificate").unwrap();
+    for number in 0..20 {
+        fill(&store, number).await;
+    }
+    let stop = Arc::new(AtomicBool::new(false));
+    let writing = tokio::spawn({
+        let (store, stop) = (store.clone(), stop.clone());
+        async move {
+            let mut number = 20;
+            while !stop.load(Ordering::Relaxed) {
+                fill(&store, number).await;
+                number += 1;
+            }
+            number
+        }
+    });
+    let target = elsewhere.path().join("backup");
+    let made = backup(data.path(), &target, NOW).await.unwrap();
+    stop.store(true, Ordering::Relaxed);
+    let written = writing.await.unwrap();
+    assert_eq!(made.generation, Generation(1));
+    assert!(matches!(backup(data.path(), &target, NOW).await, Err(BackupError::TargetExists(_))));
+    let inside = data.path().join("backup");
+    assert!(matches!(backup(data.path(), &inside, NOW).await, Err(BackupError::TargetInside(_))));
+    assert_eq!(std::fs::read_dir(elsewhere.path()).unwrap().count(), 1, "nothing half is left");
+
+    let new = elsewhere.path().join("data");
+    let restored = restore(&target, &new, false, NOW).await.unwrap();
+    assert_eq!((restored.generation, &restored.moved_aside), (Generation(2), &None));
+    assert_eq!(std::fs::read_to_string(new.join("tls/certificate.pem")).unwrap(), "a certificate");
+    let again = open(&new).await;
+    assert_eq!(again.generation(), Generation(2));
+    let runs = consistent(&again).await;
+    assert!((20..=written as usize).contains(&runs), "{runs} of {written}");
+    assert_eq!(again.runs_restored().await.unwrap(), restored.runs);
+    assert_eq!(again.runs_going(None, 500).await.unwrap().len(), restored.runs.len());
+
+    // A run is told once, and events of the new generation come after all of the old.
+    let told = restored.runs[0].clone();
+    let row = RunWrite { tells_restored: true, ..write(&told, "\"told\"", None) };
+    let landed = again.change_run(told.clone(), move |_| Ok::<_, ()>((row, ()))).await.unwrap().unwrap();
+    assert!(landed.1[0].id > store.last_event().await.unwrap());
+    assert!(!again.runs_restored().await.unwrap().contains(&told));
+}
+
+#[tokio::test]
+async fn a_restore_over_something_needs_force_and_nobody_serving() {
+    let (data, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let store = open(data.path()).await;
+    fill(&store, 1).await;
+    let target = elsewhere.path().join("backup");
+    backup(data.path(), &target, NOW).await.unwrap();
+    fill(&store, 3).await;
+    let locked = restore(&target, data.path(), true, NOW).await.unwrap_err();
+    assert!(matches!(locked, RestoreError::Open(OpenError::Locked { .. })), "{locked:?}");
+    store.close().await.unwrap();
+    let refused = restore(&target, data.path(), false, NOW).await.unwrap_err();
+    assert!(matches!(refused, RestoreError::NotEmpty(_)), "{refused:?}");
+
+    let first = restore(&target, data.path(), true, NOW).await.unwrap();
+    assert_eq!(first.generation, Generation(2));
+    let aside = first.moved_aside.unwrap();
+    assert!(aside.join(DATABASE_FILE).is_file() && aside.join("logs/1.seg").is_file());
+    // The same backup once more: its own generation is 1, and 2 has been given out.
+    let second = restore(&target, data.path(), true, NOW).await.unwrap();
+    assert_eq!(second.generation, Generation(3));
+    let store = open(data.path()).await;
+    assert_eq!(consistent(&store).await, 1);
+    // What was moved aside is no part of the next backup.
+    let next = backup(data.path(), &elsewhere.path().join("next"), NOW).await.unwrap();
+    assert_eq!(next.files, 3);
+}
+
+#[tokio::test]
+async fn a_backup_that_is_not_whole_is_refused_and_nothing_is_touched() {
+    let (data, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let store = open(data.path()).await;
+    fill(&store, 1).await;
+    store.close().await.unwrap();
+    let target = elsewhere.path().join("backup");
+    backup(data.path(), &target, NOW).await.unwrap();
+    for name in ["groundcrew.db", "logs/1.seg", "manifest.json"] {
+        let path = target.join(name);
+        let whole = std::fs::read(&path).unwrap();
+        let mut garbled = whole.clone();
+        let middle = garbled.len() / 2;
+        garbled[middle] ^= 1;
+        for bad in [Some(&garbled[..]), Some(&whole[..whole.len() - 1]), None] {
+            match bad {
+                Some(bad) => std::fs::write(&path, bad).unwrap(),
+                None => std::fs::remove_file(&path).unwrap(),
+            }
+            let failed = restore(&target, data.path(), true, NOW).await.unwrap_err();
+            assert!(matches!(failed, RestoreError::Damaged { .. }), "{name}: {failed:?}");
+        }
+        std::fs::write(&path, whole).unwrap();
+    }
+    let manifest = std::fs::read_to_string(target.join("manifest.json")).unwrap();
+    std::fs::write(target.join("manifest.json"), manifest.replace("logs/1.seg", "../1.seg")).unwrap();
+    let failed = restore(&target, data.path(), true, NOW).await.unwrap_err();
+    assert!(failed.to_string().contains("leads out"), "{failed}");
+    assert_eq!(consistent(&open(data.path()).await).await, 1);
+    assert!(std::fs::read_dir(data.path()).unwrap().all(|entry| {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        !restore::is_leftover(&name)
+    }));
+}
