@@ -379,8 +379,6 @@ impl Core {
             home_failed,
             pins_known: self.memory.pins.clone(),
             wall,
-            // Several stand there only while a rotation is announced, or after one.
-            pins_known: if self.memory.pins.len() > 1 { self.memory.pins.clone() } else { Vec::new() },
         })
     }
 
