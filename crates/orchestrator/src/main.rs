@@ -63,7 +63,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Fingerprint(data) => print(tls::Files::of(&folder(&data)?).current()?.fingerprint.as_str()),
         Command::Certificate { command: CertificateCommand::Rotate(data) } => rotate(&folder(&data)?),
         Command::Backup { data, to } => block_on(async {
-            let made = store::backup(&folder(&data)?, &to).await?;
+            let made = store::backup(&folder(&data)?, &to, wall_now()).await?;
             print(&format!(
                 "{}: {} files, {} bytes, generation {}",
                 made.folder.display(),
@@ -73,7 +73,7 @@ fn run(command: Command) -> anyhow::Result<()> {
             ))
         }),
         Command::Restore { data, from, force } => block_on(async {
-            let restored = store::restore(&from, &folder(&data)?, force).await?;
+            let restored = store::restore(&from, &folder(&data)?, force, wall_now()).await?;
             if let Some(aside) = &restored.moved_aside {
                 print(&format!("what was there is now in {}", aside.display()))?;
             }
