@@ -84,7 +84,9 @@ fn silence_is_due_after_its_limit_and_a_start_begins_it_anew() {
     let at = pass(&live, at, 900);
     assert_eq!(live.due(), std::slice::from_ref(&run.id));
     assert!(live.now(&run.id).quiet_ms() >= 15 * MINUTE_MS);
+    assert_eq!(live.last_heard(&known), None);
     live.hear(&known);
+    assert!(live.last_heard(&known).is_some());
     assert_eq!(live.due(), []);
     pass(&live, at, 890);
     // An hour in which nobody listened does not make the silence longer: it begins anew.
