@@ -39,7 +39,7 @@ pub async fn assemble(store: &Store, run: &Run, made: WallMs) -> Result<Report, 
         stages,
         inventory,
         sensors: series_of(store.sensors(&run.id).await?),
-        gaps: store.logs().gaps(&run.id).await?,
+        gaps: store.logs().gaps(&run.id, made).await?,
     })
 }
 

@@ -1,6 +1,7 @@
 //! What is not there, said in sentences.
 
 use groundcrew_protocol::ids::RunId;
+use groundcrew_protocol::limits;
 use groundcrew_protocol::time::WallMs;
 use sqlx::AssertSqlSafe;
 
@@ -13,13 +14,15 @@ const SENTENCES_MAX: usize = 64;
 const ROWS_MAX: usize = 1_000;
 
 /// See [`super::Logs::gaps`].
-pub(super) async fn gaps(store: &Store, run: &RunId) -> Result<Vec<String>, StoreError> {
+pub(super) async fn gaps(store: &Store, run: &RunId, now: WallMs) -> Result<Vec<String>, StoreError> {
     let ended: Option<Option<i64>> = sqlx::query_scalar("SELECT ended FROM runs WHERE id = ?")
         .bind(run.as_str())
         .fetch_optional(&store.inner.readers)
         .await
         .map_err(StoreError::database("reading the end of a run"))?;
-    let has_ended = ended.flatten().is_some();
+    // Until its token ends the agent may send what it still has, and go on with the stream after the run's end.
+    let is_over =
+        ended.flatten().is_some_and(|ended| WallMs(ended).plus(limits::RUN_TOKEN_AFTER_END_MS) < now);
     let mut all = Vec::new();
     for table in
         [Table { name: "log_chunks", what: "log" }, Table { name: "sensor_batches", what: "sensors" }]
@@ -28,7 +31,7 @@ pub(super) async fn gaps(store: &Store, run: &RunId) -> Result<Vec<String>, Stor
             Some(sentence) => all.push(sentence),
             None => {
                 missing(store, run, &table, &mut all).await?;
-                unclosed(store, run, &table, has_ended, &mut all).await?;
+                unclosed(store, run, &table, is_over, &mut all).await?;
             }
         }
     }
@@ -92,7 +95,7 @@ async fn unclosed(
     store: &Store,
     run: &RunId,
     table: &Table,
-    has_ended: bool,
+    is_over: bool,
     all: &mut Vec<String>,
 ) -> Result<(), StoreError> {
     let query = format!(
@@ -108,7 +111,7 @@ async fn unclosed(
     let latest_begin = streams.iter().map(|stream| stream.2).max().unwrap_or(0);
     for (stream, closes, _first_claim, last_claim, seq, at) in streams {
         let followed = latest_begin > last_claim;
-        if !closes && (has_ended || followed) {
+        if !closes && (is_over || followed) {
             all.push(format!(
                 "{} stream {stream}: ends after chunk {seq} at {} without its closing mark",
                 table.what,
