@@ -109,6 +109,7 @@ struct Row {
 /// Verdict first, then the columns; one that is empty everywhere is left out.
 fn table(heads: [&str; 4], rows: &[Row], width: usize) -> Vec<Line> {
     let verdict_width = rows.iter().map(|row| length(&verdict_cell(row.verdict))).max().unwrap_or(0);
+    let verdict_width = verdict_width.max(length("VERDICT"));
     // The last column gets at least a third of the line.
     let room = (width * 2 / 3).saturating_sub(verdict_width);
     let widths: Vec<usize> = (0..heads.len() - 1)
