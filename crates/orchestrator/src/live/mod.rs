@@ -281,6 +281,11 @@ impl Live {
         listened_ms.saturating_sub(live.heard_ms.load(Ordering::Relaxed).max(anew_ms))
     }
 
+    /// True where an agent has the run and was heard lately.
+    pub fn speaks(&self, live: &LiveRun) -> bool {
+        live.state().claim.is_some() && self.quiet_ms(live) < offline_after_ms()
+    }
+
     /// When the current claim was last heard, by the wall clock; `None` where it was not since this start, or since
     /// listening last began anew.
     pub fn last_heard(&self, live: &LiveRun) -> Option<WallMs> {
