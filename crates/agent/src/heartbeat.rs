@@ -6,7 +6,6 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use groundcrew_protocol::limits::HEARTBEAT_INTERVAL_MS;
 use groundcrew_protocol::wire::Heartbeat;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval, sleep};
@@ -47,6 +46,8 @@ pub struct Beats {
     pub activity: Activity,
     /// Whether the home can be relied on.
     pub health: HomeHealth,
+    /// Time between two.
+    pub interval: Duration,
     /// Takes the answers.
     pub events: mpsc::Sender<Event>,
 }
@@ -55,7 +56,7 @@ impl Beats {
     /// Sends heartbeats until the main loop has ended.
     pub async fn run(mut self) {
         let mut said: Option<Heartbeat> = None;
-        let mut beat = interval(Duration::from_millis(HEARTBEAT_INTERVAL_MS));
+        let mut beat = interval(self.interval);
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {

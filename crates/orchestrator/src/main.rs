@@ -113,7 +113,11 @@ fn options(arguments: Serve, data: std::path::PathBuf) -> Options {
         requests_per_second_max: arguments.requests_per_second_max,
         url: arguments.url,
         iperf_port: arguments.iperf_port,
-        store: StoreOptions { retention, ..StoreOptions::default() },
+        store: StoreOptions {
+            retention,
+            free_percent_min: f64::from(arguments.keep_free_percent),
+            ..StoreOptions::default()
+        },
     }
 }
 

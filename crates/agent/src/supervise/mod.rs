@@ -270,6 +270,7 @@ impl Agent {
             latest: self.latest.subscribe(),
             activity: self.activity.clone(),
             health: self.io.health().clone(),
+            interval: Duration::from_millis(self.settings.heartbeat_interval_ms),
             events: self.events.clone(),
         }
     }
