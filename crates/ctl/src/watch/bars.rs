@@ -11,6 +11,7 @@ use groundcrew_protocol::time::WallMs;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::progress::Progress;
+use super::quiet::QuietTerminal;
 use crate::output::Reader;
 use crate::words::{clean, cut, sign, span};
 
@@ -18,8 +19,8 @@ use crate::words::{clean, cut, sign, span};
 const TAIL_LINES: usize = 6;
 /// Lines that stay free for the prompt, the head and what was printed before.
 const LINES_KEPT: usize = 4;
-/// Columns that stay free at the end of a line: a terminal writes `^C` there, and must not wrap for it.
-const COLUMNS_KEPT: usize = 3;
+/// Columns that stay free at the end of a line, so that none fills the last one and wraps.
+const COLUMNS_KEPT: usize = 1;
 /// A bar is as wide as the room allows, within these.
 const BAR_WIDTH: std::ops::RangeInclusive<usize> = 8..=40;
 /// Room for what stands beside a bar: sign, blanks, and `1 min 59 s of 2 min, attempt 12`.
@@ -32,6 +33,7 @@ pub(super) struct Bars {
     head: ProgressBar,
     stages: Vec<StageBar>,
     tail: Vec<ProgressBar>,
+    _quiet: QuietTerminal,
 }
 
 struct StageBar {
@@ -53,7 +55,7 @@ impl Bars {
     pub(super) fn new(reader: Reader) -> Bars {
         let all = MultiProgress::with_draw_target(ProgressDrawTarget::stdout());
         let head = all.add(ProgressBar::no_length().with_style(style("{msg}")));
-        Bars { reader, all, head, stages: Vec::new(), tail: Vec::new() }
+        Bars { reader, all, head, stages: Vec::new(), tail: Vec::new(), _quiet: QuietTerminal::ask() }
     }
 
     /// Prints a line above all bars, where it stays.
