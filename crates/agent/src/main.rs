@@ -23,7 +23,7 @@ const USAGE: u8 = 64;
 fn main() -> ExitCode {
     let mut arguments = std::env::args_os().skip(1);
     let Some(command) = arguments.next() else {
-        eprint!("{HELP}{FLAGS_HELP}\n");
+        eprintln!("{HELP}{FLAGS_HELP}");
         return ExitCode::from(USAGE);
     };
     let rest: Vec<OsString> = arguments.collect();
@@ -36,7 +36,7 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Some("--help" | "-h" | "help") => {
-            print!("{HELP}flags of `agent`:\n{FLAGS_HELP}\n");
+            println!("{HELP}flags of `agent`:\n{FLAGS_HELP}");
             ExitCode::SUCCESS
         }
         _ => {
@@ -48,7 +48,7 @@ fn main() -> ExitCode {
 
 fn run_agent(flags: Vec<OsString>) -> ExitCode {
     if flags.iter().any(|flag| flag == "--help" || flag == "-h") {
-        print!("groundcrew agent [FLAGS]\n{FLAGS_HELP}\n");
+        println!("groundcrew agent [FLAGS]\n{FLAGS_HELP}");
         return ExitCode::SUCCESS;
     }
     let settings = match Settings::load(flags, |name| std::env::var_os(name), Path::new(KERNEL_LINE)) {

@@ -224,7 +224,7 @@ fn allow_connections(asked: usize) -> usize {
     let Some(descriptors) = getrlimit(Resource::Nofile).current else { return asked };
     let room = usize::try_from(descriptors.saturating_sub(DESCRIPTORS_BESIDE)).unwrap_or(usize::MAX).max(1);
     if room < asked {
-        tracing::warn!(asked, room, "fewer connections than asked for: the limit of open files is lower");
+        tracing::info!(asked, room, "fewer connections than asked for: the limit of open files is lower");
     }
     asked.min(room)
 }

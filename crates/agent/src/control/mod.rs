@@ -5,6 +5,5 @@
 //! of them; the agent's own is [`crate::supervise`], and the model test has another, with a network that lies.
 
 pub mod core;
-mod directive;
 pub mod failure;
 pub mod memory;

@@ -94,9 +94,8 @@ pub async fn events(
         // Numbers run over all runs, so some of those between may have been another's.
         ready.push_back(named("gap", &GapTelling { first_kept }));
     }
-    let mut watch = Watch { app, run, live, told, after, ready };
+    let mut watch = Watch { app, run, live, told, after, ready, behind: true };
     watch.read_events().await?;
-    watch.ready.push_back(watch.agent());
     let events = Sse::new(stream_of(watch)).keep_alive(KeepAlive::new().interval(KEEP_ALIVE));
     let mut response = events.into_response();
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -110,6 +109,8 @@ struct Watch {
     told: Receiver<Telling>,
     after: u64,
     ready: VecDeque<Event>,
+    /// There may be more events in the store.
+    behind: bool,
 }
 
 fn stream_of(watch: Watch) -> impl Stream<Item = Result<Event, Infallible>> {
@@ -118,7 +119,8 @@ fn stream_of(watch: Watch) -> impl Stream<Item = Result<Event, Infallible>> {
             if let Some(event) = watch.ready.pop_front() {
                 return Some((Ok(event), watch));
             }
-            if !watch.wait().await {
+            let goes_on = if watch.behind { watch.catch_up().await } else { watch.wait().await };
+            if !goes_on {
                 return None;
             }
         }
@@ -132,40 +134,43 @@ impl Watch {
             () = self.app.stop.cancelled() => return false,
             told = self.told.recv() => told,
         };
-        let read = match told {
-            Ok(Telling::Events) => self.read_events().await,
+        match told {
+            Ok(Telling::Events) => return self.catch_up().await,
             Ok(Telling::Log { stage, lines }) => {
                 let log = LogTelling { stage: stage.as_ref(), lines: &lines };
                 self.ready.push_back(named("log", &log));
-                Ok(())
             }
-            Ok(Telling::Agent) => {
-                self.ready.push_back(self.agent());
-                Ok(())
-            }
+            Ok(Telling::Agent) => self.ready.push_back(self.agent()),
             // Too slow: stored events are read again; lines of log are in the log.
-            Err(RecvError::Lagged(_)) => self.read_events().await,
+            Err(RecvError::Lagged(_)) => return self.catch_up().await,
             Err(RecvError::Closed) => return false,
-        };
+        }
+        true
+    }
+
+    /// Reads what is stored. False where the store fails.
+    async fn catch_up(&mut self) -> bool {
+        let read = self.read_events().await;
         if let Err(error) = &read {
             tracing::warn!(run = %self.run, %error, "events not read");
         }
         read.is_ok()
     }
 
-    /// Reads one part of what is stored after the last event that was sent; asks to be called again for the rest.
+    /// Reads one part of what is stored after the last event that was read. After the last part, and only then, comes
+    /// what the agent says of itself: it belongs to now.
     async fn read_events(&mut self) -> Result<(), StoreError> {
-        loop {
-            let events = self.app.store.events(Some(&self.run), self.after, EVENTS_PER_READ).await?;
-            let is_last = events.len() < EVENTS_PER_READ as usize;
-            for event in events {
-                self.after = event.id;
-                self.ready.push_back(stored(&event));
-            }
-            if is_last {
-                return Ok(());
-            }
+        let events = self.app.store.events(Some(&self.run), self.after, EVENTS_PER_READ).await?;
+        let is_last = events.len() < EVENTS_PER_READ as usize;
+        for event in events {
+            self.after = event.id;
+            self.ready.push_back(stored(&event));
         }
+        if is_last {
+            self.ready.push_back(self.agent());
+        }
+        self.behind = !is_last;
+        Ok(())
     }
 
     fn agent(&self) -> Event {

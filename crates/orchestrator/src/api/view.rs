@@ -48,7 +48,7 @@ pub fn view(run: &Run, live: &Live, known: &LiveRun, gaps: Vec<String>) -> RunVi
         stages: run.stages.iter().map(stage_view).collect(),
         claim: run.claim.as_ref().map(|claim| claim.number).unwrap_or_default(),
         ip: run.claim.as_ref().map(|claim| claim.ip.clone()).unwrap_or_default(),
-        last_heard: said.as_ref().map(|said| said.heard),
+        last_heard: live.last_heard(known),
         activity: said.as_ref().map(|said| said.activity.clone()).unwrap_or_default(),
         skew_ms: said.and_then(|said| said.skew_ms).filter(|skew| skew.abs() > limits::SKEW_SHOWN_MS),
         gaps,

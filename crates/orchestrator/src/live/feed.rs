@@ -8,8 +8,8 @@ use groundcrew_protocol::stage::Stage;
 use groundcrew_protocol::wire::LogLine;
 use tokio::sync::broadcast;
 
-/// As many tellings wait for a slow watcher.
-const TELLINGS_MAX: usize = 256;
+/// As many tellings wait for a slow watcher: a few megabytes of log at worst.
+const TELLINGS_MAX: usize = 64;
 /// Text of log in one telling: escaped six times over it is still an event that clients take.
 const TELLING_BYTES_MAX: usize = 64 * 1024;
 /// What a line costs beside its text.

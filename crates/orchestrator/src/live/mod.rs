@@ -281,6 +281,16 @@ impl Live {
         listened_ms.saturating_sub(live.heard_ms.load(Ordering::Relaxed).max(anew_ms))
     }
 
+    /// When the current claim was last heard, by the wall clock; `None` where it was not since this start, or since
+    /// listening last began anew.
+    pub fn last_heard(&self, live: &LiveRun) -> Option<WallMs> {
+        let (listened_ms, anew_ms) = self.clock.read_both_ms(Instant::now());
+        let heard_ms = live.heard_ms.load(Ordering::Relaxed);
+        let was_heard = live.state().claim.is_some() && heard_ms > anew_ms;
+        let quiet_ms = i64::try_from(listened_ms.saturating_sub(heard_ms)).unwrap_or(i64::MAX);
+        was_heard.then(|| WallMs(clock::wall_now().0.saturating_sub(quiet_ms)))
+    }
+
     /// Takes a heartbeat, and says whether the answer is known or must be decided.
     pub fn beat(&self, live: &LiveRun, heartbeat: &Heartbeat) -> Beat {
         let edition = self.edition();
@@ -504,3 +514,6 @@ fn cut(text: &str) -> &str {
     }
     &text[..end]
 }
+
+#[cfg(test)]
+mod tests;

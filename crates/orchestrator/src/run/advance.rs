@@ -267,3 +267,116 @@ fn results_of(input: &Input, change: &Change, at: WallMs) -> Vec<NewResultRow> {
     rows.extend(change.own.iter().map(own));
     rows
 }
+
+#[cfg(test)]
+mod tests {
+    use groundcrew_protocol::check::Verdict;
+    use groundcrew_protocol::ids::{ClaimNumber, Sha256Hex};
+    use groundcrew_protocol::profile::Profile;
+    use groundcrew_protocol::stage::State;
+    use groundcrew_protocol::wire::ClaimRequest;
+
+    use super::*;
+    use crate::store::{RunLookup, StoreOptions};
+
+    fn clock() -> Clock {
+        Arc::new(|_run| Now { wall: WallMs(1_000), listened_ms: 10, heard_ms: 10 })
+    }
+
+    fn new_run() -> NewRun {
+        let profile =
+            serde_json::json!({ "name": "demo", "stage": [{ "name": "SMART" }, { "name": "Reporting" }] });
+        let profile: Profile = serde_json::from_value(profile).unwrap();
+        NewRun {
+            id: "r-1".parse().unwrap(),
+            node: "node-1".parse().unwrap(),
+            profile,
+            boot_token: Sha256Hex::of(b"boot"),
+            by: "ada".into(),
+        }
+    }
+
+    fn claim() -> Input {
+        let request = serde_json::json!({
+            "ip": "192.0.2.7", "instance": "0".repeat(32), "session": "1".repeat(32), "home": "durable",
+            "token_sha256": Sha256Hex::of(b"run")
+        });
+        let request: ClaimRequest = serde_json::from_value(request).unwrap();
+        Input::Claim { request: Box::new(request), protocol: 2, bearer: Sha256Hex::of(b"boot") }
+    }
+
+    fn result(claim: u64, summary: &str) -> Input {
+        let request = serde_json::json!({
+            "claim": claim, "made_under": 1, "stage": "SMART", "attempt": 1, "passed": true, "summary": summary
+        });
+        Input::Result(serde_json::from_value(request).unwrap())
+    }
+
+    async fn store(data: &std::path::Path) -> Store {
+        Store::open(data, StoreOptions::default()).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_run_is_made_once_and_its_changes_land_with_all_that_belongs_to_them() {
+        let data = tempfile::tempdir().unwrap();
+        let (store, clock) = (store(data.path()).await, clock());
+        let made = create(&store, &clock, new_run()).await.unwrap();
+        let run = made.run.id.clone();
+        assert!(matches!(create(&store, &clock, new_run()).await, Err(AdvanceError::Taken(_))));
+        let claimed = advance(&store, &clock, &run, claim()).await.unwrap();
+        assert!(claimed.changed && claimed.version == made.version + 1);
+        let owners = store.token_owners(&Sha256Hex::of(b"run")).await.unwrap();
+        assert_eq!(owners[0].run, run);
+
+        // The stage has planned checks that nobody reported: inconclusive, and held.
+        let first = advance(&store, &clock, &run, result(1, "fine")).await.unwrap();
+        assert_eq!(first.run.state(), State::FailedHolding);
+        let again = advance(&store, &clock, &run, result(1, "fine")).await.unwrap();
+        let other = advance(&store, &clock, &run, result(1, "other")).await.unwrap();
+        for (landed, taken) in [(&first, Taken::First), (&again, Taken::Repeated), (&other, Taken::Repeated)]
+        {
+            let Answer::Result(answer) = &landed.answer else { panic!("{:?}", landed.answer) };
+            assert_eq!((&answer.taken, &answer.next_state), (&taken, &State::FailedHolding));
+        }
+        let standing = store.results(&run).await.unwrap();
+        assert_eq!(standing.len(), 1);
+        assert_eq!(standing[0].judged.as_ref().unwrap().verdict, Verdict::Inconclusive);
+        assert_eq!(standing[0].claim, ClaimNumber(1));
+        let (evidence, dropped) = store.evidence(&run).await.unwrap();
+        assert_eq!((evidence.len(), dropped), (1, 0));
+
+        let order = Input::Order {
+            order: OrderKind::Override,
+            stage: None,
+            reason: "known cable".into(),
+            by: "ada".into(),
+        };
+        let ended = advance(&store, &clock, &run, order).await.unwrap();
+        assert_eq!(ended.run.state(), State::Completed);
+        let actions: Vec<_> =
+            store.audit_rows(0, 10).await.unwrap().into_iter().map(|row| row.audit.action).collect();
+        assert_eq!(actions, ["create_run", "override"]);
+
+        let told: Vec<_> =
+            [made, claimed, first, again, other, ended].into_iter().flat_map(|one| one.events).collect();
+        assert_eq!(store.events(Some(&run), 0, 100).await.unwrap(), told);
+        assert!(store.runs_going(None, 10).await.unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn what_is_refused_leaves_no_trace() {
+        let data = tempfile::tempdir().unwrap();
+        let (store, clock) = (store(data.path()).await, clock());
+        let unknown = "r-9".parse().unwrap();
+        assert!(matches!(advance(&store, &clock, &unknown, claim()).await, Err(AdvanceError::NoRun(_))));
+        let run = create(&store, &clock, new_run()).await.unwrap().run.id.clone();
+        advance(&store, &clock, &run, claim()).await.unwrap();
+        let RunLookup::Found(before) = store.run(&run).await.unwrap() else { panic!("no run") };
+        let events = store.last_event().await.unwrap();
+        let old = advance(&store, &clock, &run, result(0, "of an older claim")).await;
+        assert!(matches!(old, Err(AdvanceError::Refused(Refused::OldClaim { .. }))), "{old:?}");
+        assert_eq!(store.run(&run).await.unwrap(), RunLookup::Found(before));
+        assert_eq!(store.last_event().await.unwrap(), events);
+        assert!(store.results(&run).await.unwrap().is_empty());
+    }
+}

@@ -48,9 +48,11 @@ pub async fn pass(app: Arc<App>) -> Passed {
         return Ok(format!("serving {fingerprint}, which took the place of {served}"));
     }
     let count = without.len();
+    let unclaimed = app.live.all().iter().filter(|live| live.state().claim.is_none()).count();
     let named: Vec<String> = without.iter().take(NAMED_MAX).map(ToString::to_string).collect();
     Ok(format!(
-        "serving {served}; {} is announced and waits for {count} agents: {}{}",
+        "serving {served}; {} is announced and waits for {count} agents: {}{}; {unclaimed} runs are not claimed yet, and \
+         those made before the announcement need new kernel arguments (POST /api/v1/runs/RUN/token)",
         next.fingerprint,
         named.join(", "),
         if count > NAMED_MAX { ", …" } else { "" }

@@ -1,6 +1,7 @@
 //! What agents and the orchestrator say to each other.
 
 use axum::body::Body;
+use groundcrew_orchestrator::task::deadline;
 use http::StatusCode;
 use serde_json::json;
 
@@ -194,4 +195,26 @@ async fn runs_are_listed_in_pages() {
     assert_eq!(of_one["runs"][0]["node"], "n2");
     let ended = bench.order("GET", "/api/v1/runs?state=Completed", json!(null)).await.expect(200);
     assert_eq!(ended["runs"], json!([]));
+}
+
+#[tokio::test]
+async fn silence_holds_a_run_and_a_word_of_the_agent_ends_the_hold() {
+    let bench = Bench::start().await;
+    let agent = bench.make_agent("n1").await;
+    let start = std::time::Instant::now();
+    let state = async || {
+        let path = format!("/api/v1/runs/{}", agent.run);
+        bench.order("GET", &path, json!(null)).await.expect(200)["state"].clone()
+    };
+    // As many seconds as were watched; the stage's deadline and the limit of silence are longer together.
+    for second in 1..=15 * 60 {
+        bench.app.live.clock.tick(start + std::time::Duration::from_secs(second));
+    }
+    deadline::pass(bench.app.clone()).await.unwrap();
+    assert_eq!(state().await, "FailedHolding");
+    let beat = agent.beat(&bench, json!({})).await.expect(200);
+    assert_eq!(beat["state"], "SMART");
+    assert_eq!(state().await, "SMART");
+    deadline::pass(bench.app.clone()).await.unwrap();
+    assert_eq!(state().await, "SMART", "it was heard");
 }

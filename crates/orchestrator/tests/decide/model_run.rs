@@ -257,6 +257,14 @@ impl World {
         }
     }
 
+    /// True for the process that was given the claim. After a restore one that was displaced in the life that is
+    /// forgotten may name the same number: its token keeps it out before anything is decided.
+    fn holds_the_claim(&self, home: usize) -> bool {
+        let home = &self.homes[home];
+        let session = self.bench.run.claim.as_ref().and_then(|claim| claim.session.as_ref());
+        home.has_claimed && session == home.request.session.as_ref()
+    }
+
     fn claim_of(&self, home: usize, off: i64) -> ClaimNumber {
         ClaimNumber(self.homes[home].request.known_claim.0.saturating_add_signed(off))
     }
@@ -402,7 +410,7 @@ impl World {
         let claim = self.claim_of(home, claim_off).0;
         let request = self.bench.outcome(claim, told.stage.clone(), attempt, outcome);
         match self.put(Input::Result(Box::new(request)), outcome == Outcome::Pass)? {
-            Ok(Answer::Result(answer)) if attempt_off == 0 && self.homes[home].has_claimed => {
+            Ok(Answer::Result(answer)) if attempt_off == 0 && self.holds_the_claim(home) => {
                 self.obey(home, &answer.next_state, answer.attempt)
             }
             Ok(_) | Err(_) => Ok(()),
@@ -456,4 +464,43 @@ fn the_model_reaches_every_place() {
     }
     assert!(completed > 0 && cancelled > 0 && offered > 0, "{completed} {cancelled} {offered}");
     assert_eq!(kinds.len(), 7, "{kinds:?}");
+}
+
+/// Found at random: under one number, a process of the life that a restore has forgotten and one of the new life.
+#[test]
+fn a_process_of_the_forgotten_life_is_not_the_one_that_was_given_its_number() {
+    let claim = |home, bearer| Op::Claim { home, bearer, answer_lost: false, old: false };
+    let report = |current, stage| Op::Report {
+        home: 0,
+        claim_off: 0,
+        stage,
+        attempt_off: 0,
+        current,
+        outcome: Outcome::Pass,
+    };
+    let ops = [
+        claim(0, 1),
+        Op::Backup,
+        Op::Restart(0),
+        claim(0, 2),
+        report(true, 0),
+        report(true, 0),
+        Op::Order { order: OrderKind::Cancel, stage: None, reason: true },
+        report(false, 0),
+        Op::Restore,
+        Op::Reboot(1),
+        Op::Pass { span_ms: 30 * SECOND, looks: false },
+        claim(1, 1),
+        report(false, 0),
+        report(false, 1),
+    ];
+    let mut world = World::new();
+    for op in &ops {
+        world.apply(op).unwrap();
+    }
+    let number = |home: usize| world.homes[home].request.known_claim;
+    assert_eq!((number(0), number(1)), (ClaimNumber(2), ClaimNumber(2)));
+    assert!(world.holds_the_claim(1) && !world.holds_the_claim(0));
+    let token = |home: usize| world.homes[home].request.token_sha256.clone();
+    assert_ne!(token(0), token(1), "the token tells them apart, and is asked first");
 }

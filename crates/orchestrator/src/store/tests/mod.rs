@@ -2,6 +2,7 @@
 
 mod damage;
 mod logs;
+mod measure;
 mod retention;
 mod transfer;
 mod writes;

@@ -8,7 +8,7 @@ const NOW: WallMs = WallMs(1_000);
 
 async fn fill(store: &Store, number: u64) {
     let run = run_id(&format!("r-{number}"));
-    put(store, &run, &number.to_string(), (number % 2 == 0).then_some(5)).await;
+    put(store, &run, &number.to_string(), number.is_multiple_of(2).then_some(5)).await;
     store.logs().append(chunk(&run, 1, 0, &["a line"])).await.unwrap();
     let content = bytes::Bytes::from(format!("output {number}"));
     let artifact = NewArtifact {

@@ -1,10 +1,10 @@
 //! Obeys directives: each is repeated by the orchestrator until its outcome was reported, and done once.
 
-use groundcrew_protocol::ids::DirectiveId;
-use groundcrew_protocol::stage::State;
-use groundcrew_protocol::wire::{Command, DirectiveOutcome, HeartbeatAnswer, LogLevel};
+use groundcrew_protocol::ids::{Attempt, DirectiveId};
+use groundcrew_protocol::stage::{Stage, State};
+use groundcrew_protocol::wire::{Command, DirectiveOutcome, DirectiveReport, HeartbeatAnswer, LogLevel};
 
-use super::core::{Action, Core, Power, Target};
+use super::{Action, Core, EndedBy, Power, Target};
 
 impl Core {
     /// Obeys the directive of a heartbeat's answer, where it has one.
@@ -110,5 +110,44 @@ impl Core {
     fn abort(&mut self) {
         self.exiting = true;
         self.displace_for_abort();
+    }
+
+    pub(super) fn report(&mut self, id: DirectiveId, outcome: DirectiveOutcome, reason: &str) {
+        let report = self.memory.note_outcome(id, outcome, reason);
+        self.report_again(report);
+    }
+
+    pub(super) fn report_again(&mut self, report: DirectiveReport) {
+        self.reports.retain(|known| known.id != report.id);
+        self.reports.push(report);
+    }
+
+    /// Sets where the run stands, by a directive.
+    pub(super) fn aim(&mut self, target: Target) {
+        self.idle_reason.clear();
+        self.target = Some(target);
+    }
+
+    /// Ends the stage in flight for an operator, where it is that attempt.
+    pub(super) fn cancel(&mut self, stage: Option<&Stage>, attempt: Attempt) -> bool {
+        match &mut self.in_flight {
+            Some(one) if Some(&one.stage) == stage && one.attempt == attempt => {
+                if one.ended_by.is_none() {
+                    one.ended_by = Some(EndedBy::Operator);
+                    self.actions.push(Action::EndStage(EndedBy::Operator));
+                }
+                true
+            }
+            Some(_) | None => false,
+        }
+    }
+
+    pub(super) fn is_busy(&self) -> bool {
+        self.in_flight.is_some()
+    }
+
+    /// True on the boot under which the run ended, or where it ended before this agent's eyes.
+    pub(super) fn ended_on_this_boot(&self) -> bool {
+        self.ended_boot.is_none() || self.ended_boot == self.facts.boot_id
     }
 }

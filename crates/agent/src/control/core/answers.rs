@@ -1,0 +1,227 @@
+//! What was said to control calls.
+
+use groundcrew_protocol::ids::Generation;
+use groundcrew_protocol::limits;
+use groundcrew_protocol::wire::{ClaimAnswer, LogLevel, OverrideFlags, ResultAnswer, StageAttempt};
+
+use super::{Action, Core, Failure, Power, Reply, Target, Under};
+
+impl Core {
+    pub(super) fn answered(&mut self, answered: Result<Reply, Failure>, now_ms: u64) {
+        let under = std::mem::replace(&mut self.under, Under::Nothing);
+        match answered {
+            Ok(reply) => {
+                self.tries = 0;
+                self.next_try_ms = now_ms;
+                match reply {
+                    Reply::Hello(_) => {}
+                    Reply::Claim(answer) => self.claimed(*answer),
+                    Reply::Result(answer) => self.result_taken(*answer, now_ms),
+                    Reply::Intent => self.power = Power::Acknowledged,
+                    Reply::Hold(answer) => self.hold_answered(answer),
+                }
+            }
+            Err(failure) => self.call_failed(under, &failure, now_ms),
+        }
+    }
+
+    pub(super) fn call_failed(&mut self, under: Under, failure: &Failure, now_ms: u64) {
+        if under == Under::Hello {
+            // A hello that fails is told and keeps nothing waiting.
+            return self.say(LogLevel::Warn, format!("hello: {}", failure.text()));
+        }
+        match failure {
+            Failure::Soon(text) => {
+                self.say(LogLevel::Warn, format!("asked again soon: {text}"));
+                self.back_off(now_ms);
+            }
+            Failure::Slow(text) => {
+                self.say(LogLevel::Error, format!("asked again in 5 minutes: {text}"));
+                self.next_try_ms = now_ms + limits::SLOW_RETRY_MS;
+            }
+            Failure::Unauthorized(text) => self.unauthorized(under, text, now_ms),
+            Failure::Elsewhere(text) => {
+                self.say(LogLevel::Warn, format!("waits: {text}"));
+                self.displace();
+                self.back_off(now_ms);
+            }
+            // A claim that is being replaced anyway.
+            Failure::OldClaim(_) | Failure::UnknownClaim(_) if self.claim.is_none() => {
+                self.next_try_ms = now_ms
+            }
+            Failure::OldClaim(text) => self.stand_down(text, now_ms),
+            Failure::UnknownClaim(text) => self.lost_life(text, now_ms),
+            Failure::Gone(text) => self.run_gone(text),
+            Failure::Refused(text) => self.refused(under, text, now_ms),
+        }
+    }
+
+    /// The token is not accepted. A home that has claimed before tries its other token at once; where neither is
+    /// good, somebody else has the run: what is in flight ends.
+    pub(super) fn unauthorized(&mut self, under: Under, text: &str, now_ms: u64) {
+        self.next_try_ms = now_ms;
+        if under != Under::Claim {
+            self.say(LogLevel::Warn, format!("claims again: {text}"));
+            self.claim = None;
+            self.by_boot_token = !self.memory.claimed;
+            return;
+        }
+        if self.memory.claimed && !self.by_boot_token {
+            self.by_boot_token = true;
+            return;
+        }
+        self.say(LogLevel::Error, format!("asked again in 5 minutes: {text}"));
+        self.by_boot_token = !self.memory.claimed;
+        self.displace();
+        self.leave_hold();
+        self.next_try_ms = now_ms + limits::SLOW_RETRY_MS;
+    }
+
+    pub(super) fn back_off(&mut self, now_ms: u64) {
+        let doubled = limits::BACKOFF_FIRST_MS.saturating_mul(1 << self.tries.min(10));
+        let pause = doubled.min(limits::BACKOFF_MAX_MS);
+        self.tries = self.tries.saturating_add(1);
+        // From three quarters of the pause to all of it, so that a fleet does not come back as one.
+        let spread = self.next_random() % (pause / 4 + 1);
+        self.next_try_ms = now_ms + pause - spread;
+    }
+
+    pub(super) fn refused(&mut self, under: Under, text: &str, now_ms: u64) {
+        match under {
+            Under::Result => {
+                self.say(LogLevel::Error, format!("an outcome was refused for good: {text}"));
+                if let Some(index) = self.outbox.iter().position(|entry| !entry.acknowledged) {
+                    let entry = self.outbox.remove(index);
+                    let which = StageAttempt { stage: entry.stage, attempt: entry.attempt };
+                    self.actions.push(Action::Refuse(which, text.to_owned()));
+                }
+                if self.in_flight.is_none() && !self.outbox.iter().any(|entry| !entry.acknowledged) {
+                    self.target = None;
+                }
+            }
+            Under::Intent => {
+                self.say(LogLevel::Error, format!("the power-off was refused: {text}"));
+                self.power = Power::Untouched;
+            }
+            Under::Hold => {
+                self.say(LogLevel::Warn, format!("no key for this hold: {text}"));
+            }
+            Under::Claim | Under::Hello | Under::Nothing => {
+                self.say(LogLevel::Error, format!("asked again in 5 minutes: {text}"));
+                self.next_try_ms = now_ms + limits::SLOW_RETRY_MS;
+            }
+        }
+    }
+
+    pub(super) fn claimed(&mut self, answer: ClaimAnswer) {
+        self.memory.claimed = true;
+        self.by_boot_token = false;
+        self.memory.known_claim = self.memory.known_claim.max(answer.claim);
+        self.know_generation(answer.generation);
+        self.claim = Some(answer.claim);
+        self.settings = answer.stage_settings;
+        self.ended_boot = answer.ended_boot;
+        self.hold_asked = false;
+        self.idle_reason.clear();
+        self.persist();
+        let state = &answer.current_state;
+        self.say(LogLevel::Info, format!("claim {}: the run stands at {state}", answer.claim));
+        self.target = Some(Target {
+            state: answer.current_state,
+            attempt: answer.attempt,
+            plan: answer.planned_checks,
+            flags: OverrideFlags::default(),
+        });
+        self.end_other_attempt();
+    }
+
+    /// Another life of the store: outcomes that it acknowledged may be forgotten, directives are numbered anew.
+    pub(super) fn know_generation(&mut self, generation: Generation) -> bool {
+        if self.memory.generation == generation {
+            return false;
+        }
+        let is_first = self.memory.generation.0 == 0;
+        self.memory.generation = generation;
+        if is_first {
+            return false;
+        }
+        self.memory.directives.clear();
+        self.reports.clear();
+        self.cancelling = None;
+        for entry in &mut self.outbox {
+            entry.acknowledged = false;
+        }
+        // Before the new generation is on disk: a crash in between offers them twice, the other way round never.
+        self.actions.push(Action::Reoffer);
+        self.say(
+            LogLevel::Warn,
+            format!("the orchestrator was restored (generation {generation}): outcomes are offered again"),
+        );
+        true
+    }
+
+    pub(super) fn result_taken(&mut self, answer: ResultAnswer, now_ms: u64) {
+        let Some(entry) = self.outbox.iter_mut().find(|entry| !entry.acknowledged) else {
+            return;
+        };
+        entry.acknowledged = true;
+        let which = StageAttempt { stage: entry.stage.clone(), attempt: entry.attempt };
+        self.say(
+            LogLevel::Info,
+            format!(
+                "stage {}: {} result; the run stands at {}",
+                which.stage, answer.taken, answer.next_state
+            ),
+        );
+        self.actions.push(Action::Acknowledge(which));
+        if answer.generation != self.memory.generation {
+            return self.meet_generation(answer.generation, now_ms);
+        }
+        self.target = Some(Target {
+            state: answer.next_state,
+            attempt: answer.attempt,
+            plan: answer.planned_checks,
+            flags: OverrideFlags::default(),
+        });
+        self.end_other_attempt();
+    }
+
+    pub(super) fn meet_generation(&mut self, generation: Generation, now_ms: u64) {
+        if self.know_generation(generation) {
+            self.persist();
+            self.claim = None;
+            self.next_try_ms = now_ms;
+        }
+    }
+
+    /// A later claim counts: the stage ends, the outbox stays, and the agent asks again later.
+    pub(super) fn stand_down(&mut self, text: &str, now_ms: u64) {
+        self.say(LogLevel::Error, format!("stands down, and asks again in 5 minutes: {text}"));
+        self.claim = None;
+        self.target = None;
+        self.reports.clear();
+        self.cancelling = None;
+        self.displace();
+        self.leave_hold();
+        self.next_try_ms = now_ms + limits::SLOW_RETRY_MS;
+    }
+
+    pub(super) fn lost_life(&mut self, text: &str, now_ms: u64) {
+        self.say(LogLevel::Warn, format!("claims again: {text}"));
+        self.claim = None;
+        self.next_try_ms = now_ms;
+    }
+
+    pub(super) fn run_gone(&mut self, text: &str) {
+        self.say(LogLevel::Error, format!("idles: {text}"));
+        self.displace();
+        self.leave_hold();
+        for entry in std::mem::take(&mut self.outbox).into_iter().filter(|entry| !entry.acknowledged) {
+            let which = StageAttempt { stage: entry.stage, attempt: entry.attempt };
+            self.actions.push(Action::Refuse(which, text.to_owned()));
+        }
+        self.claim = None;
+        self.memory.gone = true;
+        self.persist();
+    }
+}

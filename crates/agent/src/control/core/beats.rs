@@ -1,0 +1,101 @@
+//! Heartbeats: what they say, and what their answers mean.
+
+use groundcrew_protocol::ids::Attempt;
+use groundcrew_protocol::stage::State;
+use groundcrew_protocol::time::WallMs;
+use groundcrew_protocol::wire::{Heartbeat, HeartbeatAnswer, LogLevel, Phase};
+
+use super::{Core, Failure, Under};
+
+/// Heartbeats in a row that may say that the run stands elsewhere before the agent claims again.
+const MISMATCHES_MAX: u32 = 3;
+
+impl Core {
+    /// The heartbeat to send now; `None` while there is no claim.
+    pub fn heartbeat(&self, activity: &str, home_failed: bool, wall: WallMs) -> Option<Heartbeat> {
+        let claim = self.claim?;
+        let in_flight = self.in_flight.as_ref();
+        Some(Heartbeat {
+            claim,
+            stage: in_flight.map(|one| one.stage.clone()),
+            attempt: in_flight.map_or(Attempt(0), |one| one.attempt),
+            phase: self.phase(),
+            activity: if self.idle_reason.is_empty() {
+                activity.to_owned()
+            } else {
+                self.idle_reason.clone()
+            },
+            drain: String::new(),
+            directives: self.reports.clone(),
+            home_failed,
+            pins_known: self.memory.pins.clone(),
+            wall,
+        })
+    }
+
+    fn phase(&self) -> Phase {
+        if self.exiting {
+            return Phase::Stopping;
+        }
+        match self.state() {
+            None => Phase::Starting,
+            Some(State::FailedHolding) => Phase::Holding,
+            Some(State::Completed | State::Cancelled) => Phase::Ended,
+            Some(state @ State::At(_)) => {
+                if state.agent_stage().is_some() {
+                    Phase::Running
+                } else {
+                    Phase::Idle
+                }
+            }
+        }
+    }
+
+    pub(super) fn heartbeat_answered(&mut self, answer: &HeartbeatAnswer, now_ms: u64) {
+        // What that heartbeat reported has arrived, unless it was still on its way; then it is asked for again.
+        self.reports.clear();
+        if answer.generation.0 != 0 && answer.generation != self.memory.generation {
+            return self.meet_generation(answer.generation, now_ms);
+        }
+        self.obey(answer);
+        self.compare_state(answer);
+    }
+
+    /// Where the orchestrator says for several heartbeats that the run stands elsewhere than this idle agent
+    /// believes, and orders nothing, something was lost: claiming again says where to go on.
+    pub(super) fn compare_state(&mut self, answer: &HeartbeatAnswer) {
+        let (Some(said), Some(target)) = (&answer.state, &mut self.target) else {
+            return;
+        };
+        let settled = self.in_flight.is_none() && self.under == Under::Nothing;
+        if !settled || answer.cmd.is_some() || *said == target.state {
+            self.mismatches = 0;
+        } else if said.is_ended() {
+            target.state = said.clone();
+            target.attempt = Attempt(0);
+        } else {
+            self.mismatches += 1;
+            if self.mismatches >= MISMATCHES_MAX {
+                self.mismatches = 0;
+                self.claim_anew("the orchestrator says that the run stands elsewhere");
+            }
+        }
+    }
+
+    pub(super) fn heartbeat_failed(&mut self, failure: &Failure, now_ms: u64) {
+        match failure {
+            Failure::OldClaim(text) => self.stand_down(text, now_ms),
+            Failure::UnknownClaim(text) => self.lost_life(text, now_ms),
+            Failure::Gone(text) => self.run_gone(text),
+            Failure::Unauthorized(text) => {
+                self.say(LogLevel::Warn, format!("claims again: {text}"));
+                self.claim = None;
+                self.by_boot_token = !self.memory.claimed;
+                self.next_try_ms = now_ms;
+            }
+            Failure::Soon(text) | Failure::Slow(text) | Failure::Elsewhere(text) | Failure::Refused(text) => {
+                self.say(LogLevel::Warn, format!("heartbeat: {text}"));
+            }
+        }
+    }
+}

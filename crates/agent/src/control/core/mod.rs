@@ -1,0 +1,194 @@
+//! The state machine of the control loop.
+//!
+//! ```text
+//!   start ──▶ hello ──▶ claiming ──▶ claimed ──▶ outbox empty? ──▶ by the run's state:
+//!                          ▲  ▲                     │ no: send        a stage   start it, its outcome to the outbox
+//!     every 30 s at most   │  │                     ▼                 held      ask for the key, wait for a directive
+//!     (old claim: 5 min) ──┘  └── another life   its answer says      ended     take the key off, idle
+//!                                 of the store    where to go         other     parked, with heartbeats
+//! ```
+//!
+//! One control call is under way at a time; heartbeats go beside it. Errors of the network never end the agent.
+
+mod answers;
+mod beats;
+mod directives;
+mod ending;
+mod next;
+mod words;
+
+use groundcrew_protocol::check::PlannedCheck;
+use groundcrew_protocol::ids::{Attempt, BootId, ClaimNumber, DirectiveId, Sha256Hex};
+use groundcrew_protocol::profile::StageSpec;
+use groundcrew_protocol::stage::{Stage, State};
+use groundcrew_protocol::wire::{DirectiveReport, LogLevel, OutboxEntry, OverrideFlags, StageAttempt};
+
+use super::memory::Memory;
+pub use words::{Action, Call, EndedBy, Event, Facts, Failure, Reply, StartStage};
+
+#[derive(Debug, Clone, PartialEq)]
+struct InFlight {
+    stage: Stage,
+    attempt: Attempt,
+    claim: ClaimNumber,
+    ended_by: Option<EndedBy>,
+}
+
+/// Where the run stands, as last said.
+#[derive(Debug, Clone, PartialEq)]
+struct Target {
+    pub state: State,
+    pub attempt: Attempt,
+    pub plan: Vec<PlannedCheck>,
+    pub flags: OverrideFlags,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Under {
+    Nothing,
+    Hello,
+    Claim,
+    Result,
+    Intent,
+    Hold,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Power {
+    Untouched,
+    /// A directive wants it off: outbox and spool go first.
+    Wanted,
+    Flushed,
+    /// The intent was acknowledged.
+    Acknowledged,
+}
+
+/// The control loop's state.
+#[derive(Debug)]
+pub struct Core {
+    facts: Facts,
+    memory: Memory,
+    claim: Option<ClaimNumber>,
+    target: Option<Target>,
+    settings: Vec<StageSpec>,
+    ended_boot: Option<BootId>,
+    outbox: Vec<OutboxEntry>,
+    in_flight: Option<InFlight>,
+    under: Under,
+    said_hello: bool,
+    by_boot_token: bool,
+    tries: u32,
+    next_try_ms: u64,
+    holding: bool,
+    hold_asked: bool,
+    power: Power,
+    exiting: bool,
+    cancelling: Option<DirectiveId>,
+    reports: Vec<DirectiveReport>,
+    mismatches: u32,
+    idle_reason: String,
+    random: u64,
+    actions: Vec<Action>,
+}
+
+impl Core {
+    /// A loop that starts from what the home holds. `seed` spreads retries.
+    pub fn new(facts: Facts, memory: Memory, seed: u64) -> Core {
+        Core {
+            facts,
+            by_boot_token: !memory.claimed,
+            memory,
+            claim: None,
+            target: None,
+            settings: Vec::new(),
+            ended_boot: None,
+            outbox: Vec::new(),
+            in_flight: None,
+            under: Under::Nothing,
+            said_hello: false,
+            tries: 0,
+            next_try_ms: 0,
+            holding: false,
+            hold_asked: false,
+            power: Power::Untouched,
+            exiting: false,
+            cancelling: None,
+            reports: Vec::new(),
+            mismatches: 0,
+            idle_reason: String::new(),
+            random: seed | 1,
+            actions: Vec::new(),
+        }
+    }
+
+    /// What the loop keeps in the home.
+    pub fn memory(&self) -> &Memory {
+        &self.memory
+    }
+
+    /// What the machine and its settings say.
+    pub fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
+    /// The machine's address, for people.
+    pub fn ip(&self) -> &str {
+        &self.facts.ip
+    }
+
+    /// Notes certificates that were announced; they go to disk with the next thing that does.
+    pub fn know_pins(&mut self, pins: Vec<Sha256Hex>) {
+        self.memory.pins = pins;
+        self.persist();
+    }
+
+    /// The current claim.
+    pub fn claim(&self) -> Option<ClaimNumber> {
+        self.claim
+    }
+
+    /// The attempt in flight.
+    pub fn in_flight(&self) -> Option<StageAttempt> {
+        self.in_flight.as_ref().map(|one| StageAttempt { stage: one.stage.clone(), attempt: one.attempt })
+    }
+
+    /// Where the run stands, as last said.
+    pub fn state(&self) -> Option<&State> {
+        self.target.as_ref().map(|target| &target.state)
+    }
+
+    /// When the loop wants to be woken at the latest, in milliseconds of the driver's clock; `None`: by an event only.
+    pub fn wake_ms(&self) -> Option<u64> {
+        (self.under == Under::Nothing && !self.exiting).then_some(self.next_try_ms)
+    }
+
+    /// Takes in an event; says what to do, in order.
+    pub fn step(&mut self, event: Event, now_ms: u64) -> Vec<Action> {
+        match event {
+            Event::Start(outbox) => self.outbox = outbox,
+            Event::Tick => {}
+            Event::Answered(answered) => self.answered(answered, now_ms),
+            // What was said of a claim that this agent no longer has says nothing of the one that it has.
+            Event::Heartbeat { claim, .. } if self.claim != Some(claim) => {}
+            Event::Heartbeat { answered: Ok(answer), .. } => self.heartbeat_answered(&answer, now_ms),
+            Event::Heartbeat { answered: Err(failure), .. } => self.heartbeat_failed(&failure, now_ms),
+            Event::StageEnded => self.stage_ended(),
+            Event::Flushed => {
+                if self.power == Power::Wanted {
+                    self.power = Power::Flushed;
+                }
+            }
+            Event::Stop => self.stop(),
+        }
+        self.advance(now_ms);
+        std::mem::take(&mut self.actions)
+    }
+
+    fn say(&mut self, level: LogLevel, text: impl Into<String>) {
+        self.actions.push(Action::Say(level, text.into()));
+    }
+
+    fn persist(&mut self) {
+        self.actions.push(Action::Persist(Box::new(self.memory.clone())));
+    }
+}

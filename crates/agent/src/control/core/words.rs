@@ -1,0 +1,208 @@
+//! What goes into the control loop and what comes out of it.
+
+use groundcrew_protocol::check::PlannedCheck;
+use groundcrew_protocol::ids::{Attempt, BootId, ClaimNumber, MacAddress, RandomId};
+use groundcrew_protocol::profile::StageSpec;
+use groundcrew_protocol::stage::Stage;
+use groundcrew_protocol::time::WallMs;
+use groundcrew_protocol::wire::{
+    ClaimAnswer, ClaimRequest, HeartbeatAnswer, HelloAnswer, HoldAnswer, HomeKind, Intent, LogLevel,
+    OutboxEntry, OverrideFlags, ResultAnswer, StageAttempt,
+};
+
+use crate::control::memory::Memory;
+
+/// What the machine and its settings say, fixed for the life of the process.
+#[derive(Debug, Clone)]
+pub struct Facts {
+    /// The home's random id.
+    pub instance: RandomId,
+    /// This process's random id.
+    pub session: RandomId,
+    /// Boot id; absent where it cannot be read.
+    pub boot_id: Option<BootId>,
+    /// Boot epoch.
+    pub boot_epoch: String,
+    /// What kind of home it is.
+    pub home: HomeKind,
+    /// Address, for people.
+    pub ip: String,
+    /// Serial of the machine.
+    pub serial: Option<String>,
+    /// Addresses of its interfaces.
+    pub macs: Vec<MacAddress>,
+    /// Whether settings allow that the machine is switched off.
+    pub power_allowed: bool,
+    /// Whether settings name a place for the key of a hold.
+    pub keys_allowed: bool,
+}
+
+/// What happened.
+#[derive(Debug)]
+pub enum Event {
+    /// The process starts; these outcomes are in its home.
+    Start(Vec<OutboxEntry>),
+    /// Time passed.
+    Tick,
+    /// The control call under way was answered, or failed.
+    Answered(Result<Reply, Failure>),
+    /// A heartbeat was answered, or failed.
+    Heartbeat {
+        /// The claim that it was sent under.
+        claim: ClaimNumber,
+        /// What came.
+        answered: Result<Box<HeartbeatAnswer>, Failure>,
+    },
+    /// The stage in flight ended, and the driver holds its outcome.
+    StageEnded,
+    /// Outbox and spool were acknowledged, or the time for that is over; the power may go.
+    Flushed,
+    /// Somebody asks this process to end.
+    Stop,
+}
+
+/// The answer to a control call.
+#[derive(Debug)]
+pub enum Reply {
+    /// To a hello.
+    Hello(HelloAnswer),
+    /// To a claim.
+    Claim(Box<ClaimAnswer>),
+    /// To a result.
+    Result(Box<ResultAnswer>),
+    /// To an intent.
+    Intent,
+    /// To a hold.
+    Hold(HoldAnswer),
+}
+
+/// Why a call failed, as far as the agent acts differently.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Failure {
+    /// No answer, or one that says to come again (5xx, 429): asked again soon.
+    Soon(String),
+    /// The token is not accepted (401): another home has the claim, or the store was restored to a time before it.
+    Unauthorized(String),
+    /// What only an operator can mend (403, 404, a wrong pin): asked again every five minutes.
+    Slow(String),
+    /// Another agent has the claim and is alive (409 `claimed_elsewhere`): asked again soon, with nothing in flight.
+    Elsewhere(String),
+    /// A later claim counts: stand down.
+    OldClaim(String),
+    /// The store knows no such claim: claim again.
+    UnknownClaim(String),
+    /// The message itself is refused for good (400, 413, 422).
+    Refused(String),
+    /// The run is gone (410).
+    Gone(String),
+}
+
+impl Failure {
+    /// What was said.
+    pub fn text(&self) -> &str {
+        match self {
+            Failure::Soon(text)
+            | Failure::Unauthorized(text)
+            | Failure::Slow(text)
+            | Failure::Elsewhere(text)
+            | Failure::OldClaim(text)
+            | Failure::UnknownClaim(text)
+            | Failure::Refused(text)
+            | Failure::Gone(text) => text,
+        }
+    }
+}
+
+/// A control call to make. The driver fills in what only it has (the outcome's body, wall time).
+#[derive(Debug, Clone, PartialEq)]
+pub enum Call {
+    /// Say hello.
+    Hello,
+    /// Claim the run.
+    Claim {
+        /// What to say.
+        request: Box<ClaimRequest>,
+        /// True: with the boot token; false: with the run token.
+        by_boot_token: bool,
+    },
+    /// Send an outcome of the outbox.
+    Result {
+        /// The sender's claim.
+        claim: ClaimNumber,
+        /// Which outcome.
+        entry: OutboxEntry,
+    },
+    /// Say what cannot be taken back.
+    Intent(Intent),
+    /// Ask for the key of a hold.
+    Hold {
+        /// The sender's claim.
+        claim: ClaimNumber,
+    },
+}
+
+/// What to do. A driver takes the actions of one step in order, and none after one that failed to become durable.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Action {
+    /// Write the memory whole, and go on once it is durable.
+    Persist(Box<Memory>),
+    /// Make a control call.
+    Send(Call),
+    /// Start a stage.
+    StartStage(Box<StartStage>),
+    /// End the stage in flight: its process group, with the reason.
+    EndStage(EndedBy),
+    /// Put the outcome of the stage that ended into the outbox, durably.
+    KeepOutcome(OutboxEntry),
+    /// Let the outcome of the stage that ended go.
+    DropOutcome(StageAttempt),
+    /// An outcome was acknowledged: keep it aside until the run ends.
+    Acknowledge(StageAttempt),
+    /// Everything that was acknowledged and kept goes back into the outbox, durably: it is to be sent again.
+    Reoffer,
+    /// An outcome was refused for good: put it aside with the reason.
+    Refuse(StageAttempt, String),
+    /// Put the hold's key into authorized_keys.
+    InstallKey {
+        /// The line.
+        line: String,
+        /// When it must be gone, on the orchestrator's clock.
+        expires_at: WallMs,
+    },
+    /// Take the hold's key out again.
+    RemoveKey(String),
+    /// Have outbox and spool acknowledged, or wait for as long as that may take, then say [`Event::Flushed`].
+    Flush,
+    /// Switch the machine off.
+    PowerOff,
+    /// End this process.
+    Exit,
+    /// Tell: into the log and to the orchestrator.
+    Say(LogLevel, String),
+}
+
+/// A stage to start.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StartStage {
+    /// The stage.
+    pub stage: Stage,
+    /// The attempt.
+    pub attempt: Attempt,
+    /// Its settings and deadline; absent where the claim named none.
+    pub spec: Option<StageSpec>,
+    /// The frozen plan.
+    pub plan: Vec<PlannedCheck>,
+    /// Allowances of this attempt.
+    pub flags: OverrideFlags,
+}
+
+/// Why a stage is ended before its time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EndedBy {
+    /// An operator cancelled it; its outcome says so.
+    Operator,
+    /// A later claim, or another attempt, took its place; its outcome is dropped.
+    Displaced,
+    /// This process ends.
+    Stop,
+}

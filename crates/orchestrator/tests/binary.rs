@@ -1,0 +1,129 @@
+//! The built binary: what it prints, how it stops, what it refuses.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+
+fn groundcrewd(arguments: &[&str], data: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_groundcrewd"));
+    command.args(arguments).arg("--data").arg(data).env("GROUNDCREWD_LOG", "warn");
+    command
+}
+
+fn run(arguments: &[&str], data: &Path) -> Output {
+    groundcrewd(arguments, data).output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+/// A server, and the lines that it printed up to its address.
+struct Serving {
+    child: Child,
+    lines: Vec<String>,
+}
+
+impl Serving {
+    fn start(data: &Path) -> Serving {
+        let mut command = groundcrewd(&["serve", "--listen", "127.0.0.1:0"], data);
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+        let mut lines = Vec::new();
+        for line in BufReader::new(child.stdout.take().unwrap()).lines() {
+            lines.push(line.unwrap());
+            if lines.last().unwrap().starts_with("listening on ") {
+                break;
+            }
+        }
+        Serving { child, lines }
+    }
+
+    fn find(&self, start: &str) -> Option<&str> {
+        self.lines.iter().find_map(|line| line.strip_prefix(start))
+    }
+
+    /// Asks it to stop, and gives its exit code.
+    fn stop(mut self, signal: rustix::process::Signal) -> Option<i32> {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, signal).unwrap();
+        self.child.wait().unwrap().code()
+    }
+}
+
+impl Drop for Serving {
+    /// A test that fails leaves no server behind. One that was waited for is gone already.
+    fn drop(&mut self) {
+        if self.child.try_wait().is_ok_and(|status| status.is_none()) {
+            self.child.kill().expect("a child that was not waited for can be killed");
+            self.child.wait().expect("a child that was killed ends");
+        }
+    }
+}
+
+#[test]
+fn a_server_prints_what_is_needed_once_and_stops_with_0() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let first = Serving::start(&data);
+    assert!(first.find("admin token gco_").is_some(), "{:?}", first.lines);
+    let address = first.find("listening on ").unwrap();
+    assert_eq!(std::fs::read_to_string(data.join("address")).unwrap(), format!("{address}\n"));
+    let fingerprint = first.find("certificate SHA-256 ").unwrap().to_owned();
+    assert_eq!(text(&run(&["fingerprint"], &data).stdout).trim(), fingerprint);
+
+    let second = run(&["serve", "--listen", "127.0.0.1:0"], &data);
+    assert_eq!(second.status.code(), Some(1));
+    let error = text(&second.stderr);
+    assert!(error.contains("in use") && error.contains(&first.child.id().to_string()), "{error}");
+    let token = run(&["token", "add", "ann"], &data);
+    assert_eq!(token.status.code(), Some(1));
+    assert!(text(&token.stderr).contains("/api/v1/tokens"));
+
+    assert_eq!(first.stop(rustix::process::Signal::TERM), Some(0));
+    let again = Serving::start(&data);
+    assert_eq!(again.find("admin token "), None, "{:?}", again.lines);
+    assert_eq!(again.find("certificate SHA-256 "), Some(fingerprint.as_str()));
+    assert_eq!(again.stop(rustix::process::Signal::INT), Some(0));
+}
+
+#[test]
+fn tokens_are_kept_without_a_server() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path();
+    let added = run(&["token", "add", "ann"], data);
+    assert!(added.status.success(), "{}", text(&added.stderr));
+    assert!(text(&added.stdout).starts_with("gco_"));
+    assert!(run(&["token", "add", "bob"], data).status.success());
+    assert_eq!(run(&["token", "add", "ann"], data).status.code(), Some(1));
+    assert!(run(&["token", "revoke", "ann"], data).status.success());
+    assert_eq!(run(&["token", "revoke", "ann"], data).status.code(), Some(1));
+    let listed = text(&run(&["token", "list"], data).stdout);
+    assert!(listed.contains("ann") && listed.contains("revoked") && !listed.contains("gco_"), "{listed}");
+}
+
+#[test]
+fn a_backup_comes_back_as_another_generation() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data, copy, other) =
+        (folder.path().join("data"), folder.path().join("copy"), folder.path().join("other"));
+    let serving = Serving::start(&data);
+    let made = run(&["backup", copy.to_str().unwrap()], &data);
+    assert!(made.status.success(), "{}", text(&made.stderr));
+    assert_eq!(serving.stop(rustix::process::Signal::TERM), Some(0));
+    let restored = run(&["restore", copy.to_str().unwrap()], &other);
+    assert!(restored.status.success(), "{}", text(&restored.stderr));
+    assert!(text(&restored.stdout).contains("generation 2"), "{}", text(&restored.stdout));
+    let fingerprint = |data: &Path| text(&run(&["fingerprint"], data).stdout);
+    assert_eq!(fingerprint(&other), fingerprint(&data));
+}
+
+#[test]
+fn usage_is_64_and_a_refusal_1() {
+    let folder = tempfile::tempdir().unwrap();
+    assert_eq!(run(&["nonsense"], folder.path()).status.code(), Some(64));
+    assert_eq!(run(&["serve", "--listen", "nowhere"], folder.path()).status.code(), Some(64));
+    let none = run(&["fingerprint"], folder.path());
+    assert_eq!(none.status.code(), Some(1));
+    assert!(text(&none.stderr).contains("groundcrewd serve"));
+    assert_eq!(run(&["--help"], folder.path()).status.code(), Some(0));
+}
