@@ -7,6 +7,7 @@ mod commands;
 mod context;
 mod error;
 mod output;
+mod profile_file;
 #[cfg(test)]
 mod sample;
 mod tables;
@@ -39,7 +40,7 @@ fn main() -> ExitCode {
     match runtime.block_on(commands::run(arguments)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            if !failure.is::<error::NotCompleted>() {
+            if error::is_said_aloud(&failure) {
                 eprintln!("groundcrewctl: {failure:#}");
             }
             error::exit_code(&failure)

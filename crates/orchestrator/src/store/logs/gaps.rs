@@ -1,7 +1,6 @@
 //! What is not there, said in sentences.
 
 use groundcrew_protocol::ids::RunId;
-use groundcrew_protocol::limits;
 use groundcrew_protocol::time::WallMs;
 use sqlx::AssertSqlSafe;
 
@@ -14,15 +13,14 @@ const SENTENCES_MAX: usize = 64;
 const ROWS_MAX: usize = 1_000;
 
 /// See [`super::Logs::gaps`].
-pub(super) async fn gaps(store: &Store, run: &RunId, now: WallMs) -> Result<Vec<String>, StoreError> {
+pub(super) async fn gaps(store: &Store, run: &RunId, agent_speaks: bool) -> Result<Vec<String>, StoreError> {
     let ended: Option<Option<i64>> = sqlx::query_scalar("SELECT ended FROM runs WHERE id = ?")
         .bind(run.as_str())
         .fetch_optional(&store.inner.readers)
         .await
         .map_err(StoreError::database("reading the end of a run"))?;
-    // Until its token ends the agent may send what it still has, and go on with the stream after the run's end.
-    let is_over =
-        ended.flatten().is_some_and(|ended| WallMs(ended).plus(limits::RUN_TOKEN_AFTER_END_MS) < now);
+    // While the agent still speaks its streams are open, not cut off: the end of the run does not end the agent.
+    let is_over = ended.flatten().is_some() && !agent_speaks;
     let mut all = Vec::new();
     for table in
         [Table { name: "log_chunks", what: "log" }, Table { name: "sensor_batches", what: "sensors" }]
