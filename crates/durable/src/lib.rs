@@ -12,6 +12,7 @@ pub mod epoch;
 mod error;
 pub mod fault;
 mod folder;
+mod found;
 pub mod json;
 pub mod lock;
 pub mod points;

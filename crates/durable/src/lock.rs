@@ -8,7 +8,6 @@
 //! the instant in which such a child comes to its exec.
 
 use std::ffi::OsStr;
-use std::fmt;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
@@ -19,6 +18,7 @@ use crate::epoch::{PROC, process_start};
 use crate::error::{Error, Result};
 use crate::fault;
 use crate::folder::{Place, stat_of};
+pub use crate::found::Holder;
 use crate::points;
 use crate::whole::read_in;
 
@@ -34,34 +34,6 @@ const LOCK_TRIES_MAX: u32 = 8;
 
 /// A process id and a start time, each of at most 20 digits, with room for a human's additions.
 const SIGNATURE_BYTES_MAX: u64 = 128;
-
-/// Who holds a lock, as far as can be told.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Holder {
-    /// This living process.
-    Process {
-        /// Its process id.
-        pid: u32,
-    },
-    /// The process that signed the lock with this id cannot be seen: it lives in another container, or has
-    /// just ended.
-    Unseen {
-        /// Its process id, where it lives.
-        pid: u32,
-    },
-    /// A process that has not signed, or does not sign.
-    Unsigned,
-}
-
-impl fmt::Display for Holder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Process { pid } => write!(f, "process {pid}"),
-            Self::Unseen { pid } => write!(f, "process {pid}, which cannot be seen from here"),
-            Self::Unsigned => write!(f, "a process that has not written its id"),
-        }
-    }
-}
 
 /// The right to a home, until it is dropped or the process ends.
 #[derive(Debug)]

@@ -18,10 +18,10 @@
 mod reader;
 mod writer;
 
-use std::fmt;
-
 pub use reader::{End, EndKind, RecordReader};
 pub use writer::{Opened, RecordWriter};
+
+pub use crate::found::Corruption;
 
 /// Bytes in front of each payload: its length and its checksum.
 pub const HEADER_BYTES: u64 = 8;
@@ -40,38 +40,6 @@ impl Default for Options {
     /// 1 MiB, many times the 64 KiB in which logs are forwarded; mode 0600.
     fn default() -> Self {
         Self { record_bytes_max: 1 << 20, mode_for_new: 0o600 }
-    }
-}
-
-/// How a record is damaged.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Corruption {
-    /// The length is above the limit.
-    Length {
-        /// The length found, in bytes.
-        found: u32,
-        /// The limit.
-        bytes_max: u32,
-    },
-    /// The checksum stored is not the one of what is stored.
-    Checksum {
-        /// The checksum in the file.
-        found: u32,
-        /// The checksum of the length and payload in the file.
-        expected: u32,
-    },
-}
-
-impl fmt::Display for Corruption {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Length { found, bytes_max } => {
-                write!(f, "a record of {found} bytes where {bytes_max} is the limit")
-            }
-            Self::Checksum { found, expected } => {
-                write!(f, "a record with the checksum {found:08x} where {expected:08x} was expected")
-            }
-        }
     }
 }
 
