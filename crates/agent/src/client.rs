@@ -20,9 +20,6 @@ use http::Method;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::forward::Courier;
-use crate::spool::Kind;
-
 const CALL: Duration = Duration::from_millis(CALL_TIMEOUT_MS);
 const SHORT_CALL: Duration = Duration::from_millis(SHORT_CALL_TIMEOUT_MS);
 
@@ -114,6 +111,14 @@ impl Orchestrator {
         self.client.put_bytes(&agent_path(&self.run, &call), content, CALL).await
     }
 
+    /// Hands over the body of a `log` or `sensor` call, as the spool has written it.
+    ///
+    /// # Errors
+    /// As [`hello`](Self::hello).
+    pub async fn stream(&self, call: &str, body: Bytes) -> Result<StreamAnswer, Error> {
+        self.client.call_json(Method::POST, &agent_path(&self.run, call), body, SHORT_CALL).await
+    }
+
     async fn post<Req: Serialize, Res: DeserializeOwned>(
         &self,
         call: &str,
@@ -121,13 +126,6 @@ impl Orchestrator {
         limit: Duration,
     ) -> Result<Res, Error> {
         self.client.call(Method::POST, &agent_path(&self.run, call), body, limit).await
-    }
-}
-
-impl Courier for Orchestrator {
-    async fn send(&self, kind: Kind, body: Bytes) -> Result<StreamAnswer, Error> {
-        let path = agent_path(&self.run, kind.as_str());
-        self.client.call_json(Method::POST, &path, body, SHORT_CALL).await
     }
 }
 

@@ -17,14 +17,14 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use groundcrew_client::Error;
 use groundcrew_protocol::ids::ClaimNumber;
-use groundcrew_protocol::wire::StreamAnswer;
+use groundcrew_protocol::wire::{LogLevel, StreamAnswer};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
 
-use crate::client::Backoff;
+use crate::client::{Backoff, Orchestrator};
+use crate::console::Console;
 use crate::io_thread::{IoError, IoThread};
 use crate::spool::{Answer, Message, Spool, SpoolStatus};
 
@@ -39,6 +39,12 @@ pub trait Courier: Send + Sync + 'static {
         kind: crate::spool::Kind,
         body: Bytes,
     ) -> impl Future<Output = Result<StreamAnswer, Error>> + Send;
+}
+
+impl Courier for Orchestrator {
+    async fn send(&self, kind: crate::spool::Kind, body: Bytes) -> Result<StreamAnswer, Error> {
+        self.stream(kind.as_str(), body).await
+    }
 }
 
 /// What the forwarder says of itself. Counts are of this process.
@@ -59,6 +65,7 @@ pub struct ForwardStatus {
 pub struct Forwarder {
     spools: [Spool; 2],
     status: Arc<Mutex<ForwardStatus>>,
+    console: Console,
     flushes: mpsc::Sender<oneshot::Sender<()>>,
     cancel: CancellationToken,
     tasks: Vec<JoinHandle<()>>,
@@ -78,8 +85,9 @@ impl Forwarder {
         courier: impl Courier,
         claim: watch::Receiver<ClaimNumber>,
         cancel: CancellationToken,
+        console: Console,
     ) -> Forwarder {
-        Self::start_with(spools, io, courier, claim, cancel, Backoff::default())
+        Self::start_with(spools, io, courier, claim, cancel, console, Backoff::default())
     }
 
     /// [`start`](Self::start) with pauses of one's own.
@@ -89,24 +97,26 @@ impl Forwarder {
         courier: impl Courier,
         claim: watch::Receiver<ClaimNumber>,
         cancel: CancellationToken,
+        console: Console,
         backoff: Backoff,
     ) -> Forwarder {
         let cancel = cancel.child_token();
         let status: Arc<Mutex<ForwardStatus>> = Arc::default();
         let (flushes, asked) = mpsc::channel(1);
-        let sync = run_sync(spools.clone(), io.clone(), cancel.clone());
+        let sync = run_sync(spools.clone(), io.clone(), console.clone(), cancel.clone());
         let sender = Sender {
             spools: spools.clone(),
             io,
             courier,
             claim,
             status: status.clone(),
+            console: console.clone(),
             backoff,
             asked,
             flushing: None,
         };
         let tasks = vec![tokio::spawn(sync), tokio::spawn(sender.run(cancel.clone()))];
-        Forwarder { spools, status, flushes, cancel, tasks }
+        Forwarder { spools, status, console, flushes, cancel, tasks }
     }
 
     /// What it says of itself.
@@ -132,21 +142,25 @@ impl Forwarder {
         self.cancel.cancel();
         for task in self.tasks.drain(..) {
             if let Err(error) = task.await {
-                warn!(%error, "a task of the forwarder ended badly");
+                self.console.say(LogLevel::Error, &format!("a task that sends logs ended badly: {error}"));
             }
         }
     }
 }
 
 /// Syncs whatever was appended, while there is something, and once more at the end.
-async fn run_sync(spools: [Spool; 2], io: IoThread, cancel: CancellationToken) {
+async fn run_sync(spools: [Spool; 2], io: IoThread, console: Console, cancel: CancellationToken) {
     let mut is_last = false;
     while !is_last {
         is_last = timeout(SYNC_EVERY, cancel.cancelled()).await.is_ok();
         for spool in spools.iter().filter(|spool| spool.status().unsynced) {
             let spool = spool.clone();
             if let Err(error) = io.run("syncing a spool", move || spool.sync()).await {
-                warn!(error = %crate::errors::chain(&error), "a power cut may cost more than two seconds");
+                let why = crate::errors::chain(&error);
+                console.say(
+                    LogLevel::Warn,
+                    &format!("a power cut may cost more than two seconds of logs: {why}"),
+                );
             }
         }
     }
@@ -184,6 +198,7 @@ struct Sender<C> {
     courier: C,
     claim: watch::Receiver<ClaimNumber>,
     status: Arc<Mutex<ForwardStatus>>,
+    console: Console,
     backoff: Backoff,
     asked: mpsc::Receiver<oneshot::Sender<()>>,
     flushing: Option<Flush>,
@@ -245,7 +260,7 @@ impl<C: Courier> Sender<C> {
                 Ok(order) => *below = order,
                 Err(error) => {
                     // Who asked learns it from the dropped answer: not everything will be sent.
-                    self.say_error(crate::errors::chain(&error));
+                    self.say_error(LogLevel::Warn, crate::errors::chain(&error));
                     return true;
                 }
             }
@@ -286,18 +301,18 @@ impl<C: Courier> Sender<C> {
             Ok(_) => Answer::Taken,
             Err(error) => match meaning(&error) {
                 Met::Answered(answer) => {
-                    warn!(stream = %message.stream(), seq = message.seq(), error = %error.chain(), "chunk not taken");
-                    self.say_error(error.chain());
+                    let (stream, seq) = (message.stream(), message.seq());
+                    let chunk = format!("chunk {seq} of stream {stream} was not taken: {}", error.chain());
+                    self.say_error(LogLevel::Warn, chunk);
                     answer
                 }
                 Met::OldClaim => {
-                    info!(%claim, error = %error.chain(), "logs wait for another claim");
-                    self.say_error(error.chain());
+                    let waits = format!("logs wait for a claim after {claim}: {}", error.chain());
+                    self.say_error(LogLevel::Info, waits);
                     return Some(Pass::AwaitClaim);
                 }
                 Met::Failed => {
-                    debug!(error = %error.chain(), "chunk not sent");
-                    self.say_error(error.chain());
+                    self.say_error(LogLevel::Warn, format!("logs are not sent: {}", error.chain()));
                     return Some(Pass::Pause(self.backoff.after(&error)));
                 }
             },
@@ -314,7 +329,7 @@ impl<C: Courier> Sender<C> {
     }
 
     fn disk_failed(&mut self, error: &IoError<groundcrew_durable::Error>) -> Pass {
-        self.say_error(crate::errors::chain(error));
+        self.say_error(LogLevel::Warn, crate::errors::chain(error));
         Pass::Pause(self.backoff.next_pause())
     }
 
@@ -330,8 +345,13 @@ impl<C: Courier> Sender<C> {
         }
     }
 
-    fn say_error(&self, error: String) {
-        self.status.lock().unwrap_or_else(PoisonError::into_inner).last_error = error;
+    /// Says what went wrong, once for as long as nothing else happens: an outage of an hour is one line.
+    fn say_error(&self, level: LogLevel, error: String) {
+        let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
+        if status.last_error != error {
+            self.console.say(level, &error);
+            status.last_error = error;
+        }
     }
 
     fn say_waits(&self, waits_for: &str) {

@@ -11,7 +11,6 @@ use groundcrew_protocol::wire::{ErrorBody, LogLevel, LogLine, Taken};
 use support::{Identity, Server, Stream, answer, read_request};
 
 use super::*;
-use crate::client::Orchestrator;
 use crate::io_thread::HomeHealth;
 use crate::spool::Kind;
 use crate::spool::tests::model::{self, Model};
@@ -28,6 +27,10 @@ fn line(text: &str) -> LogLine {
 
 fn spools(folder: &Path) -> [Spool; 2] {
     [Kind::Log, Kind::Sensor].map(|kind| Spool::open_in(folder, &run(), kind, 1 << 24).unwrap().0)
+}
+
+fn console() -> Console {
+    Console::start().unwrap()
 }
 
 fn quick() -> Backoff {
@@ -108,7 +111,8 @@ fn start(courier: impl Courier, claim: u64) -> World {
     let log = spools[0].clone();
     let io = IoThread::start(HomeHealth::default()).unwrap();
     let (claim, watched) = watch::channel(ClaimNumber(claim));
-    let forwarder = Forwarder::start_with(spools, io, courier, watched, CancellationToken::new(), quick());
+    let forwarder =
+        Forwarder::start_with(spools, io, courier, watched, CancellationToken::new(), console(), quick());
     World { forwarder, log, claim, _home: home }
 }
 
@@ -205,7 +209,8 @@ async fn what_was_not_sent_stays_for_the_next_process() {
     let first = spools(home.path());
     first[0].append_line(&line("a")).unwrap();
     let (kept, with) = (first[0].clone(), watched.clone());
-    let forwarder = Forwarder::start_with(first, io.clone(), refuse.clone(), with, cancel.clone(), quick());
+    let forwarder =
+        Forwarder::start_with(first, io.clone(), refuse.clone(), with, cancel.clone(), console(), quick());
     // 401 is asked again in an hour here: a flush gives up.
     assert!(!forwarder.flush(Duration::from_millis(100)).await);
     cancel.cancel();
@@ -218,6 +223,7 @@ async fn what_was_not_sent_stays_for_the_next_process() {
         fake.clone(),
         watched,
         CancellationToken::new(),
+        console(),
         quick(),
     );
     assert!(again.flush(LONG).await);

@@ -146,7 +146,8 @@ impl Agent {
         let (readings, readings_notes) =
             Spool::open(home, Kind::Sensor).map_err(system("the spool of readings"))?;
         let spools = [log.clone(), readings.clone()];
-        let forwarder = Forwarder::start(spools, io.clone(), connection(), claimed, CancellationToken::new());
+        let cancel = CancellationToken::new();
+        let forwarder = Forwarder::start(spools, io.clone(), connection(), claimed, cancel, console.clone());
         let (control, beats) = (Arc::new(connection()), Arc::new(connection()));
         let core = Core::new(facts(&settings, home)?, memory, seed()?);
         let agent = Agent {
