@@ -7,6 +7,7 @@ mod commands;
 mod context;
 mod error;
 mod output;
+mod profile_file;
 #[cfg(test)]
 mod sample;
 mod tables;

@@ -3,9 +3,8 @@
 mod logs;
 mod runs;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use groundcrew_protocol::operator::{CreateToken, Node, NodeList, ProfileList, TokenCreated, TokenView};
-use groundcrew_protocol::profile::Profile;
 use http::Method;
 
 use crate::api::{Answer, Api, encoded, query};
@@ -13,6 +12,7 @@ use crate::arguments::{Command, NodeCommand, PageArguments, ProfileCommand, Toke
 use crate::context::Connection;
 use crate::error::Usage;
 use crate::output::{Reader, print, print_bytes};
+use crate::profile_file::read_profile;
 use crate::{tables, up, words};
 
 /// What every command needs.
@@ -98,14 +98,6 @@ async fn profile(desk: &Desk, command: ProfileCommand) -> Result<()> {
             print(&answer.text())
         }
     }
-}
-
-/// Reads a profile and understands it, so that a mistake is named without asking anybody.
-pub(crate) fn read_profile(file: &std::path::Path) -> Result<(String, Profile)> {
-    let text =
-        std::fs::read_to_string(file).with_context(|| format!("reading the profile {}", file.display()))?;
-    let profile = Profile::parse(&text).with_context(|| format!("the profile {}", file.display()))?;
-    Ok((text, profile))
 }
 
 async fn token(desk: &Desk, command: TokenCommand) -> Result<()> {

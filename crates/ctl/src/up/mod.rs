@@ -20,9 +20,9 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::api::Api;
 use crate::arguments::UpArguments;
-use crate::commands::read_profile;
 use crate::error::{Interrupted, NotCompleted, Usage};
 use crate::output::{Reader, print};
+use crate::profile_file::read_profile;
 use crate::watch::{self, End, Face};
 use children::{Agent, Orchestrator, Tie};
 use folders::Folders;
