@@ -3,6 +3,9 @@
 //! A field that a newer side adds is ignored by an older one; a word that a newer side adds is kept and
 //! named (`Unknown`). Field names are the protocol: a change of one is a new protocol.
 
+mod streams;
+mod words;
+
 use serde::{Deserialize, Serialize};
 
 use crate::check::{Check, PlannedCheck};
@@ -12,112 +15,10 @@ use crate::ids::{
 use crate::inventory::Inventory;
 use crate::profile::{AtEnd, ExpectedDisk, StageSpec};
 use crate::stage::{Stage, State};
-use crate::text_enum::text_enum;
 use crate::time::WallMs;
 
-text_enum! {
-    /// Whether an agent's home outlives the machine's power.
-    HomeKind {
-        /// On a disk.
-        Durable = "durable",
-        /// In memory, or on a disk under test: the orchestrator is the only memory.
-        Volatile = "volatile",
-    }
-}
-
-text_enum! {
-    /// What an orchestrator tells an agent in a heartbeat's answer.
-    Command {
-        /// Stop everything and end.
-        Abort = "abort",
-        /// Power the machine off.
-        Shutdown = "shutdown",
-        /// End the stage in flight.
-        CancelStage = "cancel_stage",
-        /// Do a stage again, out of a hold.
-        RetryStage = "retry_stage",
-        /// Go on with a stage after an override.
-        Continue = "continue",
-        /// The hold is over: take its key off, do what the profile says for the end.
-        Release = "release",
-        /// Quiesce.
-        Drain = "drain",
-        /// Take the orchestrator's drain off.
-        Undrain = "undrain",
-    }
-}
-
-text_enum! {
-    /// What became of a directive.
-    DirectiveOutcome {
-        /// Being done.
-        Doing = "doing",
-        /// Done.
-        Done = "done",
-        /// Not done, for the reason given.
-        Refused = "refused",
-        /// It names a claim, stage or attempt that is past.
-        TooLate = "too_late",
-    }
-}
-
-text_enum! {
-    /// How a result was taken.
-    Taken {
-        /// The first of its attempt: it stands.
-        First = "first",
-        /// The attempt had one already: it is evidence.
-        Repeated = "repeated",
-        /// Its attempt was replaced, or its run has ended: it is evidence.
-        Late = "late",
-    }
-}
-
-text_enum! {
-    /// What cannot be taken back.
-    IntentKind {
-        /// Restart the machine.
-        Reboot = "reboot",
-        /// Switch the machine off.
-        PowerOff = "poweroff",
-        /// Write over disks.
-        Wipe = "wipe",
-    }
-}
-
-text_enum! {
-    /// How much a log line matters.
-    LogLevel {
-        /// For the reader who wants everything.
-        Debug = "debug",
-        /// Normal.
-        Info = "info",
-        /// Something to look at.
-        Warn = "warn",
-        /// Something failed.
-        Error = "error",
-    }
-}
-
-text_enum! {
-    /// What an agent does as a whole.
-    Phase {
-        /// Not ready yet.
-        Starting = "starting",
-        /// Walking a run.
-        Running = "running",
-        /// Held.
-        Holding = "holding",
-        /// Quiesced by a drain.
-        Draining = "draining",
-        /// On its way out.
-        Stopping = "stopping",
-        /// Its run has ended.
-        Ended = "ended",
-        /// Displaced by a later claim, or parked in a state that it does not know.
-        Idle = "idle",
-    }
-}
+pub use streams::{LogGap, LogLine, LogRequest, SensorRequest, SensorSample, StreamAnswer};
+pub use words::{Command, DirectiveOutcome, HomeKind, IntentKind, LogLevel, Phase, Taken};
 
 /// First word of an agent. A hello that fails keeps nothing waiting.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -478,102 +379,6 @@ pub struct ResultAnswer {
     pub planned_checks: Vec<PlannedCheck>,
     /// Which life of the store this is.
     pub generation: Generation,
-}
-
-/// A line of log. `stage` is absent for a framing line.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-pub struct LogLine {
-    /// RFC 3339 on the agent's wall clock.
-    pub ts: String,
-    /// How much it matters.
-    pub level: LogLevel,
-    /// The stage that it belongs to.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub stage: Option<Stage>,
-    /// The text, without a line end.
-    pub text: String,
-}
-
-/// A chunk of a log stream, stored once per (run, stream, seq).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-pub struct LogRequest {
-    /// The sender's claim.
-    #[serde(default)]
-    pub claim: ClaimNumber,
-    /// The random id of the spool. An agent of protocol 1 sends none, and its lines cannot be told apart when repeated.
-    #[serde(default)]
-    pub stream: Option<RandomId>,
-    /// Counted from 0 within the stream.
-    #[serde(default)]
-    pub seq: u64,
-    /// The lines.
-    #[serde(default)]
-    pub lines: Vec<LogLine>,
-    /// What the spool had to let go just before this chunk.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub gap: Option<LogGap>,
-    /// The closing mark: no chunk follows.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub closes: bool,
-}
-
-/// Lines that are not there, and how many.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-pub struct LogGap {
-    /// Chunks that were dropped.
-    pub chunks: u64,
-    /// Their bytes.
-    pub bytes: u64,
-    /// Why.
-    pub why: String,
-}
-
-/// A reading of a sensor.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-pub struct SensorSample {
-    /// `temperature`, `fan`, `power`, `voltage`, `current`, `frequency`.
-    pub kind: String,
-    /// Which one: chip and label.
-    pub key: String,
-    /// The value; one that is not finite is not sent.
-    pub value: f64,
-    /// `°C`, `rpm`, `W`, `V`, `A`, `MHz`.
-    pub unit: String,
-    /// When, on the agent's wall clock.
-    #[serde(default)]
-    pub ts: WallMs,
-}
-
-/// A batch of readings, stored once per (run, stream, seq).
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-pub struct SensorRequest {
-    /// The sender's claim.
-    #[serde(default)]
-    pub claim: ClaimNumber,
-    /// The random id of the spool.
-    #[serde(default)]
-    pub stream: Option<RandomId>,
-    /// Counted from 0 within the stream.
-    #[serde(default)]
-    pub seq: u64,
-    /// The readings.
-    pub samples: Vec<SensorSample>,
-    /// The closing mark.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub closes: bool,
-}
-
-/// Answer to a log or sensor message.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-pub struct StreamAnswer {
-    /// `first`, or `repeated` where the same chunk was stored before.
-    pub taken: Taken,
 }
 
 /// An agent in a hold asks for the key that lets an operator in.
