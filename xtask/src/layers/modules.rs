@@ -44,6 +44,8 @@ fn sources(folder: &Path) -> Result<Vec<PathBuf>> {
 }
 
 /// The module that a file is, from its path inside `src`: empty for the roots (lib.rs, main.rs and bin/).
+///
+/// A file `NAME_tests.rs` is the module `tests` of `NAME`, whose file gives its path.
 fn module_path(inside: &Path) -> Vec<String> {
     let mut parts: Vec<String> =
         inside.with_extension("").iter().map(|part| part.to_string_lossy().into_owned()).collect();
@@ -53,6 +55,11 @@ fn module_path(inside: &Path) -> Vec<String> {
         return Vec::new();
     }
     parts.pop_if(|last| last == "mod");
+    let tested = parts.last().and_then(|last| last.strip_suffix("_tests")).map(String::from);
+    if let Some(tested) = tested {
+        parts.pop();
+        parts.extend([tested, "tests".to_string()]);
+    }
     parts
 }
 
@@ -125,6 +132,8 @@ mod tests {
         assert_eq!(path("run.rs"), "run");
         assert_eq!(path("run/mod.rs"), "run");
         assert_eq!(path("run/decide.rs"), "run/decide");
+        assert_eq!(path("run/tool_tests.rs"), "run/tool/tests");
+        assert_eq!(path("tables_tests.rs"), "tables/tests");
         assert_eq!(path("run/main.rs"), "run/main", "only the outermost main.rs is a root");
     }
 
