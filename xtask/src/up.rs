@@ -16,5 +16,6 @@ pub fn run(keep: bool) -> Result<()> {
         up.arg("--keep");
     }
     up.arg("--bin-dir").arg(&folder).arg("--profile").arg(cargo::root().join("profiles/demo.toml"));
+    up.arg("--report-dir").arg(cargo::target_folder()?.join("up"));
     cargo::become_command(&mut up)
 }

@@ -79,11 +79,12 @@ fn up_becomes_groundcrewctl_with_its_arguments_and_its_exit_status() {
     let stage = Stage::new("up", "echo \"$0 $*\"\nexit 3");
     let output = finished(stage.xtask(&["up", "--keep"]));
     let release = stage.folder.join("target/release").display().to_string();
+    let reports = stage.folder.join("target/up").display().to_string();
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().display();
     assert_eq!(
         String::from_utf8_lossy(&output.stdout),
         format!(
-            "{release}/groundcrewctl up --keep --bin-dir {release} --profile {root}/profiles/demo.toml\n"
+            "{release}/groundcrewctl up --keep --bin-dir {release} --profile {root}/profiles/demo.toml --report-dir {reports}\n"
         )
     );
     assert_eq!(output.status.code(), Some(3), "{}", stderr(&output));

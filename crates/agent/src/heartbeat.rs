@@ -6,10 +6,9 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use groundcrew_protocol::limits::HEARTBEAT_INTERVAL_MS;
 use groundcrew_protocol::wire::Heartbeat;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use crate::client::Orchestrator;
 use crate::control::core::Event;
@@ -47,20 +46,28 @@ pub struct Beats {
     pub activity: Activity,
     /// Whether the home can be relied on.
     pub health: HomeHealth,
+    /// Time between two.
+    pub interval: Duration,
     /// Takes the answers.
     pub events: mpsc::Sender<Event>,
 }
 
 impl Beats {
     /// Sends heartbeats until the main loop has ended.
-    pub async fn run(self) {
-        let mut beat = interval(Duration::from_millis(HEARTBEAT_INTERVAL_MS));
+    pub async fn run(mut self) {
+        let mut said: Option<Heartbeat> = None;
+        let mut beat = interval(self.interval);
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            beat.tick().await;
-            let Some(heartbeat) = self.latest.borrow().clone() else {
+            tokio::select! {
+                _ = beat.tick() => {}
+                // News of a claim, a stage or a directive need not wait; more than one a second would be noise.
+                () = news(&mut self.latest, &said) => sleep(NEWS_PAUSE).await,
+            }
+            let Some(heartbeat) = self.latest.borrow_and_update().clone() else {
                 continue;
             };
+            said = Some(heartbeat.clone());
             let event = send(&self.orchestrator, self.complete(heartbeat)).await;
             if self.events.send(event).await.is_err() {
                 return;
@@ -72,6 +79,36 @@ impl Beats {
         let activity = if heartbeat.activity.is_empty() { self.activity.get() } else { heartbeat.activity };
         let home_failed = self.health.failure().is_some();
         Heartbeat { activity, home_failed, wall: wall(), ..heartbeat }
+    }
+}
+
+/// Pause between two heartbeats that carry news.
+const NEWS_PAUSE: Duration = Duration::from_millis(500);
+
+/// Waits for something to say that differs from what was said last in more than its time.
+async fn news(latest: &mut watch::Receiver<Option<Heartbeat>>, said: &Option<Heartbeat>) {
+    let facts = |heartbeat: &Heartbeat| {
+        (
+            heartbeat.claim,
+            heartbeat.stage.clone(),
+            heartbeat.attempt,
+            heartbeat.phase.clone(),
+            heartbeat.directives.clone(),
+        )
+    };
+    loop {
+        if latest.changed().await.is_err() {
+            // The main loop has ended; the next tick's event says so.
+            return std::future::pending().await;
+        }
+        let now = latest.borrow().as_ref().map(facts);
+        let told = said.as_ref().map(facts);
+        // Reports that were heard and are gone again are no news.
+        let only_heard = matches!((&now, &told), (Some(now), Some(told))
+            if now.4.is_empty() && (&now.0, &now.1, &now.2, &now.3) == (&told.0, &told.1, &told.2, &told.3));
+        if now.is_some() && now != told && !only_heard {
+            return;
+        }
     }
 }
 

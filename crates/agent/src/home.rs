@@ -7,6 +7,7 @@
 //!   outbox/          outcomes, until they are acknowledged             \
 //!   kept/            acknowledged ones, until the run ends              } outbox.rs
 //!   refused/         outcomes that the orchestrator will not take      /
+//!   artifacts/       raw output of tools, until it is acknowledged       artifacts/
 //!   spool/           log lines and readings, until acknowledged          spool/
 //!   directives.json  what became of directives
 //!   child.json       the process that runs, and that a successor ends
@@ -36,7 +37,7 @@ const SMALL_FILE_BYTES_MAX: u64 = 256 * 1024;
 const INSTANCE_BYTES_MAX: u64 = 256;
 
 /// What belongs to one run. `child.json` is not among them: a child is ended whosever it was.
-const PARTS_OF_A_RUN: [&str; 5] = ["outbox", "refused", "kept", "spool", "directives.json"];
+const PARTS_OF_A_RUN: [&str; 6] = ["outbox", "refused", "kept", "spool", "artifacts", "directives.json"];
 
 /// Why a home cannot be opened.
 #[derive(Debug, thiserror::Error)]

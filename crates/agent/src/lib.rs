@@ -1,5 +1,6 @@
 //! The agent on a node: what `groundcrew` does, as a library, so that tests can drive its parts.
 
+pub mod artifacts;
 pub mod client;
 pub mod console;
 pub mod control;

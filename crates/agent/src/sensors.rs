@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use groundcrew_protocol::limits::SENSOR_INTERVAL_MS;
 
+use crate::io_thread::HomeHealth;
 use crate::probe::{Root, hwmon};
-use crate::spool::Spool;
+use crate::spool::{Spool, SpoolError};
 use crate::stamp::wall;
 
 /// The sidecar's thread.
@@ -21,18 +22,20 @@ pub struct Sensors {
 }
 
 impl Sensors {
-    /// Starts reading the sensors below `root` into `spool`.
+    /// Starts reading the sensors below `root` into `spool`. A disk that will not take them goes into `health`.
     ///
     /// # Errors
     /// Where the system has no thread to give.
-    pub fn start(spool: Spool, root: Root) -> std::io::Result<Sensors> {
+    pub fn start(spool: Spool, root: Root, health: HomeHealth) -> std::io::Result<Sensors> {
         let (stop, stopped) = channel();
         let read = move || {
             let pause = Duration::from_millis(SENSOR_INTERVAL_MS);
             while stopped.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
                 let samples = hwmon::read(&root, wall());
                 // What the spool cannot take is counted there, and the next batch says so.
-                let _counted = spool.append_samples(&samples);
+                if let Err(error @ SpoolError::Disk { .. }) = spool.append_samples(&samples) {
+                    health.fail(crate::errors::chain(&error));
+                }
             }
             spool.finish();
         };

@@ -12,6 +12,7 @@ use std::path::{Component, Path, PathBuf};
 
 use groundcrew_client::{BaseUrl, parse_pins};
 use groundcrew_protocol::ids::{MacAddress, RunId, Sha256Hex, TokenText};
+use groundcrew_protocol::limits::HEARTBEAT_INTERVAL_MS;
 
 use sources::{Given, Values};
 pub use sources::{SettingsError, Source};
@@ -81,6 +82,9 @@ pub struct Settings {
     pub allow_reboot: bool,
     /// Where the key of a hold goes; absent: nowhere.
     pub authorized_keys: Option<PathBuf>,
+    /// Time between two heartbeats, in milliseconds. For tests alone, and in the environment alone
+    /// (`GROUNDCREW_HEARTBEAT_INTERVAL_MS`): orders arrive with the answers, and a test must not wait for them.
+    pub heartbeat_interval_ms: u64,
     /// Parameters on the kernel command line that begin as ours do and that this version does not know.
     pub unknown: Vec<String>,
 }
@@ -127,6 +131,9 @@ impl Settings {
             allow_power: values.switch("allow-power")?,
             allow_reboot: values.switch("allow-reboot")?,
             authorized_keys: keys,
+            heartbeat_interval_ms: values
+                .parse(sources::HEARTBEAT_INTERVAL, heartbeat_interval_ms)?
+                .unwrap_or(HEARTBEAT_INTERVAL_MS),
             unknown: values.unknown,
         })
     }
@@ -140,6 +147,13 @@ fn why(error: impl std::fmt::Display) -> String {
 
 fn token_form(error: groundcrew_protocol::ids::BadId) -> String {
     error.expected.to_owned()
+}
+
+/// Only more often than is agreed upon: an agent that is heard less counts as gone.
+fn heartbeat_interval_ms(text: &str) -> Result<u64, String> {
+    let expected = || format!("10 to {HEARTBEAT_INTERVAL_MS} milliseconds");
+    let parsed = text.parse().ok();
+    parsed.filter(|ms| (10..=HEARTBEAT_INTERVAL_MS).contains(ms)).ok_or_else(expected)
 }
 
 fn absolute(text: &str) -> Result<PathBuf, String> {

@@ -36,6 +36,12 @@ pub(crate) fn exit_code(error: &anyhow::Error) -> ExitCode {
     }
 }
 
+/// False where the reason was printed already, or nobody reads any more.
+pub(crate) fn is_said_aloud(error: &anyhow::Error) -> bool {
+    let nobody_reads = error.downcast_ref::<Interrupted>().is_some_and(|signal| signal.name == "SIGPIPE");
+    !error.is::<NotCompleted>() && !nobody_reads
+}
+
 /// The exit code of what clap says: help and version are no failures.
 pub(crate) fn clap_code(error: &clap::Error) -> ExitCode {
     ExitCode::from(if error.use_stderr() { EXIT_USAGE } else { 0 })

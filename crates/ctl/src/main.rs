@@ -40,7 +40,7 @@ fn main() -> ExitCode {
     match runtime.block_on(commands::run(arguments)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            if !failure.is::<error::NotCompleted>() {
+            if error::is_said_aloud(&failure) {
                 eprintln!("groundcrewctl: {failure:#}");
             }
             error::exit_code(&failure)

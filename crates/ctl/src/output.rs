@@ -4,6 +4,8 @@ use std::io::{IsTerminal, Write};
 
 use anyhow::{Context, Result};
 
+use crate::error::Interrupted;
+
 /// Where nothing says how wide it is. Pipes get whole lines: who reads them cuts them.
 const WIDTH_OF_A_PIPE: usize = 160;
 /// A terminal that says nothing is taken for the oldest.
@@ -54,5 +56,11 @@ pub(crate) fn print(text: &str) -> Result<()> {
 pub(crate) fn print_bytes(bytes: &[u8]) -> Result<()> {
     let mut out = std::io::stdout().lock();
     let end: &[u8] = if bytes.is_empty() || bytes.ends_with(b"\n") { b"" } else { b"\n" };
-    out.write_all(bytes).and_then(|()| out.write_all(end)).and_then(|()| out.flush()).context("printing")
+    match out.write_all(bytes).and_then(|()| out.write_all(end)).and_then(|()| out.flush()) {
+        // Whoever read it has seen enough, as `head` has. We end as a program ends that the signal reaches.
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {
+            Err(Interrupted { name: "SIGPIPE", number: 13 }.into())
+        }
+        printed => printed.context("printing"),
+    }
 }

@@ -10,7 +10,7 @@ use groundcrew_protocol::time::WallMs;
 
 use crate::output::Reader;
 use crate::why;
-use crate::words::{age, ago, ahead, clean, moment, sign, span};
+use crate::words::{age, ago, ahead, clean, moment, sign, span, wrapped};
 
 /// Narrower than this no table can be drawn in columns.
 const WIDTH_MIN: usize = 20;
@@ -158,26 +158,6 @@ pub(crate) fn runs(list: &RunList, reader: &Reader, now: WallMs) -> String {
     more(text, next)
 }
 
-/// A line as several of at most `width` characters; those after the first are indented.
-fn wrapped(line: &str, width: usize) -> String {
-    let mut text = String::new();
-    let mut column = 0;
-    for word in line.split_whitespace() {
-        let length = word.chars().count();
-        if column > 0 && column + 1 + length > width {
-            text.push_str("\n ");
-            column = 1;
-        }
-        if column > 0 {
-            text.push(' ');
-            column += 1;
-        }
-        text.push_str(word);
-        column += length;
-    }
-    text + "\n"
-}
-
 /// Why it stands where it stands, in a few words.
 fn in_short(run: &RunSummary, now: WallMs) -> String {
     if !run.reason.is_empty() {
@@ -233,7 +213,7 @@ pub(crate) fn run(view: &RunView, reader: &Reader, now: WallMs) -> String {
 fn agent(view: &RunView, now: WallMs) -> String {
     let Some(agent) = &view.summary.agent else { return "none has claimed the run".to_owned() };
     let mut text = clean(agent);
-    if !view.activity.is_empty() {
+    if !view.activity.is_empty() && !view.summary.state.is_ended() {
         text.push_str(&format!(", {}", clean(&view.activity)));
     }
     if !view.ip.is_empty() {

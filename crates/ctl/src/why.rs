@@ -4,7 +4,7 @@ use groundcrew_protocol::operator::{RunSummary, RunView, WaitView};
 use groundcrew_protocol::stage::{Stage, State};
 use groundcrew_protocol::time::WallMs;
 
-use crate::words::{ago, ahead, clean, moment, sentence, span};
+use crate::words::{ago, ahead, clean, moment, sentence, span, wrapped};
 
 /// What an agent that was not heard for three heartbeats is called.
 const OFFLINE: &str = "offline";
@@ -18,11 +18,15 @@ pub(crate) struct Why {
     pub(crate) commands: Vec<(String, &'static str)>,
 }
 
-/// The answer as text.
-pub(crate) fn text(view: &RunView, now: WallMs) -> String {
+/// The answer as text, in lines of at most `width` characters.
+pub(crate) fn text(view: &RunView, now: WallMs, width: usize) -> String {
     let why = of(view, now);
-    let sentences: String = why.sentences.iter().map(|sentence| format!("{sentence}\n")).collect();
-    sentences + &commands(&why)
+    sentences(&why, width) + &commands(&why)
+}
+
+/// The sentences alone.
+pub(crate) fn sentences(why: &Why, width: usize) -> String {
+    why.sentences.iter().map(|sentence| wrapped(sentence, width)).collect()
 }
 
 /// What can be done, as lines of text.
@@ -94,8 +98,8 @@ fn held(view: &RunView, now: WallMs, why: &mut Why) {
     why.commands.extend([
         (format!("run report {run}"), "shows every check"),
         (format!("run retry {run}"), "does the stage again"),
-        (format!("run override {run} --reason …"), "lets the verdict be, and goes on"),
-        (format!("run release {run}"), "ends the hold, and with it the run"),
+        (format!("run override {run} --reason …"), "accepts the verdict"),
+        (format!("run release {run}"), "ends the hold and the run"),
     ]);
 }
 

@@ -93,6 +93,34 @@ pub(crate) fn sentence(text: &str) -> String {
     format!("{capital}{}{stop}", letters.as_str())
 }
 
+/// A line as several of at most `width` characters; those after the first are indented.
+pub(crate) fn wrapped(line: &str, width: usize) -> String {
+    let mut text = String::new();
+    let mut column = 0;
+    for word in line.split_whitespace() {
+        let length = word.chars().count();
+        if column > 0 && column + 1 + length > width {
+            text.push_str("\n ");
+            column = 1;
+        }
+        if column > 0 {
+            text.push(' ');
+            column += 1;
+        }
+        text.push_str(word);
+        column += length;
+    }
+    text + "\n"
+}
+
+/// At most `width` characters; where some are left out, the last one is an ellipsis.
+pub(crate) fn cut(text: &str, width: usize) -> String {
+    if text.chars().count() <= width {
+        return text.to_owned();
+    }
+    text.chars().take(width.saturating_sub(1)).chain(['…']).collect()
+}
+
 /// A sign beside the word, so that colour never stands alone.
 pub(crate) fn sign(verdict: Verdict) -> &'static str {
     match verdict {
@@ -128,6 +156,15 @@ mod tests {
         assert_eq!(ago(WallMs(9_000), WallMs(1_200)), "just now");
         assert_eq!(ahead(WallMs(61_000), WallMs(1_000)), "in 1 min");
         assert_eq!(ahead(WallMs(1_000), WallMs(61_000)), "1 min ago");
+    }
+
+    #[test]
+    fn lines_are_wrapped_and_cut_between_characters() {
+        assert_eq!(wrapped("a bb ccc", 80), "a bb ccc\n");
+        assert_eq!(wrapped("aa bb cc dd", 6), "aa bb\n  cc\n  dd\n");
+        assert_eq!(wrapped("loooooong é", 4), "loooooong\n  é\n");
+        assert_eq!(cut("äöü", 3), "äöü");
+        assert_eq!(cut("äöüß", 3), "äö…");
     }
 
     #[test]

@@ -113,7 +113,11 @@ fn options(arguments: Serve, data: std::path::PathBuf) -> Options {
         requests_per_second_max: arguments.requests_per_second_max,
         url: arguments.url,
         iperf_port: arguments.iperf_port,
-        store: StoreOptions { retention, ..StoreOptions::default() },
+        store: StoreOptions {
+            retention,
+            free_percent_min: f64::from(arguments.keep_free_percent),
+            ..StoreOptions::default()
+        },
     }
 }
 
@@ -127,16 +131,22 @@ async fn serve(options: Options) -> anyhow::Result<()> {
     }
     print(&format!("certificate SHA-256 {}", server.fingerprint))?;
     print(&format!("listening on https://{}", serve::reachable(server.address)))?;
-    let signals = tokio::spawn(async move {
-        tokio::select! {
-            _ = terminate.recv() => tracing::info!("SIGTERM"),
-            _ = interrupt.recv() => tracing::info!("SIGINT"),
-        }
+    let store = server.store();
+    let ends = tokio::spawn(async move {
+        let writer_ended = tokio::select! {
+            _ = terminate.recv() => { tracing::info!("SIGTERM"); false }
+            _ = interrupt.recv() => { tracing::info!("SIGINT"); false }
+            // Without its writer the server could only refuse: better it ends, and whoever watches starts it again.
+            () = store.ended() => true,
+        };
         stop.cancel();
+        writer_ended
     });
-    let ended = server.run().await;
-    signals.abort();
-    Ok(ended?)
+    server.run().await?;
+    if ends.await.context("waiting for the end")? {
+        return Err(anyhow!("the store's writer ended; the log above says why"));
+    }
+    Ok(())
 }
 
 fn rotate(data: &Path) -> anyhow::Result<()> {

@@ -8,11 +8,16 @@ use groundcrew_protocol::time::WallMs;
 use crate::run::state::{Run, StageRecord};
 use crate::store::{Store, StoreError, StoredResult};
 
-/// The report of a run as it stands.
+/// The report of a run as it stands. `agent_speaks`: an agent is there that may still close its streams of log.
 ///
 /// # Errors
 /// Those of the store.
-pub async fn assemble(store: &Store, run: &Run, made: WallMs) -> Result<Report, StoreError> {
+pub async fn assemble(
+    store: &Store,
+    run: &Run,
+    agent_speaks: bool,
+    made: WallMs,
+) -> Result<Report, StoreError> {
     let results = store.results(&run.id).await?;
     let mut stages = Vec::with_capacity(run.stages.len());
     for record in &run.stages {
@@ -39,7 +44,7 @@ pub async fn assemble(store: &Store, run: &Run, made: WallMs) -> Result<Report, 
         stages,
         inventory,
         sensors: series_of(store.sensors(&run.id).await?),
-        gaps: store.logs().gaps(&run.id).await?,
+        gaps: store.logs().gaps(&run.id, agent_speaks).await?,
     })
 }
 

@@ -98,6 +98,11 @@ pub struct Server {
 }
 
 impl Server {
+    /// The store that it serves from.
+    pub fn store(&self) -> Store {
+        self.app.store.clone()
+    }
+
     /// Opens the store and begins to listen. Nothing is answered before [`Server::run`].
     ///
     /// # Errors

@@ -129,6 +129,10 @@ pub struct Serve {
     /// Days for which ended runs are kept with everything of them.
     #[arg(long, value_name = "DAYS", default_value_t = 1_825)]
     pub keep_runs_days: u32,
+    /// Percent of the disk that stay free: under it logs are answered with 507, which their senders keep, and new runs
+    /// are refused; results are taken all the same.
+    #[arg(long, value_name = "PERCENT", default_value_t = 5, value_parser = clap::value_parser!(u8).range(0..=100))]
+    pub keep_free_percent: u8,
     /// Port of an iperf3 server that agents are told of.
     #[arg(long, value_name = "PORT")]
     pub iperf_port: Option<u16>,

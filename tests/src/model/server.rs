@@ -143,7 +143,7 @@ impl Server {
             Request::Hold(claim, token) => Response::Control(self.speaks(&token).and_then(|()| {
                 let change = self.decide(Input::Hold { claim, host_keys: Vec::new() });
                 change.map(|_| {
-                    Reply::Hold(HoldAnswer { authorized_key: Some("key".into()), expires_at: WallMs(0) })
+                    Reply::Hold(HoldAnswer { authorized_key: Some("key".into()), expires_at: WallMs(1) })
                 })
             })),
             Request::Heartbeat(heartbeat, token) => {

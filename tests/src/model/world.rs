@@ -324,6 +324,10 @@ impl World {
             return;
         }
         self.put(limits::HEARTBEAT_INTERVAL_MS, Happening::Beat { agent, life });
+        self.step(agent, Event::Reconcile(WallMs(0)));
+        if !self.lives(agent, life) {
+            return;
+        }
         let heartbeat =
             self.machines[agent].core.as_ref().and_then(|core| core.heartbeat("", false, WallMs(0)));
         let token = self.machines[agent].token(false, &self.server.boot_token.sha256());
@@ -357,13 +361,20 @@ impl World {
             return;
         };
         let actions = core.step(event, now_ms);
+        let mut follows = Vec::new();
         for action in actions {
             // A crash between any two actions.
             if self.is_chaos() && self.random.below(1_000) < 3 {
                 self.crash_agent(agent);
                 return;
             }
-            self.act(agent, life, action);
+            follows.extend(self.act(agent, life, action));
+            if !self.lives(agent, life) {
+                return;
+            }
+        }
+        for event in follows {
+            self.step(agent, event);
             if !self.lives(agent, life) {
                 return;
             }
@@ -375,7 +386,8 @@ impl World {
         }
     }
 
-    fn act(&mut self, agent: usize, life: u64, action: Action) {
+    /// Performs an action; says what follows it.
+    fn act(&mut self, agent: usize, life: u64, action: Action) -> Option<Event> {
         match action {
             Action::Persist(memory) => self.home(agent).memory = *memory,
             Action::Send(call) => self.send(agent, life, call),
@@ -421,9 +433,19 @@ impl World {
                     home.refused.push((which, tag));
                 }
             }
-            Action::InstallKey { .. } => self.machines[agent].key_installed = true,
-            Action::RemoveKey(_) => self.machines[agent].key_installed = false,
-            Action::Flush => self.step(agent, Event::Flushed),
+            Action::ForgetRun => self.home(agent).outbox.retain(|(entry, _)| !entry.acknowledged),
+            // The file of keys may refuse for a while.
+            Action::InstallKey { .. } => {
+                let done = !(self.is_chaos() && self.random.chance(20));
+                self.machines[agent].key_installed |= done;
+                return Some(Event::KeyInstalled(done));
+            }
+            Action::RemoveKey(_) => {
+                let done = !(self.is_chaos() && self.random.chance(20));
+                self.machines[agent].key_installed &= !done;
+                return Some(Event::KeyRemoved(done));
+            }
+            Action::Flush => return Some(Event::Flushed(true)),
             Action::PowerOff => self.broken.push("the power was touched although settings forbid it".into()),
             Action::Exit => {
                 self.note(format!("agent {} ends", self.machines[agent].name));
@@ -436,6 +458,7 @@ impl World {
                 self.note(format!("agent {name}: {text}"));
             }
         }
+        None
     }
 
     fn home(&mut self, agent: usize) -> &mut Home {

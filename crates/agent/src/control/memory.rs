@@ -6,6 +6,7 @@ use std::path::Path;
 use groundcrew_protocol::ids::{Attempt, ClaimNumber, DirectiveId, Generation, RunId, Sha256Hex, TokenText};
 use groundcrew_protocol::limits;
 use groundcrew_protocol::stage::Stage;
+use groundcrew_protocol::time::WallMs;
 use groundcrew_protocol::wire::{DirectiveOutcome, DirectiveReport, StageAttempt};
 use serde::{Deserialize, Serialize};
 
@@ -37,6 +38,9 @@ pub struct Memory {
     /// The line in authorized_keys that a hold has put there and that must be taken out again.
     #[serde(default)]
     pub hold_key: Option<String>,
+    /// When that line must be gone, on the orchestrator's clock.
+    #[serde(default)]
+    pub hold_key_expires: WallMs,
     /// True once the run is gone at the orchestrator (410): nothing is sent any more, power is never touched.
     #[serde(default)]
     pub gone: bool,
@@ -81,6 +85,7 @@ impl Memory {
             started: Vec::new(),
             directives: VecDeque::new(),
             hold_key: None,
+            hold_key_expires: WallMs(0),
             gone: false,
             pins: Vec::new(),
             other: serde_json::Map::new(),

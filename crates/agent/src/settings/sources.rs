@@ -21,6 +21,8 @@ const VALUES: [(&str, bool); 7] = [
     ("home", false),
     ("authorized-keys", false),
 ];
+/// A parameter that the environment alone may give, for tests.
+pub(super) const HEARTBEAT_INTERVAL: &str = "heartbeat-interval-ms";
 /// Parameters that are on or off.
 const SWITCHES: [&str; 3] = ["allow-power", "allow-reboot", "allow-root-keys"];
 
@@ -181,7 +183,7 @@ impl Values {
         &mut self,
         environment: impl Fn(&str) -> Option<OsString>,
     ) -> Result<(), SettingsError> {
-        for flag in VALUES.iter().map(|(flag, _)| *flag).chain(SWITCHES) {
+        for flag in VALUES.iter().map(|(flag, _)| *flag).chain(SWITCHES).chain([HEARTBEAT_INTERVAL]) {
             if let Some(value) = environment(&variable(flag)) {
                 self.insert(flag, value, Source::Environment)?;
             }

@@ -12,29 +12,34 @@ mod perform;
 mod stage;
 
 use std::collections::VecDeque;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use groundcrew_client::PinSet;
 use groundcrew_protocol::ids::{ClaimNumber, RandomId};
+use groundcrew_protocol::time::WallMs;
 use groundcrew_protocol::wire::{Heartbeat, LogLevel, LogLine};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep_until};
 use tokio_util::sync::CancellationToken;
 
+use crate::artifacts::{self, Uploader};
 use crate::client::Orchestrator;
 use crate::console::Console;
 use crate::control::core::{Core, Event, Facts};
+use crate::control::memory::Memory;
+use crate::files::set_aside;
 use crate::forward::Forwarder;
 use crate::heartbeat::{self, Activity, Beats};
 use crate::home::Home;
 use crate::io_thread::{HomeHealth, IoThread};
 use crate::outbox::Outbox;
 use crate::probe::{Root, dmi, ip, nics};
-use crate::process::{ChildRecords, sweep};
+use crate::process::sweep::Swept;
+use crate::process::{ChildRecords, child_record, sweep};
 use crate::sensors::Sensors;
 use crate::settings::Settings;
 use crate::spool::{Kind, LineSender, Spool};
@@ -84,7 +89,13 @@ pub(crate) struct Agent {
     beats: Arc<Orchestrator>,
     latest: watch::Sender<Option<Heartbeat>>,
     claim: watch::Sender<ClaimNumber>,
-    forwarder: Forwarder,
+    forwarder: Arc<Forwarder>,
+    artifacts: artifacts::Store,
+    artifact_kept: Arc<Notify>,
+    /// This machine's clock minus the orchestrator's, in milliseconds.
+    skew_ms: i64,
+    /// What the control loop keeps, where the disk refused it.
+    unwritten: Option<Box<Memory>>,
     stage: Option<stage::Running>,
     finished: Option<stage::Finished>,
     claim_answer: perform::FromClaim,
@@ -100,10 +111,13 @@ pub(crate) struct Agent {
 pub async fn run(settings: Settings, console: Console) -> Result<(), StartError> {
     let (events, waiting) = mpsc::channel(EVENTS_MAX);
     let home = Home::open(&settings.home, &settings.run)?;
-    let swept = sweep::sweep(home.path()).map_err(system("ending what an earlier agent left running"))?;
+    let (swept, unknown) = sweep_children(home.path());
     let mut agent = Agent::new(settings, &home, events, console)?;
     for note in home.notes().to_vec() {
         agent.say(LogLevel::Warn, note);
+    }
+    if let Some(unknown) = unknown {
+        agent.say(LogLevel::Error, unknown);
     }
     for (program, count) in swept.ended {
         agent.say(
@@ -117,8 +131,8 @@ pub async fn run(settings: Settings, console: Console) -> Result<(), StartError>
             format!("processes of an earlier agent cannot be killed: {:?}", swept.stuck),
         );
     }
-    let sensors =
-        Sensors::start(agent.readings.clone(), Root::system()).map_err(system("the sensors' thread"))?;
+    let sensors = Sensors::start(agent.readings.clone(), Root::system(), agent.io.health().clone())
+        .map_err(system("the sensors' thread"))?;
     agent.work(waiting).await;
     sensors.stop();
     Ok(())
@@ -149,6 +163,7 @@ impl Agent {
         let cancel = CancellationToken::new();
         let forwarder = Forwarder::start(spools, io.clone(), connection(), claimed, cancel, console.clone());
         let (control, beats) = (Arc::new(connection()), Arc::new(connection()));
+        let memory_run = memory.run.clone();
         let core = Core::new(facts(&settings, home)?, memory, seed()?);
         let agent = Agent {
             core,
@@ -165,7 +180,11 @@ impl Agent {
             beats,
             latest: watch::channel(None).0,
             claim,
-            forwarder,
+            forwarder: Arc::new(forwarder),
+            artifacts: artifacts::Store::in_home(home.path(), &memory_run),
+            artifact_kept: Arc::default(),
+            skew_ms: 0,
+            unwritten: None,
             stage: None,
             finished: None,
             claim_answer: perform::FromClaim::default(),
@@ -196,6 +215,8 @@ impl Agent {
         };
         let mut tasks = JoinSet::new();
         tasks.spawn(self.beats().run());
+        // It ends only with the loop, or where it panics; then the next agent sends what is left.
+        let uploads = tokio::spawn(self.uploader().run());
         let mut retry = interval(Duration::from_millis(RETRY_MS));
         retry.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let outbox = self.outbox.entries();
@@ -210,11 +231,15 @@ impl Agent {
                     tasks.spawn(self.beats().run());
                     continue
                 }
-                _ = retry.tick() => { self.retry().await; continue }
+                _ = retry.tick() => {
+                    self.retry().await;
+                    Event::Reconcile(WallMs(wall().0 - self.skew_ms))
+                }
                 () = sleep_until(wake.unwrap_or_else(far).into()), if wake.is_some() => Event::Tick,
             };
             ends = self.take(event).await;
         }
+        uploads.abort();
         self.part().await;
     }
 
@@ -246,7 +271,25 @@ impl Agent {
             latest: self.latest.subscribe(),
             activity: self.activity.clone(),
             health: self.io.health().clone(),
+            interval: Duration::from_millis(self.settings.heartbeat_interval_ms),
             events: self.events.clone(),
+        }
+    }
+
+    fn uploader(&self) -> Uploader {
+        let token = Some(self.core.memory().token.clone());
+        let (url, run) = (self.settings.url.clone(), self.settings.run.clone());
+        let (console, lines) = (self.console.clone(), self.lines.clone());
+        Uploader {
+            store: self.artifacts.clone(),
+            io: self.io.clone(),
+            orchestrator: Orchestrator::new(url, self.run_pins.clone(), token, run),
+            claim: self.claim.subscribe(),
+            kept: self.artifact_kept.clone(),
+            say: Box::new(move |text| {
+                console.say(LogLevel::Warn, &text);
+                lines.send_line(LogLine { ts: stamp(), level: LogLevel::Warn, stage: None, text });
+            }),
         }
     }
 
@@ -262,6 +305,7 @@ impl Agent {
 
     async fn retry(&mut self) {
         self.outbox.retry().await;
+        self.persist_again().await;
         if let (Some(why), false) = (self.io.health().failure(), self.said_failure) {
             self.said_failure = true;
             self.say(
@@ -274,7 +318,8 @@ impl Agent {
     /// The last words: what became of directives, and what is in the spools.
     async fn part(&mut self) {
         self.say(LogLevel::Info, "the agent ends");
-        if let Some(last) = self.core.heartbeat("ends", false, wall()) {
+        let home_failed = self.io.health().failure().is_some();
+        if let Some(last) = self.core.heartbeat("ends", home_failed, wall()) {
             let answered = heartbeat::send(&self.beats, last).await;
             if let Event::Heartbeat { answered: Err(failure), .. } = answered {
                 self.console.say(LogLevel::Warn, &format!("last heartbeat: {}", failure.text()));
@@ -301,6 +346,25 @@ async fn heard(term: &mut Signal, interrupt: &mut Signal) {
         _ = term.recv() => {}
         _ = interrupt.recv() => {}
     }
+}
+
+/// Ends what an earlier agent left running. Where its record cannot be read, that is set aside and said: an agent
+/// that never starts again would help nobody.
+fn sweep_children(home: &Path) -> (Swept, Option<String>) {
+    let error = match sweep::sweep(home) {
+        Ok(swept) => return (swept, None),
+        Err(error) => error,
+    };
+    let path = home.join(child_record::FILE_NAME);
+    let aside = match set_aside(&path) {
+        Ok(aside) => format!("it is now {}", aside.display()),
+        Err(error) => format!("it cannot be moved either: {}", crate::errors::chain(&error)),
+    };
+    let unknown = format!(
+        "nobody knows what an earlier agent may have left running: {} cannot be read ({error}); {aside}",
+        path.display()
+    );
+    (Swept::default(), Some(unknown))
 }
 
 fn far() -> Instant {

@@ -8,7 +8,7 @@ use groundcrew_protocol::limits;
 use groundcrew_protocol::profile::{ExpectedDisk, StageSpec};
 use groundcrew_protocol::time::WallMs;
 use groundcrew_protocol::wire::{
-    ClaimRequest, Hello, HelloAnswer, HoldRequest, Intent, LogLevel, OutboxEntry, ResultRequest,
+    ClaimRequest, Hello, HoldRequest, HomeKind, Intent, LogLevel, OutboxEntry, ResultRequest,
 };
 use groundcrew_protocol::{PROTOCOL, PROTOCOL_OLDEST};
 
@@ -17,6 +17,7 @@ use super::stage::{Running, line_sink, progress_sink};
 use crate::client::Orchestrator;
 use crate::control::core::{Action, Call, Event, Failure, Reply, StartStage};
 use crate::control::failure::failure_of;
+use crate::control::memory::Memory;
 use crate::probe::Root;
 use crate::process::{Cancel, Launcher};
 use crate::stamp::wall;
@@ -57,10 +58,11 @@ impl Agent {
                     non_destructive: answer.non_destructive,
                 };
                 self.know_pins(&answer.pins);
+                self.know_time(answer.server_time);
             }
             Event::Answered(Ok(Reply::Hello(answer))) => {
                 self.know_pins(&answer.pins);
-                self.show_skew(answer);
+                self.know_time(answer.server_time);
             }
             Event::Heartbeat { answered: Ok(answer), .. } => self.know_pins(&answer.pins),
             Event::StageEnded => self.finished = self.stage.take().and_then(Running::finish),
@@ -68,14 +70,19 @@ impl Agent {
             | Event::Answered(_)
             | Event::Start(_)
             | Event::Tick
-            | Event::Flushed
+            | Event::Flushed(_)
+            | Event::KeyInstalled(_)
+            | Event::KeyRemoved(_)
+            | Event::Reconcile(_)
             | Event::Stop => {}
         }
     }
 
-    fn show_skew(&self, answer: &HelloAnswer) {
-        let skew_ms = wall().0 - answer.server_time.0;
-        if skew_ms.abs() > limits::SKEW_SHOWN_MS {
+    /// How far this machine's clock is from the orchestrator's. A skew is said once, and again where it changes.
+    fn know_time(&mut self, server_time: WallMs) {
+        let skew_ms = wall().0 - server_time.0;
+        let before_ms = std::mem::replace(&mut self.skew_ms, skew_ms);
+        if (skew_ms - before_ms).abs() > limits::SKEW_SHOWN_MS {
             let seconds = skew_ms as f64 / 1000.0;
             self.say(
                 LogLevel::Warn,
@@ -97,12 +104,7 @@ impl Agent {
     pub(super) async fn perform(&mut self, action: Action) -> Then {
         match action {
             Action::Persist(memory) => {
-                let home = self.home.clone();
-                let store = move || memory.store(&home);
-                // What the disk says goes into the home's health: the agent is volatile from then on, and says so.
-                if let Err(error) = self.io.run("writing run.json", store).await {
-                    self.say(LogLevel::Error, crate::errors::chain(&error));
-                }
+                self.persist(memory).await;
             }
             Action::Send(call) => self.send(call).await,
             Action::StartStage(start) => return self.start_stage(*start),
@@ -121,22 +123,56 @@ impl Agent {
             }
             Action::Acknowledge(which) => self.outbox.acknowledge(&which.stage, which.attempt).await,
             Action::Reoffer => self.outbox.reoffer().await,
+            Action::ForgetRun => {
+                if let Err(error) = self.outbox.forget_run().await {
+                    self.say(LogLevel::Error, crate::errors::chain(&error));
+                }
+            }
             Action::Refuse(which, why) => {
                 if let Err(error) = self.outbox.refuse(&which.stage, which.attempt, &why).await {
                     self.say(LogLevel::Error, crate::errors::chain(&error));
                 }
             }
-            Action::InstallKey { line, expires_at } => self.change_keys(Some((line, expires_at))).await,
-            Action::RemoveKey(_) => self.change_keys(None).await,
-            Action::Flush => {
-                self.forwarder.flush(Duration::from_millis(FLUSH_MS)).await;
-                return Then::Take(Event::Flushed);
+            Action::InstallKey { line, expires_at } => {
+                // The key's end is written for this machine's clock.
+                let ends = WallMs(expires_at.0.saturating_add(self.skew_ms));
+                return Then::Take(Event::KeyInstalled(self.change_keys(Some((line, ends))).await));
             }
+            Action::RemoveKey(_) => return Then::Take(Event::KeyRemoved(self.change_keys(None).await)),
+            Action::Flush => self.flush(),
             Action::PowerOff => self.power_off(),
             Action::Exit => return Then::End,
             Action::Say(level, text) => self.say(level, text),
         }
         Then::Go
+    }
+
+    /// Writes the memory. What the disk says goes into the home's health: the agent is volatile from then on, and
+    /// says so; what could not be written is tried again.
+    async fn persist(&mut self, memory: Box<Memory>) {
+        let (home, content) = (self.home.clone(), memory.clone());
+        self.unwritten = None;
+        if let Err(error) = self.io.run("writing run.json", move || content.store(&home)).await {
+            self.say(LogLevel::Error, crate::errors::chain(&error));
+            self.unwritten = Some(memory);
+        }
+    }
+
+    /// Tries again what could not be written.
+    pub(super) async fn persist_again(&mut self) {
+        if let Some(memory) = self.unwritten.take() {
+            self.persist(memory).await;
+        }
+    }
+
+    /// Waits aside for the spools: heartbeats, signals and directives go on meanwhile.
+    fn flush(&self) {
+        let (forwarder, events) = (self.forwarder.clone(), self.events.clone());
+        tokio::spawn(async move {
+            let whole = forwarder.flush(Duration::from_millis(FLUSH_MS)).await;
+            // It fails only where the loop has ended.
+            let _ended_loop = events.send(Event::Flushed(whole)).await;
+        });
     }
 
     // ---- stages ----------------------------------------------------------------------------------------------
@@ -159,7 +195,7 @@ impl Agent {
             children: self.children.clone(),
             work: self.home.clone(),
             search_path: search_path(),
-            lines: line_sink(stage, self.log.clone(), self.console.clone()),
+            lines: line_sink(stage, self.log.clone(), self.console.clone(), self.io.health().clone()),
             progress: progress_sink(self.activity.clone()),
             cancel,
         };
@@ -178,8 +214,28 @@ impl Agent {
         Then::Take(Event::StageEnded)
     }
 
+    /// Keeps a stage's artifacts, before its outcome. One that is over a limit is let go, and that is said.
+    async fn keep_artifacts(&self, entry: &OutboxEntry, artifacts: Vec<(String, Vec<u8>)>) {
+        for (name, content) in artifacts {
+            let (store, stage, attempt) = (self.artifacts.clone(), entry.stage.clone(), entry.attempt);
+            let named = name.clone();
+            let keep = move || store.keep(&stage, attempt, &named, &content);
+            match self.io.run("keeping an artifact", keep).await {
+                Ok(None) => self.artifact_kept.notify_one(),
+                Ok(Some(why)) => {
+                    self.say(LogLevel::Warn, format!("{}: artifact {name} is not kept: {why}", entry.stage))
+                }
+                Err(error) => self.say(LogLevel::Error, crate::errors::chain(&error)),
+            }
+        }
+    }
+
     async fn keep_outcome(&mut self, entry: OutboxEntry) {
-        let result = match self.finished.take() {
+        let mut finished = self.finished.take();
+        if let Some(finished) = &mut finished {
+            self.keep_artifacts(&entry, std::mem::take(&mut finished.outcome.artifacts)).await;
+        }
+        let result = match finished {
             Some(finished) => ResultRequest {
                 claim: Default::default(),
                 made_under: entry.made_under,
@@ -229,7 +285,10 @@ impl Agent {
                 });
             }
             Call::Claim { request, .. } => {
-                let request = ClaimRequest { wall: wall(), ..*request };
+                let mut request = ClaimRequest { wall: wall(), ..*request };
+                if self.io.health().failure().is_some() {
+                    request.home = Some(HomeKind::Volatile);
+                }
                 self.answer_later(async move {
                     let answer = to.claim(&request).await.map_err(|error| failure_of(&error))?;
                     Ok(Reply::Claim(Box::new(answer)))
@@ -288,9 +347,12 @@ impl Agent {
 
     // ---- hold and power --------------------------------------------------------------------------------------
 
-    async fn change_keys(&mut self, key: Option<(String, WallMs)>) {
+    /// Puts a key in, or takes it out. True where the file is as it should be.
+    async fn change_keys(&mut self, key: Option<(String, WallMs)>) -> bool {
         let Some(path) = self.settings.authorized_keys.clone() else {
-            return;
+            // Whoever takes a key out must be told where it was put; nothing was put in by this agent.
+            self.say(LogLevel::Warn, "a hold's key is remembered, and the settings name no authorized_keys");
+            return key.is_none();
         };
         let run = self.settings.run.clone();
         let place = path.display().to_string();
@@ -299,7 +361,9 @@ impl Agent {
             Some((line, expires_at)) => hold::install(&path, &run, &line, expires_at),
             None => hold::remove(&path, &run),
         });
-        match changed.await {
+        let changed = changed.await;
+        let done = changed.is_ok();
+        match changed {
             Ok(true) if installs => {
                 self.say(LogLevel::Warn, format!("an operator's key may log in: {place}"))
             }
@@ -307,6 +371,7 @@ impl Agent {
             Ok(false) => {}
             Err(error) => self.say(LogLevel::Error, crate::errors::chain(&error)),
         }
+        done
     }
 
     fn power_off(&mut self) {

@@ -10,8 +10,9 @@ use tokio::sync::mpsc;
 use crate::console::Console;
 use crate::control::core::Event;
 use crate::heartbeat::Activity;
+use crate::io_thread::HomeHealth;
 use crate::process::Cancel;
-use crate::spool::Spool;
+use crate::spool::{Spool, SpoolError};
 use crate::stamp::{stamp, wall};
 use crate::vet::{LineSink, ProgressSink, StageContext, StageOutcome, run_stage};
 
@@ -57,11 +58,14 @@ impl Running {
 }
 
 /// Takes a stage's lines: into the spool first, then onto the console.
-pub(super) fn line_sink(stage: Stage, spool: Spool, console: Console) -> LineSink {
+pub(super) fn line_sink(stage: Stage, spool: Spool, console: Console, health: HomeHealth) -> LineSink {
     Arc::new(move |level: LogLevel, text: String| {
         let line = LogLine { ts: stamp(), level: level.clone(), stage: Some(stage.clone()), text };
         // A line that the spool cannot take is counted there, and the next chunk says so.
         if let Err(error) = spool.append_line(&line) {
+            if matches!(error, SpoolError::Disk { .. }) {
+                health.fail(crate::errors::chain(&error));
+            }
             console.say(LogLevel::Error, &crate::errors::chain(&error));
         }
         console.say_of(&stage, level, &line.text);

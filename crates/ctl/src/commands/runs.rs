@@ -35,7 +35,9 @@ pub(super) async fn run(desk: &Desk, command: RunCommand) -> Result<()> {
         RunCommand::Show(argument) => show(desk, &desk.api.get(&run_path(&argument.run, "")).await?),
         RunCommand::Why(argument) => {
             let answer = desk.api.get(&run_path(&argument.run, "")).await?;
-            desk.show(&answer, |answer| Ok(why::text(&answer.parse::<RunView>()?, words::now())))
+            desk.show(&answer, |answer| {
+                Ok(why::text(&answer.parse::<RunView>()?, words::now(), desk.reader.width))
+            })
         }
         RunCommand::Watch { run, through_holds } => watch(desk, &run, through_holds).await,
         RunCommand::Logs { run, stage, follow } => logs::run(desk, &run, stage.as_deref(), follow).await,
@@ -61,7 +63,7 @@ async fn give(desk: &Desk, word: &str, order: OrderArguments) -> Result<()> {
     let path = run_path(&order.run, &format!("/{word}"));
     let body = Order { stage: order.stage.map(Stage::from), reason: order.reason };
     let answer = desk.api.post(&path, &body).await?;
-    desk.show(&answer, |answer| Ok(why::text(&answer.parse::<RunView>()?, words::now())))
+    desk.show(&answer, |answer| Ok(why::text(&answer.parse::<RunView>()?, words::now(), desk.reader.width)))
 }
 
 async fn watch(desk: &Desk, run: &RunId, through_holds: bool) -> Result<()> {
@@ -79,7 +81,7 @@ async fn watch(desk: &Desk, run: &RunId, through_holds: bool) -> Result<()> {
         }
         End::Cancelled | End::Held => {
             if !desk.json {
-                print(&why::text(&desk.api.run(run).await?, words::now()))?;
+                print(&why::text(&desk.api.run(run).await?, words::now(), desk.reader.width))?;
             }
             Err(NotCompleted.into())
         }

@@ -38,9 +38,8 @@ impl Child {
     /// Starts a program in a process group of its own: a Ctrl-C of the terminal's reaches us alone, and we end the
     /// programs in order.
     fn start(name: &'static str, mut command: Command, tie: Tie) -> Result<Child> {
-        command.stdin(Stdio::null()).process_group(0);
+        command.stdin(Stdio::null()).process_group(0).kill_on_drop(true);
         if tie == Tie::ToUs {
-            command.kill_on_drop(true);
             tie_to_us(&mut command);
         }
         let child = command.spawn().with_context(|| format!("starting {name}"))?;
@@ -78,8 +77,8 @@ impl Child {
 
     /// Lets it run on without us.
     pub(super) fn leave(self) {
-        // Without `kill_on_drop` a dropped child goes on.
-        drop(self.child);
+        // Forgotten, because one that is dropped is killed.
+        std::mem::forget(self.child);
     }
 
     fn signal(&self, signal: Signal) {

@@ -127,7 +127,7 @@ impl Up {
         let api = connect(&url, &fingerprint, token)?;
         let created = make_run(&api, profile).await?;
         let run = created.run.clone();
-        self.say(&format!("Run {run}: {}", page_of(&url, &run)))?;
+        self.say(&format!("Page  {}", page_of(&url, &run)))?;
         let environment = [
             ("GROUNDCREW_URL", url.as_str()),
             ("GROUNDCREW_RUN", run.as_str()),
@@ -136,14 +136,14 @@ impl Up {
         ];
         self.agent = Some(Agent::start(&binaries.groundcrew, folders, &environment, self.tie)?);
         let end = self.follow(&api, &run).await?;
-        outcome::show(
-            &api,
-            &run,
-            end,
-            folders,
-            &outcome::Look { json: self.json, reader: self.reader, url: &url },
-        )
-        .await?;
+        // The agent's last lines belong into the report: it sends them before it ends.
+        let is_kept = self.tie == Tie::Loose;
+        if let Some(agent) = self.agent.take_if(|_| !is_kept) {
+            agent.child.end(std::future::pending::<()>()).await;
+        }
+        let page = page_of(&url, &run);
+        let look = outcome::Look { json: self.json, reader: self.reader, page: &page, is_kept };
+        outcome::show(&api, &run, end, folders, &look).await?;
         Ok(Some((run, end)))
     }
 
@@ -191,7 +191,7 @@ impl Up {
         if let (Some(orchestrator), Some(agent)) = (self.orchestrator.take(), self.agent.take()) {
             let (token_file, data) = (folders.token_file(), folders.data());
             self.say(&format!(
-                "\nStill running, as --keep asks. To ask it:\n  \
+                "\nStill running, as --keep asks. The page takes the token in the file named below. To ask it:\n  \
                  export GROUNDCREW_URL={} GROUNDCREW_FPR={} GROUNDCREW_OPERATOR_TOKEN={}\n  \
                  groundcrewctl run list\n\
                  To stop it and remove its data:\n  kill{} {}\n  rm -r {}",

@@ -4,7 +4,7 @@ use anyhow::Result;
 use groundcrew_protocol::ids::RunId;
 
 use super::folders::Folders;
-use super::{page_of, write};
+use super::write;
 use crate::api::{Api, explained};
 use crate::output::{Reader, print, print_bytes};
 use crate::watch::End;
@@ -14,8 +14,10 @@ use crate::{why, words};
 pub(super) struct Look<'a> {
     pub(super) json: bool,
     pub(super) reader: Reader,
-    /// The orchestrator's address.
-    pub(super) url: &'a str,
+    /// The orchestrator's page of the run.
+    pub(super) page: &'a str,
+    /// True where the orchestrator stays up.
+    pub(super) is_kept: bool,
 }
 
 /// Writes the report's files and prints the end of it.
@@ -31,16 +33,23 @@ pub(super) async fn show(api: &Api, run: &RunId, end: End, folders: &Folders, lo
     let mut text = String::from("\n");
     text.push_str(&groundcrew_report::render_text(&report, look.reader.width, look.reader.colour));
     text.push_str(&format!(
-        "\nReport  {}\n        {}\nPage    {}\n",
+        "\nReport  {}\n        {}\nPage    {}{}\n",
         html.display(),
         json.display(),
-        page_of(look.url, run)
+        look.page,
+        if look.is_kept { "" } else { "\n        (it goes with the orchestrator; --keep leaves both up)" }
     ));
     match end {
         End::Completed => text.push_str("Completed\n"),
         End::Held | End::Cancelled => {
             let view = api.run(run).await.map_err(explained)?;
-            text.push_str(&format!("\n{}", why::text(&view, words::now())));
+            let why = why::of(&view, words::now());
+            text.push_str(&format!("\n{}", why::sentences(&why, look.reader.width)));
+            if look.is_kept {
+                text.push_str(&why::commands(&why));
+            } else if end == End::Held {
+                text.push_str("With --keep everything stays up, to look into it, retry or override.\n");
+            }
         }
     }
     if look.json {

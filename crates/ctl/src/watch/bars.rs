@@ -1,5 +1,6 @@
 //! A run on a terminal: a line for each stage, a bar for the one in flight, and the live tail of its log beneath.
 
+use std::io::Write;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -10,13 +11,16 @@ use groundcrew_protocol::time::WallMs;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::progress::Progress;
+use super::quiet::QuietTerminal;
 use crate::output::Reader;
-use crate::words::{clean, sign, span};
+use crate::words::{clean, cut, sign, span};
 
 /// Lines of log that are shown where there is room.
 const TAIL_LINES: usize = 6;
 /// Lines that stay free for the prompt, the head and what was printed before.
 const LINES_KEPT: usize = 4;
+/// Columns that stay free at the end of a line, so that none fills the last one and wraps.
+const COLUMNS_KEPT: usize = 1;
 /// A bar is as wide as the room allows, within these.
 const BAR_WIDTH: std::ops::RangeInclusive<usize> = 8..=40;
 /// Room for what stands beside a bar: sign, blanks, and `1 min 59 s of 2 min, attempt 12`.
@@ -29,6 +33,7 @@ pub(super) struct Bars {
     head: ProgressBar,
     stages: Vec<StageBar>,
     tail: Vec<ProgressBar>,
+    _quiet: QuietTerminal,
 }
 
 struct StageBar {
@@ -49,8 +54,8 @@ impl Bars {
     /// No lines yet.
     pub(super) fn new(reader: Reader) -> Bars {
         let all = MultiProgress::with_draw_target(ProgressDrawTarget::stdout());
-        let head = all.add(ProgressBar::no_length().with_style(style("{wide_msg}")));
-        Bars { reader, all, head, stages: Vec::new(), tail: Vec::new() }
+        let head = all.add(ProgressBar::no_length().with_style(style("{msg}")));
+        Bars { reader, all, head, stages: Vec::new(), tail: Vec::new(), _quiet: QuietTerminal::ask() }
     }
 
     /// Prints a line above all bars, where it stays.
@@ -64,7 +69,8 @@ impl Bars {
         let summary = &view.summary;
         let standing = if progress.is_lost() { "no connection".to_owned() } else { progress.agent_words() };
         let standing = if standing.is_empty() { "no agent yet".to_owned() } else { standing };
-        self.head.set_message(format!("Run {} on {}: {standing}", summary.run, summary.node));
+        let head = format!("Run {} on {}: {standing}", summary.run, summary.node);
+        self.head.set_message(cut(&head, self.reader.width.saturating_sub(COLUMNS_KEPT)));
         while self.stages.len() < view.stages.len() {
             let bar = self.all.insert(1 + self.stages.len(), ProgressBar::new(1));
             self.stages.push(StageBar { bar, look: None });
@@ -84,36 +90,33 @@ impl Bars {
     }
 
     fn draw_tail(&mut self, progress: &Progress, stages: usize) {
+        let width = self.reader.width.saturating_sub(2 + COLUMNS_KEPT);
         let room = self.reader.height.saturating_sub(stages + LINES_KEPT).min(TAIL_LINES);
         let lines: Vec<&str> = progress.tail().rev().take(room).collect();
         while self.tail.len() < lines.len() {
-            let template = if self.reader.colour { "  {wide_msg:.dim}" } else { "  {wide_msg}" };
+            let template = if self.reader.colour { "  {msg:.dim}" } else { "  {msg}" };
             let bar = ProgressBar::no_length().with_style(style(template));
             self.tail.push(self.all.add(bar));
         }
         // A tail that was longer keeps its lines, so that the picture does not jump.
         for (index, bar) in self.tail.iter().enumerate() {
             let line = lines.len().checked_sub(index + 1).and_then(|at| lines.get(at));
-            bar.set_message(line.map_or_else(String::new, |line| (*line).to_owned()));
+            bar.set_message(line.map_or_else(String::new, |line| cut(line, width)));
         }
     }
 
-    /// Leaves the stages as they are, and takes the tail away.
+    /// Draws the end; what stays of it, [`Drop`] says.
     pub(super) fn finish(&mut self, progress: &Progress, now: WallMs) {
         self.draw(progress, now);
-        for bar in self.tail.drain(..) {
-            bar.finish_and_clear();
-        }
-        self.head.abandon();
-        for line in &self.stages {
-            line.bar.abandon();
-        }
     }
 }
 
 impl Drop for Bars {
-    /// Whatever ended it, the tail of a log is not left on the terminal.
+    /// However it ended: the stages stay as they are, the tail of the log goes, and what is printed next begins a line.
     fn drop(&mut self) {
+        if self.stages.is_empty() {
+            return;
+        }
         for bar in self.tail.drain(..) {
             bar.finish_and_clear();
         }
@@ -121,6 +124,9 @@ impl Drop for Bars {
         for line in &self.stages {
             line.bar.abandon();
         }
+        // The bars went to the same place; where it is gone, so is what this is for.
+        let mut out = std::io::stdout();
+        let _gone = out.write_all(b"\n").and_then(|()| out.flush());
     }
 }
 
@@ -150,7 +156,7 @@ impl Look {
         let colour = |colour: &str| if reader.colour { format!(":.{colour}") } else { String::new() };
         match self {
             Look::Ahead => style(&format!("· {{prefix{}}}", colour("dim"))),
-            Look::Held => style(&format!("{}✗ held{} {{prefix}}  {{msg}}", "", "        ")),
+            Look::Held => style(&format!("{{msg{}}}", colour("red"))),
             Look::InFlight => {
                 let room = reader.width.saturating_sub(BESIDE_BAR + name_width);
                 let width = room.clamp(*BAR_WIDTH.start(), *BAR_WIDTH.end());
@@ -190,7 +196,7 @@ impl Look {
                 bar.set_elapsed(Duration::ZERO);
                 bar.tick();
             }
-            Look::Held => bar.set_message(format!("without a result{attempts}")),
+            Look::Held => bar.set_message(format!("✗ {}  held without a result{attempts}", bar.prefix())),
             Look::Done(verdict) => {
                 let took = match (stage.began, stage.ended) {
                     (Some(began), Some(ended)) => span(passed(began, ended)),

@@ -3,6 +3,7 @@
 
 mod bars;
 mod progress;
+mod quiet;
 
 use std::time::Duration;
 

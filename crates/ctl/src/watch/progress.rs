@@ -175,6 +175,7 @@ impl Progress {
             lines.push(note(format!("Run {run} of node {node}, profile {profile}"), false));
         }
         self.is_stale = false;
+        self.agent = AgentTelling { agent: view.summary.agent.clone(), activity: view.activity.clone() };
         self.view = Some(view);
         lines
     }

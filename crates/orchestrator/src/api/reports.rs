@@ -43,8 +43,9 @@ pub async fn report(
             return Err(ApiError::bad(format!("query format: found {found:?}, expected json or html")));
         }
     };
-    let (run, _version) = app.run(&parse_run(&run)?).await?;
-    let report = assemble(&app.store, &run, wall_now()).await?;
+    let (run, version) = app.run(&parse_run(&run)?).await?;
+    let speaks = app.live.speaks(&app.live.update(&run, version));
+    let report = assemble(&app.store, &run, speaks, wall_now()).await?;
     if !html {
         return Ok(ok(&report));
     }

@@ -185,7 +185,7 @@ pub async fn get_run(
 pub async fn full_view(app: &App, run: &RunId) -> Result<RunView, ApiError> {
     let (run, version) = app.run(run).await?;
     let known = app.live.update(&run, version);
-    let gaps = app.store.logs().gaps(&run.id).await?;
+    let gaps = app.store.logs().gaps(&run.id, app.live.speaks(&known)).await?;
     Ok(view::view(&run, &app.live, &known, gaps))
 }
 

@@ -10,10 +10,11 @@ pub mod bucket;
 pub mod clock;
 pub mod digest;
 pub mod feed;
+mod state;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, RwLock};
+use std::sync::{Arc, Mutex, RwLock};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -21,11 +22,10 @@ use groundcrew_protocol::ids::{ClaimNumber, DirectiveId, Generation, RandomId, R
 use groundcrew_protocol::limits;
 use groundcrew_protocol::stage::State;
 use groundcrew_protocol::time::WallMs;
-use groundcrew_protocol::wire::{DirectiveOutcome, DirectiveReport, Heartbeat, Phase};
+use groundcrew_protocol::wire::{DirectiveOutcome, Heartbeat, Phase};
 
-use crate::run::state::{HeldFor, Now, Run, Standing, WaitFor};
+use crate::run::state::{Now, Run, WaitFor};
 use crate::store::AgentSeen;
-use answer::heartbeat_answer;
 use bucket::{Bucket, Rate};
 use clock::ListenClock;
 use digest::TokenDigest;
@@ -281,6 +281,11 @@ impl Live {
         listened_ms.saturating_sub(live.heard_ms.load(Ordering::Relaxed).max(anew_ms))
     }
 
+    /// True where an agent has the run and was heard lately.
+    pub fn speaks(&self, live: &LiveRun) -> bool {
+        live.state().claim.is_some() && self.quiet_ms(live) < offline_after_ms()
+    }
+
     /// When the current claim was last heard, by the wall clock; `None` where it was not since this start, or since
     /// listening last began anew.
     pub fn last_heard(&self, live: &LiveRun) -> Option<WallMs> {
@@ -377,142 +382,9 @@ pub fn offline_after_ms() -> u64 {
     limits::HEARTBEAT_INTERVAL_MS * limits::HEARTBEATS_MISSED_MAX
 }
 
-impl LiveRun {
-    /// What is known of it. Held for no longer than it takes to read a few fields.
-    pub fn state(&self) -> MutexGuard<'_, LiveState> {
-        self.state.lock().expect("no holder of this lock panics")
-    }
-
-    /// As whom a token lets its bearer speak. In protocol 1 the boot token is the claim's own.
-    pub fn bearer(&self, token: &TokenDigest) -> Bearer {
-        let state = self.state();
-        if state.claim.as_ref().is_some_and(|claim| claim.token.is(token)) {
-            Bearer::Agent
-        } else if state.boot_token.is(token) {
-            Bearer::Boot
-        } else {
-            Bearer::Stranger
-        }
-    }
-}
-
-impl LiveState {
-    fn of(run: &Run, version: u64, announced: &(Generation, Vec<Sha256Hex>, u64)) -> LiveState {
-        let mut state = LiveState {
-            version,
-            standing: run.state(),
-            ended: None,
-            claim: None,
-            said: None,
-            hello: None,
-            offline_told: false,
-            noted: None,
-            wait: None,
-            boot_token: TokenDigest::from(&run.boot_token),
-            silence_ms: None,
-            held_for_silence: false,
-            pending: Vec::new(),
-            answer: Bytes::new(),
-            answer_edition: 0,
-        };
-        state.take(run, version, announced);
-        state
-    }
-
-    fn take(&mut self, run: &Run, version: u64, announced: &(Generation, Vec<Sha256Hex>, u64)) {
-        self.version = version;
-        self.standing = run.state();
-        self.ended = run.ended();
-        self.claim = run.claim.as_ref().map(|claim| LiveClaim {
-            number: claim.number,
-            protocol: claim.protocol,
-            instance: claim.instance.clone(),
-            spoke: claim.spoke,
-            token: TokenDigest::from(&claim.token),
-        });
-        self.wait = run.wait.as_ref().map(|wait| (wait.what, wait.until_ms));
-        self.boot_token = TokenDigest::from(&run.boot_token);
-        // Where anything but a result is waited for, that wait has a limit of its own.
-        let silence_counts = run.standing == Standing::Walking
-            && run.claim.is_some()
-            && self.wait.is_some_and(|(what, _)| what == WaitFor::Result);
-        self.silence_ms = silence_counts.then_some(run.profile.limits.silence);
-        self.held_for_silence = matches!(&run.standing, Standing::Held { why: HeldFor::Silence { .. }, .. });
-        self.pending =
-            run.directives.iter().map(|directive| (directive.id, directive.said.clone())).collect();
-        self.prepare(run, announced);
-    }
-
-    fn prepare(&mut self, run: &Run, (generation, pins, edition): &(Generation, Vec<Sha256Hex>, u64)) {
-        // While one certificate is served and none is announced, the agent has nothing to learn.
-        let pins: &[Sha256Hex] = if pins.len() > 1 { pins } else { &[] };
-        let answer = heartbeat_answer(run, *generation, pins);
-        self.answer = serde_json::to_vec(&answer).expect("our own types serialise").into();
-        self.answer_edition = *edition;
-    }
-
-    /// Keeps what a heartbeat says, and says whether it is news to watchers.
-    fn say(&mut self, heartbeat: &Heartbeat, heard: WallMs) -> bool {
-        let skew_ms = (heartbeat.wall.0 != 0).then(|| heartbeat.wall.0.saturating_sub(heard.0));
-        if let Some(said) = &mut self.said
-            && said.phase == heartbeat.phase
-            && said.activity == cut(&heartbeat.activity)
-            && said.drain == cut(&heartbeat.drain)
-            && said.home_failed == heartbeat.home_failed
-        {
-            said.heard = heard;
-            said.skew_ms = skew_ms;
-            if said.pins != heartbeat.pins_known {
-                said.pins.clone_from(&heartbeat.pins_known);
-            }
-            return false;
-        }
-        self.said = Some(Said {
-            heard,
-            phase: heartbeat.phase.clone(),
-            activity: cut(&heartbeat.activity).to_owned(),
-            drain: cut(&heartbeat.drain).to_owned(),
-            skew_ms,
-            home_failed: heartbeat.home_failed,
-            pins: heartbeat.pins_known.clone(),
-        });
-        true
-    }
-
-    /// True for a message of the current claim. An agent of protocol 1 knows no numbers.
-    pub fn is_of_current_claim(&self, number: ClaimNumber) -> bool {
-        self.claim
-            .as_ref()
-            .is_some_and(|claim| claim.number == number || (claim.protocol < 2 && number == ClaimNumber(0)))
-    }
-
-    /// Remembers what was stored of the agent.
-    pub fn note(&mut self, seen: &AgentSeen) {
-        self.noted = Some((seen.seen_day, seen.pins.clone()));
-    }
-
-    /// True where a heartbeat of the current claim changes more than what is known for the moment.
-    fn must_decide(&self, heartbeat: &Heartbeat) -> bool {
-        let spoke = self.claim.as_ref().is_some_and(|claim| claim.spoke);
-        let is_news = |report: &DirectiveReport| {
-            self.pending.iter().any(|(id, said)| *id == report.id && said.as_ref() != Some(&report.outcome))
-        };
-        !spoke || self.held_for_silence || heartbeat.directives.iter().any(is_news)
-    }
-}
-
 fn instance_of_run(run: &RunId) -> RandomId {
     let digest = TokenDigest::of(run.as_str()).hex();
     digest.as_str()[..32].parse().expect("32 of 64 hexadecimal digits are an id")
-}
-
-/// At most [`SAID_BYTES_MAX`] bytes of a text, cut at a character's edge.
-fn cut(text: &str) -> &str {
-    let mut end = text.len().min(SAID_BYTES_MAX);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    &text[..end]
 }
 
 #[cfg(test)]

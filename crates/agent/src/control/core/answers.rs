@@ -2,7 +2,9 @@
 
 use groundcrew_protocol::ids::Generation;
 use groundcrew_protocol::limits;
-use groundcrew_protocol::wire::{ClaimAnswer, LogLevel, OverrideFlags, ResultAnswer, StageAttempt};
+use groundcrew_protocol::wire::{
+    ClaimAnswer, LogLevel, OutboxEntry, OverrideFlags, ResultAnswer, StageAttempt,
+};
 
 use super::{Action, Core, Failure, Power, Reply, Target, Under};
 
@@ -10,16 +12,24 @@ impl Core {
     pub(super) fn answered(&mut self, answered: Result<Reply, Failure>, now_ms: u64) {
         let under = std::mem::replace(&mut self.under, Under::Nothing);
         match answered {
-            Ok(reply) => {
-                self.tries = 0;
+            Ok(Reply::Hello(_)) => {}
+            Ok(Reply::Claim(answer)) => {
                 self.next_try_ms = now_ms;
-                match reply {
-                    Reply::Hello(_) => {}
-                    Reply::Claim(answer) => self.claimed(*answer),
-                    Reply::Result(answer) => self.result_taken(*answer, now_ms),
-                    Reply::Intent => self.power = Power::Acknowledged,
-                    Reply::Hold(answer) => self.hold_answered(answer),
-                }
+                self.claimed(*answer);
+            }
+            Ok(Reply::Result(answer)) => {
+                self.tries = 0;
+                self.result_taken(*answer, now_ms);
+            }
+            // What was asked under a claim that is over meanwhile says nothing any more.
+            Ok(Reply::Intent) if self.power == Power::Flushed => {
+                self.tries = 0;
+                self.power = Power::Acknowledged;
+            }
+            Ok(Reply::Intent) => {}
+            Ok(Reply::Hold(answer)) => {
+                self.tries = 0;
+                self.hold_answered(answer);
             }
             Err(failure) => self.call_failed(under, &failure, now_ms),
         }
@@ -31,6 +41,9 @@ impl Core {
             return self.say(LogLevel::Warn, format!("hello: {}", failure.text()));
         }
         match failure {
+            // A claim that is over anyway: when to ask again is settled.
+            Failure::OldClaim(_) | Failure::UnknownClaim(_) | Failure::Soon(_) | Failure::Slow(_)
+                if self.claim.is_none() && under != Under::Claim => {}
             Failure::Soon(text) => {
                 self.say(LogLevel::Warn, format!("asked again soon: {text}"));
                 self.back_off(now_ms);
@@ -43,15 +56,12 @@ impl Core {
             Failure::Elsewhere(text) => {
                 self.say(LogLevel::Warn, format!("waits: {text}"));
                 self.displace();
+                self.leave_hold();
                 self.back_off(now_ms);
-            }
-            // A claim that is being replaced anyway.
-            Failure::OldClaim(_) | Failure::UnknownClaim(_) if self.claim.is_none() => {
-                self.next_try_ms = now_ms
             }
             Failure::OldClaim(text) => self.stand_down(text, now_ms),
             Failure::UnknownClaim(text) => self.lost_life(text, now_ms),
-            Failure::Gone(text) => self.run_gone(text),
+            Failure::Gone(text) => self.run_gone(text, now_ms),
             Failure::Refused(text) => self.refused(under, text, now_ms),
         }
     }
@@ -59,13 +69,13 @@ impl Core {
     /// The token is not accepted. A home that has claimed before tries its other token at once; where neither is
     /// good, somebody else has the run: what is in flight ends.
     pub(super) fn unauthorized(&mut self, under: Under, text: &str, now_ms: u64) {
-        self.next_try_ms = now_ms;
         if under != Under::Claim {
-            self.say(LogLevel::Warn, format!("claims again: {text}"));
-            self.claim = None;
-            self.by_boot_token = !self.memory.claimed;
+            if self.claim.is_some() {
+                self.token_lost(text, now_ms);
+            }
             return;
         }
+        self.next_try_ms = now_ms;
         if self.memory.claimed && !self.by_boot_token {
             self.by_boot_token = true;
             return;
@@ -75,6 +85,14 @@ impl Core {
         self.displace();
         self.leave_hold();
         self.next_try_ms = now_ms + limits::SLOW_RETRY_MS;
+    }
+
+    /// The run token is not accepted for anything but perhaps a claim.
+    pub(super) fn token_lost(&mut self, text: &str, now_ms: u64) {
+        self.say(LogLevel::Warn, format!("claims again: {text}"));
+        self.claim = None;
+        self.by_boot_token = !self.memory.claimed;
+        self.back_off(now_ms);
     }
 
     pub(super) fn back_off(&mut self, now_ms: u64) {
@@ -90,9 +108,8 @@ impl Core {
         match under {
             Under::Result => {
                 self.say(LogLevel::Error, format!("an outcome was refused for good: {text}"));
-                if let Some(index) = self.outbox.iter().position(|entry| !entry.acknowledged) {
-                    let entry = self.outbox.remove(index);
-                    let which = StageAttempt { stage: entry.stage, attempt: entry.attempt };
+                if let Some(which) = self.sending.take() {
+                    self.outbox.retain(|entry| entry.stage != which.stage || entry.attempt != which.attempt);
                     self.actions.push(Action::Refuse(which, text.to_owned()));
                 }
                 if self.in_flight.is_none() && !self.outbox.iter().any(|entry| !entry.acknowledged) {
@@ -100,11 +117,11 @@ impl Core {
                 }
             }
             Under::Intent => {
-                self.say(LogLevel::Error, format!("the power-off was refused: {text}"));
-                self.power = Power::Untouched;
+                self.keep_power(&format!("the power-off was refused: {text}"));
             }
             Under::Hold => {
                 self.say(LogLevel::Warn, format!("no key for this hold: {text}"));
+                self.hold_ask_ms = None;
             }
             Under::Claim | Under::Hello | Under::Nothing => {
                 self.say(LogLevel::Error, format!("asked again in 5 minutes: {text}"));
@@ -115,14 +132,19 @@ impl Core {
 
     pub(super) fn claimed(&mut self, answer: ClaimAnswer) {
         self.memory.claimed = true;
+        self.memory.gone = false;
         self.by_boot_token = false;
         self.memory.known_claim = self.memory.known_claim.max(answer.claim);
         self.know_generation(answer.generation);
         self.claim = Some(answer.claim);
         self.settings = answer.stage_settings;
-        self.ended_boot = answer.ended_boot;
-        self.hold_asked = false;
+        let is_here = answer.ended_boot.is_some() && answer.ended_boot == self.facts.boot_id;
+        self.ended_elsewhere = answer.current_state.is_ended() && !is_here;
+        self.hold_ask_ms = Some(0);
         self.idle_reason.clear();
+        // What wanted the power off comes again, if it still does.
+        self.power = Power::Untouched;
+        self.powering = None;
         self.persist();
         let state = &answer.current_state;
         self.say(LogLevel::Info, format!("claim {}: the run stands at {state}", answer.claim));
@@ -161,11 +183,13 @@ impl Core {
     }
 
     pub(super) fn result_taken(&mut self, answer: ResultAnswer, now_ms: u64) {
-        let Some(entry) = self.outbox.iter_mut().find(|entry| !entry.acknowledged) else {
+        let Some(which) = self.sending.take() else {
             return;
         };
-        entry.acknowledged = true;
-        let which = StageAttempt { stage: entry.stage.clone(), attempt: entry.attempt };
+        let is_it = |entry: &&mut OutboxEntry| entry.stage == which.stage && entry.attempt == which.attempt;
+        if let Some(entry) = self.outbox.iter_mut().find(is_it) {
+            entry.acknowledged = true;
+        }
         self.say(
             LogLevel::Info,
             format!(
@@ -177,12 +201,14 @@ impl Core {
         if answer.generation != self.memory.generation {
             return self.meet_generation(answer.generation, now_ms);
         }
-        self.target = Some(Target {
-            state: answer.next_state,
-            attempt: answer.attempt,
-            plan: answer.planned_checks,
-            flags: OverrideFlags::default(),
-        });
+        if self.claim.is_none() {
+            return; // The next claim says where the run stands.
+        }
+        // Allowances were given with the order of an attempt, and stay with it.
+        let same = |target: &Target| target.state == answer.next_state && target.attempt == answer.attempt;
+        let flags = self.target.take().filter(same).map(|target| target.flags).unwrap_or_default();
+        let (state, attempt, plan) = (answer.next_state, answer.attempt, answer.planned_checks);
+        self.target = Some(Target { state, attempt, plan, flags });
         self.end_other_attempt();
     }
 
@@ -201,6 +227,8 @@ impl Core {
         self.target = None;
         self.reports.clear();
         self.cancelling = None;
+        self.power = Power::Untouched;
+        self.powering = None;
         self.displace();
         self.leave_hold();
         self.next_try_ms = now_ms + limits::SLOW_RETRY_MS;
@@ -209,11 +237,16 @@ impl Core {
     pub(super) fn lost_life(&mut self, text: &str, now_ms: u64) {
         self.say(LogLevel::Warn, format!("claims again: {text}"));
         self.claim = None;
-        self.next_try_ms = now_ms;
+        self.back_off(now_ms);
     }
 
-    pub(super) fn run_gone(&mut self, text: &str) {
-        self.say(LogLevel::Error, format!("idles: {text}"));
+    /// The run is gone at the orchestrator. A restore may bring it back: it is asked for every five minutes.
+    pub(super) fn run_gone(&mut self, text: &str, now_ms: u64) {
+        self.say(LogLevel::Error, format!("idles, and asks again in 5 minutes: {text}"));
+        self.next_try_ms = now_ms + limits::SLOW_RETRY_MS;
+        self.power = Power::Untouched;
+        self.powering = None;
+        self.target = None;
         self.displace();
         self.leave_hold();
         for entry in std::mem::take(&mut self.outbox).into_iter().filter(|entry| !entry.acknowledged) {
@@ -221,7 +254,10 @@ impl Core {
             self.actions.push(Action::Refuse(which, text.to_owned()));
         }
         self.claim = None;
-        self.memory.gone = true;
-        self.persist();
+        if !self.memory.gone {
+            self.actions.push(Action::ForgetRun);
+            self.memory.gone = true;
+            self.persist();
+        }
     }
 }

@@ -54,30 +54,36 @@ impl Core {
     pub(super) fn heartbeat_answered(&mut self, answer: &HeartbeatAnswer, now_ms: u64) {
         // What that heartbeat reported has arrived, unless it was still on its way; then it is asked for again.
         self.reports.clear();
+        self.tries = 0;
+        if std::mem::take(&mut self.said_silence) {
+            self.say(LogLevel::Info, "heartbeats are answered again");
+        }
         if answer.generation.0 != 0 && answer.generation != self.memory.generation {
             return self.meet_generation(answer.generation, now_ms);
         }
-        self.obey(answer);
-        self.compare_state(answer);
+        self.obey(answer, now_ms);
+        self.compare_state(answer, now_ms);
     }
 
-    /// Where the orchestrator says for several heartbeats that the run stands elsewhere than this idle agent
-    /// believes, and orders nothing, something was lost: claiming again says where to go on.
-    pub(super) fn compare_state(&mut self, answer: &HeartbeatAnswer) {
+    /// Where the orchestrator says for several heartbeats that the run stands elsewhere than this agent believes,
+    /// and orders nothing, something was lost: claiming again says where to go on, and ends what is in the way.
+    fn compare_state(&mut self, answer: &HeartbeatAnswer, now_ms: u64) {
         let (Some(said), Some(target)) = (&answer.state, &mut self.target) else {
             return;
         };
-        let settled = self.in_flight.is_none() && self.under == Under::Nothing;
-        if !settled || answer.cmd.is_some() || *said == target.state {
+        if self.under != Under::Nothing || *said == target.state {
             self.mismatches = 0;
-        } else if said.is_ended() {
+        } else if said.is_ended() && self.in_flight.is_none() {
+            self.mismatches = 0;
             target.state = said.clone();
             target.attempt = Attempt(0);
+        } else if answer.cmd.is_some() {
+            self.mismatches = 0;
         } else {
             self.mismatches += 1;
             if self.mismatches >= MISMATCHES_MAX {
                 self.mismatches = 0;
-                self.claim_anew("the orchestrator says that the run stands elsewhere");
+                self.claim_anew("the orchestrator says that the run stands elsewhere", now_ms);
             }
         }
     }
@@ -86,15 +92,13 @@ impl Core {
         match failure {
             Failure::OldClaim(text) => self.stand_down(text, now_ms),
             Failure::UnknownClaim(text) => self.lost_life(text, now_ms),
-            Failure::Gone(text) => self.run_gone(text),
-            Failure::Unauthorized(text) => {
-                self.say(LogLevel::Warn, format!("claims again: {text}"));
-                self.claim = None;
-                self.by_boot_token = !self.memory.claimed;
-                self.next_try_ms = now_ms;
-            }
+            Failure::Gone(text) => self.run_gone(text, now_ms),
+            Failure::Unauthorized(text) => self.token_lost(text, now_ms),
+            // Said once for an outage, not every ten seconds.
             Failure::Soon(text) | Failure::Slow(text) | Failure::Elsewhere(text) | Failure::Refused(text) => {
-                self.say(LogLevel::Warn, format!("heartbeat: {text}"));
+                if !std::mem::replace(&mut self.said_silence, true) {
+                    self.say(LogLevel::Warn, format!("heartbeat: {text}"));
+                }
             }
         }
     }

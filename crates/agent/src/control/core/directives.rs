@@ -8,19 +8,19 @@ use super::{Action, Core, EndedBy, Power, Target};
 
 impl Core {
     /// Obeys the directive of a heartbeat's answer, where it has one.
-    pub(super) fn obey(&mut self, answer: &HeartbeatAnswer) {
+    pub(super) fn obey(&mut self, answer: &HeartbeatAnswer, now_ms: u64) {
         let (Some(command), Some(id)) = (&answer.cmd, answer.directive) else {
             return;
         };
         if let Some(known) = self.memory.outcome_of(id).cloned() {
             return self.report_again(known);
         }
-        if self.cancelling == Some(id) {
-            return; // Being done; its outcome follows with the end of the stage.
+        if self.cancelling == Some(id) || self.powering == Some(id) {
+            return self.doing(id); // Its outcome follows with the end of the stage, or of the machine.
         }
         match command {
             Command::CancelStage => self.cancel_stage(id, answer),
-            Command::RetryStage | Command::Continue => self.make_attempt(id, command, answer),
+            Command::RetryStage | Command::Continue => self.make_attempt(id, command, answer, now_ms),
             Command::Release => {
                 self.leave_hold();
                 self.settle(id, DirectiveOutcome::Done, "");
@@ -43,7 +43,7 @@ impl Core {
     }
 
     /// Remembers and reports an outcome.
-    fn settle(&mut self, id: DirectiveId, outcome: DirectiveOutcome, reason: &str) {
+    pub(super) fn settle(&mut self, id: DirectiveId, outcome: DirectiveOutcome, reason: &str) {
         self.report(id, outcome, reason);
         self.persist();
     }
@@ -52,12 +52,18 @@ impl Core {
         if self.cancel(answer.stage.as_ref(), answer.attempt) {
             self.say(LogLevel::Warn, "the stage is cancelled by an operator");
             self.cancelling = Some(id);
+            self.doing(id);
         } else {
             self.settle(id, DirectiveOutcome::TooLate, "that attempt is not in flight");
         }
     }
 
-    fn make_attempt(&mut self, id: DirectiveId, command: &Command, answer: &HeartbeatAnswer) {
+    /// Reports that a directive is being done; nothing is remembered until it is.
+    fn doing(&mut self, id: DirectiveId) {
+        self.report_again(DirectiveReport { id, outcome: DirectiveOutcome::Doing, reason: String::new() });
+    }
+
+    fn make_attempt(&mut self, id: DirectiveId, command: &Command, answer: &HeartbeatAnswer, now_ms: u64) {
         let Some(stage) = &answer.stage else {
             return self.settle(id, DirectiveOutcome::Refused, "it names no stage");
         };
@@ -76,6 +82,8 @@ impl Core {
         // The outcome and the start of the attempt become durable in this order within one step; a crash
         // between them leaves an attempt that was never started, and the next claim numbers another.
         self.settle(id, DirectiveOutcome::Done, "");
+        // A key that could not be asked for must not hold the attempt up.
+        self.next_try_ms = self.next_try_ms.min(now_ms);
         let flags = answer.override_flags.clone().unwrap_or_default();
         self.aim(Target { state, attempt: answer.attempt, plan: answer.planned_checks.clone(), flags });
     }
@@ -102,14 +110,15 @@ impl Core {
             return;
         }
         self.say(LogLevel::Warn, "the run has ended: the machine is switched off");
-        self.settle(id, DirectiveOutcome::Done, "");
+        self.powering = Some(id);
+        self.doing(id);
         self.power = Power::Wanted;
         self.actions.push(Action::Flush);
     }
 
     fn abort(&mut self) {
         self.exiting = true;
-        self.displace_for_abort();
+        self.displace();
     }
 
     pub(super) fn report(&mut self, id: DirectiveId, outcome: DirectiveOutcome, reason: &str) {
@@ -147,7 +156,7 @@ impl Core {
     }
 
     /// True on the boot under which the run ended, or where it ended before this agent's eyes.
-    pub(super) fn ended_on_this_boot(&self) -> bool {
-        self.ended_boot.is_none() || self.ended_boot == self.facts.boot_id
+    fn ended_on_this_boot(&self) -> bool {
+        !self.ended_elsewhere
     }
 }

@@ -2,8 +2,9 @@
 
 use groundcrew_protocol::ids::{Attempt, ClaimNumber};
 use groundcrew_protocol::limits;
+use groundcrew_protocol::time::WallMs;
 use groundcrew_protocol::wire::{
-    DirectiveOutcome, HoldAnswer, Intent, IntentKind, LogLevel, OutboxEntry, StageAttempt,
+    DirectiveOutcome, HoldAnswer, HomeKind, Intent, IntentKind, LogLevel, OutboxEntry, StageAttempt,
 };
 
 use super::{Action, Call, Core, EndedBy, Power, Under};
@@ -56,17 +57,21 @@ impl Core {
         }
     }
 
-    pub(super) fn hold(&mut self, claim: ClaimNumber) {
+    // ---- a hold and its key ----------------------------------------------------------------------------------
+
+    pub(super) fn hold(&mut self, claim: ClaimNumber, now_ms: u64) {
         self.holding = true;
-        if self.hold_asked {
-            return;
+        self.idle("held: waits for an operator (retry, override, cancel or release)".to_owned());
+        if self.hold_ask_ms.is_some_and(|at_ms| at_ms <= now_ms) {
+            self.hold_ask_ms = None;
+            self.send(Under::Hold, Call::Hold { claim });
         }
-        self.hold_asked = true;
-        self.say(LogLevel::Warn, "held: waits for an operator");
-        self.send(Under::Hold, Call::Hold { claim });
     }
 
     pub(super) fn hold_answered(&mut self, answer: HoldAnswer) {
+        if !self.holding || self.claim.is_none() {
+            return; // The hold is over meanwhile.
+        }
         let Some(line) = answer.authorized_key else {
             return self.say(LogLevel::Info, "no operator has given a key for holds");
         };
@@ -76,31 +81,67 @@ impl Core {
                 "a key for this hold was offered; this agent's settings name no place for it",
             );
         }
-        if self.memory.hold_key.as_ref() == Some(&line) {
-            return; // It is there: the key goes in once.
-        }
-        // First on disk, so that whoever comes after a crash knows what to take out.
+        // First on disk, so that whoever comes after a crash knows what to take out. Putting it in is repeated by
+        // every agent that comes into this hold, and changes nothing where it is in already.
         self.memory.hold_key = Some(line.clone());
+        self.memory.hold_key_expires = answer.expires_at;
         self.persist();
         self.actions.push(Action::InstallKey { line, expires_at: answer.expires_at });
     }
 
+    /// A key that could not be put in is asked for again later.
+    pub(super) fn key_installed(&mut self, done: bool, now_ms: u64) {
+        if !done {
+            self.hold_ask_ms = Some(now_ms + limits::SLOW_RETRY_MS);
+        }
+    }
+
     pub(super) fn leave_hold(&mut self) {
         self.holding = false;
-        self.hold_asked = false;
-        if let Some(line) = self.memory.hold_key.take() {
-            self.actions.push(Action::RemoveKey(line));
+        self.hold_ask_ms = Some(0);
+        self.take_key_out();
+    }
+
+    /// Has the key taken out. It is remembered until that was done, and [`Core::reconcile`] keeps trying.
+    fn take_key_out(&mut self) {
+        if let (Some(line), false) = (&self.memory.hold_key, self.key_leaves) {
+            self.key_leaves = true;
+            self.actions.push(Action::RemoveKey(line.clone()));
+        }
+    }
+
+    pub(super) fn key_removed(&mut self, done: bool) {
+        self.key_leaves = false;
+        if done && self.memory.hold_key.take().is_some() {
             self.persist();
         }
     }
 
+    /// What should be gone is tried again: the key of a hold that is over, or whose time is.
+    pub(super) fn reconcile(&mut self, wall: WallMs) {
+        let expired = self.memory.hold_key.is_some() && self.memory.hold_key_expires.0 <= wall.0;
+        if expired && self.holding {
+            self.say(LogLevel::Warn, "the key of this hold has expired, and is taken out");
+        }
+        // Whether the run still holds is known from a claim on.
+        let over = !self.holding && (self.claim.is_some() || self.memory.gone);
+        if expired || over {
+            self.take_key_out();
+        }
+    }
+
+    // ---- the end of the run ----------------------------------------------------------------------------------
+
     pub(super) fn ended(&mut self, claim: ClaimNumber) {
         match self.power {
-            Power::Untouched | Power::Wanted => {}
+            Power::Untouched => {
+                let state = self.state().map(ToString::to_string).unwrap_or_default();
+                self.idle(format!("the run has ended ({state})"));
+            }
+            Power::Wanted => {}
             Power::Flushed => {
                 let Some(boot_id) = self.facts.boot_id.clone() else {
-                    self.power = Power::Untouched;
-                    return self.say(LogLevel::Error, "the power stays on: the boot id cannot be read");
+                    return self.keep_power("the boot id cannot be read");
                 };
                 let kind = IntentKind::PowerOff;
                 let intent =
@@ -109,22 +150,48 @@ impl Core {
             }
             Power::Acknowledged => {
                 self.power = Power::Untouched;
+                if let Some(id) = self.powering.take() {
+                    self.settle(id, DirectiveOutcome::Done, "");
+                }
                 self.actions.push(Action::PowerOff);
             }
         }
     }
 
+    /// Outbox and spool are acknowledged, or not within their time. What a volatile home still has would be lost
+    /// with the power.
+    pub(super) fn flushed(&mut self, whole: bool) {
+        if self.power != Power::Wanted {
+            return;
+        }
+        if whole || self.facts.home == HomeKind::Durable {
+            self.power = Power::Flushed;
+        } else {
+            self.keep_power("what this volatile home holds has not arrived at the orchestrator in time");
+        }
+    }
+
+    /// The power stays on, for that reason.
+    pub(super) fn keep_power(&mut self, why: &str) {
+        self.say(LogLevel::Error, format!("the power stays on: {why}"));
+        self.power = Power::Untouched;
+        if let Some(id) = self.powering.take() {
+            self.settle(id, DirectiveOutcome::Refused, why);
+        }
+    }
+
+    // ---- the end of this process -----------------------------------------------------------------------------
+
+    /// Ends the stage, then this process. Asked twice, it does not wait for the stage.
     pub(super) fn stop(&mut self) {
+        if self.exiting {
+            return self.actions.push(Action::Exit);
+        }
         self.exiting = true;
         if let Some(one) = self.in_flight.as_mut().filter(|one| one.ended_by.is_none()) {
             one.ended_by = Some(EndedBy::Stop);
             self.actions.push(Action::EndStage(EndedBy::Stop));
         }
-    }
-
-    /// Everything ends: the stage, and then this process. What was kept stays in the outbox.
-    pub(super) fn displace_for_abort(&mut self) {
-        self.displace();
     }
 
     /// The last action once a stop was asked for and no stage is left.

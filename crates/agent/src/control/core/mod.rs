@@ -18,7 +18,7 @@ mod next;
 mod words;
 
 use groundcrew_protocol::check::PlannedCheck;
-use groundcrew_protocol::ids::{Attempt, BootId, ClaimNumber, DirectiveId, Sha256Hex};
+use groundcrew_protocol::ids::{Attempt, ClaimNumber, DirectiveId, Sha256Hex};
 use groundcrew_protocol::profile::StageSpec;
 use groundcrew_protocol::stage::{Stage, State};
 use groundcrew_protocol::wire::{DirectiveReport, LogLevel, OutboxEntry, OverrideFlags, StageAttempt};
@@ -71,22 +71,32 @@ pub struct Core {
     claim: Option<ClaimNumber>,
     target: Option<Target>,
     settings: Vec<StageSpec>,
-    ended_boot: Option<BootId>,
+    /// The run ended under another boot than this one, or nobody knows under which.
+    ended_elsewhere: bool,
     outbox: Vec<OutboxEntry>,
     in_flight: Option<InFlight>,
     under: Under,
+    /// The outcome whose result is under way.
+    sending: Option<StageAttempt>,
     said_hello: bool,
     by_boot_token: bool,
     tries: u32,
     next_try_ms: u64,
     holding: bool,
-    hold_asked: bool,
+    /// The key is being taken out.
+    key_leaves: bool,
+    /// When the key of this hold is asked for; `None` once it was.
+    hold_ask_ms: Option<u64>,
     power: Power,
+    /// The directive that wants the power off.
+    powering: Option<DirectiveId>,
     exiting: bool,
     cancelling: Option<DirectiveId>,
     reports: Vec<DirectiveReport>,
     mismatches: u32,
     idle_reason: String,
+    /// Heartbeats fail, and that was said.
+    said_silence: bool,
     random: u64,
     actions: Vec<Action>,
 }
@@ -101,21 +111,25 @@ impl Core {
             claim: None,
             target: None,
             settings: Vec::new(),
-            ended_boot: None,
+            ended_elsewhere: false,
             outbox: Vec::new(),
             in_flight: None,
             under: Under::Nothing,
+            sending: None,
             said_hello: false,
             tries: 0,
             next_try_ms: 0,
             holding: false,
-            hold_asked: false,
+            key_leaves: false,
+            hold_ask_ms: Some(0),
             power: Power::Untouched,
+            powering: None,
             exiting: false,
             cancelling: None,
             reports: Vec::new(),
             mismatches: 0,
             idle_reason: String::new(),
+            said_silence: false,
             random: seed | 1,
             actions: Vec::new(),
         }
@@ -159,7 +173,9 @@ impl Core {
 
     /// When the loop wants to be woken at the latest, in milliseconds of the driver's clock; `None`: by an event only.
     pub fn wake_ms(&self) -> Option<u64> {
-        (self.under == Under::Nothing && !self.exiting).then_some(self.next_try_ms)
+        let asks_key = if self.holding { self.hold_ask_ms } else { None };
+        let wake_ms = self.next_try_ms.max(asks_key.unwrap_or(0));
+        (self.under == Under::Nothing && !self.exiting).then_some(wake_ms)
     }
 
     /// Takes in an event; says what to do, in order.
@@ -173,11 +189,10 @@ impl Core {
             Event::Heartbeat { answered: Ok(answer), .. } => self.heartbeat_answered(&answer, now_ms),
             Event::Heartbeat { answered: Err(failure), .. } => self.heartbeat_failed(&failure, now_ms),
             Event::StageEnded => self.stage_ended(),
-            Event::Flushed => {
-                if self.power == Power::Wanted {
-                    self.power = Power::Flushed;
-                }
-            }
+            Event::Flushed(whole) => self.flushed(whole),
+            Event::KeyInstalled(done) => self.key_installed(done, now_ms),
+            Event::KeyRemoved(done) => self.key_removed(done),
+            Event::Reconcile(wall) => self.reconcile(wall),
             Event::Stop => self.stop(),
         }
         self.advance(now_ms);

@@ -13,7 +13,7 @@ impl Core {
         if self.exiting {
             return self.finish();
         }
-        if self.under != Under::Nothing || now_ms < self.next_try_ms || self.memory.gone {
+        if self.under != Under::Nothing || now_ms < self.next_try_ms {
             return;
         }
         if !self.said_hello {
@@ -24,6 +24,7 @@ impl Core {
             return self.send_claim();
         };
         if let Some(entry) = self.outbox.iter().find(|entry| !entry.acknowledged).cloned() {
+            self.sending = Some(StageAttempt { stage: entry.stage.clone(), attempt: entry.attempt });
             return self.send(Under::Result, Call::Result { claim, entry });
         }
         if self.in_flight.is_some() {
@@ -31,24 +32,27 @@ impl Core {
         }
         let Some(target) = self.target.clone() else {
             // An outcome was refused for good, and nobody has said where the run stands since.
-            return self.claim_anew("where the run stands is not known");
+            return self.claim_anew("where the run stands is not known", now_ms);
         };
-        self.follow(claim, target);
+        self.follow(claim, target, now_ms);
     }
 
     /// Follows where the run stands, with no stage in flight and an empty outbox.
-    pub(super) fn follow(&mut self, claim: ClaimNumber, target: Target) {
+    pub(super) fn follow(&mut self, claim: ClaimNumber, target: Target, now_ms: u64) {
         if target.state != State::FailedHolding {
             self.leave_hold();
         }
         match &target.state {
-            State::FailedHolding => self.hold(claim),
+            State::FailedHolding => self.hold(claim, now_ms),
             State::Completed | State::Cancelled => self.ended(claim),
             State::At(stage) if target.state.agent_stage().is_some() => {
                 if target.attempt == Attempt(0) {
                     self.idle(format!("waits: {stage} has no attempt for this agent yet"));
                 } else if self.memory.has_started(stage, target.attempt) {
-                    self.claim_anew("the attempt that was given out was started before, and left no outcome");
+                    self.claim_anew(
+                        "the attempt that was given out was started before, and left no outcome",
+                        now_ms,
+                    );
                 } else {
                     self.start(claim, stage.clone(), &target);
                 }
@@ -60,6 +64,7 @@ impl Core {
         }
     }
 
+    /// Waits, and says for what; every heartbeat repeats it.
     pub(super) fn idle(&mut self, reason: String) {
         if self.idle_reason != reason {
             self.say(LogLevel::Warn, reason.clone());
@@ -114,12 +119,12 @@ impl Core {
         self.memory.token.sha256()
     }
 
-    /// Claims again as a process that starts anew: the orchestrator then numbers a new attempt.
-    pub(super) fn claim_anew(&mut self, why: &str) {
+    /// Claims again, after a pause, as a process that starts anew: the orchestrator then numbers a new attempt.
+    pub(super) fn claim_anew(&mut self, why: &str, now_ms: u64) {
         self.say(LogLevel::Warn, format!("claims again: {why}"));
         self.facts.session = self.random_id();
         self.claim = None;
-        self.send_claim();
+        self.back_off(now_ms);
     }
 
     pub(super) fn random_id(&mut self) -> RandomId {

@@ -55,8 +55,14 @@ pub enum Event {
     },
     /// The stage in flight ended, and the driver holds its outcome.
     StageEnded,
-    /// Outbox and spool were acknowledged, or the time for that is over; the power may go.
-    Flushed,
+    /// Outbox and spool were acknowledged (true), or the time for that is over (false).
+    Flushed(bool),
+    /// Whether the key of the hold came into authorized_keys.
+    KeyInstalled(bool),
+    /// Whether the key of a hold is out of authorized_keys.
+    KeyRemoved(bool),
+    /// Now and then, with the orchestrator's clock: what should be gone is tried again.
+    Reconcile(WallMs),
     /// Somebody asks this process to end.
     Stop,
 }
@@ -141,7 +147,8 @@ pub enum Call {
     },
 }
 
-/// What to do. A driver takes the actions of one step in order, and none after one that failed to become durable.
+/// What to do. A driver takes the actions of one step in order, each after the one before has taken effect. One that
+/// the disk refuses makes the home volatile, which is said; the walk goes on.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Action {
     /// Write the memory whole, and go on once it is durable.
@@ -160,16 +167,18 @@ pub enum Action {
     Acknowledge(StageAttempt),
     /// Everything that was acknowledged and kept goes back into the outbox, durably: it is to be sent again.
     Reoffer,
+    /// The run is gone: what was acknowledged and kept for it is no longer needed.
+    ForgetRun,
     /// An outcome was refused for good: put it aside with the reason.
     Refuse(StageAttempt, String),
-    /// Put the hold's key into authorized_keys.
+    /// Put the hold's key into authorized_keys, then say [`Event::KeyInstalled`]. Done already is done.
     InstallKey {
         /// The line.
         line: String,
         /// When it must be gone, on the orchestrator's clock.
         expires_at: WallMs,
     },
-    /// Take the hold's key out again.
+    /// Take the hold's key out again, then say [`Event::KeyRemoved`].
     RemoveKey(String),
     /// Have outbox and spool acknowledged, or wait for as long as that may take, then say [`Event::Flushed`].
     Flush,

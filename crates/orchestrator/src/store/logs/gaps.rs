@@ -13,13 +13,14 @@ const SENTENCES_MAX: usize = 64;
 const ROWS_MAX: usize = 1_000;
 
 /// See [`super::Logs::gaps`].
-pub(super) async fn gaps(store: &Store, run: &RunId) -> Result<Vec<String>, StoreError> {
+pub(super) async fn gaps(store: &Store, run: &RunId, agent_speaks: bool) -> Result<Vec<String>, StoreError> {
     let ended: Option<Option<i64>> = sqlx::query_scalar("SELECT ended FROM runs WHERE id = ?")
         .bind(run.as_str())
         .fetch_optional(&store.inner.readers)
         .await
         .map_err(StoreError::database("reading the end of a run"))?;
-    let has_ended = ended.flatten().is_some();
+    // While the agent still speaks its streams are open, not cut off: the end of the run does not end the agent.
+    let is_over = ended.flatten().is_some() && !agent_speaks;
     let mut all = Vec::new();
     for table in
         [Table { name: "log_chunks", what: "log" }, Table { name: "sensor_batches", what: "sensors" }]
@@ -28,7 +29,7 @@ pub(super) async fn gaps(store: &Store, run: &RunId) -> Result<Vec<String>, Stor
             Some(sentence) => all.push(sentence),
             None => {
                 missing(store, run, &table, &mut all).await?;
-                unclosed(store, run, &table, has_ended, &mut all).await?;
+                unclosed(store, run, &table, is_over, &mut all).await?;
             }
         }
     }
@@ -92,7 +93,7 @@ async fn unclosed(
     store: &Store,
     run: &RunId,
     table: &Table,
-    has_ended: bool,
+    is_over: bool,
     all: &mut Vec<String>,
 ) -> Result<(), StoreError> {
     let query = format!(
@@ -108,7 +109,7 @@ async fn unclosed(
     let latest_begin = streams.iter().map(|stream| stream.2).max().unwrap_or(0);
     for (stream, closes, _first_claim, last_claim, seq, at) in streams {
         let followed = latest_begin > last_claim;
-        if !closes && (has_ended || followed) {
+        if !closes && (is_over || followed) {
             all.push(format!(
                 "{} stream {stream}: ends after chunk {seq} at {} without its closing mark",
                 table.what,

@@ -125,12 +125,13 @@ impl Logs<'_> {
     }
 
     /// What is not there, a sentence each: numbers missing in a stream, what a spool said that it let go, streams
-    /// without a closing mark whose run has ended or that a later claim's stream has followed, and data that
+    /// without a closing mark that a later claim's stream has followed, or whose run has ended while no agent speaks
+    /// (`agent_speaks`) that could still close them, and data that
     /// retention took away. Of logs and of sensors. At most 64 sentences, then their number.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn gaps(&self, run: &RunId) -> Result<Vec<String>, StoreError> {
-        gaps::gaps(self.store, run).await
+    pub async fn gaps(&self, run: &RunId, agent_speaks: bool) -> Result<Vec<String>, StoreError> {
+        gaps::gaps(self.store, run, agent_speaks).await
     }
 }

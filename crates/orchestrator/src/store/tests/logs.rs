@@ -93,7 +93,7 @@ async fn gaps_are_told() {
     let mut marked = chunk(&run, 1, 7, &["y"]);
     marked.gap = Some(LogGap { chunks: 2, bytes: 512, why: "the spool was full".into() });
     logs.append(marked).await.unwrap();
-    let gaps = logs.gaps(&run).await.unwrap();
+    let gaps = logs.gaps(&run, false).await.unwrap();
     assert_eq!(gaps.len(), 2, "{gaps:?}");
     assert!(gaps[0].contains("chunks 2 to 3 are missing"), "{gaps:?}");
     assert!(gaps[1].contains("2 chunks (512 bytes)") && gaps[1].contains("the spool was full"), "{gaps:?}");
@@ -102,19 +102,20 @@ async fn gaps_are_told() {
     let mut next = chunk(&run, 2, 0, &["z"]);
     next.claim = ClaimNumber(2);
     logs.append(next).await.unwrap();
-    let gaps = logs.gaps(&run).await.unwrap();
+    let gaps = logs.gaps(&run, false).await.unwrap();
     assert!(gaps.len() == 3 && gaps[2].contains("without its closing mark"), "{gaps:?}");
 
     put(&store, &run, "1", Some(50)).await;
-    assert_eq!(logs.gaps(&run).await.unwrap().len(), 4);
+    assert_eq!(logs.gaps(&run, false).await.unwrap().len(), 4);
+    assert_eq!(logs.gaps(&run, true).await.unwrap().len(), 3, "the last stream may still be closed");
     for (number, seq) in [(1, 8), (2, 1)] {
         let mut closing = chunk(&run, number, seq, &[]);
         closing.closes = true;
         logs.append(closing).await.unwrap();
     }
-    assert_eq!(logs.gaps(&run).await.unwrap().len(), 2);
+    assert_eq!(logs.gaps(&run, false).await.unwrap().len(), 2);
     store.append_sensors(batch(&run, 3, 1.0)).await.unwrap();
-    let gaps = logs.gaps(&run).await.unwrap();
+    let gaps = logs.gaps(&run, false).await.unwrap();
     assert!(gaps.len() == 4 && gaps[2].contains("sensors") && gaps[2].contains("chunks 0 to 2"), "{gaps:?}");
 }
 

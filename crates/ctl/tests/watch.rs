@@ -1,0 +1,195 @@
+//! `groundcrewctl run watch` and `run logs` against a server that breaks off in the middle.
+
+use std::process::Stdio;
+use std::sync::{Arc, Mutex};
+
+use groundcrew_protocol::ids::Sha256Hex;
+use rustls::ServerConfig;
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+/// What the server answers to the n-th question for something: a body, and for a stream its end.
+type Script = Arc<dyn Fn(&str, usize) -> (u16, String) + Send + Sync>;
+
+struct Server {
+    url: String,
+    pin: Sha256Hex,
+    heads: Arc<Mutex<Vec<String>>>,
+}
+
+/// Answers each request with what the script says of its path, and closes the connection.
+async fn serve(script: Script) -> Server {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let params = rcgen::CertificateParams::new(vec!["lab".to_owned()]).unwrap();
+    let certificate = params.self_signed(&key).unwrap().der().clone();
+    let pin = Sha256Hex::of(&certificate);
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate], key.serialize_der().try_into().unwrap())
+        .unwrap();
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("https://{}", listener.local_addr().unwrap());
+    let heads = Arc::new(Mutex::new(Vec::new()));
+    let seen = heads.clone();
+    tokio::spawn(async move {
+        loop {
+            let (tcp, _) = listener.accept().await.unwrap();
+            let (acceptor, script, seen) = (acceptor.clone(), script.clone(), seen.clone());
+            tokio::spawn(async move {
+                if let Ok(stream) = acceptor.accept(tcp).await {
+                    answer(stream, script, seen).await;
+                }
+            });
+        }
+    });
+    Server { url, pin, heads }
+}
+
+async fn answer(mut stream: TlsStream<TcpStream>, script: Script, seen: Arc<Mutex<Vec<String>>>) {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let Ok(byte) = stream.read_u8().await else { return };
+        head.push(byte);
+    }
+    let head = String::from_utf8(head).unwrap().to_lowercase();
+    let path = head.split(' ').nth(1).unwrap().to_owned();
+    let count = {
+        let mut seen = seen.lock().unwrap();
+        let count = seen.iter().filter(|one| one.split(' ').nth(1) == Some(&path)).count();
+        seen.push(head);
+        count
+    };
+    let (code, body) = script(&path, count);
+    let kind = if path.ends_with("/events") { "text/event-stream" } else { "application/json" };
+    let text = format!("HTTP/1.1 {code} X\r\ncontent-type: {kind}\r\nconnection: close\r\n\r\n{body}");
+    // The client may have seen enough already.
+    let _gone = stream.write_all(text.as_bytes()).await;
+    let _gone = stream.shutdown().await;
+}
+
+fn view(state: &str) -> String {
+    json!({"run": "r-1", "node": "n1", "profile": "p", "state": state, "stage": "Inventory", "attempt": 1,
+        "verdict": null, "reason": "a disk is missing", "wait": null, "agent": "running", "created": 0, "ended": null,
+        "stages": [], "claim": 1, "ip": "", "last_heard": 0, "activity": "", "skew_ms": null, "gaps": [],
+        "directives": []})
+    .to_string()
+}
+
+fn event(id: u64, kind: &str, state: &str) -> String {
+    let event = json!({"id": id, "run": "r-1", "at": 0, "kind": kind, "actor": "orchestrator",
+        "text": format!("words of {id}"), "state": state});
+    format!("id: {id}\nevent: event\ndata: {event}\n\n")
+}
+
+fn named(name: &str, data: &Value) -> String {
+    format!("event: {name}\ndata: {data}\n\n")
+}
+
+async fn ctl(server: &Server, arguments: &[&str]) -> (Option<i32>, String, String) {
+    let token = format!("gco_{}", "ab".repeat(32));
+    let output = tokio::process::Command::new(env!("CARGO_BIN_EXE_groundcrewctl"))
+        .args(arguments)
+        .env("GROUNDCREW_URL", &server.url)
+        .env("GROUNDCREW_FPR", server.pin.as_str())
+        .env("GROUNDCREW_OPERATOR_TOKEN", token)
+        .env("HOME", "/no/home")
+        .env_remove("XDG_CONFIG_HOME")
+        .stdin(Stdio::null())
+        .output()
+        .await
+        .unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (output.status.code(), text(&output.stdout), text(&output.stderr))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_watch_goes_on_where_it_was_broken_off() {
+    let agent = || named("agent", &json!({"agent": "running", "activity": "", "drain": ""}));
+    let script = move |path: &str, count: usize| match (path, count) {
+        ("/api/v1/runs/r-1/events", 0) => {
+            (200, event(3, "created", "InventoryCheck") + &event(7, "claimed", "InventoryCheck") + &agent())
+        }
+        ("/api/v1/runs/r-1/events", 1) => (503, json!({"error": "not now", "code": "not_now"}).to_string()),
+        ("/api/v1/runs/r-1/events", _) => {
+            (200, event(7, "claimed", "InventoryCheck") + &event(9, "completed", "Completed") + &agent())
+        }
+        ("/api/v1/runs/r-1", 0 | 1) => (200, view("InventoryCheck")),
+        _ => (200, view("Completed")),
+    };
+    let server = serve(Arc::new(script)).await;
+    let (code, stdout, stderr) = ctl(&server, &["run", "watch", "r-1"]).await;
+    assert_eq!(code, Some(0), "{stdout}{stderr}");
+    let said: Vec<&str> = stdout.lines().filter_map(|line| line.split("words of ").nth(1)).collect();
+    assert_eq!(said, ["3", "7", "9"], "each once and in order:\n{stdout}");
+    assert_eq!(stdout.matches("Connection lost").count(), 1, "{stdout}");
+    assert!(stdout.contains("Connected again.") && stdout.ends_with("Completed\n"), "{stdout}");
+    let heads = server.heads.lock().unwrap();
+    let asked: Vec<bool> = heads
+        .iter()
+        .filter(|head| head.contains("/events "))
+        .map(|head| head.contains("last-event-id: 7\r\n"))
+        .collect();
+    assert_eq!(asked, [false, true, true]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_watch_that_meets_a_hold_says_why_and_fails() {
+    let script = |path: &str, _count: usize| {
+        let agent = named("agent", &json!({"agent": "holding", "activity": "", "drain": ""}));
+        let events = path.ends_with("/events");
+        (200, if events { event(1, "held", "FailedHolding") + &agent } else { view("FailedHolding") })
+    };
+    let server = serve(Arc::new(script)).await;
+    let (code, stdout, stderr) = ctl(&server, &["run", "watch", "r-1"]).await;
+    assert_eq!(code, Some(1), "{stdout}{stderr}");
+    assert!(stdout.contains("The run is held at Inventory. A disk is missing."), "{stdout}");
+    assert!(!stdout.contains("Completed"), "{stdout}");
+    let (code, stdout, _) = ctl(&server, &["run", "watch", "r-1", "--json"]).await;
+    assert_eq!(code, Some(1));
+    let events: Vec<Value> = stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(events[0]["kind"], "held");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_is_read_page_by_page_to_its_end() {
+    let script = |path: &str, _count: usize| {
+        let line = |text: &str| json!({"ts": "t", "level": "info", "stage": "Inventory", "text": text});
+        let page = if path.contains("after=1.0") {
+            json!({"lines": [line("second\u{1b}[2J")], "next": "2.0", "at_end": true})
+        } else {
+            json!({"lines": [line("first")], "next": "1.0", "at_end": false})
+        };
+        (200, page.to_string())
+    };
+    let server = serve(Arc::new(script)).await;
+    let (code, stdout, stderr) = ctl(&server, &["run", "logs", "r-1", "--stage", "Inventory"]).await;
+    assert_eq!(
+        (code, stdout.as_str()),
+        (Some(0), "t info  Inventory first\nt info  Inventory second [2J\n"),
+        "{stderr}"
+    );
+    assert!(server.heads.lock().unwrap().iter().all(|head| head.contains("stage=inventory")));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn json_is_what_the_orchestrator_said_and_a_refusal_is_its_words() {
+    let said = r#"{"nodes":[{"name":"n1","serial":null,"macs":[],"labels":{},"newer":1.10}],"next":null}"#;
+    let script = move |path: &str, _count: usize| match path {
+        "/api/v1/nodes" => (200, said.to_owned()),
+        _ => (409, json!({"error": "retry needs a held run", "code": "order"}).to_string()),
+    };
+    let server = serve(Arc::new(script)).await;
+    let (code, stdout, _) = ctl(&server, &["node", "list", "--json"]).await;
+    assert_eq!((code, stdout), (Some(0), format!("{said}\n")));
+    let (code, _, stderr) = ctl(&server, &["run", "retry", "r-1"]).await;
+    assert_eq!((code, stderr.as_str()), (Some(1), "groundcrewctl: retry needs a held run (409)\n"));
+    let (code, _, stderr) = ctl(&server, &["run", "retry", "r_1"]).await;
+    assert_eq!(code, Some(64), "{stderr}");
+}

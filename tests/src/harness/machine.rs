@@ -1,0 +1,136 @@
+//! A machine with an agent: its home, its PATH, its load.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus};
+
+use groundcrew_protocol::ids::TokenText;
+
+use super::process::Process;
+use super::server::{Run, Server};
+use super::{Load, binary};
+
+/// Orders arrive with the answers to heartbeats; nobody wants to wait ten seconds for each.
+const HEARTBEAT_INTERVAL_MS: &str = "200";
+
+/// A machine. What it is made of is this machine's; home, tools and keys are its own.
+#[derive(Debug)]
+pub struct Machine {
+    folder: PathBuf,
+    /// Its load, which does what a test tells it.
+    pub load: Load,
+    agent: Option<Process>,
+    url: String,
+    run: Run,
+    pin: String,
+}
+
+impl Machine {
+    /// A machine for a run, with an empty home. Nothing runs on it yet.
+    pub fn new(server: &Server, run: &Run, name: &str) -> Machine {
+        let folder = server.beside(name);
+        let bin = folder.join("bin");
+        std::fs::create_dir_all(&bin).expect("the folder is ours");
+        let load = Load::install(&folder, &bin);
+        let (url, pin) = (server.url().to_owned(), server.fingerprint().to_owned());
+        Machine { folder, load, agent: None, url, run: run.clone(), pin }
+    }
+
+    /// One with its agent started.
+    pub fn started(server: &Server, run: &Run, name: &str) -> Machine {
+        let mut machine = Machine::new(server, run, name);
+        machine.start();
+        machine
+    }
+
+    /// Gives the agent another boot token.
+    pub fn with_token(mut self, token: TokenText) -> Machine {
+        self.run.token = token;
+        self
+    }
+
+    /// Gives the agent another pin.
+    pub fn with_pin(mut self, pin: &str) -> Machine {
+        pin.clone_into(&mut self.pin);
+        self
+    }
+
+    /// Takes the tools away.
+    pub fn without_tools(self) -> Machine {
+        std::fs::remove_file(self.folder.join("bin/stress-ng")).expect("the file is ours");
+        self
+    }
+
+    /// The agent's home.
+    pub fn home(&self) -> PathBuf {
+        self.folder.join("home")
+    }
+
+    /// Where the key of a hold goes.
+    pub fn authorized_keys(&self) -> PathBuf {
+        self.folder.join("authorized_keys")
+    }
+
+    /// Copies another machine's home, file by file, as a cloned disk has it.
+    pub fn clone_home_of(&self, other: &Machine) {
+        copy_folder(&other.home(), &self.home());
+    }
+
+    /// Starts the agent.
+    pub fn start(&mut self) {
+        assert!(self.agent.is_none(), "the agent runs already");
+        let mut command = Command::new(binary("groundcrew"));
+        command
+            .arg("agent")
+            .env_clear()
+            .env("PATH", self.folder.join("bin"))
+            .env("GROUNDCREW_URL", &self.url)
+            .env("GROUNDCREW_RUN", self.run.id.as_str())
+            .env("GROUNDCREW_TOKEN", self.run.token.as_str())
+            .env("GROUNDCREW_FPR", &self.pin)
+            .env("GROUNDCREW_HOME", self.home())
+            .env("GROUNDCREW_AUTHORIZED_KEYS", self.authorized_keys())
+            .env("GROUNDCREW_HEARTBEAT_INTERVAL_MS", HEARTBEAT_INTERVAL_MS);
+        let name = self.folder.file_name().map(|name| name.to_string_lossy().into_owned());
+        self.agent = Some(Process::start(&format!("agent of {}", name.unwrap_or_default()), &mut command));
+    }
+
+    /// The agent's process, which must be there.
+    pub fn agent(&self) -> &Process {
+        self.agent.as_ref().expect("the agent was started")
+    }
+
+    /// Kills the agent. Its process, for what it said.
+    pub fn kill(&mut self) -> Process {
+        let mut agent = self.agent.take().expect("the agent was started");
+        agent.kill();
+        agent
+    }
+
+    /// Stops the agent in order.
+    pub fn stop(&mut self) -> ExitStatus {
+        self.agent.take().expect("the agent was started").stop()
+    }
+
+    /// Waits for the agent's own end.
+    pub fn wait(&mut self) -> ExitStatus {
+        self.agent.as_mut().expect("the agent was started").wait()
+    }
+}
+
+fn copy_folder(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).expect("the folder is ours");
+    for entry in std::fs::read_dir(from).expect("the folder is ours") {
+        let entry = entry.expect("the folder is ours");
+        let (source, target) = (entry.path(), to.join(entry.file_name()));
+        if source.is_dir() {
+            copy_folder(&source, &target);
+        } else {
+            match std::fs::copy(&source, &target) {
+                Ok(_) => {}
+                // The agent is at work and has taken it away meanwhile.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) => panic!("copying {}: {error}", source.display()),
+            }
+        }
+    }
+}

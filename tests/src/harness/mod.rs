@@ -1,0 +1,57 @@
+//! What the walks with the built binaries share: real processes over real sockets, and a stand-in for stress-ng that
+//! does what a test tells it.
+//!
+//! ```text
+//!   test ──▶ Server   groundcrewd in a folder of its own, on a loopback address of its own; its operator's client
+//!        ──▶ Machine  an agent's home, its PATH with the stand-in, the agent process
+//!        ──▶ Load     the stand-in, told over a FIFO what to do; it tells over another what it did
+//! ```
+//!
+//! Nothing is taken from how long something takes: every wait is for an event, a line or an end, and gives up after
+//! [`STUCK`], which means that it never comes. Processes die with the test that started them.
+
+pub mod load;
+pub mod machine;
+pub mod process;
+pub mod server;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+pub use load::Load;
+pub use machine::Machine;
+pub use process::{Handle, Process};
+pub use server::{Run, Server};
+
+/// What has not come after this never comes.
+pub const STUCK: Duration = Duration::from_secs(120);
+/// Where nothing tells that something has changed, it is asked for again after this.
+const ASK_AGAIN: Duration = Duration::from_millis(50);
+
+/// One of the project's binaries: in `GROUNDCREW_BIN_DIR`, else beside the test that runs.
+pub fn binary(name: &str) -> PathBuf {
+    let folder = std::env::var_os("GROUNDCREW_BIN_DIR").map_or_else(beside_this_test, PathBuf::from);
+    let path = folder.join(name);
+    let how = "build it with `cargo build --workspace --bins` (with --release for a release test)";
+    assert!(path.is_file(), "there is no {}; {how}", path.display());
+    path
+}
+
+/// `target/PROFILE`, whose `deps` hold this test.
+fn beside_this_test() -> PathBuf {
+    let test = std::env::current_exe().expect("a running test has a path");
+    let folder = test.parent().and_then(Path::parent).expect("a test lies in target/PROFILE/deps");
+    folder.to_owned()
+}
+
+/// Asks until there is an answer, for what no event tells of.
+pub fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+    let began = std::time::Instant::now();
+    loop {
+        if let Some(answer) = ask() {
+            return answer;
+        }
+        assert!(began.elapsed() < STUCK, "never came: {what}");
+        std::thread::sleep(ASK_AGAIN);
+    }
+}

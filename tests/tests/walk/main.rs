@@ -1,0 +1,5 @@
+//! The built binaries over real sockets: one orchestrator, its agents, and a load that lasts as long as a test wants.
+
+mod killed;
+mod passing;
+mod profiles;

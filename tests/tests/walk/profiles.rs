@@ -1,0 +1,41 @@
+//! Profiles of the walks. Throttling is the machine's affair, not the tests'.
+
+/// One load of a second.
+pub const LOAD: &str = r#"
+name = "load"
+[[stage]]
+name = "CPUStress"
+deadline = "10m"
+[stage.cpu_stress]
+duration = "1s"
+workers = 1
+throttled_percent_max = 100.0
+"#;
+
+/// A load, and a stage behind it whose tool no machine of the tests has: the run is held there.
+pub const LOAD_THEN_HELD: &str = r#"
+name = "load-then-held"
+[[stage]]
+name = "CPUStress"
+deadline = "10m"
+[stage.cpu_stress]
+duration = "1s"
+workers = 1
+throttled_percent_max = 100.0
+[[stage]]
+name = "SMART"
+"#;
+
+/// The inventory of this machine, and a load.
+pub const INVENTORY_AND_LOAD: &str = r#"
+name = "inventory-and-load"
+[[stage]]
+name = "Inventory"
+[[stage]]
+name = "CPUStress"
+deadline = "10m"
+[stage.cpu_stress]
+duration = "1s"
+workers = 1
+throttled_percent_max = 100.0
+"#;
