@@ -5,4 +5,6 @@ mod orders;
 mod passing;
 mod profiles;
 mod protocol_1;
+mod serving;
+mod store;
 mod strangers;
