@@ -48,6 +48,8 @@ pub struct World {
     tags: u64,
     /// (generation, stage, attempt) of every start.
     started: BTreeSet<(u64, String, u32)>,
+    /// (machine, home, stage, attempt) of every start: a home never repeats one, whatever a restore forgot.
+    started_by: BTreeSet<(usize, String, String, u32)>,
     /// What came to pass, oldest first.
     pub history: Vec<String>,
     broken: Vec<String>,
@@ -102,6 +104,7 @@ impl World {
             machines,
             tags: 0,
             started: BTreeSet::new(),
+            started_by: BTreeSet::new(),
             history: Vec::new(),
             broken: Vec::new(),
             tally: Tally::default(),
@@ -243,9 +246,10 @@ impl World {
         };
         let actions = core.step(event, now_ms);
         let mut follows = Vec::new();
+        // A crash between any two actions; more often where their order keeps something from being lost.
+        let per_mille = if actions.contains(&Action::Reoffer) { 150 } else { 3 };
         for action in actions {
-            // A crash between any two actions.
-            if self.is_chaos() && self.random.below(1_000) < 3 {
+            if self.is_chaos() && self.random.below(1_000) < per_mille {
                 self.crash_agent(agent);
                 return;
             }
@@ -354,6 +358,11 @@ impl World {
             self.broken
                 .push(format!("{stage} attempt {attempt} was started twice in generation {generation}"));
         }
+        let instance = self.home(agent).instance.to_string();
+        if !self.started_by.insert((agent, instance, stage.to_string(), attempt.0)) {
+            self.broken
+                .push(format!("agent {name} starts {stage} attempt {attempt} again from the same home"));
+        }
         if self.machines[agent].child.is_some() {
             self.broken.push(format!("agent {name} starts {stage} beside another stage"));
         }
@@ -434,6 +443,12 @@ impl World {
         if let (Some(backup), true) = (self.backup.clone(), self.server_up) {
             self.note("the backup is restored".into());
             self.tally.restores += 1;
+            // Whatever led to the restore may have taken the agents down as well.
+            for agent in 0..self.machines.len() {
+                if self.machines[agent].core.is_some() && self.random.chance(30) {
+                    self.crash_agent(agent);
+                }
+            }
             self.server.restore(backup);
         }
     }
