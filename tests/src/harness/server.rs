@@ -331,6 +331,7 @@ pub struct Events<'a> {
 
 impl Events<'_> {
     /// The next one; `None` once the server has ended the stream.
+    #[expect(clippy::should_implement_trait, reason = "it waits for what happens, and is no collection")]
     pub fn next(&mut self) -> Option<groundcrew_client::Event> {
         match self.server.wait(async { tokio::time::timeout(STUCK, self.stream.next(STUCK)).await }) {
             Ok(Ok(event)) => event,
