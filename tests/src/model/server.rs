@@ -7,7 +7,7 @@ use groundcrew_orchestrator::live::answer::heartbeat_answer;
 use groundcrew_orchestrator::run::decide::{
     Answer, Change, Input, NewRun, OrderKind, Refused, create, decide,
 };
-use groundcrew_orchestrator::run::state::{Fate, Now, Run, Standing};
+use groundcrew_orchestrator::run::state::{Fate, HeldFor, Now, Run, Standing};
 use groundcrew_protocol::ids::{Attempt, ClaimNumber, DirectiveId, Generation, RunId, Sha256Hex, TokenText};
 use groundcrew_protocol::profile::Profile;
 use groundcrew_protocol::stage::Stage;
@@ -178,6 +178,9 @@ impl Server {
         self.decide(Input::Heard { claim: heartbeat.claim, directives: heartbeat.directives.clone() })?;
         self.hear(heartbeat.claim);
         self.check_directives(heartbeat);
+        if let Standing::Held { why: HeldFor::Silence { .. }, .. } = self.store.run.standing {
+            self.broken.push("the run is held for silence although its claim speaks".into());
+        }
         Ok(heartbeat_answer(&self.store.run, self.store.generation, &[]))
     }
 

@@ -383,10 +383,9 @@ impl World {
                 return;
             }
         }
-        if let Some(wake_ms) = self.machines[agent].core.as_ref().and_then(|core| core.wake_ms()) {
-            if wake_ms > now_ms {
-                self.put(wake_ms - now_ms, Happening::Wake { agent, life });
-            }
+        let wake_ms = self.machines[agent].core.as_ref().and_then(|core| core.wake_ms());
+        if let Some(wake_ms) = wake_ms.filter(|wake_ms| *wake_ms > now_ms) {
+            self.put(wake_ms - now_ms, Happening::Wake { agent, life });
         }
     }
 
@@ -616,7 +615,7 @@ impl World {
         let mut random = self.random.clone();
         self.machines[agent].reset(loses, &mut random);
         self.random = random;
-        self.random.next();
+        self.random.number();
         if ran {
             let after_ms = 5_000 + self.random.below(120_000);
             self.put(after_ms, Happening::StartAgent { agent });
