@@ -143,6 +143,7 @@ mod tests {
             latest: watch::channel(None).1,
             activity: Activity::default(),
             health: io.health().clone(),
+            interval: Duration::from_secs(10),
             events: mpsc::channel(1).0,
         };
         let heartbeat = Heartbeat {
@@ -154,6 +155,7 @@ mod tests {
             drain: String::new(),
             directives: Vec::new(),
             home_failed: false,
+            pins_known: Vec::new(),
             wall: WallMs(0),
         };
         let home = tempfile::tempdir().unwrap();

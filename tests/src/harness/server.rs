@@ -215,10 +215,9 @@ impl Server {
 
     /// Every stored event of a run so far.
     pub fn events(&self, run: &Run) -> Vec<EventView> {
-        let mut followed = self.follow(run, None);
         let mut events = Vec::new();
         // What the agent says of itself is sent once everything that is stored was.
-        while let Some(next) = followed.next() {
+        for next in self.follow(run, None) {
             match next.event.as_str() {
                 "event" => events.push(serde_json::from_str(&next.data).expect("an event is an EventView")),
                 "agent" => break,
@@ -265,8 +264,7 @@ impl Server {
 
     /// Waits for a stored event of this kind.
     pub fn wait_for_event(&self, run: &Run, kind: &str) -> EventView {
-        let mut followed = self.follow(run, None);
-        while let Some(next) = followed.next() {
+        for next in self.follow(run, None) {
             if next.event == "event" {
                 let event: EventView = serde_json::from_str(&next.data).expect("an event is an EventView");
                 if event.kind == kind {
@@ -330,18 +328,6 @@ pub struct Events<'a> {
 }
 
 impl Events<'_> {
-    /// The next one; `None` once the server has ended the stream.
-    #[expect(clippy::should_implement_trait, reason = "it waits for what happens, and is no collection")]
-    pub fn next(&mut self) -> Option<groundcrew_client::Event> {
-        match self.server.wait(async { tokio::time::timeout(STUCK, self.stream.next(STUCK)).await }) {
-            Ok(Ok(event)) => event,
-            // A server that was killed ends nothing in order.
-            Ok(Err(Error::Broken { .. })) => None,
-            Ok(Err(error)) => panic!("{}", error.chain()),
-            Err(_late) => panic!("no further event came"),
-        }
-    }
-
     /// The next stored one.
     pub fn next_stored(&mut self) -> Option<EventView> {
         loop {
@@ -349,6 +335,21 @@ impl Events<'_> {
             if next.event == "event" {
                 return Some(serde_json::from_str(&next.data).expect("an event is an EventView"));
             }
+        }
+    }
+}
+
+impl Iterator for Events<'_> {
+    type Item = groundcrew_client::Event;
+
+    /// The next one; `None` once the server has ended the stream.
+    fn next(&mut self) -> Option<groundcrew_client::Event> {
+        match self.server.wait(async { tokio::time::timeout(STUCK, self.stream.next(STUCK)).await }) {
+            Ok(Ok(event)) => event,
+            // A server that was killed ends nothing in order.
+            Ok(Err(Error::Broken { .. })) => None,
+            Ok(Err(error)) => panic!("{}", error.chain()),
+            Err(_late) => panic!("no further event came"),
         }
     }
 }

@@ -18,9 +18,9 @@ fn a_stop_in_the_middle_of_a_run_is_ordered_and_the_run_goes_on_after_it() {
     machine.load.print(100);
     {
         // Somebody who follows the run does not hold up the stop, and sees its end.
-        let mut followed = server.follow(&run, None);
+        let followed = server.follow(&run, None);
         server.process().signal(rustix::process::Signal::TERM);
-        while followed.next().is_some() {}
+        followed.for_each(drop);
     }
     assert_eq!(server.stop().code(), Some(0));
     assert!(!server.data().join("address").exists(), "the address of a server that is gone");

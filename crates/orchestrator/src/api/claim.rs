@@ -68,6 +68,8 @@ pub async fn claim(
     let input = Input::Claim { request: Box::new(request), protocol, bearer: boot.digest.hex() };
     let landed = advance(&app, &boot.run, input).await?;
     app.live.hear(&boot.run);
+    // Also an agent that dies before its first heartbeat is one that a rotation of the certificate waits for.
+    super::heartbeat::note(&app, &boot.run).await;
     app.counters.claims.one();
     let Answer::Claim(answer) = landed.answer else {
         unreachable!("a claim that was not refused is answered as one");

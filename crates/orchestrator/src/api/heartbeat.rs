@@ -54,7 +54,7 @@ pub async fn heartbeat(
 }
 
 /// Stores on which day an agent was heard and which certificates it knows, when either changed.
-async fn note(app: &App, live: &LiveRun) {
+pub(super) async fn note(app: &App, live: &LiveRun) {
     let Some(seen) = app.live.to_note(live) else { return };
     match app.store.note_agent(seen.clone()).await {
         Ok(()) => live.state().note(&seen),

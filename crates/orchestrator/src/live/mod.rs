@@ -320,15 +320,19 @@ impl Live {
     /// What is to be stored of an agent that was just heard, where that is another than what is stored.
     pub fn to_note(&self, live: &LiveRun) -> Option<AgentSeen> {
         let state = live.state();
-        let said = state.said.as_ref()?;
-        let seen_day = said.heard.0.div_euclid(DAY_MS);
-        if state.noted.as_ref().is_some_and(|(day, pins)| *day == seen_day && *pins == said.pins) {
+        let (heard, pins) = match &state.said {
+            Some(said) => (said.heard, said.pins.clone()),
+            // It has claimed and not spoken yet: it is there, and may know nothing.
+            None => (clock::wall_now(), Vec::new()),
+        };
+        let seen_day = heard.0.div_euclid(DAY_MS);
+        if state.noted.as_ref().is_some_and(|(day, noted)| *day == seen_day && *noted == pins) {
             return None;
         }
         // An agent of protocol 1 has no home that names itself; its run stands for it.
         let instance = state.claim.as_ref()?.instance.clone();
         let instance = instance.unwrap_or_else(|| instance_of_run(&live.id));
-        Some(AgentSeen { instance, run: live.id.clone(), seen_day, pins: said.pins.clone() })
+        Some(AgentSeen { instance, run: live.id.clone(), seen_day, pins })
     }
 
     /// Notes agents that have become silent, and tells those who watch them.

@@ -59,6 +59,12 @@ impl LiveState {
         self.version = version;
         self.standing = run.state();
         self.ended = run.ended();
+        let instance = self.claim.as_ref().map(|claim| claim.instance.clone());
+        if instance != run.claim.as_ref().map(|claim| claim.instance.clone()) {
+            // Another home: what the one before said, and what is stored of it, says nothing of this one.
+            self.said = None;
+            self.noted = None;
+        }
         self.claim = run.claim.as_ref().map(|claim| LiveClaim {
             number: claim.number,
             protocol: claim.protocol,
