@@ -1,4 +1,13 @@
 //! Two agents, one orchestrator and a bad network, for many seeds.
+//!
+//! Faults that were put in on purpose, one at a time, and that some seed among the first 1,000 found: an older claim let
+//! in; an attempt started without a note of it on disk, or although that note is there; an attempt not raised after a
+//! crash; a repeated or a late result counted; a settled directive not reported again; outcomes not offered again after a
+//! restore, or the new generation noted before they are; a spent boot token accepted; an outbox lost on standing
+//! down; a hold's key forgotten where it could not be taken out.
+//!
+//! Faults that it does not see, because the agent recovers from them by claiming again: a directive that is told only
+//! once, a stage that does not make way for another attempt. The tables beside the control loop see the latter.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};

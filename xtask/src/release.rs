@@ -18,12 +18,15 @@ const FAULT_VARIABLE: &[u8] = b"GROUNDCREW_FAULT";
 
 /// Builds the shipped binaries in the release profile and returns their folder.
 ///
-/// Only these packages are selected, so cargo unites only their features: groundcrew-tests, which asks for `faults`, is
-/// not among them.
+/// The agent is built by itself: selected together with the others it would be given the orchestrator's features of the
+/// crates that they share, and grow. Cargo unites only the features of what is selected, and groundcrew-tests, which asks
+/// for `faults`, never is.
 pub fn build() -> Result<PathBuf> {
+    let [(agent, _), others @ ..] = SHIPPED;
+    cargo::run(cargo::cargo().args(["build", "--release", "--package", agent]))?;
     let mut build = cargo::cargo();
     build.args(["build", "--release"]);
-    for (package, _) in SHIPPED {
+    for (package, _) in others {
         build.args(["--package", package]);
     }
     cargo::run(&mut build)?;

@@ -88,7 +88,8 @@ fn up_becomes_groundcrewctl_with_its_arguments_and_its_exit_status() {
         )
     );
     assert_eq!(output.status.code(), Some(3), "{}", stderr(&output));
-    let build = "cargo build --release --package groundcrew-agent --package groundcrew-orchestrator --package groundcrew-ctl\n";
+    let build = "cargo build --release --package groundcrew-agent\n\
+                 cargo build --release --package groundcrew-orchestrator --package groundcrew-ctl\n";
     assert!(stage.calls().starts_with(build), "{}", stage.calls());
 }
 

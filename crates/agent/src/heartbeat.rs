@@ -120,3 +120,53 @@ pub async fn send(orchestrator: &Orchestrator, heartbeat: Heartbeat) -> Event {
         answered: answered.map(Box::new).map_err(|error| failure_of(&error)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use groundcrew_client::PinSet;
+    use groundcrew_protocol::ids::{Attempt, ClaimNumber};
+    use groundcrew_protocol::time::WallMs;
+    use groundcrew_protocol::wire::Phase;
+
+    use super::*;
+    use crate::control::memory::Memory;
+    use crate::io_thread::IoThread;
+
+    #[tokio::test]
+    async fn every_heartbeat_says_that_the_home_failed_once_a_write_did() {
+        let memory = Memory::new("r-1".parse().unwrap(), [7; 32]);
+        let pins = PinSet::new(Vec::new());
+        let url = "https://127.0.0.1:1".parse().unwrap();
+        let io = IoThread::start(HomeHealth::default()).unwrap();
+        let beats = Beats {
+            orchestrator: Arc::new(Orchestrator::new(url, pins, None, memory.run.clone())),
+            latest: watch::channel(None).1,
+            activity: Activity::default(),
+            health: io.health().clone(),
+            events: mpsc::channel(1).0,
+        };
+        let heartbeat = Heartbeat {
+            claim: ClaimNumber(1),
+            stage: None,
+            attempt: Attempt(0),
+            phase: Phase::Running,
+            activity: String::new(),
+            drain: String::new(),
+            directives: Vec::new(),
+            home_failed: false,
+            wall: WallMs(0),
+        };
+        let home = tempfile::tempdir().unwrap();
+        let store = |path: &std::path::Path| {
+            let (memory, path) = (memory.clone(), path.to_owned());
+            io.run("writing run.json", move || memory.store(&path))
+        };
+        store(home.path()).await.unwrap();
+        assert!(!beats.complete(heartbeat.clone()).home_failed);
+        store(&home.path().join("removed")).await.unwrap_err();
+        assert!(beats.complete(heartbeat.clone()).home_failed);
+        // It stays so: what was kept meanwhile may live in memory only.
+        store(home.path()).await.unwrap();
+        assert!(beats.complete(heartbeat).home_failed);
+    }
+}

@@ -2,11 +2,11 @@
 
 use groundcrew_protocol::ids::Attempt;
 use groundcrew_protocol::report::{LOG_TAIL_LINES, Report, StageReport, run_verdict, series_of};
-use groundcrew_protocol::stage::Stage;
+use groundcrew_protocol::stage::{Stage, State};
 use groundcrew_protocol::time::WallMs;
 
 use crate::run::state::{Run, StageRecord};
-use crate::store::{Store, StoreError, StoredResult};
+use crate::store::{ResultKind, Store, StoreError, StoredResult};
 
 /// The report of a run as it stands. `agent_speaks`: an agent is there that may still close its streams of log.
 ///
@@ -19,10 +19,19 @@ pub async fn assemble(
     made: WallMs,
 ) -> Result<Report, StoreError> {
     let results = store.results(&run.id).await?;
+    // What a cancelled stage still had to say came after the run's end. It is evidence, and nothing else is there of it.
+    let late = match run.state() {
+        State::Cancelled => store.evidence(&run.id).await?.0,
+        State::At(_) | State::FailedHolding | State::Completed => Vec::new(),
+    };
     let mut stages = Vec::with_capacity(run.stages.len());
     for record in &run.stages {
         let name = &record.spec.name;
-        let mut stage = stage_report(record, standing(&results, name));
+        let is_last_word = |late: &&StoredResult| {
+            late.kind == ResultKind::Late && late.stage == *name && late.attempt == record.attempts_made
+        };
+        let last_word = late.iter().rfind(is_last_word);
+        let mut stage = stage_report(record, last_word.or_else(|| standing(&results, name)));
         if !name.is_orchestrators() && record.attempts_made > Attempt(0) {
             stage.log_tail = store.logs().tail(&run.id, Some(name), LOG_TAIL_LINES).await?;
         }

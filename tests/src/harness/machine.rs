@@ -71,13 +71,22 @@ impl Machine {
     }
 
     /// Copies another machine's home, file by file, as a cloned disk has it.
+    ///
+    /// The record of children names processes of the other machine. On a machine of its own the boot would tell; here
+    /// both machines are one, and the copy would end them.
     pub fn clone_home_of(&self, other: &Machine) {
         copy_folder(&other.home(), &self.home());
+        std::fs::remove_file(self.home().join("child.json")).expect("a stage was under way");
     }
 
     /// Starts the agent.
     pub fn start(&mut self) {
         assert!(self.agent.is_none(), "the agent runs already");
+        self.agent = Some(self.second_agent());
+    }
+
+    /// Starts an agent on this home, whether or not there is one.
+    pub fn second_agent(&self) -> Process {
         let mut command = Command::new(binary("groundcrew"));
         command
             .arg("agent")
@@ -91,7 +100,7 @@ impl Machine {
             .env("GROUNDCREW_AUTHORIZED_KEYS", self.authorized_keys())
             .env("GROUNDCREW_HEARTBEAT_INTERVAL_MS", HEARTBEAT_INTERVAL_MS);
         let name = self.folder.file_name().map(|name| name.to_string_lossy().into_owned());
-        self.agent = Some(Process::start(&format!("agent of {}", name.unwrap_or_default()), &mut command));
+        Process::start(&format!("agent of {}", name.unwrap_or_default()), &mut command)
     }
 
     /// The agent's process, which must be there.

@@ -112,7 +112,7 @@ impl Machine {
             power_allowed: false,
             keys_allowed: true,
         };
-        self.core = Some(Core::new(facts, home.memory.clone(), random.next()));
+        self.core = Some(Core::new(facts, home.memory.clone(), random.number()));
         home.outbox.iter().map(|(entry, _)| entry.clone()).collect()
     }
 

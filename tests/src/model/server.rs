@@ -7,8 +7,8 @@ use groundcrew_orchestrator::live::answer::heartbeat_answer;
 use groundcrew_orchestrator::run::decide::{
     Answer, Change, Input, NewRun, OrderKind, Refused, create, decide,
 };
-use groundcrew_orchestrator::run::state::{Fate, Now, Run, Standing};
-use groundcrew_protocol::ids::{Attempt, ClaimNumber, Generation, RunId, Sha256Hex, TokenText};
+use groundcrew_orchestrator::run::state::{Fate, HeldFor, Now, Run, Standing};
+use groundcrew_protocol::ids::{Attempt, ClaimNumber, DirectiveId, Generation, RunId, Sha256Hex, TokenText};
 use groundcrew_protocol::profile::Profile;
 use groundcrew_protocol::stage::Stage;
 use groundcrew_protocol::time::WallMs;
@@ -70,7 +70,13 @@ pub struct Server {
     pub boot_token: TokenText,
     /// What must hold and did not.
     pub broken: Vec<String>,
+    /// How often an idle agent was heard under its claim since a directive was first told.
+    told: BTreeMap<(ClaimNumber, DirectiveId), u32>,
 }
+
+/// An idle agent settles a directive within so many heartbeats: a network that loses one in seven leaves a few
+/// tries, and directives wait for one another.
+const TOLD_MAX: u32 = 30;
 
 impl Server {
     /// An orchestrator with one fresh run.
@@ -87,7 +93,15 @@ impl Server {
         let run = create(new, now).run;
         let store =
             Store { run, first: BTreeMap::new(), evidence: BTreeSet::new(), generation: Generation(1) };
-        Server { store, listened_ms: 0, heard_ms: 0, wall_skew_ms: 0, boot_token, broken: Vec::new() }
+        Server {
+            store,
+            listened_ms: 0,
+            heard_ms: 0,
+            wall_skew_ms: 0,
+            boot_token,
+            broken: Vec::new(),
+            told: BTreeMap::new(),
+        }
     }
 
     fn now(&self) -> Now {
@@ -115,7 +129,12 @@ impl Server {
                 pins: Vec::new(),
             }))),
             Request::Claim(request, bearer) => {
+                let before = self.store.run.clone();
+                let (asked, shown) = (request.clone(), bearer.clone());
                 let answer = self.decide(Input::Claim { request, protocol: 2, bearer });
+                if answer.is_ok() {
+                    self.check_token(&before, &asked, &shown);
+                }
                 Response::Control(answer.map(|change| {
                     self.heard_ms = self.listened_ms;
                     let Answer::Claim(mut answer) = change.answer else {
@@ -158,7 +177,37 @@ impl Server {
         self.fences(heartbeat.claim);
         self.decide(Input::Heard { claim: heartbeat.claim, directives: heartbeat.directives.clone() })?;
         self.hear(heartbeat.claim);
+        self.check_directives(heartbeat);
+        if let Standing::Held { why: HeldFor::Silence { .. }, .. } = self.store.run.standing {
+            self.broken.push("the run is held for silence although its claim speaks".into());
+        }
         Ok(heartbeat_answer(&self.store.run, self.store.generation, &[]))
+    }
+
+    /// A directive is repeated until its outcome is known, and an idle agent soon says it.
+    fn check_directives(&mut self, heartbeat: &Heartbeat) {
+        let live: Vec<_> = self.store.run.directives.iter().map(|one| (heartbeat.claim, one.id)).collect();
+        self.told.retain(|known, _| live.contains(known));
+        for known in live {
+            let count = self.told.entry(known).or_default();
+            *count = if heartbeat.stage.is_none() { *count + 1 } else { 0 };
+            if *count > TOLD_MAX {
+                self.broken.push(format!("directive {} is never settled", known.1));
+            }
+        }
+    }
+
+    /// A spent boot token is good again only from the machine that used it, on another boot, with the claim silent.
+    fn check_token(&mut self, before: &Run, request: &ClaimRequest, bearer: &Sha256Hex) {
+        let Some(claim) = before.claim.as_ref().filter(|_| before.boot_token_spent) else {
+            return;
+        };
+        let same_home = request.token_sha256.as_ref() == Some(&claim.token) || *bearer == claim.token;
+        let serial = before.machine.as_ref().and_then(|machine| machine.serial.clone());
+        let fits = serial == request.serial && claim.boot != request.boot_id;
+        if *bearer == before.boot_token && !same_home && !fits {
+            self.broken.push(format!("the spent boot token let {:?} in", request.serial));
+        }
     }
 
     fn hear(&mut self, claim: ClaimNumber) {

@@ -80,6 +80,8 @@ pub struct World {
     tags: u64,
     /// (generation, stage, attempt) of every start.
     started: BTreeSet<(u64, String, u32)>,
+    /// (machine, home, stage, attempt) of every start: a home never repeats one, whatever a restore forgot.
+    started_by: BTreeSet<(usize, String, String, u32)>,
     /// What came to pass, oldest first.
     pub history: Vec<String>,
     broken: Vec<String>,
@@ -134,6 +136,7 @@ impl World {
             machines,
             tags: 0,
             started: BTreeSet::new(),
+            started_by: BTreeSet::new(),
             history: Vec::new(),
             broken: Vec::new(),
             tally: Tally::default(),
@@ -362,9 +365,10 @@ impl World {
         };
         let actions = core.step(event, now_ms);
         let mut follows = Vec::new();
+        // A crash between any two actions; more often where their order keeps something from being lost.
+        let per_mille = if actions.contains(&Action::Reoffer) { 150 } else { 3 };
         for action in actions {
-            // A crash between any two actions.
-            if self.is_chaos() && self.random.below(1_000) < 3 {
+            if self.is_chaos() && self.random.below(1_000) < per_mille {
                 self.crash_agent(agent);
                 return;
             }
@@ -379,10 +383,9 @@ impl World {
                 return;
             }
         }
-        if let Some(wake_ms) = self.machines[agent].core.as_ref().and_then(|core| core.wake_ms()) {
-            if wake_ms > now_ms {
-                self.put(wake_ms - now_ms, Happening::Wake { agent, life });
-            }
+        let wake_ms = self.machines[agent].core.as_ref().and_then(|core| core.wake_ms());
+        if let Some(wake_ms) = wake_ms.filter(|wake_ms| *wake_ms > now_ms) {
+            self.put(wake_ms - now_ms, Happening::Wake { agent, life });
         }
     }
 
@@ -473,6 +476,11 @@ impl World {
         if !self.started.insert((generation, stage.to_string(), attempt.0)) {
             self.broken
                 .push(format!("{stage} attempt {attempt} was started twice in generation {generation}"));
+        }
+        let instance = self.home(agent).instance.to_string();
+        if !self.started_by.insert((agent, instance, stage.to_string(), attempt.0)) {
+            self.broken
+                .push(format!("agent {name} starts {stage} attempt {attempt} again from the same home"));
         }
         if self.machines[agent].child.is_some() {
             self.broken.push(format!("agent {name} starts {stage} beside another stage"));
@@ -607,7 +615,7 @@ impl World {
         let mut random = self.random.clone();
         self.machines[agent].reset(loses, &mut random);
         self.random = random;
-        self.random.next();
+        self.random.number();
         if ran {
             let after_ms = 5_000 + self.random.below(120_000);
             self.put(after_ms, Happening::StartAgent { agent });
@@ -629,6 +637,12 @@ impl World {
         if let (Some(backup), true) = (self.backup.clone(), self.server_up) {
             self.note("the backup is restored".into());
             self.tally.restores += 1;
+            // Whatever led to the restore may have taken the agents down as well.
+            for agent in 0..self.machines.len() {
+                if self.machines[agent].core.is_some() && self.random.chance(30) {
+                    self.crash_agent(agent);
+                }
+            }
             self.server.restore(backup);
         }
     }

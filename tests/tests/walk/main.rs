@@ -1,5 +1,10 @@
 //! The built binaries over real sockets: one orchestrator, its agents, and a load that lasts as long as a test wants.
 
 mod killed;
+mod orders;
 mod passing;
 mod profiles;
+mod protocol_1;
+mod serving;
+mod store;
+mod strangers;

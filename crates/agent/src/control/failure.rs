@@ -6,7 +6,10 @@ use super::core::Failure;
 
 /// What the control loop makes of a failed call.
 pub fn failure_of(error: &Error) -> Failure {
-    let text = error.chain();
+    let text = match hint(error) {
+        Some(hint) => format!("{}; {hint}", error.chain()),
+        None => error.chain(),
+    };
     match (error.status(), error.code()) {
         (Some(401), _) => Failure::Unauthorized(text),
         (Some(403 | 404), _) => Failure::Slow(text),
@@ -14,11 +17,29 @@ pub fn failure_of(error: &Error) -> Failure {
         (Some(409), "old_claim") => Failure::OldClaim(text),
         (Some(409), "claimed_elsewhere") => Failure::Elsewhere(text),
         (Some(409), "unknown_claim" | "not_claimed") => Failure::UnknownClaim(text),
-        (Some(400 | 409 | 413 | 422), _) => Failure::Refused(text),
+        (Some(400 | 413 | 422), _) => Failure::Refused(text),
+        // An order that does not fit where the run stands. Another conflict is no refusal for good (rule 2).
+        (Some(409), "order") => Failure::Refused(text),
         (Some(_), _) => Failure::Soon(text),
         (None, _) if matches!(error, Error::WrongPin { .. }) => Failure::Slow(text),
         (None, _) if matches!(error, Error::Unsendable { .. }) => Failure::Refused(text),
         (None, _) => Failure::Soon(text),
+    }
+}
+
+/// What must change before a call that only an operator can mend is answered.
+fn hint(error: &Error) -> Option<&'static str> {
+    match error.status() {
+        Some(401) => Some("make a new boot token for the run and start the agent with it"),
+        Some(403) => {
+            Some("this token is another run's, or a proxy stands between: check the token and the URL")
+        }
+        Some(404) => Some("the orchestrator knows no such run or path: check the run and the URL"),
+        Some(410) => Some("the run was deleted: make a new run for this node"),
+        None if matches!(error, Error::WrongPin { .. }) => Some(
+            "the certificate is another one: check the URL, and the fingerprint that the agent was given",
+        ),
+        Some(_) | None => None,
     }
 }
 
@@ -43,6 +64,11 @@ mod tests {
         assert!(matches!(refusal(409, "unknown_claim"), Failure::UnknownClaim(_)));
         assert!(matches!(refusal(422, "bad"), Failure::Refused(_)));
         assert!(matches!(refusal(413, "large"), Failure::Refused(_)));
+        assert!(matches!(refusal(409, "order"), Failure::Refused(_)));
+        assert!(matches!(refusal(409, "busy"), Failure::Soon(_)));
+        for code in [401, 403, 404, 410] {
+            assert!(refusal(code, "").text().contains("; "), "{code} says what must change");
+        }
         for code in [429, 500, 502, 503, 507] {
             assert!(matches!(refusal(code, ""), Failure::Soon(_)), "{code}");
         }

@@ -396,3 +396,19 @@ fn facts(settings: &Settings, home: &Home) -> Result<Facts, StartError> {
         keys_allowed: settings.authorized_keys.is_some(),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_broken_record_of_children_is_set_aside_and_said_and_keeps_nobody_from_starting() {
+        let home = tempfile::tempdir().unwrap();
+        std::fs::write(home.path().join(child_record::FILE_NAME), b"[{\"pid\":").unwrap();
+        let (swept, unknown) = sweep_children(home.path());
+        assert_eq!(swept, Swept::default());
+        let unknown = unknown.unwrap();
+        assert!(unknown.contains("nobody knows") && unknown.contains("child.json.broken-1"), "{unknown}");
+        assert_eq!(sweep_children(home.path()).1, None);
+    }
+}

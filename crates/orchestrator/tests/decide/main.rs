@@ -7,6 +7,7 @@ mod deadlines;
 mod directives;
 mod intents;
 mod model;
+mod model_ops;
 mod model_run;
 mod orders;
 mod protocol_1;

@@ -12,6 +12,7 @@ use proptest::test_runner::TestCaseError;
 
 use crate::bench::*;
 use crate::model::{Fence, Model, Place, check_document, check_ends, place};
+use crate::model_ops::{Op, any_op, stages};
 
 /// A home on a machine: what an agent has, and what it was told.
 #[derive(Debug, Clone)]
@@ -24,101 +25,6 @@ struct Home {
     in_flight: Option<StageAttempt>,
     /// True once this process was answered to a claim: before that it does nothing that it is told.
     has_claimed: bool,
-}
-
-#[derive(Debug, Clone)]
-enum Op {
-    Claim {
-        home: usize,
-        bearer: usize,
-        answer_lost: bool,
-        old: bool,
-    },
-    Restart(usize),
-    Reboot(usize),
-    LoseHome(usize),
-    Clone {
-        from: usize,
-        to: usize,
-    },
-    /// The first home and a copy of it take the claim from each other.
-    Fight,
-    Report {
-        home: usize,
-        claim_off: i64,
-        stage: usize,
-        attempt_off: i64,
-        current: bool,
-        outcome: Outcome,
-    },
-    Heard {
-        home: usize,
-        claim_off: i64,
-        reports: Vec<(u64, u8)>,
-    },
-    Intent {
-        home: usize,
-        kind: usize,
-        current: bool,
-    },
-    Hold {
-        home: usize,
-    },
-    Order {
-        order: OrderKind,
-        stage: Option<usize>,
-        reason: bool,
-    },
-    NewBootToken(u8),
-    Backup,
-    Restore,
-    Pass {
-        span_ms: u64,
-        looks: bool,
-    },
-}
-
-fn stages() -> Vec<groundcrew_protocol::stage::Stage> {
-    vec![inventory(), reboot(), stress()]
-}
-
-fn any_op() -> impl Strategy<Value = Op> {
-    let home = 0..3usize;
-    let off = prop_oneof![6 => Just(0i64), 1 => -2..=2i64];
-    let outcome = prop_oneof![4 => Just(Outcome::Pass), 1 => Just(Outcome::Fail), 1 => Just(Outcome::Gap), 1 => Just(Outcome::Nothing)];
-    let order = prop_oneof![
-        6 => Just(OrderKind::Retry), 4 => Just(OrderKind::Override), 1 => Just(OrderKind::Cancel),
-        1 => Just(OrderKind::Release), 1 => Just(OrderKind::Abort),
-    ];
-    let span = prop_oneof![
-        4 => 0..60_000u64, 3 => Just(30 * SECOND), 3 => Just(SILENCE), 2 => Just(DEADLINE + SILENCE),
-        1 => Just(REBOOT), 1 => Just(HOLD),
-    ];
-    prop_oneof![
-        8 => (home.clone(), 0..4usize, any::<bool>(), prop::bool::weighted(0.1))
-            .prop_map(|(home, bearer, answer_lost, old)| Op::Claim { home, bearer, answer_lost, old }),
-        2 => home.clone().prop_map(Op::Restart),
-        2 => home.clone().prop_map(Op::Reboot),
-        1 => home.clone().prop_map(Op::LoseHome),
-        1 => (home.clone(), home.clone()).prop_map(|(from, to)| Op::Clone { from, to }),
-        1 => Just(Op::Fight),
-        10 => (home.clone(), off.clone(), 0..3usize, off.clone(), prop::bool::weighted(0.8), outcome).prop_map(
-            |(home, claim_off, stage, attempt_off, current, outcome)| Op::Report {
-                home, claim_off, stage, attempt_off, current, outcome
-            }
-        ),
-        3 => (home.clone(), off, prop::collection::vec((0..6u64, 0..5u8), 0..3))
-            .prop_map(|(home, claim_off, reports)| Op::Heard { home, claim_off, reports }),
-        3 => (home.clone(), 0..4usize, prop::bool::weighted(0.9))
-            .prop_map(|(home, kind, current)| Op::Intent { home, kind, current }),
-        1 => home.prop_map(|home| Op::Hold { home }),
-        5 => (order, prop::option::weighted(0.3, 0..4usize), prop::bool::weighted(0.9))
-            .prop_map(|(order, stage, reason)| Op::Order { order, stage, reason }),
-        1 => (0..3u8).prop_map(Op::NewBootToken),
-        1 => Just(Op::Backup),
-        1 => Just(Op::Restore),
-        5 => (span, prop::bool::weighted(0.8)).prop_map(|(span_ms, looks)| Op::Pass { span_ms, looks }),
-    ]
 }
 
 struct World {
@@ -171,25 +77,8 @@ impl World {
                 self.homes[*home].request.boot_id = Some(self.boot());
                 self.apply(&Op::Restart(*home))
             }
-            Op::LoseHome(home) => {
-                self.fresh += 1;
-                let (fresh, home) = (self.fresh, &mut self.homes[*home]);
-                home.request.instance = Some(id(fresh));
-                home.request.session = Some(id(1 << 40 | fresh));
-                home.request.token_sha256 = Some(Sha256Hex::of(&fresh.to_le_bytes()));
-                home.request.known_claim = ClaimNumber(0);
-                (home.in_flight, home.outcomes, home.started) = (None, Vec::new(), BTreeSet::new());
-                home.has_claimed = false;
-                Ok(())
-            }
-            Op::Clone { from, to } => {
-                let machine = self.homes[*to].request.clone();
-                let mut copy = self.homes[*from].clone();
-                (copy.request.serial, copy.request.macs) = (machine.serial, machine.macs);
-                (copy.request.ip, copy.request.boot_id) = (machine.ip, machine.boot_id);
-                self.homes[*to] = copy;
-                self.apply(&Op::Restart(*to))
-            }
+            Op::LoseHome(home) => self.lose_home(*home),
+            Op::Clone { from, to } => self.clone_home(*from, *to),
             Op::Fight => {
                 for (from, to) in [(0, 2), (2, 0), (0, 2)] {
                     self.apply(&Op::Clone { from, to })?;
@@ -201,34 +90,8 @@ impl World {
             Op::Report { home, claim_off, stage, attempt_off, current, outcome } => {
                 self.report(*home, *claim_off, *stage, *attempt_off, *current, *outcome)
             }
-            Op::Heard { home, claim_off, reports } => {
-                let claim = self.claim_of(*home, *claim_off);
-                let words = [
-                    DirectiveOutcome::Doing,
-                    DirectiveOutcome::Done,
-                    DirectiveOutcome::Refused,
-                    DirectiveOutcome::TooLate,
-                    DirectiveOutcome::Unknown("later".into()),
-                ];
-                let made = self.bench.run.directives_made;
-                let report = |(back, word): &(u64, u8)| DirectiveReport {
-                    id: DirectiveId(made.saturating_sub(*back)),
-                    outcome: words[usize::from(*word)].clone(),
-                    reason: String::new(),
-                };
-                let directives = reports.iter().map(report).collect();
-                self.put(Input::Heard { claim, directives }, false).map(|_| ())
-            }
-            Op::Intent { home, kind, current } => {
-                let standing_at = self.bench.run.stage().spec.name.clone();
-                let stage = current.then_some(standing_at);
-                let attempt = self.bench.run.attempt().map_or(Attempt(1), |attempt| attempt.number);
-                let kind = ["reboot", "reboot", "poweroff", "wipe"][*kind].to_owned().into();
-                let boot_id = self.homes[*home].request.boot_id.clone().unwrap();
-                let claim = self.claim_of(*home, 0);
-                self.put(Input::Intent(Intent { claim, stage, attempt, kind, boot_id, disks: vec![] }), false)
-                    .map(|_| ())
-            }
+            Op::Heard { home, claim_off, reports } => self.heard(*home, *claim_off, reports),
+            Op::Intent { home, kind, current } => self.intent(*home, *kind, *current),
             Op::Hold { home } => {
                 let claim = self.claim_of(*home, 0);
                 self.put(Input::Hold { claim, host_keys: vec!["ssh-ed25519 A".into()] }, false).map(|_| ())
@@ -255,6 +118,57 @@ impl World {
                 if *looks { self.put(Input::Deadline, false).map(|_| ()) } else { Ok(()) }
             }
         }
+    }
+
+    fn lose_home(&mut self, home: usize) -> Checked {
+        self.fresh += 1;
+        let (fresh, home) = (self.fresh, &mut self.homes[home]);
+        home.request.instance = Some(id(fresh));
+        home.request.session = Some(id(1 << 40 | fresh));
+        home.request.token_sha256 = Some(Sha256Hex::of(&fresh.to_le_bytes()));
+        home.request.known_claim = ClaimNumber(0);
+        (home.in_flight, home.outcomes, home.started) = (None, Vec::new(), BTreeSet::new());
+        home.has_claimed = false;
+        Ok(())
+    }
+
+    fn clone_home(&mut self, from: usize, to: usize) -> Checked {
+        let machine = self.homes[to].request.clone();
+        let mut copy = self.homes[from].clone();
+        (copy.request.serial, copy.request.macs) = (machine.serial, machine.macs);
+        (copy.request.ip, copy.request.boot_id) = (machine.ip, machine.boot_id);
+        self.homes[to] = copy;
+        self.apply(&Op::Restart(to))
+    }
+
+    fn heard(&mut self, home: usize, claim_off: i64, reports: &[(u64, u8)]) -> Checked {
+        let claim = self.claim_of(home, claim_off);
+        let words = [
+            DirectiveOutcome::Doing,
+            DirectiveOutcome::Done,
+            DirectiveOutcome::Refused,
+            DirectiveOutcome::TooLate,
+            DirectiveOutcome::Unknown("later".into()),
+        ];
+        let made = self.bench.run.directives_made;
+        let report = |(back, word): &(u64, u8)| DirectiveReport {
+            id: DirectiveId(made.saturating_sub(*back)),
+            outcome: words[usize::from(*word)].clone(),
+            reason: String::new(),
+        };
+        let directives = reports.iter().map(report).collect();
+        self.put(Input::Heard { claim, directives }, false).map(|_| ())
+    }
+
+    fn intent(&mut self, home: usize, kind: usize, current: bool) -> Checked {
+        let standing_at = self.bench.run.stage().spec.name.clone();
+        let stage = current.then_some(standing_at);
+        let attempt = self.bench.run.attempt().map_or(Attempt(1), |attempt| attempt.number);
+        let kind = ["reboot", "reboot", "poweroff", "wipe"][kind].to_owned().into();
+        let boot_id = self.homes[home].request.boot_id.clone().unwrap();
+        let claim = self.claim_of(home, 0);
+        self.put(Input::Intent(Intent { claim, stage, attempt, kind, boot_id, disks: vec![] }), false)
+            .map(|_| ())
     }
 
     /// True for the process that was given the claim. After a restore one that was displaced in the life that is

@@ -22,108 +22,98 @@ fn assert_refused(text: &str, (line, key, found, expected): Wanted) {
     assert_eq!(bad.to_string(), format!("line {line}{comma}{key}: found {found}, expected {}", bad.expected));
 }
 
+const BAD_KEYS_AND_VALUES: [(&str, Wanted); 29] = [
+    ("", (1, "stage", "nothing", "at least one [[stage]]")),
+    ("stage = 3", (2, "stage", "3", "at least one [[stage]]")),
+    (
+        "[[stage]]\nname = \"Inventory\"\ndedline = \"5s\"",
+        (4, "stage[1].dedline", "an unknown key", "is deadline meant?"),
+    ),
+    (
+        "colour = 1",
+        (2, "colour", "an unknown key", "one of name, description, at_end, limits, stage, expected, write"),
+    ),
+    ("[[stage]]\ndeadline = \"5s\"", (2, "stage[1].name", "nothing", "one of Inventory, SpecValidate")),
+    ("[[stage]]\nname = 7", (3, "stage[1].name", "7", "one of Inventory, SpecValidate, SMART")),
+    ("[[stage]]\nname = \"Inventry\"", (3, "stage[1].name", "\"Inventry\"", "is Inventory meant?")),
+    ("[[stage]]\nname = \"cpustress\"", (3, "stage[1].name", "\"cpustress\"", "is CPUStress meant?")),
+    (
+        "[[stage]]\nname = \"Package:../apply\"",
+        (3, "stage[1].name", "\"Package:../apply\"", "a NAME of 1 to 128"),
+    ),
+    ("[[stage]]\nname = \"Package:a/aply\"", (3, "stage[1].name", "\"Package:a/aply\"", "is apply meant?")),
+    (
+        "[[stage]]\nname = \"Package:a/apply-check-check\"",
+        (3, "stage[1].name", "\"Package:a/apply-check-check\"", "each also with -check"),
+    ),
+    ("[[stage]]\nname = \"Interrupt:\"", (3, "stage[1].name", "\"Interrupt:\"", "a NAME of 1 to 128")),
+    (
+        "[[stage]]\nname = \"SMART\"\n\n[[stage]]\nname = \"SMART\"",
+        (6, "stage[2].name", "\"SMART\" a second time", "each stage once"),
+    ),
+    (
+        "[[stage]]\nname = \"SMART\"\ndeadline = \"5x\"",
+        (4, "stage[1].deadline", "\"5x\"", "a whole number and ms, s, m, h or d"),
+    ),
+    (
+        "[[stage]]\nname = \"SMART\"\ndeadline = 5",
+        (4, "stage[1].deadline", "5", "a whole number and ms, s, m, h or d"),
+    ),
+    ("[[stage]]\nname = \"SMART\"\ndeadline = \"0s\"", (4, "stage[1].deadline", "\"0s\"", "from 1ms to 30d")),
+    (
+        "[[stage]]\nname = \"SMART\"\ndeadline = \"31d\"",
+        (4, "stage[1].deadline", "\"31d\"", "from 1ms to 30d"),
+    ),
+    (
+        "[[stage]]\nname = \"SMART\"\nrequire = \"edac\"",
+        (4, "stage[1].require", "\"edac\"", "an array of names"),
+    ),
+    (
+        "[[stage]]\nname = \"SMART\"\nrequire = [\n \"a\",\n \"B\"]",
+        (6, "stage[1].require[2]", "\"B\"", "a name of a check"),
+    ),
+    (
+        "[[stage]]\nname = \"SMART\"\nrequire = [\"a\", \"a\"]",
+        (4, "stage[1].require[2]", "\"a\"", "each name once"),
+    ),
+    (
+        "at_end = \"reboot\"\n[[stage]]\nname = \"SMART\"",
+        (2, "at_end", "\"reboot\"", "\"stay\" or \"shutdown\""),
+    ),
+    (
+        "description = []\n[[stage]]\nname = \"SMART\"",
+        (2, "description", "an array of 0", "a text of at most 4096 bytes"),
+    ),
+    ("limits = 3\n[[stage]]\nname = \"SMART\"", (2, "limits", "3", "a table")),
+    (
+        "[[stage]]\nname = \"SMART\"\n[limits]\nsilence = \"0s\"",
+        (5, "limits.silence", "\"0s\"", "from 1ms to 30d"),
+    ),
+    (
+        "[[stage]]\nname = \"SMART\"\n[limits]\nhold = \"99999999d\"",
+        (5, "limits.hold", "\"99999999d\"", "from 1ms to 30d"),
+    ),
+    (
+        "[[stage]]\nname = \"SMART\"\n[limits]\ncrashes = 0",
+        (5, "limits.crashes", "0", "a whole number from 1 to 1000"),
+    ),
+    (
+        "[[stage]]\nname = \"SMART\"\n[limits]\ncrashs = 2",
+        (5, "limits.crashs", "an unknown key", "is crashes meant?"),
+    ),
+    (
+        "[[stage]]\nname = \"SMART\"\n[write]\nshared = \"yes\"",
+        (5, "write.shared", "\"yes\"", "true or false"),
+    ),
+    (
+        "[[stage]]\nname = \"SMART\"\n[expected]\ngpu_count = -1",
+        (5, "expected.gpu_count", "-1", "a whole number from 0 to 65536, or { at_least"),
+    ),
+];
+
 #[test]
 fn bad_keys_and_values_are_refused_with_line_key_found_and_expected() {
-    let rows: [(&str, Wanted); 29] = [
-        ("", (1, "stage", "nothing", "at least one [[stage]]")),
-        ("stage = 3", (2, "stage", "3", "at least one [[stage]]")),
-        (
-            "[[stage]]\nname = \"Inventory\"\ndedline = \"5s\"",
-            (4, "stage[1].dedline", "an unknown key", "is deadline meant?"),
-        ),
-        (
-            "colour = 1",
-            (
-                2,
-                "colour",
-                "an unknown key",
-                "one of name, description, at_end, limits, stage, expected, write",
-            ),
-        ),
-        ("[[stage]]\ndeadline = \"5s\"", (2, "stage[1].name", "nothing", "one of Inventory, SpecValidate")),
-        ("[[stage]]\nname = 7", (3, "stage[1].name", "7", "one of Inventory, SpecValidate, SMART")),
-        ("[[stage]]\nname = \"Inventry\"", (3, "stage[1].name", "\"Inventry\"", "is Inventory meant?")),
-        ("[[stage]]\nname = \"cpustress\"", (3, "stage[1].name", "\"cpustress\"", "is CPUStress meant?")),
-        (
-            "[[stage]]\nname = \"Package:../apply\"",
-            (3, "stage[1].name", "\"Package:../apply\"", "a NAME of 1 to 128"),
-        ),
-        (
-            "[[stage]]\nname = \"Package:a/aply\"",
-            (3, "stage[1].name", "\"Package:a/aply\"", "is apply meant?"),
-        ),
-        (
-            "[[stage]]\nname = \"Package:a/apply-check-check\"",
-            (3, "stage[1].name", "\"Package:a/apply-check-check\"", "each also with -check"),
-        ),
-        ("[[stage]]\nname = \"Interrupt:\"", (3, "stage[1].name", "\"Interrupt:\"", "a NAME of 1 to 128")),
-        (
-            "[[stage]]\nname = \"SMART\"\n\n[[stage]]\nname = \"SMART\"",
-            (6, "stage[2].name", "\"SMART\" a second time", "each stage once"),
-        ),
-        (
-            "[[stage]]\nname = \"SMART\"\ndeadline = \"5x\"",
-            (4, "stage[1].deadline", "\"5x\"", "a whole number and ms, s, m, h or d"),
-        ),
-        (
-            "[[stage]]\nname = \"SMART\"\ndeadline = 5",
-            (4, "stage[1].deadline", "5", "a whole number and ms, s, m, h or d"),
-        ),
-        (
-            "[[stage]]\nname = \"SMART\"\ndeadline = \"0s\"",
-            (4, "stage[1].deadline", "\"0s\"", "from 1ms to 30d"),
-        ),
-        (
-            "[[stage]]\nname = \"SMART\"\ndeadline = \"31d\"",
-            (4, "stage[1].deadline", "\"31d\"", "from 1ms to 30d"),
-        ),
-        (
-            "[[stage]]\nname = \"SMART\"\nrequire = \"edac\"",
-            (4, "stage[1].require", "\"edac\"", "an array of names"),
-        ),
-        (
-            "[[stage]]\nname = \"SMART\"\nrequire = [\n \"a\",\n \"B\"]",
-            (6, "stage[1].require[2]", "\"B\"", "a name of a check"),
-        ),
-        (
-            "[[stage]]\nname = \"SMART\"\nrequire = [\"a\", \"a\"]",
-            (4, "stage[1].require[2]", "\"a\"", "each name once"),
-        ),
-        (
-            "at_end = \"reboot\"\n[[stage]]\nname = \"SMART\"",
-            (2, "at_end", "\"reboot\"", "\"stay\" or \"shutdown\""),
-        ),
-        (
-            "description = []\n[[stage]]\nname = \"SMART\"",
-            (2, "description", "an array of 0", "a text of at most 4096 bytes"),
-        ),
-        ("limits = 3\n[[stage]]\nname = \"SMART\"", (2, "limits", "3", "a table")),
-        (
-            "[[stage]]\nname = \"SMART\"\n[limits]\nsilence = \"0s\"",
-            (5, "limits.silence", "\"0s\"", "from 1ms to 30d"),
-        ),
-        (
-            "[[stage]]\nname = \"SMART\"\n[limits]\nhold = \"99999999d\"",
-            (5, "limits.hold", "\"99999999d\"", "from 1ms to 30d"),
-        ),
-        (
-            "[[stage]]\nname = \"SMART\"\n[limits]\ncrashes = 0",
-            (5, "limits.crashes", "0", "a whole number from 1 to 1000"),
-        ),
-        (
-            "[[stage]]\nname = \"SMART\"\n[limits]\ncrashs = 2",
-            (5, "limits.crashs", "an unknown key", "is crashes meant?"),
-        ),
-        (
-            "[[stage]]\nname = \"SMART\"\n[write]\nshared = \"yes\"",
-            (5, "write.shared", "\"yes\"", "true or false"),
-        ),
-        (
-            "[[stage]]\nname = \"SMART\"\n[expected]\ngpu_count = -1",
-            (5, "expected.gpu_count", "-1", "a whole number from 0 to 65536, or { at_least"),
-        ),
-    ];
-    for (rest, wanted) in rows {
+    for (rest, wanted) in BAD_KEYS_AND_VALUES {
         assert_refused(&with_name(rest), wanted);
     }
 }

@@ -110,10 +110,13 @@ impl Core {
         }
     }
 
+    /// One that could not be taken out is left to [`Core::reconcile`], which comes back later.
     pub(super) fn key_removed(&mut self, done: bool) {
-        self.key_leaves = false;
-        if done && self.memory.hold_key.take().is_some() {
-            self.persist();
+        if done {
+            self.key_leaves = false;
+            if self.memory.hold_key.take().is_some() {
+                self.persist();
+            }
         }
     }
 
@@ -126,6 +129,7 @@ impl Core {
         // Whether the run still holds is known from a claim on.
         let over = !self.holding && (self.claim.is_some() || self.memory.gone);
         if expired || over {
+            self.key_leaves = false;
             self.take_key_out();
         }
     }

@@ -207,3 +207,6 @@ impl Core {
         self.actions.push(Action::Persist(Box::new(self.memory.clone())));
     }
 }
+
+#[cfg(test)]
+mod tests;

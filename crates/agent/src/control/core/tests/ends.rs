@@ -1,0 +1,136 @@
+//! Holds and their key, the power, and the end of the process.
+
+use super::*;
+
+#[test]
+fn a_key_that_cannot_be_taken_out_is_tried_again_until_it_is_out() {
+    let mut agent = holding();
+    assert_eq!(agent.beat(directive(6, Command::Release, "Cancelled", "", 0)), ["key out"]);
+    assert!(agent.on(Event::KeyRemoved(false)).is_empty());
+    assert!(agent.core.memory().hold_key.is_some());
+    assert_eq!(agent.on(Event::Reconcile(WallMs(5))), ["key out"]);
+    assert!(agent.on(Event::KeyRemoved(true)).is_empty());
+    assert!(agent.core.memory().hold_key.is_none());
+    assert!(agent.on(Event::Reconcile(WallMs(5))).is_empty());
+}
+
+#[test]
+fn a_key_ends_with_its_time_also_in_a_hold_and_before_any_claim() {
+    let mut agent = holding();
+    assert!(agent.on(Event::Reconcile(WallMs(i64::MAX - 1))).is_empty());
+    assert_eq!(agent.on(Event::Reconcile(WallMs(i64::MAX))), ["key out"]);
+    let mut next = Loop::new(facts(), agent.core.memory().clone());
+    next.on(Event::Start(Vec::new()));
+    assert!(next.on(Event::Reconcile(WallMs(0))).is_empty());
+    assert_eq!(next.on(Event::Reconcile(WallMs(i64::MAX))), ["key out"]);
+}
+
+#[test]
+fn an_agent_that_comes_back_into_a_hold_puts_the_key_in_where_a_crash_kept_it_out() {
+    let memory = holding().core.memory().clone();
+    let (mut next, done) = claimed_with(facts(), memory.clone(), Vec::new(), claim("FailedHolding", 0));
+    assert_eq!(done, ["hold"]);
+    assert_eq!(next.told(hold_key(i64::MAX)), ["key in"]);
+    let (_, done) = claimed_with(facts(), memory, Vec::new(), claim("CPUStress", 1));
+    assert_eq!(done, ["key out", "start CPUStress/1"]);
+}
+
+#[test]
+fn a_key_that_could_not_be_put_in_is_asked_for_again() {
+    let (mut agent, _) = claimed("FailedHolding", 0);
+    agent.told(hold_key(i64::MAX));
+    assert!(agent.on(Event::KeyInstalled(false)).is_empty());
+    assert!(agent.after(SLOW_RETRY_MS - 1).is_empty());
+    assert_eq!(agent.after(1), ["hold"]);
+}
+
+#[test]
+fn without_a_place_for_keys_none_is_put_in() {
+    let facts = Facts { keys_allowed: false, ..facts() };
+    let (mut agent, _) = claimed_with(facts, memory(), Vec::new(), claim("FailedHolding", 0));
+    assert!(agent.told(hold_key(i64::MAX)).is_empty());
+}
+
+fn shutdown() -> HeartbeatAnswer {
+    directive(3, Command::Shutdown, "Completed", "", 0)
+}
+
+/// A loop that saw its run end.
+fn ended(facts: Facts) -> Loop {
+    let (mut agent, _) = claimed_with(facts, memory(), Vec::new(), claim("CPUStress", 1));
+    agent.on(Event::StageEnded);
+    assert_eq!(agent.told(taken("Completed", 0, 1)), ["acknowledge CPUStress/1"]);
+    agent
+}
+
+#[test]
+fn the_power_goes_after_the_spools_and_an_acknowledged_intent() {
+    let mut agent = ended(facts());
+    assert_eq!(agent.beat(shutdown()), ["flush"]);
+    assert!(agent.beat(shutdown()).is_empty());
+    assert_eq!(agent.reports(), [(3, DirectiveOutcome::Doing)]);
+    assert_eq!(agent.on(Event::Flushed(false)), ["intent poweroff"]);
+    assert!(agent.fails(Failure::Soon(String::new())).is_empty());
+    assert_eq!(agent.after(BACKOFF_FIRST_MS), ["intent poweroff"]);
+    assert_eq!(agent.told(Reply::Intent), ["power off"]);
+    assert_eq!(agent.reports().last(), Some(&(3, DirectiveOutcome::Done)));
+    assert!(agent.after(BACKOFF_MAX_MS).is_empty());
+}
+
+#[test]
+fn the_power_stays_on_without_permission_spools_intent_or_boot() {
+    let mut forbidden = ended(Facts { power_allowed: false, ..facts() });
+    assert!(forbidden.beat(shutdown()).is_empty());
+    assert_eq!(forbidden.reports(), [(3, DirectiveOutcome::Refused)]);
+
+    let mut volatile = ended(Facts { home: HomeKind::Volatile, ..facts() });
+    assert_eq!(volatile.beat(shutdown()), ["flush"]);
+    assert!(volatile.on(Event::Flushed(false)).is_empty());
+    assert_eq!(volatile.reports().last(), Some(&(3, DirectiveOutcome::Refused)));
+
+    let mut refused = ended(facts());
+    refused.beat(shutdown());
+    refused.on(Event::Flushed(true));
+    assert!(refused.fails(Failure::Refused("422".into())).is_empty());
+    assert_eq!(refused.reports().last(), Some(&(3, DirectiveOutcome::Refused)));
+
+    for boot in [None, Some(OTHER_BOOT)] {
+        let ended_boot = boot.map(|text| text.parse().unwrap());
+        let answer = ClaimAnswer { ended_boot, ..claim_answer("Completed", 0) };
+        let (mut other, _) = claimed_with(facts(), memory(), Vec::new(), Reply::Claim(Box::new(answer)));
+        assert!(other.beat(shutdown()).is_empty(), "{boot:?}");
+        assert_eq!(other.reports(), [(3, DirectiveOutcome::Refused)], "{boot:?}");
+    }
+    let answer = ClaimAnswer { ended_boot: Some(BOOT.parse().unwrap()), ..claim_answer("Completed", 0) };
+    let (mut same, _) = claimed_with(facts(), memory(), Vec::new(), Reply::Claim(Box::new(answer)));
+    assert_eq!(same.beat(shutdown()), ["flush"]);
+}
+
+#[test]
+fn an_intent_of_an_earlier_claim_switches_nothing_off() {
+    let mut agent = ended(facts());
+    agent.beat(shutdown());
+    assert_eq!(agent.on(Event::Flushed(true)), ["intent poweroff"]);
+    assert!(agent.beat_fails(Failure::OldClaim(String::new())).is_empty());
+    assert!(agent.told(Reply::Intent).is_empty());
+    assert_eq!(agent.after(SLOW_RETRY_MS), ["claim"]);
+    assert!(agent.told(claim("Completed", 0)).is_empty());
+}
+
+#[test]
+fn a_stop_ends_the_stage_then_the_process_and_a_second_one_does_not_wait() {
+    let mut agent = walking();
+    assert_eq!(agent.on(Event::Stop), ["end Stop"]);
+    assert_eq!(agent.on(Event::StageEnded), ["drop CPUStress/1", "exit"]);
+    let mut impatient = walking();
+    impatient.on(Event::Stop);
+    assert_eq!(impatient.on(Event::Stop), ["exit"]);
+}
+
+#[test]
+fn a_heartbeat_says_that_the_home_failed_and_what_is_waited_for() {
+    let agent = holding();
+    let beat = agent.core.heartbeat("busy", true, WallMs(9)).unwrap();
+    assert!(beat.home_failed && beat.activity.starts_with("held"), "{beat:?}");
+    assert_eq!(beat.wall, WallMs(9));
+}
