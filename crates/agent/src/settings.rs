@@ -25,8 +25,7 @@ pub const HOME_DEFAULT: &str = "/var/lib/groundcrew";
 const ROOT_HOME: &str = "/root";
 
 /// The flags of `groundcrew agent`, for its help.
-pub const FLAGS_HELP: &str = "\
-  --url URL               https://HOST[:PORT] of the orchestrator
+pub const FLAGS_HELP: &str = "  --url URL               https://HOST[:PORT] of the orchestrator
   --run RUN               id of the run
   --token TOKEN           its boot token (GROUNDCREW_TOKEN keeps it out of process lists)
   --fpr SHA256[,SHA256]   SHA-256 of the orchestrator's certificate, colons allowed

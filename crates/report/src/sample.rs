@@ -52,57 +52,67 @@ pub(crate) fn line(level: LogLevel, text: &str) -> LogLine {
     LogLine { ts: "2026-03-01T12:05:00.123Z".to_owned(), level, stage: None, text: text.to_owned() }
 }
 
-fn stages() -> Vec<StageReport> {
-    let found = |text: &str| Observation::Found { text: text.to_owned() };
-    let measured = Observation::measured;
-    let none = Limit::default;
-    let inventory = vec![
-        Check::of("cpu", None, found("2 sockets, 64 cores"), none()),
-        Check::of("memory", None, found("755.1 GiB"), none()),
-        Check::of("dimms", None, found("24 modules"), none()),
-        Check::of("disks", None, found("2 disks"), none())
+fn found(text: &str) -> Observation {
+    Observation::Found { text: text.to_owned() }
+}
+
+fn inventory_checks() -> Vec<Check> {
+    vec![
+        Check::of("cpu", None, found("2 sockets, 64 cores"), Limit::default()),
+        Check::of("memory", None, found("755.1 GiB"), Limit::default()),
+        Check::of("dimms", None, found("24 modules"), Limit::default()),
+        Check::of("disks", None, found("2 disks"), Limit::default())
             .with_evidence("/sys/block/nvme0n1\n/sys/block/nvme1n1"),
         Check::of(
             "psus",
             None,
             Observation::Absent { why: "the machine names no power supply".to_owned() },
-            none(),
+            Limit::default(),
         ),
-    ];
-    let validate = vec![
+    ]
+}
+
+fn validate_checks() -> Vec<Check> {
+    vec![
         Check::of("cpu.model", None, found("EPYC 9354 32-Core Processor"), Limit::containing("EPYC 9354")),
         Check::of(
             "memory.total",
             None,
-            measured(755.1, "GiB"),
+            Observation::measured(755.1, "GiB"),
             Limit { warn_above: Some(806.4), ..Limit::at_least(729.6) },
         ),
         Check::of(
             "disk",
             Some("Y3C0A01XTKL8"),
             Observation::Unexpected { what: "disk Y3C0A01XTKL8".to_owned() },
-            none(),
+            Limit::default(),
         )
         .with_evidence("nvme1n1, KIOXIA KCD8XRUG3T84, 3840 GB"),
-    ];
-    let stress = vec![
-        Check::of("miscompares", Some("cpu"), measured(2.0, "miscompares"), Limit::at_most(0.0))
+    ]
+}
+
+fn stress_checks() -> Vec<Check> {
+    vec![
+        Check::of("miscompares", Some("cpu"), Observation::measured(2.0, "miscompares"), Limit::at_most(0.0))
             .with_evidence("stress-ng: fail: [4711] cpu: matrixprod error detected, failed modulo operation"),
-        Check::of("duration", Some("cpu"), measured(600.2, "s"), Limit::at_least(540.0)),
-        Check::of("rate", Some("cpu"), measured(118_234.5, "bogo-ops/s"), none()),
+        Check::of("duration", Some("cpu"), Observation::measured(600.2, "s"), Limit::at_least(540.0)),
+        Check::of("rate", Some("cpu"), Observation::measured(118_234.5, "bogo-ops/s"), Limit::default()),
         Check::of(
             "throttling",
             Some("cpu"),
-            measured(1.25, "%"),
+            Observation::measured(1.25, "%"),
             Limit { warn_above: Some(0.0), ..Limit::at_most(5.0) },
         ),
         Check::of(
             "frequency",
             Some("cpu"),
             Observation::Unreadable { why: "scaling_cur_freq of cpu7: input/output error".to_owned() },
-            none(),
+            Limit::default(),
         ),
-    ];
+    ]
+}
+
+fn stages() -> Vec<StageReport> {
     let mut smart = stage(
         "SMART",
         8,
@@ -110,7 +120,7 @@ fn stages() -> Vec<StageReport> {
         vec![Check::of("health", Some("S64GNE0R123456"), found("PASSED"), Limit::equal_to("OK"))],
     );
     smart.overridden = Some("known good, firmware words it otherwise (ops-1187)".to_owned());
-    let mut load = stage("CPUStress", 20, 622, stress);
+    let mut load = stage("CPUStress", 20, 622, stress_checks());
     (load.attempt, load.attempts) = (Attempt(2), 2);
     load.summary = "2 miscompares".to_owned();
     load.message = "stress-ng ended with exit code 2".to_owned();
@@ -130,7 +140,9 @@ fn stages() -> Vec<StageReport> {
         attempts: 0,
         ..stage("Reporting", 0, 0, Vec::new())
     };
-    vec![stage("Inventory", 1, 6, inventory), stage("SpecValidate", 6, 6, validate), smart, load, reporting]
+    let inventory = stage("Inventory", 1, 6, inventory_checks());
+    let validate = stage("SpecValidate", 6, 6, validate_checks());
+    vec![inventory, validate, smart, load, reporting]
 }
 
 fn inventory() -> Inventory {

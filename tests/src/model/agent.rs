@@ -112,7 +112,7 @@ impl Machine {
             power_allowed: false,
             keys_allowed: true,
         };
-        self.core = Some(Core::new(facts, home.memory.clone(), random.number()));
+        self.core = Some(Core::new(facts, home.memory.clone(), random.draw()));
         home.outbox.iter().map(|(entry, _)| entry.clone()).collect()
     }
 

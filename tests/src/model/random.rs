@@ -11,7 +11,7 @@ impl Random {
     }
 
     /// The next number.
-    pub fn number(&mut self) -> u64 {
+    pub fn draw(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -21,7 +21,7 @@ impl Random {
 
     /// A number under `bound`.
     pub fn below(&mut self, bound: u64) -> u64 {
-        self.number() % bound.max(1)
+        self.draw() % bound.max(1)
     }
 
     /// True in `percent` of 100 cases.
@@ -33,7 +33,7 @@ impl Random {
     pub fn bytes16(&mut self) -> [u8; 16] {
         let mut bytes = [0; 16];
         for chunk in bytes.chunks_mut(8) {
-            chunk.copy_from_slice(&self.number().to_le_bytes());
+            chunk.copy_from_slice(&self.draw().to_le_bytes());
         }
         bytes
     }

@@ -1,24 +1,26 @@
 //! The world of the model: time, the network, and what goes wrong.
 
+mod ends;
+mod network;
+mod operators;
+mod queue;
+
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap};
 
-use groundcrew_agent::control::core::{Action, Call, EndedBy, Event, Failure};
-use groundcrew_orchestrator::run::decide::OrderKind;
-use groundcrew_orchestrator::run::state::{HeldFor, Standing};
-use groundcrew_protocol::check::{Check, Limit, Observation};
-use groundcrew_protocol::ids::{Attempt, ClaimNumber, TokenText};
-use groundcrew_protocol::inventory::Inventory;
+use groundcrew_agent::control::core::{Action, Event, Failure};
+use groundcrew_orchestrator::run::state::Standing;
+use groundcrew_protocol::ids::{Attempt, TokenText};
 use groundcrew_protocol::limits;
-use groundcrew_protocol::plan::planned_checks;
 use groundcrew_protocol::profile::Profile;
 use groundcrew_protocol::stage::Stage;
-use groundcrew_protocol::time::WallMs;
-use groundcrew_protocol::wire::{OutboxEntry, ResultRequest, StageAttempt};
+use groundcrew_protocol::wire::{OutboxEntry, StageAttempt};
+
+use queue::{Entry, Happening};
 
 use super::agent::{Child, Home, Machine};
 use super::random::Random;
-use super::server::{Request, Response, Server, Store, name_of};
+use super::server::{Server, Store};
 
 /// How long things go wrong, in milliseconds of the world.
 const CHAOS_MS: u64 = 3_600_000;
@@ -32,40 +34,6 @@ const HISTORY_MAX: usize = 4_000;
 /// The profile that the model walks.
 const STAGES: [&str; 6] =
     ["Inventory", "SpecValidate", "CPUStress", "Package:tuning/apply", "Interrupt:restart", "Reporting"];
-
-#[derive(Debug)]
-enum Happening {
-    ToServer { from: usize, life: u64, call: u64, request: Request, tag: u64 },
-    ToAgent { to: usize, life: u64, call: u64, response: Response },
-    CallTimeout { agent: usize, life: u64, call: u64 },
-    Beat { agent: usize, life: u64 },
-    Wake { agent: usize, life: u64 },
-    StageEnd { agent: usize, life: u64, which: StageAttempt },
-    StartAgent { agent: usize },
-    ServerTick,
-    ServerStart,
-    Trouble,
-    Operator,
-}
-
-struct Entry(u64, u64, Happening);
-
-impl PartialEq for Entry {
-    fn eq(&self, other: &Entry) -> bool {
-        (self.0, self.1) == (other.0, other.1)
-    }
-}
-impl Eq for Entry {}
-impl PartialOrd for Entry {
-    fn partial_cmp(&self, other: &Entry) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-impl Ord for Entry {
-    fn cmp(&self, other: &Entry) -> std::cmp::Ordering {
-        (self.0, self.1).cmp(&(other.0, other.1))
-    }
-}
 
 /// The world.
 pub struct World {
@@ -256,93 +224,6 @@ impl World {
         self.machines[agent].core.is_some() && self.machines[agent].life == life
     }
 
-    // ---- the network -----------------------------------------------------------------------------------------
-
-    /// Sends something across: perhaps late, perhaps twice, perhaps never.
-    fn across(&mut self, make: impl Fn() -> Happening, what: &str) {
-        let bad = self.is_chaos();
-        let copies = if bad && self.random.chance(8) {
-            0
-        } else if bad && self.random.chance(5) {
-            2
-        } else {
-            1
-        };
-        if copies == 0 {
-            self.tally.lost += 1;
-            self.note(format!("lost: {what}"));
-        }
-        for _ in 0..copies {
-            let late = if bad && self.random.chance(10) {
-                self.random.below(30_000)
-            } else {
-                self.random.below(200)
-            };
-            self.put(1 + late, make());
-        }
-    }
-
-    fn at_server(&mut self, from: usize, life: u64, call: u64, request: Request, tag: u64) {
-        if !self.server_up {
-            return;
-        }
-        let response = self.server.handle(request, tag);
-        let mut response = Some(response);
-        // A doubled request is answered twice; each answer itself crosses once.
-        let bad = self.is_chaos();
-        if bad && self.random.chance(8) {
-            self.tally.lost += 1;
-            self.note(format!("lost: an answer to {}", self.machines[from].name));
-            return;
-        }
-        let late =
-            if bad && self.random.chance(10) { self.random.below(30_000) } else { self.random.below(200) };
-        if let Some(response) = response.take() {
-            self.put(1 + late, Happening::ToAgent { to: from, life, call, response });
-        }
-    }
-
-    fn at_agent(&mut self, to: usize, life: u64, call: u64, response: Response) {
-        if !self.lives(to, life) {
-            return;
-        }
-        match response {
-            Response::Control(answered) => {
-                if self.machines[to].waits_for == Some(call) {
-                    self.machines[to].waits_for = None;
-                    self.step(to, Event::Answered(answered));
-                }
-            }
-            // Only the latest heartbeat is waited for.
-            Response::Heartbeat(claim, answered) => {
-                if self.machines[to].heartbeats == call {
-                    self.step(to, Event::Heartbeat { claim, answered });
-                }
-            }
-        }
-    }
-
-    fn beat(&mut self, agent: usize, life: u64) {
-        if !self.lives(agent, life) {
-            return;
-        }
-        self.put(limits::HEARTBEAT_INTERVAL_MS, Happening::Beat { agent, life });
-        self.step(agent, Event::Reconcile(WallMs(0)));
-        if !self.lives(agent, life) {
-            return;
-        }
-        let heartbeat =
-            self.machines[agent].core.as_ref().and_then(|core| core.heartbeat("", false, WallMs(0)));
-        let token = self.machines[agent].token(false, &self.server.boot_token.sha256());
-        if let (Some(heartbeat), Some(token)) = (heartbeat, token) {
-            self.machines[agent].heartbeats += 1;
-            let call = self.machines[agent].heartbeats;
-            let request = Request::Heartbeat(Box::new(heartbeat), token);
-            let make = || Happening::ToServer { from: agent, life, call, request: request.clone(), tag: 0 };
-            self.across(make, "a heartbeat");
-        }
-    }
-
     // ---- agents ----------------------------------------------------------------------------------------------
 
     fn start_agent(&mut self, agent: usize) {
@@ -494,81 +375,6 @@ impl World {
         self.put(after_ms, Happening::StageEnd { agent, life, which });
     }
 
-    fn send(&mut self, agent: usize, life: u64, call: Call) {
-        let boot_token = self.server.boot_token.sha256();
-        let what = name_of(&call);
-        self.machines[agent].calls += 1;
-        let number = self.machines[agent].calls;
-        self.machines[agent].waits_for = Some(number);
-        self.put(limits::CALL_TIMEOUT_MS, Happening::CallTimeout { agent, life, call: number });
-        let by_boot = matches!(call, Call::Claim { by_boot_token: true, .. });
-        let Some(token) = self.machines[agent].token(by_boot, &boot_token) else {
-            return;
-        };
-        let mut tag = 0;
-        let request = match call {
-            Call::Hello => Request::Hello,
-            Call::Claim { request, .. } => Request::Claim(request, token),
-            Call::Result { claim, entry } => {
-                let (body, of) = self.outcome(agent, claim, &entry);
-                tag = of;
-                Request::Result(Box::new(body), token)
-            }
-            Call::Intent(intent) => Request::Intent(intent, token),
-            Call::Hold { claim } => Request::Hold(claim, token),
-        };
-        let make = || Happening::ToServer { from: agent, life, call: number, request: request.clone(), tag };
-        self.across(make, what);
-    }
-
-    /// The outcome that a home keeps. What it says depends on its tag alone, so that it is the same each time.
-    fn outcome(&mut self, agent: usize, claim: ClaimNumber, entry: &OutboxEntry) -> (ResultRequest, u64) {
-        let is_it = |known: &OutboxEntry| known.stage == entry.stage && known.attempt == entry.attempt;
-        let tag = self.home(agent).outbox.iter().find(|(known, _)| is_it(known)).map_or(0, |(_, tag)| *tag);
-        if tag == 0 {
-            self.broken.push(format!(
-                "an outcome of {} attempt {} is sent and not kept",
-                entry.stage, entry.attempt
-            ));
-        }
-        let passes = !tag.is_multiple_of(7);
-        let spec = profile()
-            .stages
-            .into_iter()
-            .find(|spec| spec.name == entry.stage)
-            .expect("a stage of the profile");
-        let value = if passes {
-            Observation::Found { text: "fine".into() }
-        } else {
-            Observation::Missing { what: "it".into() }
-        };
-        let checks: Vec<Check> = planned_checks(&spec)
-            .into_iter()
-            .map(|planned| {
-                let observed = match planned.limit.fail_below.or(planned.limit.fail_above) {
-                    Some(bound) if passes => Observation::measured(bound, "x"),
-                    Some(_) | None if planned.limit == Limit::default() => value.clone(),
-                    Some(_) | None => Observation::measured(if passes { 0.0 } else { f64::NAN }, "x"),
-                };
-                Check::of(&planned.name, None, observed, Limit::default())
-            })
-            .collect();
-        let body = ResultRequest {
-            claim,
-            made_under: entry.made_under,
-            stage: entry.stage.clone(),
-            attempt: entry.attempt,
-            passed: passes,
-            summary: format!("outcome {tag}"),
-            message: String::new(),
-            checks,
-            inventory: (entry.stage == Stage::Inventory).then(|| Box::new(Inventory::default())),
-            began: WallMs(0),
-            ended: WallMs(0),
-        };
-        (body, tag)
-    }
-
     // ---- trouble ---------------------------------------------------------------------------------------------
 
     fn crash_agent(&mut self, agent: usize) {
@@ -615,7 +421,7 @@ impl World {
         let mut random = self.random.clone();
         self.machines[agent].reset(loses, &mut random);
         self.random = random;
-        self.random.number();
+        self.random.draw();
         if ran {
             let after_ms = 5_000 + self.random.below(120_000);
             self.put(after_ms, Happening::StartAgent { agent });
@@ -674,91 +480,9 @@ impl World {
         self.put(until_ms - self.now_ms, Happening::ServerStart);
     }
 
-    // ---- operators -------------------------------------------------------------------------------------------
-
-    fn operator(&mut self) {
-        let next_ms = if self.is_chaos() { 60_000 + self.random.below(600_000) } else { 60_000 };
-        self.put(next_ms, Happening::Operator);
-        if !self.server_up {
-            return;
-        }
-        if !self.is_chaos() {
-            return self.help();
-        }
-        let order = match self.random.below(20) {
-            0..=9 => OrderKind::Retry,
-            10..=13 => OrderKind::Override,
-            14 => OrderKind::Cancel,
-            15 => OrderKind::Release,
-            _ => return,
-        };
-        let done = self.server.order(order, "because");
-        self.note(format!("operator: {order:?}: {}", done.map_or_else(|why| why, |()| "done".into())));
-    }
-
-    /// In the calm the operator wants the run to end well.
-    fn help(&mut self) {
-        if self.machines.iter().all(|machine| machine.core.is_none()) {
-            self.put(1, Happening::StartAgent { agent: 0 });
-        }
-        let silent_ms = self.server.listened_ms.saturating_sub(self.server.heard_ms);
-        let unheard = silent_ms > 20 * 60_000 || self.server.store.run.claim.is_none();
-        if unheard && self.now_ms > CHAOS_MS + 1_800_000 && self.random.chance(10) {
-            let token = TokenText::boot(self.random.bytes32());
-            self.note("operator: makes a new boot token".into());
-            self.server.new_boot_token(token);
-        }
-        let Standing::Held { why, .. } = self.server.store.run.standing.clone() else {
-            return;
-        };
-        let reset = !self.server.store.run.stage().resets.is_empty();
-        let order = match why {
-            HeldFor::Verdict { .. } if reset => OrderKind::Override,
-            HeldFor::Silence { .. } => return,
-            HeldFor::Verdict { .. }
-            | HeldFor::OverDeadline { .. }
-            | HeldFor::Crashes { .. }
-            | HeldFor::ClaimFight { .. }
-            | HeldFor::NeverClaimed { .. }
-            | HeldFor::RebootNotSeen { .. } => OrderKind::Retry,
-        };
-        let done = self.server.order(order, "mended");
-        self.note(format!("operator: {order:?}: {}", done.map_or_else(|why| why, |()| "done".into())));
-    }
-
     // ---- what must hold --------------------------------------------------------------------------------------
 
     fn check(&mut self) {
         self.broken.append(&mut self.server.broken);
     }
-
-    /// At the end: what a surviving home keeps as acknowledged is in the store, and what it could not say is refused, by name.
-    fn check_end(&mut self) -> Result<(), String> {
-        for machine in &self.machines {
-            let claimed = machine.core.as_ref().is_some_and(|core| core.claim().is_some());
-            if !claimed {
-                continue; // Displaced, or gone: it keeps what it has.
-            }
-            for (((stage, attempt), tag), acknowledged) in machine.outcomes() {
-                let stage = Stage::from(stage);
-                let attempt = Attempt(attempt);
-                let first = self.server.store.first.get(&(stage.clone(), attempt)) == Some(&tag);
-                let kept = self.server.store.evidence.contains(&(stage.clone(), attempt, tag));
-                if acknowledged && !first && !kept {
-                    return Err(format!(
-                        "outcome {tag} ({stage} attempt {attempt}) was acknowledged and is lost"
-                    ));
-                }
-                if !acknowledged {
-                    return Err(format!("outcome {tag} ({stage} attempt {attempt}) was never acknowledged"));
-                }
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Why a stage of the model ended; used by its driver alone.
-pub fn is_operators(by: Option<EndedBy>) -> bool {
-    by == Some(EndedBy::Operator)
 }

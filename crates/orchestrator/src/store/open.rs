@@ -32,6 +32,12 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 /// A database up to this size is checked whole at every start; of a larger one the tables that decisions
 /// need, so that a start stays a matter of seconds.
 const WHOLE_CHECK_BYTES_MAX: u64 = 512 << 20;
+/// Pages that the writer keeps, in KiB: what a commit of many changes touches must fit, or SQLite writes the same pages
+/// to the write-ahead log several times within it and reads them back.
+const WRITER_CACHE_KIB: u32 = 64 * 1024;
+/// The write-ahead log is moved into the database past this many pages (of 4 KiB, so 64 MiB). SQLite's own 1,000 is less
+/// than one commit of many results writes; the longer log lets a page that changes often be moved once.
+const CHECKPOINT_PAGES: u32 = 16_384;
 /// Those tables.
 const DECISIVE_TABLES: [&str; 7] = ["meta", "settings", "nodes", "profiles", "tokens", "runs", "segments"];
 
@@ -114,7 +120,11 @@ fn common(file: &Path) -> SqliteConnectOptions {
 
 /// The connection that writes.
 pub(super) fn writing(file: &Path) -> SqliteConnectOptions {
-    common(file).journal_mode(SqliteJournalMode::Wal).synchronous(SqliteSynchronous::Full)
+    common(file)
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Full)
+        .pragma("cache_size", format!("-{WRITER_CACHE_KIB}"))
+        .pragma("wal_autocheckpoint", CHECKPOINT_PAGES.to_string())
 }
 
 /// A connection that cannot write.

@@ -37,8 +37,8 @@ pub(super) struct Decided {
 
 /// All jobs of one run in a commit.
 pub(super) struct Unit {
-    /// The version that the database has; `None`: no such run.
-    base: Option<u64>,
+    /// What the database has; `None`: no such run.
+    base: Option<Base>,
     /// The run after the jobs so far.
     current: Option<StoredRun>,
     /// Its columns, once a job has changed it.
@@ -46,6 +46,32 @@ pub(super) struct Unit {
     tells_restored: bool,
     run: RunId,
     jobs: Vec<Landing>,
+}
+
+/// A run's row as the database has it, but for the document.
+struct Base {
+    version: u64,
+    keys: Keys,
+}
+
+/// The columns of a run that indexes are made of. They seldom change.
+#[derive(PartialEq, Eq, sqlx::FromRow)]
+struct Keys {
+    node: String,
+    ended: Option<i64>,
+    boot_token: String,
+    run_token: Option<String>,
+}
+
+/// A run as it is loaded for a decision.
+#[derive(sqlx::FromRow)]
+struct LoadedRow {
+    id: String,
+    version: i64,
+    doc: String,
+    restored: bool,
+    #[sqlx(flatten)]
+    keys: Keys,
 }
 
 /// One job's part of a unit.
@@ -121,9 +147,9 @@ pub(super) async fn decide_all(connection: &mut SqliteConnection, jobs: Vec<RunJ
     }
     match load(connection, &units).await {
         Ok(found) => {
-            for run in found {
+            for (run, keys) in found {
                 let unit = &mut units[at[&run.id]];
-                unit.base = Some(run.version);
+                unit.base = Some(Base { version: run.version, keys });
                 unit.current = Some(run);
             }
         }
@@ -141,19 +167,27 @@ pub(super) async fn decide_all(connection: &mut SqliteConnection, jobs: Vec<RunJ
     units
 }
 
-async fn load(connection: &mut SqliteConnection, units: &[Unit]) -> Result<Vec<StoredRun>, StoreError> {
+async fn load(
+    connection: &mut SqliteConnection,
+    units: &[Unit],
+) -> Result<Vec<(StoredRun, Keys)>, StoreError> {
     if units.is_empty() {
         return Ok(Vec::new());
     }
-    let mut query = QueryBuilder::<Sqlite>::new("SELECT id, version, doc, restored FROM runs WHERE id IN (");
+    let mut query = QueryBuilder::<Sqlite>::new(
+        "SELECT id, version, doc, restored, node, ended, boot_token, run_token FROM runs WHERE id IN (",
+    );
     let mut ids = query.separated(", ");
     for unit in units {
         ids.push_bind(unit.run.as_str());
     }
     query.push(")");
-    let rows: Vec<super::runs::RunRow> =
+    let rows: Vec<LoadedRow> =
         query.build_query_as().fetch_all(connection).await.map_err(StoreError::database("reading runs"))?;
-    rows.into_iter().map(super::runs::stored_run).collect()
+    let loaded = |LoadedRow { id, version, doc, restored, keys }| {
+        Ok((super::runs::stored_run((id, version, doc, restored))?, keys))
+    };
+    rows.into_iter().map(loaded).collect()
 }
 
 /// Writes all units inside the transaction. Events get the numbers after `last_event`.
@@ -227,8 +261,50 @@ async fn insert(connection: &mut SqliteConnection, units: &[&Unit]) -> Result<()
     query.build().execute(connection).await.map(|_done| ()).map_err(StoreError::database("storing new runs"))
 }
 
-/// One compare-and-set for all of them: as many rows as there are units, or nothing counts.
+/// Stores changed runs. SQLite writes every index anew that has a column in the statement, also where its value stays:
+/// four pages beside the run's own. So those runs of which only the document changed go by a statement of their own.
 async fn update(connection: &mut SqliteConnection, units: &[&Unit]) -> Result<(), StoreError> {
+    let (same, moved): (Vec<&Unit>, Vec<&Unit>) = units.iter().copied().partition(|unit| {
+        let (_run, columns) = now(unit);
+        unit.base.as_ref().is_some_and(|base| base.keys.are_of(columns))
+    });
+    update_documents(connection, &same).await?;
+    update_whole(connection, &moved).await
+}
+
+impl Keys {
+    fn are_of(&self, columns: &RunColumns) -> bool {
+        self.node == columns.node.as_str()
+            && self.ended == columns.ended.map(|at| at.0)
+            && self.boot_token == columns.boot_token.as_str()
+            && self.run_token.as_deref() == columns.run_token.as_ref().map(|token| token.as_str())
+    }
+}
+
+fn base_version(unit: &Unit) -> i64 {
+    text::signed(unit.base.as_ref().expect("an old unit has a version").version)
+}
+
+/// One compare-and-set for all of them: as many rows as there are units, or nothing counts.
+async fn update_documents(connection: &mut SqliteConnection, units: &[&Unit]) -> Result<(), StoreError> {
+    let Some(first) = units.first() else {
+        return Ok(());
+    };
+    let mut query = QueryBuilder::<Sqlite>::new("WITH new (id, base, version, state, updated, doc) AS (");
+    query.push_values(units, |mut row, unit| {
+        let (run, columns) = now(unit);
+        row.push_bind(run.id.as_str()).push_bind(base_version(unit)).push_bind(text::signed(run.version));
+        row.push_bind(columns.state.to_string()).push_bind(columns.updated.0).push_bind(&*run.doc);
+    });
+    query.push(
+        ") UPDATE runs SET version = new.version, state = new.state, updated = new.updated, doc = new.doc \
+         FROM new WHERE runs.id = new.id AND runs.version = new.base",
+    );
+    expect_all(query, connection, units.len(), first).await
+}
+
+/// The same with every column that can change.
+async fn update_whole(connection: &mut SqliteConnection, units: &[&Unit]) -> Result<(), StoreError> {
     let Some(first) = units.first() else {
         return Ok(());
     };
@@ -237,8 +313,7 @@ async fn update(connection: &mut SqliteConnection, units: &[&Unit]) -> Result<()
     );
     query.push_values(units, |mut row, unit| {
         let (run, columns) = now(unit);
-        let base = unit.base.expect("an old unit has a version");
-        row.push_bind(run.id.as_str()).push_bind(text::signed(base)).push_bind(text::signed(run.version));
+        row.push_bind(run.id.as_str()).push_bind(base_version(unit)).push_bind(text::signed(run.version));
         row.push_bind(columns.node.as_str()).push_bind(columns.profile.as_str());
         row.push_bind(columns.state.to_string()).push_bind(columns.updated.0);
         row.push_bind(columns.ended.map(|at| at.0)).push_bind(columns.boot_token.as_str());
@@ -249,9 +324,18 @@ async fn update(connection: &mut SqliteConnection, units: &[&Unit]) -> Result<()
          updated = new.updated, ended = new.ended, boot_token = new.boot_token, run_token = new.run_token, \
          doc = new.doc FROM new WHERE runs.id = new.id AND runs.version = new.base",
     );
+    expect_all(query, connection, units.len(), first).await
+}
+
+async fn expect_all(
+    mut query: QueryBuilder<Sqlite>,
+    connection: &mut SqliteConnection,
+    count: usize,
+    first: &Unit,
+) -> Result<(), StoreError> {
     let done =
         query.build().execute(connection).await.map_err(StoreError::database("storing changed runs"))?;
-    if done.rows_affected() == units.len() as u64 {
+    if done.rows_affected() == count as u64 {
         Ok(())
     } else {
         // With several units the caller lands each on its own, and so finds out which one it is.
