@@ -1,4 +1,4 @@
-//! Walks in which the orchestrator or the agent is killed (SIGKILL) in the middle of a stage.
+//! Walks in which the orchestrator or the agent ends in the middle of a stage, nearly always by SIGKILL.
 
 use groundcrew_protocol::stage::{Stage, State};
 use groundcrew_tests::harness::{Machine, Server};
@@ -107,4 +107,24 @@ fn three_crashes_in_one_stage_hold_the_run() {
     machine.load.started();
     machine.load.pass();
     server.wait_for_state(&run, State::Completed);
+}
+
+#[test]
+fn an_agent_that_is_asked_to_end_leaves_nothing_behind_and_the_next_goes_on() {
+    let server = Server::start();
+    let run = server.create_run("n1", LOAD);
+    let mut machine = Machine::started(&server, &run, "m1");
+    let tool = machine.load.started();
+    let child = machine.load.bear_child();
+    let printed = machine.load.print(200);
+    assert!(machine.stop().success());
+    assert!(tool.is_gone() && child.is_gone(), "the stage's processes outlived the agent");
+    // It waited for its last lines to be taken, so they are there without a second agent.
+    server.expect_lines(&run, printed);
+    machine.start();
+    machine.load.started();
+    machine.load.pass();
+    let view = server.wait_for_state(&run, State::Completed);
+    assert_eq!(view.stages[0].attempts, 2);
+    server.expect_lines(&run, printed);
 }
