@@ -5,6 +5,9 @@ use serde::Serialize;
 
 use crate::machine::Machine;
 
+/// Width of the table where it is not for a terminal, which has its own.
+const COLUMNS: u16 = 150;
+
 /// Everything that one run of the benchmark found.
 #[derive(Debug, Serialize)]
 pub struct Report {
@@ -124,6 +127,9 @@ impl Report {
     pub fn table(&self) -> String {
         let mut table = Table::new();
         table.load_style(presets::UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Dynamic);
+        if !table.is_tty() {
+            table.set_width(COLUMNS);
+        }
         table.set_header([
             "Measured",
             "Median (lowest to highest)",
