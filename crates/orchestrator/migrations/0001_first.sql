@@ -58,7 +58,8 @@ CREATE TABLE runs (
     boot_token TEXT NOT NULL,
     run_token  TEXT,
     restored   INTEGER NOT NULL DEFAULT 0,
-    doc        TEXT NOT NULL
+    -- The run's JSON as one zstd frame: a page of the database then holds several runs instead of a part of one.
+    doc        BLOB NOT NULL
 ) STRICT;
 CREATE INDEX runs_created ON runs (created, id);
 CREATE INDEX runs_node ON runs (node, created, id);

@@ -16,7 +16,7 @@ use super::{NewAudit, NewEventRow, NewResultRow, Store, StoreError, events, text
 /// Runs of one part of the list.
 const RUNS_PAGE_MAX: u32 = 500;
 /// A run's columns that make a [`StoredRun`]: id, version, document, restored.
-pub(super) type RunRow = (String, i64, String, bool);
+pub(super) type RunRow = (String, i64, Vec<u8>, bool);
 
 /// A run as it is stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -335,5 +335,6 @@ pub(super) async fn delete(
 
 pub(super) fn stored_run((id, version, doc, restored): RunRow) -> Result<StoredRun, StoreError> {
     let id = text::parse("the id of a run", &id)?;
+    let doc = text::unpack("a run", &doc)?;
     Ok(StoredRun { id, version: text::unsigned(version), doc: Arc::from(doc), restored })
 }

@@ -68,7 +68,7 @@ struct Keys {
 struct LoadedRow {
     id: String,
     version: i64,
-    doc: String,
+    doc: Vec<u8>,
     restored: bool,
     #[sqlx(flatten)]
     keys: Keys,
@@ -256,7 +256,7 @@ async fn insert(connection: &mut SqliteConnection, units: &[&Unit]) -> Result<()
         row.push_bind(columns.node.as_str()).push_bind(columns.profile.as_str());
         row.push_bind(columns.state.to_string()).push_bind(columns.created.0).push_bind(columns.updated.0);
         row.push_bind(columns.ended.map(|at| at.0)).push_bind(columns.boot_token.as_str());
-        row.push_bind(columns.run_token.as_ref().map(|token| token.as_str())).push_bind(&*run.doc);
+        row.push_bind(columns.run_token.as_ref().map(|token| token.as_str())).push_bind(text::pack(&run.doc));
     });
     query.build().execute(connection).await.map(|_done| ()).map_err(StoreError::database("storing new runs"))
 }
@@ -294,7 +294,7 @@ async fn update_documents(connection: &mut SqliteConnection, units: &[&Unit]) ->
     query.push_values(units, |mut row, unit| {
         let (run, columns) = now(unit);
         row.push_bind(run.id.as_str()).push_bind(base_version(unit)).push_bind(text::signed(run.version));
-        row.push_bind(columns.state.to_string()).push_bind(columns.updated.0).push_bind(&*run.doc);
+        row.push_bind(columns.state.to_string()).push_bind(columns.updated.0).push_bind(text::pack(&run.doc));
     });
     query.push(
         ") UPDATE runs SET version = new.version, state = new.state, updated = new.updated, doc = new.doc \
@@ -317,7 +317,7 @@ async fn update_whole(connection: &mut SqliteConnection, units: &[&Unit]) -> Res
         row.push_bind(columns.node.as_str()).push_bind(columns.profile.as_str());
         row.push_bind(columns.state.to_string()).push_bind(columns.updated.0);
         row.push_bind(columns.ended.map(|at| at.0)).push_bind(columns.boot_token.as_str());
-        row.push_bind(columns.run_token.as_ref().map(|token| token.as_str())).push_bind(&*run.doc);
+        row.push_bind(columns.run_token.as_ref().map(|token| token.as_str())).push_bind(text::pack(&run.doc));
     });
     query.push(
         ") UPDATE runs SET version = new.version, node = new.node, profile = new.profile, state = new.state, \
