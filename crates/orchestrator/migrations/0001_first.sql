@@ -112,7 +112,8 @@ CREATE TABLE results (
 ) STRICT;
 -- The first result of an attempt stands: there cannot be a second one.
 CREATE UNIQUE INDEX results_standing ON results (run, stage, attempt) WHERE kind IN ('first', 'own');
-CREATE INDEX results_run ON results (run, id);
+-- Evidence alone: the standing ones have the index above, and need not write a page of another.
+CREATE INDEX results_evidence ON results (run, id) WHERE kind IN ('repeated', 'late');
 -- Evidence beyond what is kept of an attempt, counted.
 CREATE TABLE evidence_dropped (
     run     TEXT NOT NULL,

@@ -1,8 +1,8 @@
 //! A handle by which one thread asks another's work to end, that can also be waited for with poll(2).
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use rustix::event::{EventfdFlags, eventfd};
 
@@ -13,6 +13,8 @@ pub struct Cancel(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     asked: AtomicBool,
+    /// Why, where whoever asked said so first.
+    why: OnceLock<&'static str>,
     /// Readable once asked, and never read: every waiter sees it.
     event: OwnedFd,
 }
@@ -24,7 +26,7 @@ impl Cancel {
     /// Where the process has no file descriptor left.
     pub fn new() -> std::io::Result<Cancel> {
         let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        Ok(Cancel(Arc::new(Inner { asked: AtomicBool::new(false), event })))
+        Ok(Cancel(Arc::new(Inner { asked: AtomicBool::new(false), why: OnceLock::new(), event })))
     }
 
     /// Asks. Doing so again changes nothing.
@@ -32,6 +34,17 @@ impl Cancel {
         self.0.asked.store(true, Ordering::SeqCst);
         // It fails only where the counter is full, and then it is readable as it should be.
         let _ = rustix::io::write(&self.0.event, &1u64.to_ne_bytes());
+    }
+
+    /// Asks, and says why. The first reason stays.
+    pub fn ask_because(&self, why: &'static str) {
+        self.0.why.get_or_init(|| why);
+        self.ask();
+    }
+
+    /// Why somebody asked; `None` where no reason was given.
+    pub fn why(&self) -> Option<&'static str> {
+        self.0.why.get().copied()
     }
 
     /// True once somebody asked.

@@ -15,7 +15,7 @@ use groundcrew_protocol::{PROTOCOL, PROTOCOL_OLDEST};
 use super::Agent;
 use super::stage::{Running, line_sink, progress_sink};
 use crate::client::Orchestrator;
-use crate::control::core::{Action, Call, Event, Failure, Reply, StartStage};
+use crate::control::core::{Action, Call, EndedBy, Event, Failure, Reply, StartStage};
 use crate::control::failure::failure_of;
 use crate::control::memory::Memory;
 use crate::probe::Root;
@@ -108,11 +108,7 @@ impl Agent {
             }
             Action::Send(call) => self.send(call).await,
             Action::StartStage(start) => return self.start_stage(*start),
-            Action::EndStage(_) => {
-                if let Some(stage) = &self.stage {
-                    stage.cancel.ask();
-                }
-            }
+            Action::EndStage(by) => self.end_stage(by),
             Action::KeepOutcome(entry) => self.keep_outcome(entry).await,
             Action::DropOutcome(which) => {
                 self.finished = None;
@@ -227,6 +223,18 @@ impl Agent {
                 }
                 Err(error) => self.say(LogLevel::Error, crate::errors::chain(&error)),
             }
+        }
+    }
+
+    /// Ends the stage in flight; its own words then say the reason that is true.
+    fn end_stage(&self, by: EndedBy) {
+        let Some(stage) = &self.stage else {
+            return;
+        };
+        match by {
+            EndedBy::Operator => stage.cancel.ask(),
+            EndedBy::Displaced => stage.cancel.ask_because("another claim or attempt took its place"),
+            EndedBy::Stop => stage.cancel.ask_because("the agent ends"),
         }
     }
 

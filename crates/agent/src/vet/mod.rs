@@ -110,7 +110,7 @@ impl StageContext {
             Stopped::TimedOut => {
                 format!("ended at the stage's deadline of {}", format_span_ms(self.spec.deadline))
             }
-            Stopped::Cancelled => outcome::CANCELLED_MESSAGE.to_owned(),
+            Stopped::Cancelled => self.cancel.why().unwrap_or(outcome::CANCELLED_MESSAGE).to_owned(),
         }
     }
 }

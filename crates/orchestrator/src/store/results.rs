@@ -241,7 +241,9 @@ async fn keep_evidence(
     let (same, of_attempt, of_run): (i64, i64, i64) = sqlx::query_as(
         "SELECT coalesce(sum(stage = ?2 AND attempt = ?3 AND sha256 = ?4), 0), \
          coalesce(sum(stage = ?2 AND attempt = ?3 AND kind IN ('repeated', 'late')), 0), \
-         coalesce(sum(kind IN ('repeated', 'late')), 0) FROM results WHERE run = ?1",
+         coalesce(sum(kind IN ('repeated', 'late')), 0) FROM ( \
+         SELECT stage, attempt, sha256, kind FROM results WHERE run = ?1 AND kind IN ('first', 'own') UNION ALL \
+         SELECT stage, attempt, sha256, kind FROM results WHERE run = ?1 AND kind IN ('repeated', 'late'))",
     )
     .bind(run.as_str())
     .bind(&result.stage)

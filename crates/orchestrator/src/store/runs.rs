@@ -316,7 +316,9 @@ pub(super) async fn delete(
         "DELETE FROM log_chunks WHERE run = ?",
         "DELETE FROM sensor_batches WHERE run = ?",
         "DELETE FROM artifacts WHERE run = ?",
-        "DELETE FROM results WHERE run = ?",
+        // Each by the index that holds its kinds.
+        "DELETE FROM results WHERE run = ? AND kind IN ('first', 'own')",
+        "DELETE FROM results WHERE run = ? AND kind IN ('repeated', 'late')",
         "DELETE FROM evidence_dropped WHERE run = ?",
         "DELETE FROM swept WHERE run = ?",
         "DELETE FROM events WHERE run = ?",
