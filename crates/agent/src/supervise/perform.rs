@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use groundcrew_protocol::PROTOCOL;
 use groundcrew_protocol::ids::{ClaimNumber, Sha256Hex, TokenText};
 use groundcrew_protocol::limits;
 use groundcrew_protocol::profile::{ExpectedDisk, StageSpec};
@@ -10,7 +11,6 @@ use groundcrew_protocol::time::WallMs;
 use groundcrew_protocol::wire::{
     ClaimRequest, Hello, HoldRequest, HomeKind, Intent, LogLevel, OutboxEntry, ResultRequest,
 };
-use groundcrew_protocol::{PROTOCOL, PROTOCOL_OLDEST};
 
 use super::Agent;
 use super::stage::{Running, line_sink, progress_sink};
@@ -344,7 +344,7 @@ impl Agent {
             serial: facts.serial.clone(),
             macs: facts.macs.clone(),
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
-            protocol_min: PROTOCOL_OLDEST.max(PROTOCOL),
+            protocol_min: PROTOCOL,
             protocol_max: PROTOCOL,
             boot_id: facts.boot_id.clone(),
             instance: Some(facts.instance.clone()),

@@ -43,7 +43,6 @@ impl World {
             return;
         }
         let response = self.server.handle(request, tag);
-        let mut response = Some(response);
         // A doubled request is answered twice; each answer itself crosses once.
         let bad = self.is_chaos();
         if bad && self.random.chance(8) {
@@ -53,9 +52,7 @@ impl World {
         }
         let late =
             if bad && self.random.chance(10) { self.random.below(30_000) } else { self.random.below(200) };
-        if let Some(response) = response.take() {
-            self.put(1 + late, Happening::ToAgent { to: from, life, call, response });
-        }
+        self.put(1 + late, Happening::ToAgent { to: from, life, call, response });
     }
 
     pub(super) fn at_agent(&mut self, to: usize, life: u64, call: u64, response: Response) {

@@ -261,7 +261,7 @@ pub fn create(new: NewRun, now: Now) -> Change {
         host_keys: Vec::new(),
         profile: new.profile,
     };
-    let mut step = Step::new(run, now);
+    let mut step = Step::new(&run, now);
     step.tell("created", &new.by, format!("run created with profile {}", step.run.profile.name));
     step.wait_for_claim();
     step.done(Answer::Done)
@@ -272,7 +272,7 @@ pub fn create(new: NewRun, now: Now) -> Change {
 /// # Errors
 /// Where it changes nothing, the reason.
 pub fn decide(run: &Run, input: &Input, now: Now) -> Result<Change, Refused> {
-    let mut step = Step::new(run.clone(), now);
+    let mut step = Step::new(run, now);
     match input {
         Input::Claim { request, protocol, bearer } => claim::claim(step, request, *protocol, bearer),
         Input::Result(request) => result::result(step, request),

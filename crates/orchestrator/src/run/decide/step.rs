@@ -22,22 +22,22 @@ pub(super) const AGENT: &str = "agent";
 pub(super) const DEADLINE: &str = "deadline";
 
 /// A decision in the making.
-pub(super) struct Step {
+pub(super) struct Step<'a> {
     /// The run as it will be.
     pub run: Run,
     /// The moment.
     pub now: Now,
     /// Verdicts of the orchestrator's own stages, resolved on the way.
     pub own: Vec<(Stage, Attempt, Judged)>,
-    before: Run,
+    before: &'a Run,
     events: Vec<NewEvent>,
     result: Option<KeptResult>,
 }
 
-impl Step {
+impl<'a> Step<'a> {
     /// Starts from a run as it is.
-    pub fn new(run: Run, now: Now) -> Step {
-        Step { before: run.clone(), run, now, own: Vec::new(), events: Vec::new(), result: None }
+    pub fn new(before: &'a Run, now: Now) -> Step<'a> {
+        Step { run: before.clone(), before, now, own: Vec::new(), events: Vec::new(), result: None }
     }
 
     /// Tells something about the run and the stage at which it stands.
@@ -56,7 +56,7 @@ impl Step {
         if let Some(result) = &mut self.result {
             result.own = std::mem::take(&mut self.own);
         }
-        let changed = self.run != self.before || !self.events.is_empty() || self.result.is_some();
+        let changed = self.run != *self.before || !self.events.is_empty() || self.result.is_some();
         let own = self.own;
         Change { run: self.run, changed, events: self.events, answer, result: self.result, own }
     }
@@ -104,22 +104,11 @@ impl Step {
             return self.wait_for_claim();
         };
         let (claim, protocol) = (claim.number, claim.protocol);
-        let now = self.now;
-        let stage = &mut self.run.stages[self.run.at];
-        let number = stage.number_attempt(AttemptRecord {
-            number: Attempt(0),
-            claim,
-            began: now.wall,
-            began_ms: now.listened_ms,
-            ended: None,
-            fate: Fate::InFlight,
-            flags: OverrideFlags::default(),
-        });
-        stage.verdict = None;
-        self.run.plan = frozen_plan(&stage.spec, protocol);
-        let name = stage.spec.name.clone();
-        self.wait_for_result();
-        self.tell("stage_started", ORCHESTRATOR, format!("{name}: attempt {number} given to claim {claim}"));
+        let number = self.run.stage().next_attempt();
+        self.put_in_flight(number, claim, protocol);
+        let name = &self.run.stage().spec.name;
+        let text = format!("{name}: attempt {number} given to claim {claim}");
+        self.tell("stage_started", ORCHESTRATOR, text);
     }
 
     /// Waits for an attempt that was made before a restore, and whose outcome the agent has, instead of a new one.
@@ -127,25 +116,34 @@ impl Step {
         self.close_attempt(Fate::Replaced);
         let (claim, protocol) =
             self.run.claim.as_ref().map_or((ClaimNumber(0), 1), |claim| (claim.number, claim.protocol));
-        let now = self.now;
+        self.put_in_flight(number, claim, protocol);
+        let name = &self.run.stage().spec.name;
+        let text =
+            format!("{name}: attempt {number} was made before the restore, and its outcome is awaited");
+        self.tell("attempt_known_again", AGENT, text);
+    }
+
+    /// Puts an attempt of the stage at which the run stands in flight, with its plan frozen.
+    fn put_in_flight(&mut self, number: Attempt, claim: ClaimNumber, protocol: u32) {
+        self.put_attempt(number, claim, Fate::InFlight);
         let stage = &mut self.run.stages[self.run.at];
-        stage.attempts_made = stage.attempts_made.max(number);
-        stage.push_attempt(AttemptRecord {
+        stage.verdict = None;
+        self.run.plan = frozen_plan(&stage.spec, protocol);
+        self.wait_for_result();
+    }
+
+    /// Adds an attempt to the stage at which the run stands; one with an end has it now.
+    fn put_attempt(&mut self, number: Attempt, claim: ClaimNumber, fate: Fate) {
+        let now = self.now;
+        self.run.stages[self.run.at].push_attempt(AttemptRecord {
             number,
             claim,
             began: now.wall,
             began_ms: now.listened_ms,
-            ended: None,
-            fate: Fate::InFlight,
+            ended: (!fate.is_open()).then_some(now.wall),
+            fate,
             flags: OverrideFlags::default(),
         });
-        stage.verdict = None;
-        self.run.plan = frozen_plan(&stage.spec, protocol);
-        let name = stage.spec.name.clone();
-        self.wait_for_result();
-        let text =
-            format!("{name}: attempt {number} was made before the restore, and its outcome is awaited");
-        self.tell("attempt_known_again", AGENT, text);
     }
 
     /// Begins to wait for the result of the attempt in flight.
@@ -292,18 +290,10 @@ impl Step {
     }
 
     fn resolve_own(&mut self, judged: Judged) {
-        let now = self.now;
         let claim = self.run.claim.as_ref().map_or(ClaimNumber(0), |claim| claim.number);
+        let attempt = self.run.stage().next_attempt();
+        self.put_attempt(attempt, claim, Fate::Done(judged.verdict));
         let stage = &mut self.run.stages[self.run.at];
-        let attempt = stage.number_attempt(AttemptRecord {
-            number: Attempt(0),
-            claim,
-            began: now.wall,
-            began_ms: now.listened_ms,
-            ended: Some(now.wall),
-            fate: Fate::Done(judged.verdict),
-            flags: OverrideFlags::default(),
-        });
         stage.verdict = Some(judged.verdict);
         let name = stage.spec.name.clone();
         self.tell("result", ORCHESTRATOR, format!("{name}: {}", judged.verdict));
@@ -483,14 +473,14 @@ impl StageRecord {
         }
     }
 
-    /// Adds an attempt under the next number.
-    fn number_attempt(&mut self, attempt: AttemptRecord) -> Attempt {
-        self.attempts_made = Attempt(self.attempts_made.0.saturating_add(1));
-        self.push_attempt(AttemptRecord { number: self.attempts_made, ..attempt });
-        self.attempts_made
+    /// The number of the attempt that comes next.
+    fn next_attempt(&self) -> Attempt {
+        Attempt(self.attempts_made.0.saturating_add(1))
     }
 
+    /// Adds an attempt; later ones get higher numbers.
     fn push_attempt(&mut self, attempt: AttemptRecord) {
+        self.attempts_made = self.attempts_made.max(attempt.number);
         self.attempts.push(attempt);
         if self.attempts.len() > ATTEMPTS_KEPT_MAX {
             self.attempts.remove(0);
