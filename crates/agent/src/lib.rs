@@ -10,6 +10,7 @@ pub mod forward;
 pub mod heartbeat;
 pub mod hold;
 pub mod home;
+pub mod interrupt;
 pub mod io_thread;
 pub mod outbox;
 pub mod points;
