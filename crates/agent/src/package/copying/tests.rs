@@ -1,6 +1,7 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::PathBuf;
+use std::process::{Command, Stdio};
 
 use rustix::fs::{CWD, FileType, Mode, Timespec, Timestamps, mknodat};
 
@@ -175,6 +176,53 @@ fn a_half_copy_of_a_killed_process_is_never_taken_for_whole() {
     assert!(fixture.deliver().unwrap());
     assert_eq!(names(&fixture.host.join("opt/skyhook")), ["sample"]);
     assert_eq!(names(&fixture.copied("")), ["a"]);
+}
+
+/// Where the victim finds its fixture.
+const VICTIM_VARIABLE: &str = "GROUNDCREW_TEST_DELIVER";
+
+#[test]
+#[ignore = "run by the test below, in a process that is killed"]
+fn victim() {
+    let scratch = PathBuf::from(std::env::var_os(VICTIM_VARIABLE).unwrap());
+    let root = Root::open(&scratch.join("root")).unwrap();
+    deliver(&root, Path::new(COPY_DIR), &scratch.join("data"), Path::new("/none")).unwrap();
+}
+
+#[test]
+fn killed_with_any_number_of_files_copied_the_next_call_makes_it_whole() {
+    const FILES: usize = 12;
+    let mut was_half = false;
+    for files in 0..=FILES {
+        let fixture = fixture();
+        for number in 0..FILES {
+            put(&fixture.data.join(format!("{number:02}")), &"x".repeat(number * 5000), 0o644);
+        }
+        let mut victim = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "package::copying::tests::victim", "--ignored"])
+            .env(VICTIM_VARIABLE, fixture.scratch.path())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        let building = fixture.host.join("opt/skyhook/.groundcrew-copy-sample");
+        let copied = || fs::read_dir(&building).map_or(0, |entries| entries.count());
+        while copied() < files && victim.try_wait().unwrap().is_none() {
+            std::thread::yield_now();
+        }
+        victim.kill().unwrap();
+        victim.wait().unwrap();
+        let whole = fixture.copied("").exists();
+        was_half |= !whole && building.exists();
+        assert_eq!(fixture.deliver().unwrap(), !whole);
+        assert_eq!(names(&fixture.host.join("opt/skyhook")), ["sample"]);
+        let lengths: Vec<u64> = names(&fixture.copied(""))
+            .iter()
+            .map(|name| fixture.copied(name).metadata().unwrap().len())
+            .collect();
+        let expected: Vec<u64> = (0..FILES as u64).map(|number| number * 5000).collect();
+        assert_eq!(lengths, expected);
+    }
+    assert!(was_half, "at least one kill came in the middle");
 }
 
 #[test]
