@@ -13,6 +13,7 @@ pub mod home;
 pub mod interrupt;
 pub mod io_thread;
 pub mod outbox;
+pub mod package;
 pub mod points;
 pub mod power;
 pub mod probe;

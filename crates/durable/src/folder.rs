@@ -31,6 +31,13 @@ impl Place {
         Ok(Self { folder, folder_path, name: name.to_owned(), path: path.to_owned() })
     }
 
+    /// The place of `path`'s last component in a folder that is open already.
+    pub(crate) fn within(folder: OwnedFd, path: &Path) -> Result<Self> {
+        let name = path.file_name().ok_or_else(|| Error::NoFileName { path: path.to_owned() })?;
+        let folder_path = parent_of(path).to_owned();
+        Ok(Self { folder, folder_path, name: name.to_owned(), path: path.to_owned() })
+    }
+
     /// The path of another name in the same folder.
     pub(crate) fn sibling(&self, name: &OsStr) -> PathBuf {
         self.folder_path.join(name)

@@ -60,6 +60,12 @@ pub fn write_whole(path: &Path, bytes: &[u8], options: &Options) -> Result<()> {
     write_in(&Place::of(path)?, bytes, options)
 }
 
+/// [`write_whole`] in a folder that the caller holds open, wherever a path to it may lead by now. The name there is
+/// the last component of `path`, which is what errors show. `folder` must be open for reading, since it is synced.
+pub fn write_whole_at(folder: OwnedFd, path: &Path, bytes: &[u8], options: &Options) -> Result<()> {
+    write_in(&Place::within(folder, path)?, bytes, options)
+}
+
 /// [`write_whole`] in a folder that is already open.
 pub(crate) fn write_in(place: &Place, bytes: &[u8], options: &Options) -> Result<()> {
     let replaced = place.stat(&place.name)?;
@@ -176,8 +182,12 @@ pub struct Swept {
 /// start of a process; safe at any time, since a living writer holds a lock on its temporary file. Takes as
 /// long as the folder has entries, and memory for one.
 pub fn sweep_leftovers(folder: &Path) -> Result<Swept> {
-    let descriptor = open_folder(folder)?;
-    let entries = Dir::read_from(&descriptor).map_err(Error::io("listing", folder))?;
+    sweep_leftovers_at(&open_folder(folder)?, folder)
+}
+
+/// [`sweep_leftovers`] in a folder that the caller holds open for reading; errors call it `folder`.
+pub fn sweep_leftovers_at(descriptor: &OwnedFd, folder: &Path) -> Result<Swept> {
+    let entries = Dir::read_from(descriptor).map_err(Error::io("listing", folder))?;
     let mut swept = Swept::default();
     for entry in entries {
         let entry = entry.map_err(Error::io("listing", folder))?;
@@ -185,14 +195,14 @@ pub fn sweep_leftovers(folder: &Path) -> Result<Swept> {
             continue;
         }
         let path = folder.join(std::ffi::OsStr::from_bytes(entry.file_name().to_bytes()));
-        match sweep_one(&descriptor, entry.file_name(), &path)? {
+        match sweep_one(descriptor, entry.file_name(), &path)? {
             Leftover::Removed => swept.removed += 1,
             Leftover::InUse => swept.in_use += 1,
             Leftover::NotOurs => {}
         }
     }
     if swept.removed > 0 {
-        fsync(&descriptor).map_err(Error::io("syncing the folder", folder))?;
+        fsync(descriptor).map_err(Error::io("syncing the folder", folder))?;
     }
     Ok(swept)
 }

@@ -15,7 +15,8 @@ use groundcrew_durable::Error;
 use groundcrew_durable::json::{self, update_json};
 use groundcrew_durable::records::{self, EndKind, RecordReader, RecordWriter};
 use groundcrew_durable::whole::{
-    LEFTOVER_PREFIX, Options, create_folder, read_bounded, remove, sweep_leftovers, write_whole,
+    LEFTOVER_PREFIX, Options, create_folder, read_bounded, remove, sweep_leftovers, sweep_leftovers_at,
+    write_whole, write_whole_at,
 };
 use rustix::fs::{CWD, FlockOperation, Mode, flock, mkfifoat};
 use rustix::process::{Resource, Rlimit, geteuid, setrlimit};
@@ -41,6 +42,23 @@ fn names_in(folder: &Path) -> Vec<String> {
 
 fn mode(path: &Path) -> u32 {
     fs::symlink_metadata(path).unwrap().mode() & 0o7777
+}
+
+#[test]
+fn a_folder_that_is_held_is_written_to_and_swept_whatever_stands_at_its_path() {
+    let home = tempfile::tempdir().unwrap();
+    let (folder, moved) = (home.path().join("folder"), home.path().join("moved"));
+    fs::create_dir(&folder).unwrap();
+    let held = || fs::File::open(&folder).unwrap().into();
+    let (first, second) = (held(), held());
+    fs::rename(&folder, &moved).unwrap();
+    fs::create_dir(&folder).unwrap();
+    fs::write(moved.join(format!("{LEFTOVER_PREFIX}0123456789abcdef")), "left").unwrap();
+    assert_eq!(sweep_leftovers_at(&first, &folder).unwrap().removed, 1);
+    write_whole_at(first, &folder.join("file"), b"new", &Options::default()).unwrap();
+    assert_eq!((names_in(&folder), names_in(&moved)), (vec![], vec!["file".to_owned()]));
+    let refused = write_whole_at(second, Path::new("/"), b"", &Options::default());
+    assert!(matches!(refused, Err(Error::NoFileName { .. })));
 }
 
 #[test]

@@ -1,0 +1,149 @@
+//! A listed tree put into its place.
+
+use std::collections::BTreeSet;
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::{self, Read, Seek};
+use std::path::{Path, PathBuf};
+
+use super::folder_and_name;
+use super::listing::{Entry, Listing, What};
+use crate::package::places::{NAME_BYTES_MAX, shortened};
+use crate::package::rooted::{Error, Folder, Like, Result, Root};
+
+/// In front of the name under which a package is built before it has its own.
+const BUILDING_PREFIX: &str = ".groundcrew-copy-";
+
+/// Bytes that are compared at a time.
+const COMPARE_BYTES: usize = 64 << 10;
+
+/// The mode of a folder while it is filled: nobody else looks in.
+const BUILDING_MODE: u32 = 0o700;
+
+/// Builds a copy of `trees`, the later over the earlier, beside `path` in `root`, and gives it that name when all of
+/// it is on the disk. What an earlier call left half built is removed first.
+pub(super) fn build_beside(root: &Root, path: &Path, trees: &[(Root, Listing)]) -> Result<()> {
+    let (folder, name) = folder_and_name(root, &without_end_slash(path))?;
+    let mut building = OsString::from(BUILDING_PREFIX);
+    building.push(&name);
+    let building = shortened(&building, NAME_BYTES_MAX);
+    let built = start_building(&folder, &building)?;
+    for (tree, listing) in trees {
+        let target = Root::of_folder(&built)?;
+        place(&target, Path::new("/"), tree, listing)?;
+    }
+    let (_, first) = &trees[0];
+    built.finish(&first.top_like)?;
+    folder.rename(&building, &name)?;
+    folder.sync()
+}
+
+/// A slash at the end would ask for a folder that is there.
+fn without_end_slash(path: &Path) -> PathBuf {
+    path.components().collect()
+}
+
+/// Makes the empty folder in which a copy is built, and takes its lock: one that a killed process left is unlocked,
+/// and is removed.
+fn start_building(folder: &Folder, building: &OsStr) -> Result<Folder> {
+    if let Some(left) = folder.open_folder(building)? {
+        if !left.try_lock()? {
+            return Err(Error::Busy { path: left.path().to_owned() });
+        }
+        folder.remove_tree(building)?;
+    }
+    let busy = || Error::Busy { path: folder.path().join(building) };
+    let built = folder.make_folder(building, BUILDING_MODE)?.ok_or_else(busy)?;
+    if !built.try_lock()? {
+        return Err(busy());
+    }
+    Ok(built)
+}
+
+/// Copies a listed tree of `source` onto what stands at `top` in `target`. Folders that are there stay as they are,
+/// files are replaced whole. Every name is on the disk when this returns.
+pub(super) fn place(target: &Root, top: &Path, source: &Root, listing: &Listing) -> Result<()> {
+    // Folders in which names changed, to be synced once each, and folders that are new. Kept as paths, which are
+    // followed again at the end: a package may have more folders than a process has descriptors.
+    let mut changed: BTreeSet<PathBuf> = BTreeSet::new();
+    let mut made: Vec<(PathBuf, Like)> = Vec::new();
+    for entry in &listing.entries {
+        let to = top.join(&entry.below);
+        let is_new = match entry.what {
+            What::Folder => place_folder(target, &to, &entry.like)?,
+            What::File => place_file(target, &to, source, &listing.top.join(&entry.below), entry)?,
+        };
+        if is_new {
+            changed.insert(to.parent().expect("an entry lies below the top").to_owned());
+            if entry.what == What::Folder {
+                made.push((to, entry.like));
+            }
+        }
+    }
+    for path in &changed {
+        let folder = folder_at(target, path)?;
+        folder.sync()?;
+        // A killed call came no further than to a folder in which this one had something left to do.
+        folder.sweep()?;
+    }
+    // What is put into a folder changes its time, so the times come last.
+    for (path, like) in made.iter().rev() {
+        let folder = folder_at(target, path)?;
+        folder.set_changed(like)?;
+        folder.sync()?;
+    }
+    Ok(())
+}
+
+fn folder_at(target: &Root, path: &Path) -> Result<Folder> {
+    let gone =
+        || Error::Kind { path: target.host_path(path), found: "nothing any more", expected: "a folder" };
+    target.folder(path)?.ok_or_else(gone)
+}
+
+/// Makes a folder where there is none. Says whether it did.
+fn place_folder(target: &Root, to: &Path, like: &Like) -> Result<bool> {
+    if target.folder(to)?.is_some() {
+        return Ok(false);
+    }
+    let (above, name) = folder_and_name(target, to)?;
+    Ok(above.make_folder(&name, like.mode)?.is_some())
+}
+
+/// Puts a file in its place unless what stands there is just like it. Says whether it did.
+fn place_file(target: &Root, to: &Path, source: &Root, from: &Path, entry: &Entry) -> Result<bool> {
+    let shown = source.host_path(from);
+    let gone = || Error::Kind { path: shown.clone(), found: "nothing any more", expected: "a regular file" };
+    let mut file = source.open_file(from)?.ok_or_else(gone)?;
+    let place = target.target(to)?;
+    if let Some(stat) = &place.stat
+        && Like::of(stat) == entry.like
+        && let Some(standing) = target.open_file(to)?
+        && same_content(&mut file, standing).map_err(Error::io("comparing with what stands", &shown))?
+    {
+        return Ok(false);
+    }
+    file.rewind().map_err(Error::io("reading", &shown))?;
+    place.folder.install(&place.name, &mut file, &entry.like)?;
+    Ok(true)
+}
+
+fn same_content(one: &mut File, mut other: File) -> io::Result<bool> {
+    if one.metadata()?.len() != other.metadata()?.len() {
+        return Ok(false);
+    }
+    let (mut ours, mut theirs) = (vec![0; COMPARE_BYTES], vec![0; COMPARE_BYTES]);
+    loop {
+        let read = one.read(&mut ours)?;
+        if read == 0 {
+            // Nothing may be left of the other either, should it have grown meanwhile.
+            return Ok(other.read(&mut theirs)? == 0);
+        }
+        match other.read_exact(&mut theirs[..read]) {
+            Ok(()) if ours[..read] == theirs[..read] => {}
+            Ok(()) => return Ok(false),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(false),
+            Err(error) => return Err(error),
+        }
+    }
+}

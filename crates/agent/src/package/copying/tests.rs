@@ -1,0 +1,392 @@
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use rustix::fs::{CWD, FileType, Mode, Timespec, Timestamps, mknodat};
+
+use super::*;
+use crate::package::rooted::alone::{is_root, mount, with_own_mounts};
+
+const COPY_DIR: &str = "/opt/skyhook/sample";
+const CHANGED: i64 = 1_600_000_000;
+
+struct Fixture {
+    scratch: tempfile::TempDir,
+    host: PathBuf,
+    data: PathBuf,
+    outside: PathBuf,
+    root: Root,
+}
+
+fn fixture() -> Fixture {
+    let scratch = tempfile::tempdir().unwrap();
+    let folder = |name: &str| {
+        let path = scratch.path().join(name);
+        fs::create_dir(&path).unwrap();
+        path
+    };
+    let (host, data, outside) = (folder("root"), folder("data"), folder("outside"));
+    let root = Root::open(&host).unwrap();
+    Fixture { scratch, host, data, outside, root }
+}
+
+impl Fixture {
+    fn deliver(&self) -> Result<bool> {
+        deliver(&self.root, Path::new(COPY_DIR), &self.data, &self.scratch.path().join("node-files"))
+    }
+
+    fn copied(&self, name: &str) -> PathBuf {
+        self.host.join("opt/skyhook/sample").join(name)
+    }
+
+    fn copy_root_dir(&self) -> Result<()> {
+        copy_root_dir(&self.root, Path::new(COPY_DIR))
+    }
+
+    /// A file of the package that has been delivered.
+    fn put_copied(&self, name: &str, text: &str) {
+        put(&self.copied(name), text, 0o644);
+    }
+}
+
+fn put(path: &Path, text: &str, mode: u32) {
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(path, text).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    age(path);
+}
+
+fn age(path: &Path) {
+    let time = Timespec { tv_sec: CHANGED, tv_nsec: 5 };
+    let times = Timestamps { last_access: time, last_modification: time };
+    rustix::fs::utimensat(CWD, path, &times, rustix::fs::AtFlags::SYMLINK_NOFOLLOW).unwrap();
+}
+
+fn set_mode(path: &Path, mode: u32) {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+}
+
+fn mode(path: &Path) -> u32 {
+    path.symlink_metadata().unwrap().mode() & 0o7777
+}
+
+fn names(path: &Path) -> Vec<String> {
+    let mut names: Vec<_> =
+        fs::read_dir(path).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn a_package_arrives_with_modes_times_and_links_resolved() {
+    let fixture = fixture();
+    put(&fixture.data.join("config.json"), "{}", 0o640);
+    put(&fixture.data.join("skyhook_dir/a.sh"), "#!/bin/sh\n", 0o4711);
+    // As Kubernetes mounts a config map.
+    put(&fixture.data.join("configmaps/..1/tuning.conf"), "x", 0o644);
+    symlink("..1", fixture.data.join("configmaps/..data")).unwrap();
+    symlink("..data/tuning.conf", fixture.data.join("configmaps/tuning.conf")).unwrap();
+    symlink(fixture.data.join("config.json"), fixture.data.join("absolute")).unwrap();
+    for folder in ["skyhook_dir", "configmaps", ""] {
+        age(&fixture.data.join(folder));
+    }
+    set_mode(&fixture.data, 0o750);
+    age(&fixture.data);
+    assert!(fixture.deliver().unwrap());
+    for (name, expected) in
+        [("", 0o750), ("config.json", 0o640), ("skyhook_dir", 0o755), ("skyhook_dir/a.sh", 0o4711)]
+    {
+        let path = fixture.copied(name);
+        let metadata = path.symlink_metadata().unwrap();
+        assert_eq!((mode(&path), metadata.mtime(), metadata.mtime_nsec()), (expected, CHANGED, 5), "{name}");
+    }
+    for (name, text) in
+        [("configmaps/tuning.conf", "x"), ("configmaps/..data/tuning.conf", "x"), ("absolute", "{}")]
+    {
+        assert!(fixture.copied(name).symlink_metadata().unwrap().is_file(), "{name}");
+        assert_eq!(fs::read_to_string(fixture.copied(name)).unwrap(), text);
+    }
+    assert_eq!(mode(&fixture.host.join("opt/skyhook")), 0o755);
+    assert_eq!(names(&fixture.host.join("opt/skyhook")), ["sample"]);
+}
+
+#[test]
+fn what_is_there_is_not_delivered_again() {
+    let fixture = fixture();
+    put(&fixture.data.join("config.json"), "new", 0o644);
+    fixture.put_copied("config.json", "old");
+    assert!(!fixture.deliver().unwrap());
+    assert_eq!(fs::read_to_string(fixture.copied("config.json")).unwrap(), "old");
+}
+
+#[test]
+fn node_files_come_over_the_package() {
+    let fixture = fixture();
+    put(&fixture.data.join("configmaps/a"), "package", 0o644);
+    put(&fixture.data.join("configmaps/b"), "package", 0o644);
+    put(&fixture.scratch.path().join("node-files/configmaps/a"), "node", 0o600);
+    put(&fixture.scratch.path().join("node-files/c"), "node", 0o600);
+    fixture.deliver().unwrap();
+    let text = |name| fs::read_to_string(fixture.copied(name)).unwrap();
+    assert_eq!(
+        (text("configmaps/a"), text("configmaps/b"), text("c")),
+        ("node".into(), "package".into(), "node".into())
+    );
+}
+
+#[test]
+fn a_relative_copy_dir_is_refused() {
+    let fixture = fixture();
+    let error = deliver(&fixture.root, Path::new("opt/x"), &fixture.data, Path::new("/none")).unwrap_err();
+    assert_eq!(error.to_string(), r#"copy dir "opt/x": expected an absolute path"#);
+    assert_eq!(names(&fixture.host), [""; 0]);
+}
+
+#[test]
+fn what_cannot_be_copied_is_named_before_anything_is_copied() {
+    type Spoil = fn(&Fixture);
+    let cases: [(&str, Spoil); 6] = [
+        ("found a fifo", |f| mknodat(CWD, f.data.join("bad"), FileType::Fifo, Mode::RUSR, 0).unwrap()),
+        ("found a symbolic link to nothing in its tree", |f| symlink("none", f.data.join("bad")).unwrap()),
+        ("found a symbolic link to nothing in its tree", |f| {
+            symlink(&f.outside, f.data.join("bad")).unwrap()
+        }),
+        ("found a symbolic link to nothing in its tree", |f| {
+            symlink("../outside", f.data.join("bad")).unwrap()
+        }),
+        ("found a symbolic link to a folder that holds it", |f| symlink(".", f.data.join("bad")).unwrap()),
+        ("more than 40 symbolic links", |f| symlink("bad", f.data.join("bad")).unwrap()),
+    ];
+    for (expected, spoil) in cases {
+        let fixture = fixture();
+        put(&fixture.data.join("a"), "x", 0o644);
+        spoil(&fixture);
+        let error = fixture.deliver().unwrap_err().to_string();
+        assert!(error.contains(expected) && error.contains("data/bad"), "{error}");
+        assert_eq!(names(&fixture.host), [""; 0], "{expected}");
+    }
+}
+
+#[test]
+fn a_half_copy_of_a_killed_process_is_never_taken_for_whole() {
+    let fixture = fixture();
+    put(&fixture.data.join("a"), "x", 0o644);
+    put(&fixture.host.join("opt/skyhook/.groundcrew-copy-sample/half"), "x", 0o644);
+    assert!(fixture.deliver().unwrap());
+    assert_eq!(names(&fixture.host.join("opt/skyhook")), ["sample"]);
+    assert_eq!(names(&fixture.copied("")), ["a"]);
+}
+
+/// Where the victim finds its fixture.
+const VICTIM_VARIABLE: &str = "GROUNDCREW_TEST_DELIVER";
+
+#[test]
+#[ignore = "run by the test below, in a process that is killed"]
+fn victim() {
+    let scratch = PathBuf::from(std::env::var_os(VICTIM_VARIABLE).unwrap());
+    let root = Root::open(&scratch.join("root")).unwrap();
+    deliver(&root, Path::new(COPY_DIR), &scratch.join("data"), Path::new("/none")).unwrap();
+}
+
+#[test]
+fn killed_with_any_number_of_files_copied_the_next_call_makes_it_whole() {
+    const FILES: usize = 12;
+    let mut was_half = false;
+    for files in 0..=FILES {
+        let fixture = fixture();
+        for number in 0..FILES {
+            put(&fixture.data.join(format!("{number:02}")), &"x".repeat(number * 5000), 0o644);
+        }
+        let mut victim = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "package::copying::tests::victim", "--ignored"])
+            .env(VICTIM_VARIABLE, fixture.scratch.path())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        let building = fixture.host.join("opt/skyhook/.groundcrew-copy-sample");
+        let copied = || fs::read_dir(&building).map_or(0, |entries| entries.count());
+        while copied() < files && victim.try_wait().unwrap().is_none() {
+            std::thread::yield_now();
+        }
+        victim.kill().unwrap();
+        victim.wait().unwrap();
+        let whole = fixture.copied("").exists();
+        was_half |= !whole && building.exists();
+        assert_eq!(fixture.deliver().unwrap(), !whole);
+        assert_eq!(names(&fixture.host.join("opt/skyhook")), ["sample"]);
+        let lengths: Vec<u64> = names(&fixture.copied(""))
+            .iter()
+            .map(|name| fixture.copied(name).metadata().unwrap().len())
+            .collect();
+        let expected: Vec<u64> = (0..FILES as u64).map(|number| number * 5000).collect();
+        assert_eq!(lengths, expected);
+    }
+    assert!(was_half, "at least one kill came in the middle");
+}
+
+#[test]
+fn a_copy_that_another_process_builds_is_left_alone() {
+    let fixture = fixture();
+    put(&fixture.data.join("a"), "x", 0o644);
+    let building = Path::new("/opt/skyhook/.groundcrew-copy-sample");
+    let _lock = fixture.root.try_lock(building).unwrap().unwrap();
+    assert!(matches!(fixture.deliver(), Err(Error::Busy { .. })));
+    assert!(fixture.root.exists(building).unwrap());
+}
+
+#[test]
+fn a_copy_dir_that_is_a_link_to_outside_is_made_inside() {
+    let fixture = fixture();
+    put(&fixture.data.join("a"), "x", 0o644);
+    fs::create_dir_all(fixture.host.join("opt")).unwrap();
+    symlink(&fixture.outside, fixture.host.join("opt/skyhook")).unwrap();
+    assert!(fixture.deliver().unwrap());
+    assert_eq!(names(&fixture.outside), [""; 0]);
+    assert_eq!(fixture.root.read(Path::new("/opt/skyhook/sample/a"), 10).unwrap().unwrap(), b"x");
+}
+
+/// Recorded case 49, mended: the host's folders keep their modes.
+#[test]
+fn root_dir_never_changes_the_mode_of_a_folder_that_the_host_has() {
+    let fixture = fixture();
+    fixture.put_copied("root_dir/etc/sample.d/10-sample.conf", "installed by root_dir\n");
+    put(&fixture.copied("root_dir/tmp/dropped"), "x\n", 0o600);
+    symlink("sample.d/10-sample.conf", fixture.copied("root_dir/etc/link")).unwrap();
+    fs::create_dir(fixture.host.join("tmp")).unwrap();
+    set_mode(&fixture.host.join("tmp"), 0o1777);
+    set_mode(&fixture.copied("root_dir/tmp"), 0o700);
+    set_mode(&fixture.copied("root_dir"), 0o750);
+    set_mode(&fixture.copied("root_dir/etc/sample.d"), 0o711);
+    age(&fixture.copied("root_dir/etc/sample.d"));
+    set_mode(&fixture.host, 0o755);
+    fixture.copy_root_dir().unwrap();
+    assert_eq!((mode(&fixture.host), mode(&fixture.host.join("tmp"))), (0o755, 0o1777));
+    assert_eq!(mode(&fixture.host.join("tmp/dropped")), 0o600);
+    let made = fixture.host.join("etc/sample.d");
+    assert_eq!((mode(&made), made.metadata().unwrap().mtime()), (0o711, CHANGED));
+    let link = fixture.host.join("etc/link");
+    assert!(link.symlink_metadata().unwrap().is_file());
+    assert_eq!(fs::read_to_string(link).unwrap(), "installed by root_dir\n");
+}
+
+#[test]
+fn root_dir_follows_the_hosts_links_inside_and_replaces_files_whole() {
+    let fixture = fixture();
+    fixture.put_copied("root_dir/lib/x.so", "new");
+    fixture.put_copied("root_dir/out/x", "new");
+    fixture.put_copied("root_dir/out-file", "new");
+    fs::create_dir_all(fixture.host.join("usr/lib")).unwrap();
+    symlink("usr/lib", fixture.host.join("lib")).unwrap();
+    symlink(&fixture.outside, fixture.host.join("out")).unwrap();
+    fs::write(fixture.outside.join("file"), "old").unwrap();
+    symlink(fixture.outside.join("file"), fixture.host.join("out-file")).unwrap();
+    put(&fixture.host.join("usr/lib/x.so"), "old and longer", 0o600);
+    put(&fixture.host.join("usr/lib/.groundcrew-tmp-0123456789abcdef"), "left by a killed agent", 0o600);
+    fixture.copy_root_dir().unwrap();
+    let standing = fixture.host.join("usr/lib/x.so");
+    assert_eq!((fs::read_to_string(&standing).unwrap(), mode(&standing)), ("new".to_owned(), 0o644));
+    assert!(fixture.host.join("lib").is_symlink());
+    assert_eq!(names(&fixture.host.join("usr/lib")), ["x.so"]);
+    assert_eq!(names(&fixture.outside), ["file"]);
+    assert_eq!(fs::read_to_string(fixture.outside.join("file")).unwrap(), "old");
+    assert_eq!(fixture.root.read(Path::new("/out/x"), 10).unwrap().unwrap(), b"new");
+    // The second time nothing is written.
+    let inode = standing.metadata().unwrap().ino();
+    fixture.copy_root_dir().unwrap();
+    assert_eq!(standing.metadata().unwrap().ino(), inode);
+    // Of the same size and time, but not the same.
+    fs::write(&standing, "xxx").unwrap();
+    age(&standing);
+    fixture.copy_root_dir().unwrap();
+    assert_eq!(fs::read_to_string(&standing).unwrap(), "new");
+}
+
+#[test]
+fn root_dir_reads_nothing_outside_and_never_replaces_what_is_no_file() {
+    let fixture = fixture();
+    fs::write(fixture.outside.join("secret"), "secret").unwrap();
+    fixture.put_copied("root_dir/a", "x");
+    symlink(fixture.outside.join("secret"), fixture.copied("root_dir/b")).unwrap();
+    let error = fixture.copy_root_dir().unwrap_err().to_string();
+    assert!(error.contains("root_dir/b: found a symbolic link to nothing in its tree"), "{error}");
+    assert!(!fixture.host.join("a").exists());
+    fs::remove_file(fixture.copied("root_dir/b")).unwrap();
+    mknodat(CWD, fixture.host.join("a"), FileType::Fifo, Mode::RUSR, 0).unwrap();
+    let error = fixture.copy_root_dir().unwrap_err().to_string();
+    assert!(error.ends_with("root/a: found a fifo, expected a regular file"), "{error}");
+}
+
+#[test]
+fn a_package_without_root_dir_copies_nothing() {
+    let fixture = fixture();
+    fixture.put_copied("config.json", "{}");
+    fixture.copy_root_dir().unwrap();
+    assert_eq!(names(&fixture.host), ["opt"]);
+}
+
+#[test]
+fn missing_config_files_are_named_wherever_the_package_lies() {
+    let fixture = fixture();
+    put(&fixture.data.join("configmaps/tuning.conf"), "x", 0o644);
+    fs::write(fixture.outside.join("secret"), "").unwrap();
+    symlink(fixture.outside.join("secret"), fixture.data.join("configmaps/secret")).unwrap();
+    let expected = ["tuning.conf", "absent.conf", "secret"];
+    let data = Root::open_tree(&fixture.data).unwrap();
+    assert_eq!(missing_config_files(&data, Path::new("/"), expected).unwrap(), ["absent.conf", "secret"]);
+    fs::remove_file(fixture.data.join("configmaps/secret")).unwrap();
+    fixture.deliver().unwrap();
+    let missing = missing_config_files(&fixture.root, Path::new(COPY_DIR), expected).unwrap();
+    assert_eq!(missing, ["absent.conf", "secret"]);
+    assert_eq!(
+        missing_config_file(missing[0]),
+        "Expected config file absent.conf not found in configmaps directory."
+    );
+}
+
+/// Recorded case 51: content only, the mode stays.
+#[test]
+fn resolv_conf_keeps_its_mode_and_is_followed_inside() {
+    let fixture = fixture();
+    let source = fixture.data.join("resolv.conf");
+    put(&source, "nameserver 192.0.2.53\n", 0o600);
+    copy_resolv(&fixture.root, &source).unwrap();
+    let resolv = fixture.host.join("etc/resolv.conf");
+    assert_eq!(mode(&resolv), 0o644);
+    put(&resolv, "nameserver 192.0.2.1\n", 0o755);
+    copy_resolv(&fixture.root, &source).unwrap();
+    assert_eq!((fs::read(&resolv).unwrap(), mode(&resolv)), (b"nameserver 192.0.2.53\n".to_vec(), 0o755));
+    for target in [fixture.outside.join("resolv.conf"), PathBuf::from("../../../outside/resolv.conf")] {
+        fs::write(fixture.outside.join("resolv.conf"), "old").unwrap();
+        fs::remove_file(&resolv).unwrap();
+        symlink(&target, &resolv).unwrap();
+        copy_resolv(&fixture.root, &source).unwrap();
+        assert!(resolv.is_symlink());
+        assert_eq!(fs::read(fixture.outside.join("resolv.conf")).unwrap(), b"old");
+        let inside = fixture.root.read(Path::new(RESOLV_CONF), 100).unwrap().unwrap();
+        assert_eq!(inside, b"nameserver 192.0.2.53\n");
+    }
+    let error = copy_resolv(&fixture.root, &fixture.data.join("none")).unwrap_err().to_string();
+    assert!(error.starts_with("opening "), "{error}");
+}
+
+#[test]
+fn a_full_disk_leaves_no_half_package_and_no_half_file() {
+    if !is_root("a_full_disk_leaves_no_half_package_and_no_half_file") {
+        return;
+    }
+    let fixture = fixture();
+    put(&fixture.data.join("a"), "small", 0o644);
+    put(&fixture.data.join("b"), &"large".repeat(60_000), 0o644);
+    with_own_mounts(|| {
+        mount(&["-t", "tmpfs", "-o", "size=128k,mode=755", "tmpfs", fixture.host.to_str().unwrap()]);
+        let root = Root::open(&fixture.host).unwrap();
+        let error = deliver(&root, Path::new(COPY_DIR), &fixture.data, Path::new("/none")).unwrap_err();
+        assert_eq!(error.system().unwrap().kind(), std::io::ErrorKind::StorageFull);
+        assert!(!root.exists(Path::new(COPY_DIR)).unwrap());
+        fs::write(fixture.data.join("b"), "fits").unwrap();
+        assert!(deliver(&root, Path::new(COPY_DIR), &fixture.data, Path::new("/none")).unwrap());
+        assert_eq!(names(&fixture.host.join("opt/skyhook")), ["sample"]);
+        assert_eq!(names(&fixture.copied("")), ["a", "b"]);
+    });
+}
