@@ -4,7 +4,10 @@
 //! pure.
 
 pub mod boot_id;
+pub(crate) mod going_down;
+pub(crate) mod perform;
 pub mod proof;
+pub(crate) mod systemd_chroot;
 pub mod types;
 
 pub use types::Interrupt;
