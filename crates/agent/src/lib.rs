@@ -12,6 +12,7 @@ pub mod hold;
 pub mod home;
 pub mod io_thread;
 pub mod outbox;
+pub mod package;
 pub mod points;
 pub mod power;
 pub mod probe;
