@@ -9,8 +9,10 @@ pub mod cancel;
 pub mod child_record;
 pub mod launcher;
 pub mod lines;
+pub mod local_time;
 pub mod proc_stat;
 mod reader;
+pub mod stamper;
 pub mod sweep;
 pub mod tool;
 
