@@ -317,12 +317,16 @@ impl Tee {
     }
 
     /// The agent is to end, its step has ended, and nobody reads what is still to be written.
-    fn give_up_blocked(&mut self, running: &Running) {
-        for stream in running.streams.iter().filter(|stream| stream.is_pending()) {
-            match stream.label() {
-                Label::Out => self.stdout.give_up(),
-                Label::Err => self.stderr.give_up(),
-            }
+    fn give_up_blocked(&mut self, running: &mut Running) {
+        let pending = running.streams.iter_mut().chain(&mut self.left).filter(|stream| stream.is_pending());
+        for stream in pending {
+            let parent = match stream.label() {
+                Label::Out => &mut self.stdout,
+                Label::Err => &mut self.stderr,
+            };
+            parent.give_up();
+            // It takes everything now, and counts it as missing.
+            stream.go_on(&mut self.buffer, &mut self.time, parent);
         }
     }
 
