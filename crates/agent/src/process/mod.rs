@@ -7,13 +7,20 @@
 
 pub mod cancel;
 pub mod child_record;
+pub mod chroot_exec;
+mod control_data;
 pub mod launcher;
 pub mod lines;
+pub mod local_time;
 pub mod proc_stat;
 mod reader;
+pub mod stamper;
 pub mod sweep;
+pub mod tee;
+pub mod termination;
 pub mod tool;
 
 pub use cancel::Cancel;
 pub use child_record::ChildRecords;
+pub use control_data::ControlData;
 pub use launcher::Launcher;

@@ -1,0 +1,96 @@
+//! `groundcrew package …`, and the binary under the reference agent's names: from arguments to an exit status.
+
+use std::ffi::OsString;
+use std::io::Write;
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::process::ExitCode;
+
+use super::arguments::{AskedMode, Call, USAGE, unknown_mode_warning};
+use super::config::Mode;
+use super::resource_id::ResourceId;
+use super::session::Session;
+use super::settings::Settings;
+use super::{banner, controller, copying};
+use crate::interrupt;
+use crate::process::tee::{self, Helper, ParentStream, Tee};
+use crate::process::{Cancel, termination};
+
+/// Exit status of a call that cannot be understood (EX_USAGE of sysexits.h).
+const EXIT_USAGE: u8 = 64;
+/// The container's own resolv.conf.
+const RESOLV: &str = "/etc/resolv.conf";
+
+/// How a call ended that could be made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// All was done.
+    Done,
+    /// Something failed, or was left undone. It has been said.
+    Failed,
+}
+
+/// Runs a call. `arguments` are those behind the subcommand, or behind the program where that has one of the
+/// reference's names.
+pub fn run(arguments: &[OsString]) -> ExitCode {
+    let call = match Call::parse(arguments) {
+        Ok(call) => call,
+        Err(error) => {
+            eprintln!("groundcrew package: {error}\n{USAGE}");
+            return ExitCode::from(EXIT_USAGE);
+        }
+    };
+    match start(call) {
+        Ok(Ended::Done) => ExitCode::SUCCESS,
+        Ok(Ended::Failed) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("groundcrew package: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start(call: Call) -> anyhow::Result<Ended> {
+    let settings = Settings::read(|name| std::env::var_os(name))?;
+    let cancel = termination::on_sigterm()?;
+    let mut tee = tee_of(&settings, &cancel)?;
+    tee.stdout().write_all(banner::OPENING.as_bytes())?;
+    tee.stdout().write_all(&banner::configuration(&call, &settings))?;
+    // Parsed before anything is written: a call for nobody knows what does nothing.
+    let id = ResourceId::parse(&settings.resource_id)?;
+    tee.stdout().write_all(banner::folders(&settings, &id).as_bytes())?;
+    let mode = match &call.mode {
+        AskedMode::Known(mode) => *mode,
+        // An operator that is newer than this agent asks for what it does not know. That stops nothing.
+        AskedMode::Unknown(found) => {
+            writeln!(tee.stderr(), "{}", unknown_mode_warning(found))?;
+            return Ok(Ended::Done);
+        }
+    };
+    let mut session = Session { call, settings, id, tee, cancel };
+    let root = session.open_root()?;
+    if session.settings.copy_resolv {
+        copying::copy_resolv(&root, Path::new(RESOLV))?;
+    }
+    let ended = match mode {
+        Mode::Interrupt => interrupt::perform::run(&mut session, &root)?,
+        _steps => controller::run(&mut session, &root, mode)?,
+    };
+    session.tee.drain();
+    Ok(ended)
+}
+
+fn tee_of(settings: &Settings, cancel: &Cancel) -> anyhow::Result<Tee> {
+    let own = |name, stream: std::os::fd::BorrowedFd<'_>| {
+        stream.try_clone_to_owned().map(|stream| ParentStream::new(name, stream, cancel.clone()))
+    };
+    let stdout = own("stdout", std::io::stdout().as_fd())?;
+    let stderr = own("stderr", std::io::stderr().as_fd())?;
+    let settings = tee::Settings {
+        helper: Helper::this_program(),
+        read_bytes: settings.buffer_limit,
+        term_grace: settings.term_grace,
+        cancel: cancel.clone(),
+    };
+    Ok(Tee::new(settings, stdout, stderr))
+}

@@ -1,0 +1,267 @@
+//! Who may run the steps of a package now, and which step of it runs.
+//!
+//! Calls for one package in one version take turns by a lock on one byte of the flag `START`: no file is made for it
+//! that the reference agent would not have made, and packages do not wait for each other. The lock is the open file's
+//! (`F_OFD_SETLK`, fcntl(2)), so that it ends with the process, however that ends.
+//!
+//! A step may outlive an agent that is killed. So its process is written down before its program starts, and the next
+//! agent waits for it, or ends it at a deadline, before it starts anything.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use groundcrew_durable::epoch;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::places::Places;
+use super::rooted::Root;
+use super::session::Session;
+use crate::process::{Cancel, proc_stat};
+
+/// How often it is looked whether the turn has come, or a step that was left has ended: neither can be waited for.
+const LOOK: Duration = Duration::from_millis(100);
+/// How long a step that outlived its agent may still take.
+const LEFT_WAIT: Duration = Duration::from_secs(600);
+/// From SIGTERM to SIGKILL.
+const KILL_AFTER: Duration = Duration::from_secs(5);
+/// Greatest size of a record that is read.
+const RECORD_BYTES_MAX: u64 = 64 * 1024;
+/// The record is this agent's own; nobody else need read it.
+const RECORD_MODE: u32 = 0o600;
+
+/// A step that runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Record {
+    /// Its process, which leads a process group of the same number.
+    pid: i32,
+    /// Clock ticks after boot at which it started.
+    start: u64,
+    /// The boot under which it runs; empty where that could not be read.
+    boot_id: String,
+    /// The namespace in which the number is meant, as the kernel calls it.
+    pid_namespace: String,
+    /// Its path in the package.
+    step: String,
+}
+
+/// The turn of one package and version. It ends when this is dropped.
+pub(crate) struct Turn<'a> {
+    _lock: File,
+    root: &'a Root,
+    record: PathBuf,
+}
+
+impl Turn<'_> {
+    /// Writes down, durably, which process is about to become a step.
+    pub fn record(&mut self, pid: u32, step: &str) -> io::Result<()> {
+        let pid = i32::try_from(pid).map_err(io::Error::other)?;
+        let stat = proc_stat::read(pid).ok_or_else(|| io::Error::other("its process has ended"))?;
+        let record = Record {
+            pid,
+            start: stat.start,
+            boot_id: epoch::boot_id(Path::new(epoch::PROC)).unwrap_or_default(),
+            pid_namespace: pid_namespace(),
+            step: step.to_owned(),
+        };
+        let bytes = serde_json::to_vec(&record).map_err(io::Error::other)?;
+        self.root.write_whole(&self.record, &bytes, RECORD_MODE).map_err(io::Error::other)
+    }
+
+    /// Strikes the step off: it has ended.
+    pub fn strike_off(&mut self) -> anyhow::Result<()> {
+        self.root.remove(&self.record).map(drop).context("striking off the step that has ended")
+    }
+}
+
+/// Waits for the turn, and for what an agent that is gone has left running. `None` where SIGTERM came first.
+///
+/// # Errors
+/// Where the lock cannot be had, or what was left cannot be read.
+pub(crate) fn take<'a>(
+    session: &mut Session,
+    root: &'a Root,
+    places: &Places,
+) -> anyhow::Result<Option<Turn<'a>>> {
+    let start = places.flags().join("START");
+    let Some(file) = root.open_file(&start)? else {
+        bail!("{}: found no such file, expected the flag that was just set", root.host_path(&start).display());
+    };
+    // The very file that was reached inside the root, now for writing, which a lock that excludes others needs.
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    let lock = File::options()
+        .read(true)
+        .write(true)
+        .open(&path)
+        .with_context(|| format!("opening {} to lock it", root.host_path(&start).display()))?;
+    let byte = byte_of(places);
+    let mut said = false;
+    while !try_lock(&lock, byte).with_context(|| format!("locking {}", root.host_path(&start).display()))? {
+        if !said {
+            let (package, version) = (places.package(), places.version());
+            session.warn(&format!("waiting for another call for {package} {version} to end"));
+            said = true;
+        }
+        if wait(&session.cancel, LOOK) {
+            session.warn("SIGTERM came while waiting for the turn: nothing was run");
+            return Ok(None);
+        }
+    }
+    let record = places.flags().join(format!(".running-{byte:016x}.json"));
+    let turn = Turn { _lock: lock, root, record };
+    if !wait_for_left(session, &turn)? {
+        return Ok(None);
+    }
+    Ok(Some(turn))
+}
+
+/// Which byte of the file stands for a package and version: any below 2^62, and hardly ever that of another.
+fn byte_of(places: &Places) -> i64 {
+    let digest = Sha256::digest(format!("{}\0{}", places.package(), places.version()));
+    let first: [u8; 8] = digest[..8].try_into().expect("a digest has 32 bytes");
+    i64::from_be_bytes(first) & (i64::MAX >> 1)
+}
+
+/// Takes the lock on a byte; false while another has it.
+fn try_lock(file: &File, byte: i64) -> io::Result<bool> {
+    // SAFETY: a flock of zeros is a valid one.
+    let mut lock: libc::flock = unsafe { std::mem::zeroed() };
+    lock.l_type = libc::F_WRLCK as libc::c_short;
+    lock.l_whence = libc::SEEK_SET as libc::c_short;
+    lock.l_start = byte;
+    lock.l_len = 1;
+    // SAFETY: the descriptor is open for as long as `file` is borrowed, and the kernel only reads the structure.
+    let done = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &lock) };
+    if done == 0 {
+        return Ok(true);
+    }
+    let error = io::Error::last_os_error();
+    match error.raw_os_error() {
+        Some(libc::EAGAIN | libc::EACCES) => Ok(false),
+        _ => Err(error),
+    }
+}
+
+/// Waits; true where SIGTERM has come.
+fn wait(cancel: &Cancel, time: Duration) -> bool {
+    let time = Timespec::try_from(time).ok();
+    // Interrupted or not, the question that follows is the same.
+    let _asked_below = poll(&mut [PollFd::new(cancel, PollFlags::IN)], time.as_ref());
+    cancel.is_asked()
+}
+
+/// Waits for a step that outlived its agent, and ends it at the deadline. False where SIGTERM came first.
+fn wait_for_left(session: &mut Session, turn: &Turn<'_>) -> anyhow::Result<bool> {
+    let shown = turn.root.host_path(&turn.record);
+    let Some(bytes) = turn.root.read(&turn.record, RECORD_BYTES_MAX)? else { return Ok(true) };
+    let record: Record = match serde_json::from_slice(&bytes) {
+        Ok(record) => record,
+        Err(error) => bail!(
+            "{}: found no record of a running step ({error}); see whether one runs, and remove the file",
+            shown.display()
+        ),
+    };
+    let until = Instant::now() + LEFT_WAIT;
+    if runs(&record) {
+        session.warn(&format!(
+            "{} of an agent that is gone still runs as process {}; it is waited for, at most {} s",
+            record.step,
+            record.pid,
+            LEFT_WAIT.as_secs()
+        ));
+    }
+    while runs(&record) && Instant::now() < until {
+        if wait(&session.cancel, LOOK) {
+            session.warn("SIGTERM came while waiting for it: nothing was run");
+            return Ok(false);
+        }
+    }
+    if runs(&record) {
+        end(session, &record)?;
+    }
+    turn.root.remove(&turn.record)?;
+    Ok(true)
+}
+
+/// Whether the process that a record names still runs, here and now.
+fn runs(record: &Record) -> bool {
+    let same_boot = epoch::boot_id(Path::new(epoch::PROC)).unwrap_or_default() == record.boot_id;
+    same_boot
+        && record.pid_namespace == pid_namespace()
+        && proc_stat::read(record.pid).is_some_and(|stat| stat.start == record.start && !stat.is_dead())
+}
+
+fn end(session: &mut Session, record: &Record) -> anyhow::Result<()> {
+    session.warn(&format!("{} was waited for long enough and is ended", record.step));
+    let group = rustix::process::Pid::from_raw(record.pid).context("a record of no process")?;
+    for (signal, time) in
+        [(rustix::process::Signal::TERM, KILL_AFTER), (rustix::process::Signal::KILL, KILL_AFTER)]
+    {
+        // Gone meanwhile is what is wanted.
+        let _gone = rustix::process::kill_process_group(group, signal);
+        let until = Instant::now() + time;
+        while runs(record) && Instant::now() < until {
+            std::thread::sleep(LOOK);
+        }
+    }
+    if runs(record) {
+        bail!("{} (process {}) was killed and hangs in the kernel; nothing is started beside it", record.step, record.pid);
+    }
+    Ok(())
+}
+
+/// The namespace of process ids in which this process is. Without /proc nobody knows, and all are alike.
+fn pid_namespace() -> String {
+    let link = std::fs::read_link("/proc/self/ns/pid").unwrap_or_default();
+    link.display().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn places(package: &str, version: &str) -> Places {
+        Places::new(Path::new("/etc/skyhook"), Path::new("/var/log/skyhook"), package, version).unwrap()
+    }
+
+    #[test]
+    fn one_package_and_version_takes_turns_and_others_do_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("START");
+        std::fs::write(&path, "").unwrap();
+        let open = || File::options().read(true).write(true).open(&path).unwrap();
+        let (a, b) = (byte_of(&places("a", "1.0.0")), byte_of(&places("a", "1.0.1")));
+        let (first, second) = (open(), open());
+        assert!(try_lock(&first, a).unwrap());
+        assert!(!try_lock(&second, a).unwrap());
+        assert!(try_lock(&second, b).unwrap());
+        drop(first);
+        assert!(try_lock(&second, a).unwrap());
+    }
+
+    #[test]
+    fn names_do_not_run_into_each_other() {
+        assert_ne!(byte_of(&places("a", "b1")), byte_of(&places("ab", "1")));
+    }
+
+    #[test]
+    fn a_record_names_one_process_for_ever() {
+        let own = std::process::id() as i32;
+        let record = Record {
+            pid: own,
+            start: proc_stat::read(own).unwrap().start,
+            boot_id: epoch::boot_id(Path::new(epoch::PROC)).unwrap(),
+            pid_namespace: pid_namespace(),
+            step: "a.sh".to_owned(),
+        };
+        assert!(runs(&record));
+        assert!(!runs(&Record { start: record.start + 1, ..record.clone() }));
+        assert!(!runs(&Record { boot_id: "another".to_owned(), ..record.clone() }));
+        assert!(!runs(&Record { pid_namespace: "pid:[1]".to_owned(), ..record }));
+    }
+}
