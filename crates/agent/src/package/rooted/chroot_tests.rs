@@ -56,6 +56,12 @@ fn thing() -> impl Strategy<Value = Thing> {
     ]
 }
 
+/// A path to be tried: any, or one over a link's place.
+fn tried() -> impl Strategy<Value = String> {
+    let over_a_link = (place(), path()).prop_map(|(link, rest)| format!("{link}/{rest}"));
+    prop_oneof![2 => path(), 1 => place(), 3 => over_a_link]
+}
+
 struct Fixture {
     _scratch: tempfile::TempDir,
     root: PathBuf,
@@ -131,7 +137,7 @@ proptest! {
     #[test]
     fn a_path_leads_where_it_leads_a_process_with_that_root(
         things in prop::collection::vec(thing(), 0..14),
-        paths in prop::collection::vec(path(), 1..24),
+        paths in prop::collection::vec(tried(), 8..40),
     ) {
         if !is_root("a_path_leads_where_it_leads_a_process_with_that_root") {
             return Ok(());
@@ -155,7 +161,7 @@ proptest! {
     #[test]
     fn what_is_written_is_found_by_a_process_with_that_root_and_never_lies_outside(
         things in prop::collection::vec(thing(), 0..14),
-        paths in prop::collection::vec(path(), 1..8),
+        paths in prop::collection::vec(tried(), 1..8),
     ) {
         if !is_root("what_is_written_is_found_by_a_process_with_that_root_and_never_lies_outside") {
             return Ok(());
