@@ -101,7 +101,7 @@ fn require_name(what: &'static str, text: &str, bytes_max: usize) -> Result<()> 
         return refuse("one file name, without a slash");
     }
     if text.len() > bytes_max {
-        return refuse("a name that fits a file name, of at most 243 bytes");
+        return refuse("a text short enough for a file's name");
     }
     Ok(())
 }

@@ -18,8 +18,18 @@ enum Thing {
     Link(String, String),
 }
 
+/// What stands in every tree, so that most paths lead somewhere.
+const FOLDERS: [&str; 5] = ["a/b/c", "a/c", "b/a", "b/c", "c/a/b"];
+const FILES: [&str; 5] = ["d", "a/d", "a/b/d", "b/a/d", "c/a/d"];
+
 fn name() -> impl Strategy<Value = String> {
-    prop::sample::select(vec!["a", "b", "c", "d"]).prop_map(str::to_owned)
+    prop::sample::select(vec!["a", "a", "b", "b", "c", "d", "l", "l", "m"]).prop_map(str::to_owned)
+}
+
+/// A link's own place: a name that is free, in a folder that may well be there.
+fn place() -> impl Strategy<Value = String> {
+    let folder = prop::sample::select(vec!["", "a/", "b/", "a/b/", "a/b/c/", "c/a/", "l/", "a/l/"]);
+    (folder, prop::sample::select(vec!["l", "m"])).prop_map(|(folder, name)| format!("{folder}{name}"))
 }
 
 fn path() -> impl Strategy<Value = String> {
@@ -42,8 +52,14 @@ fn thing() -> impl Strategy<Value = Thing> {
     prop_oneof![
         2 => path().prop_map(Thing::Folder),
         1 => path().prop_map(Thing::File),
-        3 => (path(), target()).prop_map(|(at, to)| Thing::Link(at, to)),
+        3 => (place(), target()).prop_map(|(at, to)| Thing::Link(at, to)),
     ]
+}
+
+/// A path to be tried: any, or one over a link's place.
+fn tried() -> impl Strategy<Value = String> {
+    let over_a_link = (place(), path()).prop_map(|(link, rest)| format!("{link}/{rest}"));
+    prop_oneof![2 => path(), 1 => place(), 3 => over_a_link]
 }
 
 struct Fixture {
@@ -60,6 +76,8 @@ fn build(things: &[Thing]) -> Fixture {
     fs::create_dir(&outside).unwrap();
     fs::write(outside.join("secret"), "secret").unwrap();
     in_chroot(&root, || {
+        FOLDERS.iter().for_each(|folder| fs::create_dir_all(folder).unwrap());
+        FILES.iter().for_each(|file| fs::write(file, file).unwrap());
         for thing in things {
             // Whether it succeeds depends on what is there already; both are good trees.
             let _either_way = match thing {
@@ -119,7 +137,7 @@ proptest! {
     #[test]
     fn a_path_leads_where_it_leads_a_process_with_that_root(
         things in prop::collection::vec(thing(), 0..14),
-        paths in prop::collection::vec(path(), 1..24),
+        paths in prop::collection::vec(tried(), 8..40),
     ) {
         if !is_root("a_path_leads_where_it_leads_a_process_with_that_root") {
             return Ok(());
@@ -143,7 +161,7 @@ proptest! {
     #[test]
     fn what_is_written_is_found_by_a_process_with_that_root_and_never_lies_outside(
         things in prop::collection::vec(thing(), 0..14),
-        paths in prop::collection::vec(path(), 1..8),
+        paths in prop::collection::vec(tried(), 1..8),
     ) {
         if !is_root("what_is_written_is_found_by_a_process_with_that_root_and_never_lies_outside") {
             return Ok(());
