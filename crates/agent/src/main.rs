@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use groundcrew_agent::console::Console;
-use groundcrew_agent::process::launcher;
+use groundcrew_agent::process::{chroot_exec, launcher};
 use groundcrew_agent::settings::{FLAGS_HELP, KERNEL_LINE, Settings};
 use groundcrew_agent::{errors, supervise, vet};
 
@@ -29,6 +29,7 @@ fn main() -> ExitCode {
     let rest: Vec<OsString> = arguments.collect();
     match command.to_str() {
         Some(launcher::SUBCOMMAND) => launcher::run_tool(&rest),
+        Some(chroot_exec::SUBCOMMAND) => chroot_exec::run(),
         Some("agent") => run_agent(rest),
         Some("vet") => vet::command::run(&rest),
         Some("--version" | "-V") => {

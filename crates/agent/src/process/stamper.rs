@@ -60,9 +60,12 @@ impl Stamped {
         &self.bytes[..self.filled]
     }
 
-    /// Forgets what was given. The memory stays.
-    pub fn clear(&mut self) {
+    /// Forgets what was given. The memory stays, up to this many bytes.
+    pub fn clear(&mut self, kept_bytes_max: usize) {
         self.filled = 0;
+        if self.bytes.len() > kept_bytes_max {
+            self.bytes = Vec::new();
+        }
     }
 
     /// Adds bytes as they are.

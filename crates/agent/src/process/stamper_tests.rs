@@ -96,7 +96,7 @@ fn a_line_is_given_as_far_as_it_was_read() {
     let (mut stamper, mut out) = (Stamper::new(Label::Out), Stamped::default());
     stamper.push(b"no end", &FIRST, &mut out);
     assert!(out.as_slice().ends_with(b" no end"));
-    out.clear();
+    out.clear(0);
     stamper.push(b" yet", &FIRST, &mut out);
     assert_eq!(out.as_slice(), b" yet");
 }

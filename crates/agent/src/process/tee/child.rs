@@ -1,0 +1,129 @@
+//! The process that becomes a step: started through `chroot-exec`, signalled with its whole group, and reaped.
+
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
+
+use crate::process::chroot_exec::SUBCOMMAND;
+use crate::process::control_data::ControlData;
+
+/// The helper takes its control data within this; it does nothing else until then.
+const HANDOVER_PATIENCE: Duration = Duration::from_secs(30);
+
+/// The program that has the hidden subcommand.
+#[derive(Debug, Clone)]
+pub struct Helper(PathBuf);
+
+impl Helper {
+    /// This very program, as it runs: also where its file was replaced or removed meanwhile. It needs /proc.
+    pub fn this_program() -> Helper {
+        Helper("/proc/self/exe".into())
+    }
+
+    /// Another program that has the subcommand.
+    pub fn other(program: impl Into<PathBuf>) -> Helper {
+        Helper(program.into())
+    }
+}
+
+/// A process that runs, and our ends of its pipes.
+pub(super) struct Started {
+    pub(super) step: StepProcess,
+    pub(super) stdout: OwnedFd,
+    pub(super) stderr: OwnedFd,
+}
+
+/// The process of a step.
+pub(super) struct StepProcess {
+    child: Child,
+    /// Readable once it has ended; none on a kernel that has no such handles.
+    handle: Option<OwnedFd>,
+    /// Over which it says why the program could not be started.
+    socket: UnixStream,
+}
+
+/// Starts a step in a process group of its own. `record` is told its process id before the program is known to it.
+pub(super) fn start(
+    helper: &Helper,
+    data: &ControlData,
+    record: &mut dyn FnMut(u32) -> io::Result<()>,
+) -> Result<Started, String> {
+    let encoded = data.encode()?;
+    let plumbing = |error: io::Error| format!("make its pipes: {error}");
+    let (stdout, for_stdout) = io::pipe().map_err(plumbing)?;
+    let (stderr, for_stderr) = io::pipe().map_err(plumbing)?;
+    let (socket, for_child) = UnixStream::pair().map_err(plumbing)?;
+    socket.set_write_timeout(Some(HANDOVER_PATIENCE)).map_err(plumbing)?;
+    // Our ends of the other side close with the command, at the end of this statement.
+    let child = Command::new(&helper.0)
+        .arg(SUBCOMMAND)
+        .env_clear()
+        .process_group(0)
+        .stdin(Stdio::from(OwnedFd::from(for_child)))
+        .stdout(for_stdout)
+        .stderr(for_stderr)
+        .spawn()
+        .map_err(|error| helper_failure(helper, &error))?;
+    let handle = Pid::from_raw(child.id().cast_signed()).map(|pid| pidfd_open(pid, PidfdFlags::empty()));
+    let mut step = StepProcess { child, handle: handle.and_then(Result::ok), socket };
+    if let Err(error) = record(step.child.id()) {
+        step.abandon();
+        return Err(format!("it was not let go, because it could not be written down that it runs: {error}"));
+    }
+    if let Err(error) = step.socket.write_all(&encoded) {
+        step.abandon();
+        return Err(format!("hand over what to run: {error}"));
+    }
+    Ok(Started { step, stdout: stdout.into(), stderr: stderr.into() })
+}
+
+fn helper_failure(helper: &Helper, error: &io::Error) -> String {
+    let program = helper.0.display();
+    if error.kind() == io::ErrorKind::NotFound && helper.0.starts_with("/proc") {
+        return format!("the agent starts steps through {program}, and /proc is not mounted: {error}");
+    }
+    format!("the agent could not start itself as {program}: {error}")
+}
+
+impl StepProcess {
+    /// Readable once it has ended.
+    pub(super) fn handle(&self) -> Option<BorrowedFd<'_>> {
+        self.handle.as_ref().map(AsFd::as_fd)
+    }
+
+    /// Its exit status, or the negative number of the signal that ended it; none while it runs.
+    pub(super) fn ended(&mut self) -> Option<i32> {
+        // It is our child and not yet waited for, so that the call cannot fail; if it did, there would be no child.
+        let status = self.child.try_wait().ok()??;
+        status.code().or_else(|| status.signal().map(|signal| -signal))
+    }
+
+    /// Sends a signal to its whole group. That it is gone meanwhile is no failure.
+    pub(super) fn signal_group(&self, signal: Signal) {
+        // The child is not reaped, so that its number, which is its group's too, is its own.
+        if let Some(pid) = Pid::from_raw(self.child.id().cast_signed()) {
+            let _gone_already = kill_process_group(pid, signal);
+        }
+    }
+
+    /// After its end: why the program could not be started, where it was not.
+    pub(super) fn refusal(&mut self) -> Option<String> {
+        self.socket.set_nonblocking(true).ok()?;
+        let mut said = Vec::new();
+        // It ends with the process, or would block where something that is not ours still holds it.
+        let _as_far_as_it_goes = self.socket.read_to_end(&mut said);
+        (!said.is_empty()).then(|| String::from_utf8_lossy(&said).into_owned())
+    }
+
+    /// Ends it before it has become anything.
+    fn abandon(&mut self) {
+        let _gone_already = self.child.kill();
+        let _reaped = self.child.wait();
+    }
+}
