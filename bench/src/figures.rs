@@ -48,7 +48,7 @@ pub struct Beside {
     pub value: f64,
     /// The lowest and the highest of them.
     pub spread: (f64, f64),
-    /// The figure as a part of its limit: the median over rounds that followed each other.
+    /// The figure as a part of its limit: the median over rounds that followed each other, or that of the lowest.
     pub ratio: f64,
 }
 
@@ -75,6 +75,25 @@ impl Figure {
         let ratios: Vec<f64> = rounds.iter().map(|(own, limit)| own / limit).collect();
         let (value, spread, ratio) = (median(&limits), spread(&limits), median(&ratios));
         self.beside = Some(Beside { name: name.to_owned(), value, spread, ratio });
+        self
+    }
+
+    /// As [`Figure::beside`], where less is better and both only ever lose to what else the machine does: the ratio is
+    /// that of the two lowest.
+    #[must_use]
+    pub fn beside_by_minima(self, name: &str, rounds: &[(f64, f64)]) -> Figure {
+        let mut figure = self.beside(name, rounds);
+        if let Some(beside) = &mut figure.beside {
+            beside.ratio = figure.spread.0 / beside.spread.0;
+        }
+        figure
+    }
+
+    /// With the target to take at most this many times the limit.
+    #[must_use]
+    pub fn at_most_of_limit(mut self, times: f64) -> Figure {
+        let met = self.beside.as_ref().is_some_and(|beside| beside.ratio <= times);
+        self.targets.push(Target { text: format!("at most {} times the limit", number(times)), met });
         self
     }
 
@@ -252,6 +271,10 @@ mod tests {
             [false, false, true]
         );
         assert_eq!(median(&[1.0, 2.0]), 1.5);
+        let figure =
+            Figure::new("x", "y", &[10.0, 30.0, 11.0]).beside_by_minima("z", &[(10.0, 9.0), (30.0, 8.0)]);
+        assert_eq!(figure.beside.as_ref().unwrap().ratio, 1.25);
+        assert_eq!(met(&figure.at_most_of_limit(1.25).at_most_of_limit(1.2)), [true, false]);
     }
 
     #[test]

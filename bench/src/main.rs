@@ -16,6 +16,7 @@ mod memory;
 mod process;
 mod results;
 mod server;
+mod step_output;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -96,10 +97,12 @@ enum What {
     Memory,
     Results,
     Agent,
+    StepOutput,
 }
 
 impl What {
-    const ALL: [What; 5] = [What::Heartbeats, What::Logs, What::Memory, What::Results, What::Agent];
+    const ALL: [What; 6] =
+        [What::Heartbeats, What::Logs, What::Memory, What::Results, What::Agent, What::StepOutput];
 }
 
 fn main() -> ExitCode {
@@ -158,7 +161,12 @@ async fn measure(arguments: &Arguments) -> Result<Report> {
     }
     let place = Place { binary: binaries.join("groundcrewd"), folder: folder.path().to_owned() };
     let mut bench = Bench { arguments, place, figures: Vec::new() };
-    bench.measure_all(&binaries.join("groundcrew")).await?;
+    if bench.is_wanted(What::StepOutput) {
+        bench.measure_step_output(binaries.join("examples/tee")).await?;
+    }
+    if arguments.only.iter().any(|what| *what != What::StepOutput) {
+        bench.measure_all(&binaries.join("groundcrew")).await?;
+    }
     let Arguments { rounds, seconds, .. } = arguments;
     Ok(Report {
         machine,
@@ -185,6 +193,16 @@ impl Bench<'_> {
 
     fn window(&self) -> Window {
         Window { warm_up: WARM_UP, counted: Duration::from_secs(self.arguments.seconds) }
+    }
+
+    async fn measure_step_output(&mut self, program: PathBuf) -> Result<()> {
+        eprintln!("the output of a step");
+        let folder = tempfile::Builder::new().prefix("steps-").tempdir_in(&self.place.folder);
+        let folder = folder.context("making a folder for the output of steps")?;
+        // It waits for processes, and Ctrl-C must still be heard.
+        let measure = move || step_output::measure(&step_output::tee_alone(program), folder.path());
+        self.figures.extend(tokio::task::spawn_blocking(measure).await??);
+        Ok(())
     }
 
     async fn measure_all(&mut self, agent: &std::path::Path) -> Result<()> {

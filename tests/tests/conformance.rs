@@ -39,11 +39,15 @@ fn run(command: &mut Command) -> (bool, String) {
 
 #[test]
 fn every_recorded_case_is_answered_as_recorded_or_as_accepted() {
-    assert!(rustix::process::geteuid().is_root(), "replaying the cases needs root: they mount and change roots");
+    assert!(
+        rustix::process::geteuid().is_root(),
+        "replaying the cases needs root: they mount and change roots"
+    );
     let folder = state_folder();
     std::fs::create_dir_all(&folder).unwrap();
     let folder = folder.canonicalize().unwrap();
-    let (made, said) = run(Command::new("sh").arg(kit().join("make_base.sh")).env("CONFORMANCE_DIR", &folder));
+    let (made, said) =
+        run(Command::new("sh").arg(kit().join("make_base.sh")).env("CONFORMANCE_DIR", &folder));
     assert!(made, "making the base root file system failed:\n{said}");
 
     let agent = format!("{} package", binary("groundcrew").display());
@@ -60,11 +64,17 @@ fn every_recorded_case_is_answered_as_recorded_or_as_accepted() {
 fn no_entry_hides_a_whole_field() {
     for (case, entries) in accepted() {
         for entry in entries {
-            let bare = entry.strip_prefix("run").and_then(|rest| rest.split_once('.')).map_or(&*entry, |(_, field)| field);
+            let bare = entry
+                .strip_prefix("run")
+                .and_then(|rest| rest.split_once('.'))
+                .map_or(&*entry, |(_, field)| field);
             assert!(!WHOLE.contains(&bare), "{case}: {entry:?} takes a whole field out of the comparison");
             if let Some(glob) = entry.strip_prefix("tree:") {
                 let named = glob.trim_start_matches('*');
-                assert!(named.len() > 5, "{case}: {entry:?} takes too much of the tree out of the comparison");
+                assert!(
+                    named.len() > 5,
+                    "{case}: {entry:?} takes too much of the tree out of the comparison"
+                );
             }
             let Some((field, expression)) = expression_of(&entry) else { continue };
             for recorded in recorded_fields(&case, field) {
@@ -78,14 +88,18 @@ fn no_entry_hides_a_whole_field() {
                     recorded.0.display()
                 );
             }
-            assert!(!expression.is_match("x") || !expression.is_match("y"), "{case}: {entry:?} matches any line");
+            assert!(
+                !expression.is_match("x") || !expression.is_match("y"),
+                "{case}: {entry:?} matches any line"
+            );
         }
     }
 }
 
 #[test]
 fn every_entry_has_its_reason() {
-    let reasons = std::fs::read_to_string(kit().join("accept.md")).expect("the reasons lie beside the accept file");
+    let reasons =
+        std::fs::read_to_string(kit().join("accept.md")).expect("the reasons lie beside the accept file");
     for (case, entries) in accepted() {
         for entry in entries {
             // The part of an entry that tells it from others: its expression, without what stands for it.
@@ -113,8 +127,13 @@ fn recorded_fields(case: &str, field: &str) -> Vec<(PathBuf, String)> {
         for file in std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap()) {
             let name = file.file_name().into_string().unwrap();
             let base = name.trim_end_matches(".txt").rsplit('.').next().unwrap_or_default();
-            if ["stdout", "stderr", "tree"].contains(&base) && (field == "*" || field == base || field == name) {
-                found.push((file.path(), String::from_utf8_lossy(&std::fs::read(file.path()).unwrap()).into_owned()));
+            if ["stdout", "stderr", "tree"].contains(&base)
+                && (field == "*" || field == base || field == name)
+            {
+                found.push((
+                    file.path(),
+                    String::from_utf8_lossy(&std::fs::read(file.path()).unwrap()).into_owned(),
+                ));
             }
         }
     }

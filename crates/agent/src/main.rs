@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use groundcrew_agent::console::Console;
+use groundcrew_agent::package;
 use groundcrew_agent::process::{chroot_exec, launcher};
 use groundcrew_agent::settings::{FLAGS_HELP, KERNEL_LINE, Settings};
 use groundcrew_agent::{errors, supervise, vet};
@@ -14,6 +15,8 @@ groundcrew - the agent on a node
 
   groundcrew agent [FLAGS]        claim the run and walk it
   groundcrew vet --profile FILE   do a profile's stages with no orchestrator (vet --help)
+  groundcrew package MODE ROOT_MOUNT COPY_DIR [INTERRUPT]
+                                  apply a package's steps, or interrupt the node
   groundcrew --version
 
 ";
@@ -21,7 +24,16 @@ groundcrew - the agent on a node
 const USAGE: u8 = 64;
 
 fn main() -> ExitCode {
-    let mut arguments = std::env::args_os().skip(1);
+    let mut arguments = std::env::args_os();
+    // In a container of the reference agent's operator, the binary stands under the reference's name.
+    if arguments.next().is_some_and(|program| package::arguments::is_package_agent(&program)) {
+        let arguments: Vec<OsString> = arguments.collect();
+        return match arguments.first().and_then(|first| first.to_str()) {
+            // It is started again through /proc/self/exe, and may keep the name.
+            Some(chroot_exec::SUBCOMMAND) => chroot_exec::run(),
+            _ => package::command::run(&arguments),
+        };
+    }
     let Some(command) = arguments.next() else {
         eprintln!("{HELP}{FLAGS_HELP}");
         return ExitCode::from(USAGE);
@@ -32,6 +44,7 @@ fn main() -> ExitCode {
         Some(chroot_exec::SUBCOMMAND) => chroot_exec::run(),
         Some("agent") => run_agent(rest),
         Some("vet") => vet::command::run(&rest),
+        Some("package") => package::command::run(&rest),
         Some("--version" | "-V") => {
             println!("groundcrew {}", env!("CARGO_PKG_VERSION"));
             ExitCode::SUCCESS
@@ -41,7 +54,7 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         _ => {
-            eprintln!("groundcrew: found {command:?}, expected agent, vet, --help or --version");
+            eprintln!("groundcrew: found {command:?}, expected agent, vet, package, --help or --version");
             ExitCode::from(USAGE)
         }
     }

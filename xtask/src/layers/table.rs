@@ -182,6 +182,7 @@ pub const CRATES: &[Crate] = &[
             "heartbeats",
             "results",
             "logs",
+            "step_output",
             "memory",
             "fleet",
             "bare_axum",

@@ -117,7 +117,6 @@ impl Performing<'_> {
             let flag = self.folder.join(format!("{name}{FLAG_SUFFIX}"));
             let job = Job { name, command, flag };
             if self.session.cancel.is_asked() {
-                self.session.warn(&format!("SIGTERM came: {} and what follows it were not run", job.name));
                 return Ok(Ended::Failed);
             }
             let ended = match interrupt {
@@ -207,7 +206,14 @@ impl Performing<'_> {
     }
 
     /// Asks for a reboot. The record is durable before the flag, and both before the command.
-    fn ask(&mut self, job: &Job, disk: &OnDisk, now: &ThisBoot, asks: u32, flagged: bool) -> anyhow::Result<Ended> {
+    fn ask(
+        &mut self,
+        job: &Job,
+        disk: &OnDisk,
+        now: &ThisBoot,
+        asks: u32,
+        flagged: bool,
+    ) -> anyhow::Result<Ended> {
         if let Some(why) = systemd_chroot::would_ignore(self.root, &self.session.call.root_mount) {
             self.session.warn(&format!("{}: not asked for: {why}", job.name));
             if flagged {
@@ -270,9 +276,13 @@ impl Performing<'_> {
         let directory = self.session.call.copy_dir.clone();
         let is_folder = self.root.metadata(&directory, crate::package::rooted::Link::Follow)?;
         let directory = match is_folder {
-            Some(found) if found.is_folder() => directory,
+            Some(found) if found.kind == rustix::fs::FileType::Directory => directory,
             _ => {
-                self.session.warn(&format!("{} is no folder in the root mount: {} runs in /", directory.display(), job.name));
+                self.session.warn(&format!(
+                    "{} is no folder in the root mount: {} runs in /",
+                    directory.display(),
+                    job.name
+                ));
                 PathBuf::from("/")
             }
         };
@@ -322,7 +332,8 @@ impl Performing<'_> {
 
     fn write_record(&self, job: &Job, record: &RebootRecord) -> anyhow::Result<()> {
         let text = serde_json::to_string(record).context("forming the record of a reboot")?;
-        flags::set(self.root, &record_of(job), &text).context("writing the record of a reboot, which was not asked for")
+        flags::set(self.root, &record_of(job), &text)
+            .context("writing the record of a reboot, which was not asked for")
     }
 
     /// A command that failed asked for nothing: the count stays what it was.

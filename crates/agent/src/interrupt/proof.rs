@@ -199,14 +199,21 @@ mod tests {
         ThisBoot { boot_id: id.map(str::to_owned), boottime_s, stopping }
     }
 
+    const FLAG: Option<&str> = Some("1795203705.9");
+
+    fn assert_each<const N: usize>(table: [(&str, OnDisk, ThisBoot, Reboot); N]) {
+        for (what, disk, now, expected) in table {
+            assert_eq!(decide(&disk, &now, PATIENCE), expected, "{what}");
+        }
+    }
+
     #[test]
-    fn each_thing_that_can_be_found_has_its_answer() {
+    fn a_flag_without_a_record_that_fits_it_counts_alone() {
         use FoundRecord::{Malformed, None as NoRecord, Read};
-        use Progress::{Asked, Intended};
-        const FLAG: Option<&str> = Some("1795203705.9");
+        use Progress::Asked;
         let other_text = RebootRecord { flag: "1.0".to_owned(), ..record("a", Asked, 1) };
         let useless = Proof::FlagWithUselessRecord("it belongs to a flag with the text \"1.0\"".to_owned());
-        let table = [
+        assert_each([
             (
                 "nothing",
                 disk(None, NoRecord),
@@ -231,6 +238,14 @@ mod tests {
                 boot(Some("a"), 1e9, false),
                 Reboot::Done(useless),
             ),
+        ]);
+    }
+
+    #[test]
+    fn a_record_that_fits_says_whether_the_reboot_came() {
+        use FoundRecord::Read;
+        use Progress::{Asked, Intended};
+        assert_each([
             (
                 "another boot, asked",
                 disk(FLAG, Read(record("a", Asked, 1))),
@@ -273,6 +288,14 @@ mod tests {
                 boot(None, 9_000.0, false),
                 Reboot::Done(Proof::BootIdUnreadable),
             ),
+        ]);
+    }
+
+    #[test]
+    fn without_a_flag_a_record_says_only_how_often_was_asked() {
+        use FoundRecord::Read;
+        use Progress::Asked;
+        assert_each([
             (
                 "unflagged after it lapsed",
                 disk(None, Read(record("a", Asked, 1))),
@@ -285,10 +308,7 @@ mod tests {
                 boot(Some("a"), 9_000.0, false),
                 Reboot::Exhausted { asks: 3 },
             ),
-        ];
-        for (what, disk, now, expected) in table {
-            assert_eq!(decide(&disk, &now, PATIENCE), expected, "{what}");
-        }
+        ]);
     }
 
     fn any_disk() -> impl Strategy<Value = OnDisk> {

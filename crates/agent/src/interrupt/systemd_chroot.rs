@@ -13,10 +13,9 @@ use rustix::fs::{Mode, OFlags};
 use crate::package::rooted::Root;
 
 /// Where programs lie; what `reboot` means is looked up here in this order.
-const PROGRAMS: [&str; 6] =
-    ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
+const PROGRAMS: [&str; 6] = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
 /// What statfs(2) says of procfs (`PROC_SUPER_MAGIC`).
-const PROCFS: i64 = 0x9fa0;
+const PROCFS: rustix::fs::FsWord = 0x9fa0;
 
 /// Why a reboot that is asked for in this root would be ignored; `None` where nothing says that it would.
 pub(crate) fn would_ignore(root: &Root, host: &Path) -> Option<String> {
@@ -50,7 +49,7 @@ fn root_of_init(host: &Path) -> Option<std::fs::Metadata> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let proc = rustix::fs::open(host.join("proc"), flags, Mode::empty()).ok()?;
     let kind = rustix::fs::fstatfs(&proc).ok()?.f_type;
-    if i64::try_from(kind).ok() != Some(PROCFS) {
+    if kind != PROCFS {
         return None;
     }
     std::fs::metadata(format!("/proc/self/fd/{}/1/root", proc.as_raw_fd())).ok()

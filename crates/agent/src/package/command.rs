@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 use std::path::Path;
 use std::process::ExitCode;
 
-use super::arguments::{AskedMode, Call, USAGE, unknown_mode_warning};
+use super::arguments::{AskedMode, BadCall, Call, USAGE, unknown_mode_warning};
 use super::config::Mode;
 use super::resource_id::ResourceId;
 use super::session::Session;
@@ -33,28 +33,27 @@ pub(crate) enum Ended {
 /// Runs a call. `arguments` are those behind the subcommand, or behind the program where that has one of the
 /// reference's names.
 pub fn run(arguments: &[OsString]) -> ExitCode {
-    let call = match Call::parse(arguments) {
-        Ok(call) => call,
-        Err(error) => {
-            eprintln!("groundcrew package: {error}\n{USAGE}");
-            return ExitCode::from(EXIT_USAGE);
-        }
-    };
-    match start(call) {
+    match start(arguments) {
         Ok(Ended::Done) => ExitCode::SUCCESS,
         Ok(Ended::Failed) => ExitCode::FAILURE,
         Err(error) => {
-            eprintln!("groundcrew package: {error:#}");
-            ExitCode::FAILURE
+            let usage = error.is::<BadCall>();
+            // Where nobody reads it, the exit status says it alone.
+            let _nobody_reads = writeln!(std::io::stderr(), "groundcrew package: {error:#}");
+            if usage {
+                let _nobody_reads = writeln!(std::io::stderr(), "{USAGE}");
+            }
+            ExitCode::from(if usage { EXIT_USAGE } else { 1 })
         }
     }
 }
 
-fn start(call: Call) -> anyhow::Result<Ended> {
+fn start(arguments: &[OsString]) -> anyhow::Result<Ended> {
     let settings = Settings::read(|name| std::env::var_os(name))?;
     let cancel = termination::on_sigterm()?;
     let mut tee = tee_of(&settings, &cancel)?;
     tee.stdout().write_all(banner::OPENING.as_bytes())?;
+    let call = Call::parse(arguments)?;
     tee.stdout().write_all(&banner::configuration(&call, &settings))?;
     // Parsed before anything is written: a call for nobody knows what does nothing.
     let id = ResourceId::parse(&settings.resource_id)?;

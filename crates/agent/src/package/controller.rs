@@ -58,7 +58,8 @@ fn deliver(session: &mut Session, root: &Root, copy_dir: &Path, mode: Mode) -> a
     let installs = !matches!(mode, Mode::Uninstall | Mode::UninstallCheck);
     if !root.exists(copy_dir)? {
         let data = Path::new(&session.settings.data_dir);
-        let package = Root::open_tree(data).with_context(|| format!("opening the package in {}", data.display()))?;
+        let package =
+            Root::open_tree(data).with_context(|| format!("opening the package in {}", data.display()))?;
         // What lies there for this node is copied over the package, and may replace its config.
         let node_files = Path::new(NODE_FILES);
         let over = if node_files.is_dir() { Some(Root::open_tree(node_files)?) } else { None };
@@ -151,11 +152,12 @@ impl Running<'_> {
         Ok(ended)
     }
 
-    /// Runs steps until one fails, and flags those that succeed.
+    /// Runs steps until one fails, and flags those that succeed. After SIGTERM no further one starts, and the exit status
+    /// alone says that something was left undone, as the reference's does.
     fn run_flagged(&mut self, mode: FlaggedMode, steps: &[Step]) -> anyhow::Result<Ended> {
         for step in steps {
             if self.session.cancel.is_asked() {
-                return Ok(self.stopped_before(step));
+                return Ok(Ended::Failed);
             }
             let added = self.versions_of(step)?;
             let flag = flags::step_flag(
@@ -195,7 +197,7 @@ impl Running<'_> {
         let mut results = Vec::with_capacity(steps.len());
         for step in steps {
             if self.session.cancel.is_asked() {
-                return Ok(self.stopped_before(step));
+                return Ok(Ended::Failed);
             }
             let added = self.versions_of(step)?;
             results.push((step.path.as_str(), !self.run_step(step, added)?));
@@ -216,11 +218,6 @@ impl Running<'_> {
         let prepared = Prepared::new(step, &self.copy_dir, added);
         self.session.say(&step.header(self.mode, &prepared.shown));
         step::run(self.session, self.root, &mut self.logs, &mut self.turn, step, prepared)
-    }
-
-    fn stopped_before(&mut self, step: &Step) -> Ended {
-        self.session.warn(&format!("SIGTERM came: {} and what follows it were not run", step.path));
-        Ended::Failed
     }
 
     /// What an upgrade tells a step, as environment and, to an upgrade step, as arguments.

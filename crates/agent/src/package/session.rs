@@ -62,5 +62,7 @@ impl Session {
 /// One write for a line, so that two processes on one stream do not mix theirs.
 fn write_line(stream: &mut impl Write, line: &str) {
     let bytes = [line.as_bytes(), b"\n"].concat();
-    stream.write_all(&bytes).expect("the agent's own streams count what they cannot take, and take everything");
+    stream
+        .write_all(&bytes)
+        .expect("the agent's own streams count what they cannot take, and take everything");
 }

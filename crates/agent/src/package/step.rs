@@ -126,7 +126,8 @@ pub(crate) fn run(
     {
         session.warn(&format!("removing old logs of {}: {}", step.path, chain(&error)));
     }
-    let verdict = judge(ended.exit, ended.not_started.is_some(), &step.returncodes, session.settings.returncodes);
+    let verdict =
+        judge(ended.exit, ended.not_started.is_some(), &step.returncodes, session.settings.returncodes);
     let shown = prepared.shown.join(" ");
     if let Some(hint) = &verdict.hint {
         session.warn(&format!("{}: {hint}", step.path));
@@ -223,8 +224,8 @@ mod tests {
     fn an_end_is_judged_by_the_steps_own_status() {
         use ReturnCodes::{Own, Reference};
         let hinted = "it ended with 3";
-        let table: [(i32, bool, &[&str], ReturnCodes, (bool, i32, bool)); 10] = [
-            (0, false, &["0"], Own, (true, 0, false)),
+        let table = [
+            (0, false, &["0"][..], Own, (true, 0, false)),
             (3, false, &["0", "3"], Own, (true, 3, false)),
             (3, false, &["0"], Own, (false, 3, false)),
             (3, false, &["0", "1"], Own, (false, 3, true)),
@@ -238,7 +239,11 @@ mod tests {
         for (exit, not_started, accepted, rule, (succeeded, shown, hint)) in table {
             let verdict = judge(exit, not_started, &codes(accepted), rule);
             assert_eq!((verdict.succeeded, verdict.exit), (succeeded, shown), "{exit} {accepted:?} {rule:?}");
-            assert_eq!(verdict.hint.is_some_and(|told| told.starts_with(hinted)), hint, "{exit} {accepted:?}");
+            assert_eq!(
+                verdict.hint.is_some_and(|told| told.starts_with(hinted)),
+                hint,
+                "{exit} {accepted:?}"
+            );
         }
     }
 
@@ -268,7 +273,11 @@ mod tests {
     #[test]
     fn a_steps_environment_goes_over_the_containers_and_under_what_every_step_is_told() {
         let step = step(&[], &[("PATH", "/step"), ("STEP_ROOT", "/lie"), ("OWN", "1")]);
-        let versions = Versions { previous: Some(String::new()), current: Some("2.0.0".to_owned()), as_arguments: false };
+        let versions = Versions {
+            previous: Some(String::new()),
+            current: Some("2.0.0".to_owned()),
+            as_arguments: false,
+        };
         let prepared = Prepared::new(&step, Path::new("/pkg"), versions);
         let own = [("PATH", "/container"), ("LINES", "a\nB=c"), ("CURRENT_VERSION", "0")];
         let environment = prepared.environment(&step, own.map(|(name, value)| (name.into(), value.into())));

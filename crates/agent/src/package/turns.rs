@@ -15,9 +15,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use groundcrew_durable::epoch;
+use groundcrew_protocol::ids::Sha256Hex;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
 use super::places::Places;
 use super::rooted::Root;
@@ -90,7 +90,10 @@ pub(crate) fn take<'a>(
 ) -> anyhow::Result<Option<Turn<'a>>> {
     let start = places.flags().join("START");
     let Some(file) = root.open_file(&start)? else {
-        bail!("{}: found no such file, expected the flag that was just set", root.host_path(&start).display());
+        bail!(
+            "{}: found no such file, expected the flag that was just set",
+            root.host_path(&start).display()
+        );
     };
     // The very file that was reached inside the root, now for writing, which a lock that excludes others needs.
     let path = format!("/proc/self/fd/{}", file.as_raw_fd());
@@ -120,11 +123,12 @@ pub(crate) fn take<'a>(
     Ok(Some(turn))
 }
 
-/// Which byte of the file stands for a package and version: any below 2^62, and hardly ever that of another.
+/// Which byte of the file stands for a package and version: any below 2^60, and hardly ever that of another.
 fn byte_of(places: &Places) -> i64 {
-    let digest = Sha256::digest(format!("{}\0{}", places.package(), places.version()));
-    let first: [u8; 8] = digest[..8].try_into().expect("a digest has 32 bytes");
-    i64::from_be_bytes(first) & (i64::MAX >> 1)
+    let hash = Sha256Hex::of(format!("{}\0{}", places.package(), places.version()).as_bytes());
+    let first =
+        u64::from_str_radix(&hash.as_str()[..15], 16).expect("a hash is written in hexadecimal digits");
+    i64::try_from(first).expect("fifteen digits are 60 bits")
 }
 
 /// Takes the lock on a byte; false while another has it.
@@ -210,7 +214,11 @@ fn end(session: &mut Session, record: &Record) -> anyhow::Result<()> {
         }
     }
     if runs(record) {
-        bail!("{} (process {}) was killed and hangs in the kernel; nothing is started beside it", record.step, record.pid);
+        bail!(
+            "{} (process {}) was killed and hangs in the kernel; nothing is started beside it",
+            record.step,
+            record.pid
+        );
     }
     Ok(())
 }

@@ -279,7 +279,7 @@ impl Tee {
     }
 
     /// Waits until something can go on, and lets it. False where nothing could.
-    fn wait(&mut self, mut running: Option<&mut Running>, for_asking: bool, left: Option<Duration>) -> bool {
+    fn wait(&mut self, running: Option<&mut Running>, for_asking: bool, left: Option<Duration>) -> bool {
         // A deadline past what the kernel can count is none.
         let left = left.and_then(|left| Timespec::try_from(left).ok());
         let mut polled: Vec<PollFd<'_>> = Vec::with_capacity(8);
@@ -304,7 +304,7 @@ impl Tee {
         for ready in &mut ready {
             *ready = *ready && found.next().unwrap_or(false);
         }
-        let own = running.as_deref_mut().map_or(&mut [][..], |running| &mut running.streams);
+        let own = running.map_or(&mut [][..], |running| &mut running.streams);
         for (stream, _ready) in own.iter_mut().chain(&mut self.left).zip(ready).filter(|(_, ready)| *ready) {
             let parent = match stream.label() {
                 Label::Out => &mut self.stdout,

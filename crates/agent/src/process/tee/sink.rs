@@ -14,6 +14,7 @@ use rustix::fs::FileType;
 use rustix::io::{Errno, ReadWriteFlags, pwritev2};
 
 use super::Note;
+use super::stream::PIPE_BYTES;
 use crate::process::cancel::Cancel;
 
 /// A pipe that poll(2) calls writable takes this many bytes at once (`PIPE_BUF`).
@@ -100,7 +101,14 @@ impl ParentStream {
     pub fn new(name: &'static str, stream: OwnedFd, cancel: Cancel) -> ParentStream {
         let kind = rustix::fs::fstat(&stream).map(|stat| FileType::from_raw_mode(stat.st_mode));
         let manner = match kind {
-            Ok(FileType::Fifo | FileType::Socket) => Manner::Nowait,
+            Ok(FileType::Fifo) => {
+                // Room changes nothing for others who write to it. Without the right to more, it stays as it is.
+                if rustix::pipe::fcntl_getpipe_size(&stream).is_ok_and(|size| size < PIPE_BYTES) {
+                    let _granted = rustix::pipe::fcntl_setpipe_size(&stream, PIPE_BYTES);
+                }
+                Manner::Nowait
+            }
+            Ok(FileType::Socket) => Manner::Nowait,
             Ok(FileType::CharacterDevice) if rustix::termios::isatty(&stream) => Manner::Pieces,
             // What cannot be looked at fails at its first write.
             Ok(_) | Err(_) => Manner::Whole,

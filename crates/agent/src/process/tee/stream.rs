@@ -10,9 +10,11 @@ use super::sink::{Log, ParentStream};
 use crate::process::local_time::LocalTime;
 use crate::process::stamper::{Label, Stamped, Stamper};
 
-/// Reads that follow each other are written together up to this size: what a pipe holds. Nothing is kept back for it:
-/// it ends as soon as there is nothing more to read.
-const BATCH_BYTES: usize = 64 * 1024;
+/// Reads that follow each other are written together, up to a little more than this, so that the agent's own pipe, which
+/// holds 64 KiB, takes it whole. Nothing is kept back for it: it ends as soon as there is nothing more to read.
+const BATCH_BYTES: usize = 48 * 1024;
+/// What pipes hold, where the kernel grants it: one who prints much, and one who reads much, then seldom wait.
+pub(super) const PIPE_BYTES: usize = 256 * 1024;
 /// A buffer that one read of line ends made larger than this is given back.
 const KEPT_BYTES_MAX: usize = 512 * 1024;
 
@@ -50,6 +52,8 @@ impl Stream {
     /// It comes from this pipe, of which nobody else has the reading end.
     pub(super) fn open(&mut self, pipe: OwnedFd) -> std::io::Result<()> {
         rustix::io::ioctl_fionbio(&pipe, true)?;
+        // Without the right to a larger one, it stays as it is.
+        let _granted = rustix::pipe::fcntl_setpipe_size(&pipe, PIPE_BYTES);
         self.pipe = Some(pipe);
         Ok(())
     }
