@@ -197,7 +197,8 @@ async fn load_runs(app: &Arc<App>) -> Result<(), ServeError> {
         let Some(last) = runs.last() else { break };
         after = Some(last.id.clone());
         for stored in &runs {
-            app.live.update(&advance::parse(stored)?, stored.version);
+            let run = advance::read(stored)?;
+            app.live.update(&run, stored.version);
         }
     }
     for run in app.store.runs_restored().await? {

@@ -97,7 +97,7 @@ pub async fn list(
 }
 
 fn summary_of(app: &App, stored: &StoredRun) -> Result<RunSummary, ApiError> {
-    let run = advance::parse(stored)?;
+    let run = advance::read(stored)?;
     let known = app.live.get(&run.id).unwrap_or_else(|| app.live.glimpse(&run, stored.version));
     Ok(view::summary(&run, &app.live, &known))
 }

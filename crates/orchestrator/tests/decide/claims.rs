@@ -256,7 +256,7 @@ fn a_reset_with_the_outcome_in_the_outbox_fails_that_attempt() {
 #[test]
 fn resets_are_bounded() {
     let mut bench = Bench::claimed();
-    bench.run.profile.limits.crashes = 1_000;
+    std::sync::Arc::make_mut(&mut bench.run.profile).limits.crashes = 1_000;
     let mut request = agent(1);
     for turn in 1..=100 {
         request = restarted(request, turn);
