@@ -2,6 +2,7 @@
 
 pub mod artifacts;
 pub mod client;
+pub mod clock;
 pub mod console;
 pub mod control;
 pub mod errors;

@@ -111,6 +111,7 @@ pub const CRATES: &[Crate] = &[
             "process",
             "probe",
             "settings",
+            "clock",
             "console",
             "stamp",
             "files",
