@@ -63,7 +63,8 @@ impl WallClock {
         match (self.set)(to) {
             Ok(()) => {
                 self.said_refused.store(false, Ordering::Relaxed);
-                let text = format!("this machine's clock was {seconds:+.1} s off, and is set to the orchestrator's");
+                let text =
+                    format!("this machine's clock was {seconds:+.1} s off, and is set to the orchestrator's");
                 Some((LogLevel::Warn, text))
             }
             Err(_) if self.said_refused.swap(true, Ordering::Relaxed) => None,

@@ -1,6 +1,7 @@
 //! Those who should not have the run: a second agent with the token, a copied home, a wrong pin, a wrong token.
 
 use groundcrew_protocol::ids::TokenText;
+use groundcrew_protocol::limits;
 use groundcrew_protocol::operator::RunCreated;
 use groundcrew_protocol::stage::State;
 use groundcrew_tests::harness::{Machine, Run, Server, eventually};
@@ -45,7 +46,7 @@ fn two_agents_that_start_at_once_with_the_same_token_never_both_walk() {
 
 #[test]
 fn an_older_copy_of_the_home_waits_while_the_original_is_alive() {
-    let server = Server::start();
+    let server = Server::start_with_steps_of(limits::FRESH_MS);
     let run = server.create_run("n1", LOAD);
     let mut original = Machine::started(&server, &run, "original");
     original.load.started();
@@ -130,7 +131,7 @@ fn a_wrong_token_is_said_and_changes_nothing() {
 
 #[test]
 fn a_spent_boot_token_says_how_to_make_another() {
-    let server = Server::start();
+    let server = Server::start_with_steps_of(limits::FRESH_MS);
     let run = server.create_run("n1", LOAD);
     let mut first = Machine::started(&server, &run, "first");
     first.load.started();
@@ -143,9 +144,10 @@ fn a_spent_boot_token_says_how_to_make_another() {
     let path = format!("/api/v1/runs/{}/token", run.id);
     let made: RunCreated = server.must(Method::POST, &path, &serde_json::json!({}));
     let run = Run { id: run.id, token: made.boot_token };
-    // The first was heard a moment ago: until its claim is no longer fresh the third has to wait.
+    // The first was heard a moment ago, and only here it is decided when that is long ago.
     let mut third = Machine::started(&server, &run, "third");
     third.agent().wait_for_line("waits: ");
+    server.pass_time();
     third.load.started();
     third.load.pass();
     let view = server.wait_for_state(&run, State::Completed);
