@@ -112,6 +112,7 @@ pub const CRATES: &[Crate] = &[
             "probe",
             "settings",
             "clock",
+            "backoff",
             "console",
             "stamp",
             "files",

@@ -1,5 +1,7 @@
 //! What was said to control calls.
 
+use std::time::Duration;
+
 use groundcrew_protocol::ids::Generation;
 use groundcrew_protocol::limits;
 use groundcrew_protocol::wire::{
@@ -7,6 +9,11 @@ use groundcrew_protocol::wire::{
 };
 
 use super::{Action, Core, Failure, Power, Reply, Target, Under};
+
+/// A pause as the clock of the loop counts.
+fn millis(pause: Duration) -> u64 {
+    u64::try_from(pause.as_millis()).unwrap_or(u64::MAX)
+}
 
 impl Core {
     pub(super) fn answered(&mut self, answered: Result<Reply, Failure>, now_ms: u64) {
@@ -18,17 +25,17 @@ impl Core {
                 self.claimed(*answer);
             }
             Ok(Reply::Result(answer)) => {
-                self.tries = 0;
+                self.backoff.reset();
                 self.result_taken(*answer, now_ms);
             }
             // What was asked under a claim that is over meanwhile says nothing any more.
             Ok(Reply::Intent) if self.power == Power::Flushed => {
-                self.tries = 0;
+                self.backoff.reset();
                 self.power = Power::Acknowledged;
             }
             Ok(Reply::Intent) => {}
             Ok(Reply::Hold(answer)) => {
-                self.tries = 0;
+                self.backoff.reset();
                 self.hold_answered(answer);
             }
             Err(failure) => self.call_failed(under, &failure, now_ms),
@@ -96,12 +103,9 @@ impl Core {
     }
 
     pub(super) fn back_off(&mut self, now_ms: u64) {
-        let doubled = limits::BACKOFF_FIRST_MS.saturating_mul(1 << self.tries.min(10));
-        let pause = doubled.min(limits::BACKOFF_MAX_MS);
-        self.tries = self.tries.saturating_add(1);
-        // From three quarters of the pause to all of it, so that a fleet does not come back as one.
-        let spread = self.next_random() % (pause / 4 + 1);
-        self.next_try_ms = now_ms + pause - spread;
+        // The upper half is the better one of this generator.
+        let random = (self.next_random() >> 32) as u32;
+        self.next_try_ms = now_ms + millis(self.backoff.pause(random));
     }
 
     pub(super) fn refused(&mut self, under: Under, text: &str, now_ms: u64) {

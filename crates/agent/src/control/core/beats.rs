@@ -54,7 +54,7 @@ impl Core {
     pub(super) fn heartbeat_answered(&mut self, answer: &HeartbeatAnswer, now_ms: u64) {
         // What that heartbeat reported has arrived, unless it was still on its way; then it is asked for again.
         self.reports.clear();
-        self.tries = 0;
+        self.backoff.reset();
         if std::mem::take(&mut self.said_silence) {
             self.say(LogLevel::Info, "heartbeats are answered again");
         }
