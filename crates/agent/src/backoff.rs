@@ -59,6 +59,11 @@ impl Backoff {
         let part = 0.5 + 0.5 * f64::from(random) / f64::from(u32::MAX);
         doubled.mul_f64(part).max(self.first)
     }
+
+    /// The pause that the answer asks for (`retry_after_s`): never shorter than the first, never longer than the slow one.
+    pub fn asked_for(&self, seconds: u64) -> Duration {
+        Duration::from_secs(seconds).clamp(self.first, self.slow)
+    }
 }
 
 #[cfg(test)]
@@ -78,5 +83,12 @@ mod tests {
         for _ in 0..1_000 {
             assert!((2..=30).contains(&longest.next_pause().as_secs()));
         }
+    }
+
+    #[test]
+    fn what_an_answer_asks_for_is_bounded() {
+        let backoff = Backoff::default();
+        let seconds = [0, 1, 17, 300, 301, u64::MAX].map(|asked| backoff.asked_for(asked).as_secs());
+        assert_eq!(seconds, [2, 2, 17, 300, 300, 300]);
     }
 }

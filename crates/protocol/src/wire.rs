@@ -421,6 +421,9 @@ pub struct ErrorBody {
     /// The claim that counts now, for `old_claim` and `claimed_elsewhere`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub claim: Option<ClaimNumber>,
+    /// Where time alone mends it: after how many seconds it is worth asking again. The header Retry-After says the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_after_s: Option<u64>,
 }
 
 /// The path of an agent's call.

@@ -59,7 +59,8 @@ impl Core {
                 self.say(LogLevel::Error, format!("asked again in 5 minutes: {text}"));
                 self.next_try_ms = now_ms + limits::SLOW_RETRY_MS;
             }
-            Failure::Unauthorized(text) => self.unauthorized(under, text, now_ms),
+            Failure::Unauthorized(text) => self.unauthorized(under, text, None, now_ms),
+            Failure::NotYet { text, after_s } => self.unauthorized(under, text, Some(*after_s), now_ms),
             Failure::Elsewhere(text) => {
                 self.say(LogLevel::Warn, format!("waits: {text}"));
                 self.displace();
@@ -74,8 +75,8 @@ impl Core {
     }
 
     /// The token is not accepted. A home that has claimed before tries its other token at once; where neither is
-    /// good, somebody else has the run: what is in flight ends.
-    pub(super) fn unauthorized(&mut self, under: Under, text: &str, now_ms: u64) {
+    /// good, somebody else has the run: what is in flight ends. `after_s`: time alone will mend it.
+    pub(super) fn unauthorized(&mut self, under: Under, text: &str, after_s: Option<u64>, now_ms: u64) {
         if under != Under::Claim {
             if self.claim.is_some() {
                 self.token_lost(text, now_ms);
@@ -87,11 +88,21 @@ impl Core {
             self.by_boot_token = true;
             return;
         }
-        self.say(LogLevel::Error, format!("asked again in 5 minutes: {text}"));
+        let pause = match after_s {
+            Some(after_s) => {
+                let pause = self.backoff.asked_for(after_s);
+                self.say(LogLevel::Warn, format!("asked again in {} s: {text}", pause.as_secs()));
+                pause
+            }
+            None => {
+                self.say(LogLevel::Error, format!("asked again in 5 minutes: {text}"));
+                self.backoff.slow()
+            }
+        };
         self.by_boot_token = !self.memory.claimed;
         self.displace();
         self.leave_hold();
-        self.next_try_ms = now_ms + limits::SLOW_RETRY_MS;
+        self.next_try_ms = now_ms + millis(pause);
     }
 
     /// The run token is not accepted for anything but perhaps a claim.

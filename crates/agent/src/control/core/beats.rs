@@ -93,7 +93,7 @@ impl Core {
             Failure::OldClaim(text) => self.stand_down(text, now_ms),
             Failure::UnknownClaim(text) => self.lost_life(text, now_ms),
             Failure::Gone(text) => self.run_gone(text, now_ms),
-            Failure::Unauthorized(text) => self.token_lost(text, now_ms),
+            Failure::Unauthorized(text) | Failure::NotYet { text, .. } => self.token_lost(text, now_ms),
             // Said once for an outage, not every ten seconds.
             Failure::Soon(text) | Failure::Slow(text) | Failure::Elsewhere(text) | Failure::Refused(text) => {
                 if !std::mem::replace(&mut self.said_silence, true) {

@@ -384,6 +384,18 @@ fn an_answer_under_a_claim_that_is_over_changes_no_pause_and_no_key() {
 }
 
 #[test]
+fn a_boot_token_that_is_not_good_yet_is_shown_again_when_the_answer_says() {
+    for (after_s, pause_ms) in [(12, 12_000), (0, BACKOFF_FIRST_MS), (86_400, SLOW_RETRY_MS)] {
+        let mut agent = Loop::new(facts(), memory());
+        agent.on(Event::Start(Vec::new()));
+        assert_eq!(agent.fails(Failure::Soon(String::new())), ["claim by boot token"]);
+        assert!(agent.fails(Failure::NotYet { text: "401".into(), after_s }).is_empty());
+        assert!(agent.after(pause_ms - 1).is_empty(), "{after_s}");
+        assert_eq!(agent.after(1), ["claim by boot token"], "{after_s}");
+    }
+}
+
+#[test]
 fn a_claim_elsewhere_ends_what_is_in_flight() {
     let mut agent = walking();
     assert!(agent.beat_fails(Failure::UnknownClaim(String::new())).is_empty());
