@@ -148,6 +148,7 @@ impl Core {
     pub(super) fn claimed(&mut self, answer: ClaimAnswer) {
         self.memory.claimed = true;
         self.memory.gone = false;
+        self.memory.stopped = None;
         self.by_boot_token = false;
         self.memory.known_claim = self.memory.known_claim.max(answer.claim);
         self.know_generation(answer.generation);
