@@ -390,6 +390,11 @@ impl Caller<'_> {
         self.server.wait(self.client.call(method, path, body, CALL))
     }
 
+    /// Puts bytes, and may be refused.
+    pub fn put(&self, path: &str, content: Bytes) -> Result<serde_json::Value, Error> {
+        self.server.wait(self.client.put_bytes(path, content, CALL))
+    }
+
     /// Sends a call with an empty JSON object; the status of its answer, 200 for any that is good.
     pub fn status(&self, method: Method, path: &str) -> u16 {
         let sent = self.server.wait(self.client.send(method, path, Bytes::from_static(b"{}"), CALL));
