@@ -200,6 +200,8 @@ pub enum Refused {
         run: RunId,
         /// Why it is not good again.
         why: String,
+        /// Where time alone makes it good again: how long that takes, in milliseconds.
+        retry_after_ms: Option<u64>,
     },
     /// A token that is neither the run's boot token nor its run token.
     #[error("this token is not one of run {run}")]

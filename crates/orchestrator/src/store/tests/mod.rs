@@ -119,6 +119,7 @@ fn batch(run: &RunId, seq: u64, value: f64) -> SensorBatch {
             unit: "°C".into(),
             ts: WallMs(11),
         }],
+        gap: None,
         closes: false,
     }
 }
