@@ -14,6 +14,7 @@ use crate::cargo;
 pub enum Need {
     Up,
     Test,
+    Guest,
     Bench,
     Dist,
 }
@@ -58,6 +59,18 @@ pub const PACKAGES: &[Package] = &[
         name: "stress-ng",
         why: "does the work of the CPUStress stage",
         needs: &[Need::Up, Need::Test],
+    },
+    Package {
+        sign: Sign::Program("mmdebstrap"),
+        name: "mmdebstrap",
+        why: "unpacks QEMU and the small Debian that tests boot, beside what is installed",
+        needs: &[Need::Guest],
+    },
+    Package {
+        sign: Sign::File("/usr/share/keyrings/debian-archive-keyring.gpg"),
+        name: "debian-archive-keyring",
+        why: "has the keys that the packages of those guests are signed with",
+        needs: &[Need::Guest],
     },
 ];
 

@@ -169,7 +169,7 @@ pub const CRATES: &[Crate] = &[
         may_use: Any,
         never: &[],
         shipped: false,
-        modules: &["model", "harness"],
+        modules: &["model", "guest", "harness"],
     },
     Crate {
         package: "groundcrew-bench",
