@@ -100,11 +100,12 @@ fn a_guest_keeps_its_disk_over_reboots_and_power_cuts() {
     let first = guest.boot_id();
     guest.put("/etc/kept", 0o644, b"written before the reboot\n");
     // It was started as a service is, and hears of the reboot as one does.
-    guest.start_unit(&Unit::new("told", &["sleep", "infinity"]));
-    let _told_or_lost = guest.try_call(&Call::new(&["systemctl", "reboot"]));
+    guest
+        .start_unit(&Unit::new("told", &["sh", "-c", "systemctl reboot; echo code $?; exec sleep infinity"]));
     let second = guest.wait_for_next_boot(&first);
     assert_eq!(guest.boots(), [first.clone(), second.clone()]);
     assert_eq!(guest.read("/etc/kept").as_deref(), Some("written before the reboot\n"));
+    assert_eq!(guest.unit_output("told").0, "code 0\n");
     assert_eq!(guest.unit_end("told").map(|end| end.status).as_deref(), Some("TERM"));
 
     guest.sh("echo synced >/var/kept; sync /var/kept /var; mkdir /run/gone");

@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 
+use super::bootstrap;
 use super::tools::tool;
 use crate::cargo;
 
@@ -50,8 +51,11 @@ const MODULES: [&str; 10] = [
     "autofs4",
 ];
 
-/// Units that cost a guest seconds and give it nothing.
-const MASKED: [&str; 14] = [
+/// Units that cost a guest seconds and give it nothing. Its few devices are there without udev's first walk over all;
+/// a test that asks udev for one asks it to walk (`udevadm trigger`).
+const MASKED: [&str; 25] = [
+    "dev-hugepages.mount",
+    "dev-mqueue.mount",
     "dpkg-db-backup.timer",
     "e2scrub_all.timer",
     "e2scrub_reap.service",
@@ -63,10 +67,23 @@ const MASKED: [&str; 14] = [
     "modprobe@efi_pstore.service",
     "modprobe@fuse.service",
     "modprobe@loop.service",
-    "systemd-random-seed.service",
+    "proc-sys-fs-binfmt_misc.automount",
+    "sys-kernel-debug.mount",
+    "sys-kernel-tracing.mount",
+    "systemd-ask-password-console.path",
+    "systemd-ask-password-wall.path",
+    "systemd-journal-flush.service",
+    "systemd-modules-load.service",
+    "systemd-remount-fs.service",
     "systemd-tmpfiles-clean.timer",
-    "systemd-update-utmp-runlevel.service",
+    "systemd-tmpfiles-setup-dev.service",
+    "systemd-udev-trigger.service",
+    "systemd-update-utmp.service",
 ];
+
+/// Generators make units out of what this root does not have (fstab, LUKS, SysV scripts); each is a process at every
+/// boot and every reload.
+const GENERATORS: &str = "lib/systemd/system-generators";
 
 /// Files of the root: path, contents.
 const FILES: [(&str, &str); 7] = [
@@ -89,7 +106,7 @@ pub fn make(tools: &Path, new: &Path) -> Result<()> {
     fs::write(new.join("vmlinux"), unpack_kernel(tools, &kernel)?).context("writing the kernel")?;
     make_initramfs(tools, &kernel, new)?;
     let root = new.join("root");
-    super::bootstrap("essential", &PACKAGES, &LEFT_OUT, &root)?;
+    bootstrap::unpack("essential", &PACKAGES, &LEFT_OUT, &root)?;
     settle(&root)?;
     let mut format = tool(tools, "sbin/mke2fs", "mkfs.ext4");
     format.env("MKE2FS_CONFIG", tools.join("etc/mke2fs.conf"));
@@ -189,6 +206,9 @@ fn settle(root: &Path) -> Result<()> {
     for unit in MASKED {
         link("/dev/null", &units.join(unit))?;
     }
+    for generator in entries(&root.join(GENERATORS))? {
+        link("/dev/null", &root.join("etc/systemd/system-generators").join(generator))?;
+    }
     link("../guest-hand.service", &units.join("sysinit.target.wants/guest-hand.service"))?;
     // A guest that is up has everything that this asks for and no graphical anything.
     link("/lib/systemd/system/multi-user.target", &units.join("default.target"))
@@ -221,10 +241,18 @@ fn remove_file(path: &Path) -> Result<()> {
 }
 
 fn only_entry(folder: &Path) -> Result<String> {
-    let entries = fs::read_dir(folder).with_context(|| format!("reading {}", folder.display()))?;
-    let names: Vec<_> = entries.map(|entry| Ok(entry?.file_name())).collect::<std::io::Result<_>>()?;
+    let names = entries(folder)?;
     ensure!(names.len() == 1, "{} holds {names:?} instead of one kernel", folder.display());
-    names[0].clone().into_string().ok().context("a kernel's version is text")
+    Ok(names[0].clone())
+}
+
+fn entries(folder: &Path) -> Result<Vec<String>> {
+    let saying = || format!("listing {}", folder.display());
+    let mut names = Vec::new();
+    for entry in fs::read_dir(folder).with_context(saying)? {
+        names.push(entry.with_context(saying)?.file_name().into_string().ok().with_context(saying)?);
+    }
+    Ok(names)
 }
 
 #[cfg(test)]

@@ -10,9 +10,10 @@
 //!   spent                what each guest took, a line each: written by the tests, added up by `cargo xtask test`
 //! ```
 //!
-//! A part is made when it is missing or its recipe has changed. The recipe is the source of these very files, so that
-//! no change of them leaves an old part in use.
+//! A part is made when it is missing or its recipe has changed. The recipe is the source of the files beside this one, so
+//! that no change of them leaves an old part in use.
 
+mod bootstrap;
 mod image;
 mod tools;
 
@@ -23,11 +24,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use rustix::fs::{FlockOperation, flock};
 
+use crate::cargo;
 use crate::packages::{self, Need};
-use crate::{apt, cargo};
-
-/// The Debian that the guests run and that QEMU comes from.
-const RELEASE: &str = "bookworm";
 
 /// Prepares what is missing. Returns the folder.
 ///
@@ -40,8 +38,9 @@ pub fn prepare() -> Result<PathBuf> {
     let held = File::create(&lock).with_context(|| format!("making {}", lock.display()))?;
     // Another `cargo xtask` in the same folder makes the same; this one then finds it made.
     flock(&held, FlockOperation::LockExclusive).with_context(|| format!("locking {}", lock.display()))?;
-    let tools = part(&folder, "tools", tools::RECIPE, tools::make)?;
-    let recipe = [tools::RECIPE, image::RECIPE].concat();
+    let recipe = [bootstrap::RECIPE, tools::RECIPE].concat();
+    let tools = part(&folder, "tools", &recipe, tools::make)?;
+    let recipe = [&recipe, image::RECIPE].concat();
     part(&folder, "image", &recipe, |new| image::make(&tools.join("root"), new))?;
     Ok(folder)
 }
@@ -99,29 +98,6 @@ fn remove(folder: &Path) -> Result<()> {
         }
         Ok(()) | Err(_) => Ok(()),
     }
-}
-
-/// Unpacks packages and what they depend on into `root`, from the mirrors that this machine's apt uses.
-///
-/// # Errors
-/// When a mirror does not answer or has no such package; mmdebstrap says which.
-fn bootstrap(variant: &str, packages: &[&str], left_out: &[&str], root: &Path) -> Result<()> {
-    let mut command = std::process::Command::new("mmdebstrap");
-    command.args(["--mode=root", "--format=directory", &format!("--variant={variant}")]);
-    command.arg(format!("--include={}", packages.join(",")));
-    command.arg("--aptopt=APT::Install-Recommends \"false\"");
-    // A mirror that fails once is asked again, but not without end.
-    command.arg("--aptopt=Acquire::Retries \"3\"").arg("--aptopt=Acquire::http::Timeout \"60\"");
-    for path in left_out {
-        command.arg(format!("--dpkgopt=path-exclude={path}"));
-    }
-    command.arg(RELEASE).arg(root).args(apt::sources(RELEASE)?);
-    // chroot finds the guest's dpkg by it, and a user's PATH may lack the folders of administrators.
-    command.env(
-        "PATH",
-        format!("/usr/local/sbin:/usr/sbin:/sbin:{}", std::env::var("PATH").unwrap_or_default()),
-    );
-    cargo::run(&mut command)
 }
 
 #[cfg(test)]

@@ -7,6 +7,8 @@ use std::process::Command;
 
 use anyhow::Result;
 
+use super::bootstrap;
+
 /// Changes whenever this file does.
 pub const RECIPE: &str = include_str!("tools.rs");
 
@@ -30,7 +32,7 @@ const PACKAGES: [&str; 8] = [
 
 /// Unpacks it into `new/root`.
 pub fn make(new: &Path) -> Result<()> {
-    super::bootstrap("extract", &PACKAGES, &[], &new.join("root"))
+    bootstrap::unpack("extract", &PACKAGES, &[], &new.join("root"))
 }
 
 /// A program of the unpacked tree, with the tree's own libraries.
