@@ -100,6 +100,11 @@ impl ApiError {
         self
     }
 
+    /// Its word for programs.
+    pub fn code(&self) -> &'static str {
+        self.code
+    }
+
     /// Its status.
     pub fn status(&self) -> StatusCode {
         self.status
