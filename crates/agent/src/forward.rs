@@ -177,13 +177,17 @@ enum Pass {
 
 /// What an error means for the message that met it.
 #[derive(Debug, PartialEq, Eq)]
-enum Met {
+pub enum Met {
+    /// It is an answer, for the spool.
     Answered(Answer),
+    /// Nothing is sent under this claim any more.
     OldClaim,
+    /// Nobody knows what became of the message: it is sent again.
     Failed,
 }
 
-fn meaning(error: &Error) -> Met {
+/// What an error means for the message that met it.
+pub fn meaning(error: &Error) -> Met {
     match (error.status(), error.code()) {
         (Some(409), "other_content") => Met::Answered(Answer::OtherContent),
         (Some(409), _) => Met::OldClaim,

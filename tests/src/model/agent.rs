@@ -1,13 +1,21 @@
 //! An agent of the model: the real control loop over a home that is a value.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 use groundcrew_agent::control::core::{Core, EndedBy, Facts};
 use groundcrew_agent::control::memory::Memory;
-use groundcrew_protocol::ids::{BootId, RandomId, RunId, Sha256Hex};
+use groundcrew_agent::spool::{Kind, Message, Spool};
+use groundcrew_orchestrator::store::LogChunk;
+use groundcrew_protocol::ids::{BootId, ClaimNumber, RandomId, RunId, Sha256Hex};
 use groundcrew_protocol::wire::{HomeKind, OutboxEntry, StageAttempt};
 
+use super::folder;
+use super::logs::{HomeId, LineId};
 use super::random::Random;
+
+/// What a small spool may hold: four segments.
+const SMALL_SPOOL_BYTES: u64 = 64 * 1024;
 
 /// What is on an agent's disk.
 #[derive(Debug, Clone)]
@@ -20,6 +28,16 @@ pub struct Home {
     pub outbox: Vec<(OutboxEntry, u64)>,
     /// Outcomes that were refused for good.
     pub refused: Vec<(StageAttempt, u64)>,
+    /// Its number; a copy has another.
+    pub id: HomeId,
+    /// The folder of its log spool.
+    pub spool: PathBuf,
+    /// How much of each segment outlives a power cut.
+    pub synced: BTreeMap<PathBuf, u64>,
+    /// Lines that were written since.
+    pub unsynced: Vec<LineId>,
+    /// What the spool may hold.
+    pub spool_bytes_max: u64,
 }
 
 /// A stage that runs.
@@ -31,6 +49,55 @@ pub struct Child {
     pub passes: bool,
     /// Set once it was told to end.
     pub ended_by: Option<EndedBy>,
+    /// How far it is with the reboot that it asks for, where it does.
+    pub reboot: Option<Reboot>,
+}
+
+/// A stage that asks for a reboot: rule 4 of the design, step by step. The agent has no such stage yet, so this
+/// stands in for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reboot {
+    /// Outbox and spool are to be acknowledged first: streams below this number, until then.
+    Flushing {
+        /// Number of the stream that must be the oldest.
+        below: u64,
+        /// When that takes too long.
+        until_ms: u64,
+    },
+    /// The intent is sent, with this number, until it is answered.
+    Asking(u64),
+    /// It is acknowledged: the machine goes down in a moment.
+    Acknowledged,
+}
+
+/// A message that was sent.
+#[derive(Debug)]
+pub struct UnderWay {
+    /// Number of its call.
+    pub call: u64,
+    /// The message.
+    pub message: Message,
+    /// What it holds.
+    pub chunk: LogChunk,
+    /// How many restores had been when it was sent.
+    pub restores: u32,
+}
+
+/// The sender of log lines: one message is under way at a time.
+#[derive(Debug, Default)]
+pub struct Forwarder {
+    /// The message that is waited for.
+    pub under_way: Option<UnderWay>,
+    /// Number of the last call.
+    pub calls: u64,
+    /// Nothing is sent before this.
+    pub pause_until_ms: u64,
+    /// Nothing is sent under this claim any more.
+    pub displaced: Option<ClaimNumber>,
+    /// A look at the spool is planned for then.
+    pub planned_ms: Option<u64>,
+    /// A sync is planned.
+    pub syncs: bool,
 }
 
 /// A machine with an agent on it.
@@ -60,8 +127,14 @@ pub struct Machine {
     pub heartbeats: u64,
     /// True while the key of a hold is in authorized_keys.
     pub key_installed: bool,
-    /// True where its home was ever lost.
-    pub lost_home: bool,
+    /// The spool of log lines, while the agent runs.
+    pub log: Option<Spool>,
+    /// What sends them.
+    pub forwarder: Forwarder,
+    /// Until when outbox and spool may be acknowledged before the power goes, and the streams that must be.
+    pub flushing: Option<(u64, u64)>,
+    /// True where its settings let it be switched off.
+    pub power_allowed: bool,
 }
 
 /// A boot id of random bytes.
@@ -73,7 +146,7 @@ pub fn random_boot(random: &mut Random) -> BootId {
 
 impl Machine {
     /// A machine that is switched on, without an agent yet.
-    pub fn new(name: &'static str, durable: bool, random: &mut Random) -> Machine {
+    pub fn new(name: &'static str, durable: bool, power_allowed: bool, random: &mut Random) -> Machine {
         Machine {
             name,
             serial: format!("S-{name}"),
@@ -87,19 +160,37 @@ impl Machine {
             waits_for: None,
             heartbeats: 0,
             key_installed: false,
-            lost_home: false,
+            log: None,
+            forwarder: Forwarder::default(),
+            flushing: None,
+            power_allowed,
         }
     }
 
-    /// Starts the agent from what its home holds; makes the home where there is none.
-    pub fn start(&mut self, run: &RunId, random: &mut Random) -> Vec<OutboxEntry> {
+    /// Starts the agent from what its home holds; makes the home in `folder`, as number `id`, where there is none.
+    pub fn start(&mut self, run: &RunId, folder: &Path, id: HomeId, random: &mut Random) -> Vec<OutboxEntry> {
         self.life += 1;
-        let home = self.home.get_or_insert_with(|| Home {
-            instance: RandomId::from_bytes(random.bytes16()),
-            memory: Memory::new(run.clone(), random.bytes32()),
-            outbox: Vec::new(),
-            refused: Vec::new(),
+        let home = self.home.get_or_insert_with(|| {
+            // A few spools are so small that they overflow in an outage.
+            let spool_bytes_max = if random.chance(10) { SMALL_SPOOL_BYTES } else { 1 << 24 };
+            let spool = folder.join(id.to_string());
+            std::fs::create_dir_all(&spool).expect("a folder for a spool");
+            Home {
+                instance: RandomId::from_bytes(random.bytes16()),
+                memory: Memory::new(run.clone(), random.bytes32()),
+                outbox: Vec::new(),
+                refused: Vec::new(),
+                id,
+                spool,
+                synced: BTreeMap::new(),
+                unsynced: Vec::new(),
+                spool_bytes_max,
+            }
         });
+        let opened = Spool::open_in(&home.spool, run, Kind::Log, home.spool_bytes_max);
+        let (spool, _notes) = opened.expect("a spool opens after whatever happened to it");
+        self.log = Some(spool);
+        self.forwarder = Forwarder { calls: self.forwarder.calls, ..Forwarder::default() };
         let facts = Facts {
             instance: home.instance.clone(),
             session: RandomId::from_bytes(random.bytes16()),
@@ -109,7 +200,7 @@ impl Machine {
             ip: self.name.to_owned(),
             serial: Some(self.serial.clone()),
             macs: Vec::new(),
-            power_allowed: false,
+            power_allowed: self.power_allowed,
             keys_allowed: true,
         };
         self.core = Some(Core::new(facts, home.memory.clone(), random.draw()));
@@ -121,17 +212,33 @@ impl Machine {
         self.core = None;
         self.child = None;
         self.waits_for = None;
+        self.log = None;
+        self.flushing = None;
+        self.forwarder = Forwarder { calls: self.forwarder.calls, ..Forwarder::default() };
     }
 
-    /// The power goes and comes back.
-    pub fn reset(&mut self, loses_home: bool, random: &mut Random) {
+    /// The machine boots again. Says which lines may be gone by it: none after an ordered reboot of a durable home.
+    pub fn reset(&mut self, loses_home: bool, ordered: bool, random: &mut Random) -> Vec<LineId> {
         self.crash();
         self.boot = random_boot(random);
         if loses_home || !self.durable {
-            self.home = None;
-            self.lost_home = true;
+            if let Some(home) = self.home.take() {
+                std::fs::remove_dir_all(&home.spool).expect("a spool's folder can be removed");
+            }
             self.key_installed = false;
+            return Vec::new();
         }
+        let Some(home) = self.home.as_mut().filter(|_| !ordered) else { return Vec::new() };
+        folder::cut(&home.spool, &home.synced, random);
+        home.synced = folder::lengths(&home.spool);
+        std::mem::take(&mut home.unsynced)
+    }
+
+    /// True where the spool holds no stream below that number, and the outbox nothing that is to be sent.
+    pub fn is_flushed(&self, below: u64) -> bool {
+        let sent = |home: &Home| home.outbox.iter().all(|(entry, _)| entry.acknowledged);
+        let oldest = self.log.as_ref().and_then(|log| log.status().oldest);
+        self.home.as_ref().is_none_or(sent) && oldest.is_none_or(|oldest| oldest >= below)
     }
 
     /// The token that a call shows.

@@ -8,6 +8,9 @@
 //! What is not here: files, sockets and SQLite. They have tests of their own, with real ones.
 
 pub mod agent;
+pub mod folder;
+pub mod logs;
 pub mod random;
 pub mod server;
+pub mod tally;
 pub mod world;

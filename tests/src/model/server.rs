@@ -1,20 +1,30 @@
 //! The orchestrator of the model: the real `decide` over a store that is a value.
 
+mod checks;
+
 use std::collections::{BTreeMap, BTreeSet};
 
+use bytes::Bytes;
 use groundcrew_agent::control::core::{Call, Failure, Reply};
+use groundcrew_agent::control::failure::failure_of;
+use groundcrew_client::Error;
+use groundcrew_orchestrator::api::error::ApiError;
 use groundcrew_orchestrator::live::answer::heartbeat_answer;
 use groundcrew_orchestrator::run::decide::{
     Answer, Change, Input, NewRun, OrderKind, Refused, create, decide,
 };
-use groundcrew_orchestrator::run::state::{Fate, HeldFor, Now, Run, Standing};
+use groundcrew_orchestrator::run::state::{HeldFor, Now, Run, Standing};
+use groundcrew_orchestrator::store::{LogChunk, Taken};
 use groundcrew_protocol::ids::{Attempt, ClaimNumber, DirectiveId, Generation, RunId, Sha256Hex, TokenText};
 use groundcrew_protocol::profile::Profile;
 use groundcrew_protocol::stage::Stage;
 use groundcrew_protocol::time::WallMs;
 use groundcrew_protocol::wire::{
-    ClaimRequest, Heartbeat, HeartbeatAnswer, HelloAnswer, HoldAnswer, Intent, ResultRequest, Taken,
+    self, ClaimRequest, Heartbeat, HeartbeatAnswer, HelloAnswer, HoldAnswer, Intent, LogRequest,
+    ResultRequest,
 };
+
+use super::logs::{HomeId, Ledger, LogStore};
 
 /// What an agent sends.
 #[derive(Debug, Clone)]
@@ -31,6 +41,10 @@ pub enum Request {
     Hold(ClaimNumber, Sha256Hex),
     /// A heartbeat, with the token.
     Heartbeat(Box<Heartbeat>, Sha256Hex),
+    /// The intent of a stage that asks for a reboot, with the token.
+    Reboot(Intent, Sha256Hex),
+    /// A chunk of log from a home, as its body, with the token.
+    Log(Bytes, HomeId, Sha256Hex),
 }
 
 /// What the orchestrator answers.
@@ -40,6 +54,10 @@ pub enum Response {
     Control(Result<Reply, Failure>),
     /// To a heartbeat under that claim.
     Heartbeat(ClaimNumber, Result<Box<HeartbeatAnswer>, Failure>),
+    /// To a stage that asks for a reboot.
+    Reboot(Result<(), Failure>),
+    /// To a chunk of log.
+    Log(Result<(), Error>),
 }
 
 /// What survives the orchestrator's death, and goes into a backup.
@@ -53,6 +71,8 @@ pub struct Store {
     pub evidence: BTreeSet<(Stage, Attempt, u64)>,
     /// Which life of the store.
     pub generation: Generation,
+    /// What is stored of logs.
+    pub logs: LogStore,
 }
 
 /// The orchestrator.
@@ -72,11 +92,17 @@ pub struct Server {
     pub broken: Vec<String>,
     /// How often an idle agent was heard under its claim since a directive was first told.
     told: BTreeMap<(ClaimNumber, DirectiveId), u32>,
+    /// Intents that were acknowledged: kind, stage, attempt and boot.
+    pub acknowledged: Vec<Intent>,
+    /// What is known of all lines.
+    pub ledger: Ledger,
+    /// Every chunk that came to be taken, with how it was; until the first restore, which takes the store back.
+    pub traffic: Vec<(LogChunk, Taken)>,
+    /// Reboots that proved an interrupt.
+    pub proved: u32,
+    /// Resets that were seen and that nobody had asked for.
+    pub resets_seen: u32,
 }
-
-/// An idle agent settles a directive within so many heartbeats: a network that loses one in seven leaves a few
-/// tries, and directives wait for one another.
-const TOLD_MAX: u32 = 30;
 
 impl Server {
     /// An orchestrator with one fresh run.
@@ -91,8 +117,13 @@ impl Server {
             by: "admin".to_owned(),
         };
         let run = create(new, now).run;
-        let store =
-            Store { run, first: BTreeMap::new(), evidence: BTreeSet::new(), generation: Generation(1) };
+        let store = Store {
+            run,
+            first: BTreeMap::new(),
+            evidence: BTreeSet::new(),
+            generation: Generation(1),
+            logs: LogStore::default(),
+        };
         Server {
             store,
             listened_ms: 0,
@@ -101,6 +132,11 @@ impl Server {
             boot_token,
             broken: Vec::new(),
             told: BTreeMap::new(),
+            acknowledged: Vec::new(),
+            ledger: Ledger::default(),
+            traffic: Vec::new(),
+            proved: 0,
+            resets_seen: 0,
         }
     }
 
@@ -132,8 +168,13 @@ impl Server {
                 let before = self.store.run.clone();
                 let (asked, shown) = (request.clone(), bearer.clone());
                 let answer = self.decide(Input::Claim { request, protocol: 2, bearer });
-                if answer.is_ok() {
+                if let Ok(change) = &answer {
                     self.check_token(&before, &asked, &shown);
+                    self.check_boots(&before, &asked, change);
+                    self.check_crash(&before, &asked, change);
+                    self.check_hands(change);
+                } else {
+                    self.check_elsewhere(&before, &asked, answer.as_ref().err());
                 }
                 Response::Control(answer.map(|change| {
                     self.heard_ms = self.listened_ms;
@@ -147,7 +188,11 @@ impl Server {
             Request::Result(request, token) => Response::Control(self.speaks(&token).and_then(|()| {
                 self.fences(request.claim);
                 let (claim, which) = (request.claim, (request.stage.clone(), request.attempt));
+                let before = self.store.run.clone();
                 let change = self.decide(Input::Result(request))?;
+                let is_first =
+                    change.result.as_ref().is_some_and(|result| result.taken == wire::Taken::First);
+                self.check_reset_holds(&before, is_first);
                 self.hear(claim);
                 self.keep(&change, which, tag);
                 let Answer::Result(mut answer) = change.answer else {
@@ -156,9 +201,11 @@ impl Server {
                 answer.generation = self.store.generation;
                 Ok(Reply::Result(Box::new(answer)))
             })),
-            Request::Intent(intent, token) => Response::Control(
-                self.speaks(&token).and_then(|()| self.decide(Input::Intent(intent)).map(|_| Reply::Intent)),
-            ),
+            Request::Intent(intent, token) => {
+                Response::Control(self.intent(intent, &token).map(|()| Reply::Intent))
+            }
+            Request::Reboot(intent, token) => Response::Reboot(self.intent(intent, &token)),
+            Request::Log(body, home, token) => Response::Log(self.log(&body, home, &token)),
             Request::Hold(claim, token) => Response::Control(self.speaks(&token).and_then(|()| {
                 let change = self.decide(Input::Hold { claim, host_keys: Vec::new() });
                 change.map(|_| {
@@ -181,32 +228,50 @@ impl Server {
         if let Standing::Held { why: HeldFor::Silence { .. }, .. } = self.store.run.standing {
             self.broken.push("the run is held for silence although its claim speaks".into());
         }
-        Ok(heartbeat_answer(&self.store.run, self.store.generation, &[]))
+        let answer = heartbeat_answer(&self.store.run, self.store.generation, &[]);
+        self.check_told(&answer);
+        Ok(answer)
     }
 
-    /// A directive is repeated until its outcome is known, and an idle agent soon says it.
-    fn check_directives(&mut self, heartbeat: &Heartbeat) {
-        let live: Vec<_> = self.store.run.directives.iter().map(|one| (heartbeat.claim, one.id)).collect();
-        self.told.retain(|known, _| live.contains(known));
-        for known in live {
-            let count = self.told.entry(known).or_default();
-            *count = if heartbeat.stage.is_none() { *count + 1 } else { 0 };
-            if *count > TOLD_MAX {
-                self.broken.push(format!("directive {} is never settled", known.1));
-            }
+    /// What is acknowledged is in the store by then.
+    fn intent(&mut self, intent: Intent, token: &Sha256Hex) -> Result<(), Failure> {
+        self.speaks(token)?;
+        let claim = intent.claim;
+        self.fences(claim);
+        let change = self.decide(Input::Intent(intent.clone()))?;
+        self.hear(claim);
+        self.check_intent(&change, &intent);
+        self.acknowledged.push(intent);
+        Ok(())
+    }
+
+    /// As `api::logs` takes a chunk: who speaks, under which claim, and then the store.
+    fn log(&mut self, body: &[u8], home: HomeId, token: &Sha256Hex) -> Result<(), Error> {
+        let request: LogRequest = serde_json::from_slice(body).expect("an agent's message is of its form");
+        if self.speaks(token).is_err() {
+            return Err(status(&ApiError::token("this token is not one of the run")));
         }
-    }
-
-    /// A spent boot token is good again only from the machine that used it, on another boot, with the claim silent.
-    fn check_token(&mut self, before: &Run, request: &ClaimRequest, bearer: &Sha256Hex) {
-        let Some(claim) = before.claim.as_ref().filter(|_| before.boot_token_spent) else {
-            return;
-        };
-        let same_home = request.token_sha256.as_ref() == Some(&claim.token) || *bearer == claim.token;
-        let serial = before.machine.as_ref().and_then(|machine| machine.serial.clone());
-        let fits = serial == request.serial && claim.boot != request.boot_id;
-        if *bearer == before.boot_token && !same_home && !fits {
-            self.broken.push(format!("the spent boot token let {:?} in", request.serial));
+        let LogRequest { claim, stream, seq, lines, gap, closes } = request;
+        let run = self.store.run.id.clone();
+        let current = self.store.run.claim.as_ref().map_or(ClaimNumber(0), |claim| claim.number);
+        if claim != current {
+            let refused = if claim > current {
+                Refused::UnknownClaim { run, found: claim, current }
+            } else {
+                Refused::OldClaim { run, found: claim, current }
+            };
+            return Err(status(&ApiError::from(refused)));
+        }
+        self.hear(claim);
+        let chunk = LogChunk { run, stream, seq, claim, at: WallMs(0), lines, gap, closes };
+        let (taken, broken) = self.store.logs.take(&chunk, home, &self.ledger.copies);
+        self.broken.extend(broken);
+        if self.store.generation == Generation(1) {
+            self.traffic.push((chunk, taken));
+        }
+        match taken {
+            Taken::First | Taken::Repeated => Ok(()),
+            Taken::OtherContent => Err(status(&ApiError::conflict("other_content", "stored before"))),
         }
     }
 
@@ -219,18 +284,7 @@ impl Server {
     fn speaks(&self, token: &Sha256Hex) -> Result<(), Failure> {
         match &self.store.run.claim {
             Some(claim) if claim.token == *token => Ok(()),
-            Some(_) | None => Err(Failure::Unauthorized("this token is not one of the run".into())),
-        }
-    }
-
-    /// An older claim changes nothing: checked against the run itself, beside what `decide` says.
-    fn fences(&mut self, claim: ClaimNumber) {
-        let current = self.store.run.claim.as_ref().map_or(ClaimNumber(0), |claim| claim.number);
-        if claim < current {
-            let input = Input::Heard { claim, directives: Vec::new() };
-            if decide(&self.store.run, &input, self.now()).is_ok() {
-                self.broken.push(format!("claim {claim} was let in while {current} counts"));
-            }
+            Some(_) | None => Err(failure_of(&status(&ApiError::token("this token is not one of the run")))),
         }
     }
 
@@ -239,20 +293,20 @@ impl Server {
             return self.broken.push("a result was answered and not kept".into());
         };
         match result.taken {
-            Taken::First => {
+            wire::Taken::First => {
                 if let Some(other) = self.store.first.insert(which.clone(), tag) {
                     self.broken
                         .push(format!("{} attempt {} was counted twice ({other}, {tag})", which.0, which.1));
                 }
             }
-            Taken::Repeated => {
+            wire::Taken::Repeated => {
                 if !self.store.first.contains_key(&which) {
                     self.broken
                         .push(format!("{} attempt {}: repeated, and there is no first", which.0, which.1));
                 }
                 self.store.evidence.insert((which.0, which.1, tag));
             }
-            Taken::Late | Taken::Unknown(_) => {
+            wire::Taken::Late | wire::Taken::Unknown(_) => {
                 self.store.evidence.insert((which.0, which.1, tag));
             }
         }
@@ -266,38 +320,7 @@ impl Server {
                 self.store.run = change.run.clone();
                 Ok(change)
             }
-            Err(refused) => Err(failure_of(&refused)),
-        }
-    }
-
-    fn check_change(&mut self, before: &Run, change: &Change, input: &Input) {
-        let mut broken = |what: String| self.broken.push(format!("{what} (after {input:?})"));
-        let after = &change.run;
-        if after.claims < before.claims {
-            broken("claim numbers went back".into());
-        }
-        if before.ended().is_some() && after.standing != before.standing {
-            broken("an ended run changed".into());
-        }
-        if after.ended().is_none() && after.wait.is_none() {
-            broken("a run that has not ended waits for nothing".into());
-        }
-        if !change.changed && after != before {
-            broken("a change was called none".into());
-        }
-        let open =
-            after.stages.iter().flat_map(|stage| &stage.attempts).filter(|one| one.fate == Fate::InFlight);
-        if open.count() > 1 {
-            broken("two attempts are in flight".into());
-        }
-        for stage in &after.stages {
-            let mut last = Attempt(0);
-            for attempt in &stage.attempts {
-                if attempt.number <= last || attempt.number > stage.attempts_made {
-                    broken(format!("attempts of {} are out of order", stage.spec.name));
-                }
-                last = attempt.number;
-            }
+            Err(refused) => Err(failure_of(&status(&ApiError::from(refused)))),
         }
     }
 
@@ -307,6 +330,7 @@ impl Server {
         if let Err(failure) = done {
             self.broken.push(format!("a deadline was refused: {}", failure.text()));
         }
+        self.check_waits();
     }
 
     /// An operator's order; refused ones are told.
@@ -327,6 +351,7 @@ impl Server {
     pub fn restore(&mut self, backup: Store) {
         let generation = Generation(self.store.generation.0 + 1);
         self.store = Store { generation, ..backup };
+        self.store.logs.take_back();
         if self.decide(Input::Restored).is_err() {
             self.broken.push("a restore was refused".into());
         }
@@ -344,21 +369,9 @@ impl Server {
     }
 }
 
-/// The failure that the agent's driver makes of a refusal.
-fn failure_of(refused: &Refused) -> Failure {
-    let text = refused.to_string();
-    match refused {
-        Refused::OldClaim { .. } => Failure::OldClaim(text),
-        Refused::UnknownClaim { .. } | Refused::NotClaimed { .. } => Failure::UnknownClaim(text),
-        Refused::ClaimedElsewhere { .. } => Failure::Elsewhere(text),
-        Refused::TokenSpent { retry_after_ms: Some(ms), .. } => {
-            Failure::NotYet { text, after_s: ms.div_ceil(1_000) }
-        }
-        Refused::TokenSpent { retry_after_ms: None, .. } | Refused::WrongToken { .. } => {
-            Failure::Unauthorized(text)
-        }
-        Refused::Unfit(_) | Refused::Order(_) => Failure::Refused(text),
-    }
+/// What the agent's client makes of a refusal.
+fn status(refusal: &ApiError) -> Error {
+    Error::Status { call: "POST".into(), code: refusal.status().as_u16(), body: Box::new(refusal.body()) }
 }
 
 /// Which call a request is, for histories.

@@ -1,15 +1,19 @@
 //! The world of the model: time, the network, and what goes wrong.
 
 mod ends;
+mod lines;
 mod network;
 mod operators;
 mod queue;
+mod reboots;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap};
+use std::time::Instant;
 
 use groundcrew_agent::control::core::{Action, Event, Failure};
 use groundcrew_orchestrator::run::state::Standing;
+use groundcrew_orchestrator::store::{LogChunk, Taken};
 use groundcrew_protocol::ids::{Attempt, TokenText};
 use groundcrew_protocol::limits;
 use groundcrew_protocol::profile::Profile;
@@ -18,9 +22,14 @@ use groundcrew_protocol::wire::{OutboxEntry, StageAttempt};
 
 use queue::{Entry, Happening};
 
+use tempfile::TempDir;
+
 use super::agent::{Child, Home, Machine};
+use super::folder;
+use super::logs::HomeId;
 use super::random::Random;
 use super::server::{Server, Store};
+use super::tally::Tally;
 
 /// How long things go wrong, in milliseconds of the world.
 const CHAOS_MS: u64 = 3_600_000;
@@ -32,8 +41,15 @@ const TICK_MS: u64 = 5_000;
 const HISTORY_MAX: usize = 4_000;
 
 /// The profile that the model walks.
-const STAGES: [&str; 6] =
-    ["Inventory", "SpecValidate", "CPUStress", "Package:tuning/apply", "Interrupt:restart", "Reporting"];
+const STAGES: [&str; 7] = [
+    "Inventory",
+    "SpecValidate",
+    "CPUStress",
+    "Package:tuning/apply",
+    "Interrupt:restart",
+    "Interrupt:reboot",
+    "Reporting",
+];
 
 /// The world.
 pub struct World {
@@ -48,8 +64,16 @@ pub struct World {
     tags: u64,
     /// (generation, stage, attempt) of every start.
     started: BTreeSet<(u64, String, u32)>,
-    /// (machine, home, stage, attempt) of every start: a home never repeats one, whatever a restore forgot.
-    started_by: BTreeSet<(usize, String, String, u32)>,
+    /// (home, stage, attempt) of every start: a home never repeats one, whatever a restore forgot.
+    started_by: BTreeSet<(HomeId, String, u32)>,
+    /// (generation, stage, attempt) of every reboot that a stage asked for.
+    rebooted: BTreeSet<(u64, String, u32)>,
+    /// Where the spools of all homes lie.
+    folder: TempDir,
+    /// Homes that were made.
+    homes: HomeId,
+    /// The world's first moment, for what asks for moments. Only what lies between two of them counts.
+    base: Instant,
     /// What came to pass, oldest first.
     pub history: Vec<String>,
     broken: Vec<String>,
@@ -57,41 +81,23 @@ pub struct World {
     pub tally: Tally,
 }
 
-/// What a seed led to.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Tally {
-    /// Crashes of agents.
-    pub crashes: u32,
-    /// Resets of machines.
-    pub resets: u32,
-    /// Deaths of the orchestrator.
-    pub server_deaths: u32,
-    /// Restores.
-    pub restores: u32,
-    /// Messages that were lost.
-    pub lost: u32,
-    /// Stages started.
-    pub stages: u32,
-    /// Steps of the world.
-    pub steps: u64,
-    /// 1 where the run ended Completed.
-    pub completed: u32,
-}
-
-fn profile() -> Profile {
+fn profile(at_end: &str) -> Profile {
     let stages: Vec<serde_json::Value> =
         STAGES.iter().map(|name| serde_json::json!({"name": name, "deadline": "2m"})).collect();
-    serde_json::from_value(serde_json::json!({"name": "model", "stage": stages})).expect("a profile")
+    serde_json::from_value(serde_json::json!({"name": "model", "at_end": at_end, "stage": stages}))
+        .expect("a profile")
 }
 
 impl World {
     /// The world of a seed.
     pub fn of(seed: u64) -> World {
         let mut random = Random::of(seed);
-        let server = Server::new(profile(), TokenText::boot(random.bytes32()));
+        let at_end = if random.chance(30) { "shutdown" } else { "stay" };
+        let power_allowed = random.chance(70);
+        let server = Server::new(profile(at_end), TokenText::boot(random.bytes32()));
         let machines = vec![
-            Machine::new("a", random.chance(60), &mut random),
-            Machine::new("b", random.chance(60), &mut random),
+            Machine::new("a", random.chance(60), power_allowed, &mut random),
+            Machine::new("b", random.chance(60), power_allowed, &mut random),
         ];
         let mut world = World {
             random,
@@ -105,6 +111,10 @@ impl World {
             tags: 0,
             started: BTreeSet::new(),
             started_by: BTreeSet::new(),
+            rebooted: BTreeSet::new(),
+            folder: folder::make(),
+            homes: 0,
+            base: Instant::now(),
             history: Vec::new(),
             broken: Vec::new(),
             tally: Tally::default(),
@@ -140,13 +150,18 @@ impl World {
             if self.now_ms > CHAOS_MS && self.server.store.run.ended().is_some() && self.is_settled() {
                 self.tally.completed =
                     u32::from(matches!(self.server.store.run.standing, Standing::Completed { .. }));
-                return self.check_end();
+                return self.end();
             }
             if self.now_ms > CHAOS_MS + CALM_MS {
                 return Err(format!("the calm came to no end: {}", self.server.describe()));
             }
         }
         Err("nothing happens any more".into())
+    }
+
+    /// Every chunk of log that came to be taken before the store was taken back, with how it was.
+    pub fn traffic(&self) -> &[(LogChunk, Taken)] {
+        &self.server.traffic
     }
 
     /// Every agent that runs and has the claim has sent what it kept.
@@ -204,6 +219,11 @@ impl World {
                 }
             }
             Happening::StartAgent { agent } => self.start_agent(agent),
+            Happening::Forward { agent, life } => self.forward(agent, life),
+            Happening::LogTimeout { agent, life, call } => self.log_timed_out(agent, life, call),
+            Happening::Sync { agent, life } => self.sync(agent, life),
+            Happening::Flush { agent, life } => self.flush(agent, life),
+            Happening::Reboot { agent, life, which } => self.reboot(agent, life, which),
             Happening::ServerTick => {
                 if self.server_up {
                     self.server.tick();
@@ -231,7 +251,8 @@ impl World {
             return;
         }
         let run = self.server.store.run.id.clone();
-        let outbox = self.machines[agent].start(&run, &mut self.random);
+        self.homes += 1;
+        let outbox = self.machines[agent].start(&run, self.folder.path(), self.homes, &mut self.random);
         self.note(format!("agent {} starts, {} outcomes kept", self.machines[agent].name, outbox.len()));
         let life = self.machines[agent].life;
         self.put(limits::HEARTBEAT_INTERVAL_MS, Happening::Beat { agent, life });
@@ -329,8 +350,13 @@ impl World {
                 self.machines[agent].key_installed &= !done;
                 return Some(Event::KeyRemoved(done));
             }
-            Action::Flush => return Some(Event::Flushed(true)),
-            Action::PowerOff => self.broken.push("the power was touched although settings forbid it".into()),
+            Action::Flush => {
+                let below = self.machines[agent].log.as_ref().map_or(0, |log| log.finish());
+                self.machines[agent].flushing = Some((self.now_ms + reboots::FLUSH_MS, below));
+                self.plan_forward(agent, 0);
+                self.put(0, Happening::Flush { agent, life });
+            }
+            Action::PowerOff => self.power_off(agent),
             Action::Exit => {
                 self.note(format!("agent {} ends", self.machines[agent].name));
                 self.machines[agent].crash();
@@ -340,6 +366,9 @@ impl World {
             Action::Say(_, text) => {
                 let name = self.machines[agent].name;
                 self.note(format!("agent {name}: {text}"));
+                if self.random.chance(40) {
+                    self.write_lines(agent, None, 1);
+                }
             }
         }
         None
@@ -358,8 +387,8 @@ impl World {
             self.broken
                 .push(format!("{stage} attempt {attempt} was started twice in generation {generation}"));
         }
-        let instance = self.home(agent).instance.to_string();
-        if !self.started_by.insert((agent, instance, stage.to_string(), attempt.0)) {
+        let home = self.home(agent).id;
+        if !self.started_by.insert((home, stage.to_string(), attempt.0)) {
             self.broken
                 .push(format!("agent {name} starts {stage} attempt {attempt} again from the same home"));
         }
@@ -368,7 +397,13 @@ impl World {
         }
         let which = StageAttempt { stage: stage.clone(), attempt };
         let passes = !self.is_chaos() || !self.random.chance(15);
-        self.machines[agent].child = Some(Child { which: which.clone(), passes, ended_by: None });
+        self.machines[agent].child =
+            Some(Child { which: which.clone(), passes, ended_by: None, reboot: None });
+        let count = self.random.below(5);
+        self.write_lines(agent, Some(stage), count);
+        if stage.to_string() == "Interrupt:reboot" && self.random.chance(80) {
+            return self.begin_reboot(agent);
+        }
         // Some take longer than their deadline and the limit of silence together.
         let slow = self.is_chaos() && self.random.chance(4);
         let after_ms = if slow { 1_200_000 } else { 1_000 + self.random.below(500_000) };
@@ -419,11 +454,14 @@ impl World {
         self.tally.resets += 1;
         let ran = self.machines[agent].core.is_some();
         let mut random = self.random.clone();
-        self.machines[agent].reset(loses, &mut random);
+        let cut = self.machines[agent].reset(loses, false, &mut random);
+        self.cut_lines(cut);
         self.random = random;
         self.random.draw();
         if ran {
-            let after_ms = 5_000 + self.random.below(120_000);
+            // Some stay off for longer than the profile lets an agent be silent.
+            let long = self.random.chance(10);
+            let after_ms = if long { 1_500_000 } else { 5_000 + self.random.below(120_000) };
             self.put(after_ms, Happening::StartAgent { agent });
         }
     }
@@ -457,7 +495,18 @@ impl World {
     fn clone_home(&mut self) {
         if self.machines[1].core.is_none() && self.machines[0].home.is_some() {
             self.note("machine b comes up with a copy of a's home".into());
-            self.machines[1].home = self.machines[0].home.clone();
+            if let Some(old) = &self.machines[1].home {
+                std::fs::remove_dir_all(&old.spool).expect("a spool's folder can be removed");
+            }
+            self.homes += 1;
+            let mut home = self.machines[0].home.clone().expect("it is there");
+            self.server.ledger.copy(home.id);
+            home.id = self.homes;
+            home.spool = self.folder.path().join(home.id.to_string());
+            folder::copy(&self.machines[0].home.as_ref().expect("it is there").spool, &home.spool);
+            home.synced = folder::lengths(&home.spool);
+            home.unsynced.clear();
+            self.machines[1].home = Some(home);
             // What an earlier copy started, this one has never heard of.
             self.started_by.retain(|(agent, ..)| *agent != 1);
             self.put(1, Happening::StartAgent { agent: 1 });

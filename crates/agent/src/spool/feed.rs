@@ -21,6 +21,9 @@ pub enum Answer {
     Refused(String),
 }
 
+/// What a gap says behind a chunk that is known with other content, and that this process did not write.
+const OTHER_CONTENT: &str = "the chunk before is known with other content: cut short here by a power cut, or a copy of this home sent it";
+
 /// What to do for the next message.
 enum Plan {
     Nothing,
@@ -181,13 +184,18 @@ impl Inner {
             Answer::Taken if message.closes => self.streams.remove(0).remove(),
             Answer::Taken => stream.acknowledge(message.place + 1, is_written),
             Answer::OtherContent if stream.is_ours => self.rename(message),
-            // A power cut took the end of this chunk here; the orchestrator has all of it. A closing mark
-            // goes behind it.
+            // A power cut took the end of this chunk here, and the orchestrator has all of it; or a copy of this home
+            // has used its number. Nobody can tell which, so the gap behind it says both. A closing mark goes behind.
             Answer::OtherContent if message.closes => {
                 stream.file.acknowledged = message.place + 1;
                 stream.store()
             }
-            Answer::OtherContent => stream.acknowledge(message.place + 1, is_written),
+            Answer::OtherContent => {
+                let next = message.place + 1;
+                stream.add_gap(next, next, message.items.len() as u64, OTHER_CONTENT);
+                stream.acknowledge(next, is_written)?;
+                stream.store()
+            }
             Answer::Refused(_) if message.closes => self.streams.remove(0).remove(),
             Answer::Refused(why) => self.pass_over_refused(message, &why),
         }

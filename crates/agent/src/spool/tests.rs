@@ -234,6 +234,28 @@ fn what_a_power_cut_took_from_the_end_is_no_conflict() {
     }
 }
 
+/// A copy of a home closed the stream at a number that the original used afterwards, and was heard first.
+#[test]
+fn what_a_copy_of_the_home_has_taken_the_number_of_is_told_as_a_gap() {
+    let home = tempfile::tempdir().unwrap();
+    let copy = tempfile::tempdir().unwrap();
+    let mut model = Model::default();
+    let spool = open(home.path(), MIB);
+    let now = Instant::now();
+    spool.append_line_at(&line("a"), now).unwrap();
+    drop(spool.next_message(now + CHUNK_AGE).unwrap().unwrap());
+    copy_folder(&home.path().join("spool"), &copy.path().join("spool"));
+    drain(&open(copy.path(), MIB), &mut model, now);
+    spool.append_line_at(&line("b"), now).unwrap();
+    drop(spool);
+    // A later process of the original cannot know what it wrote that the copy did not.
+    drain(&open(home.path(), MIB), &mut model, now);
+    assert_eq!(model.lines(), ["a"]);
+    let gaps = model.gaps();
+    assert!(gaps.len() == 1 && gaps[0].why.contains("copy of this home"), "{gaps:?}");
+    assert!(is_empty(home.path()));
+}
+
 fn copy_folder(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {

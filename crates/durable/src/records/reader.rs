@@ -110,7 +110,7 @@ impl RecordReader {
         if bytes_left == 0 {
             return Ok(Err(EndKind::Clean));
         }
-        if bytes_left < HEADER_BYTES || !self.fill(HEADER_BYTES as usize)? {
+        if bytes_left < HEADER_BYTES || !self.fill(HEADER_BYTES as usize, bytes_left)? {
             return Ok(Err(EndKind::Torn));
         }
         let at = self.in_window(self.offset);
@@ -126,7 +126,7 @@ impl RecordReader {
             })));
         }
         let record_bytes = HEADER_BYTES + u64::from(length);
-        if record_bytes > bytes_left || !self.fill(record_bytes as usize)? {
+        if record_bytes > bytes_left || !self.fill(record_bytes as usize, bytes_left)? {
             return Ok(Err(EndKind::Torn));
         }
         let payload = self.in_window(self.offset + HEADER_BYTES);
@@ -141,14 +141,16 @@ impl RecordReader {
     }
 
     /// Has at least `bytes` bytes from the present offset on in the window; false where the file, cut by a
-    /// writer in this moment, no longer has so many.
-    fn fill(&mut self, bytes: usize) -> Result<bool> {
+    /// writer in this moment, no longer has so many. The window is no larger than what is left of the file: most
+    /// files of a spool are small, and clearing a whole window would cost more than reading them.
+    fn fill(&mut self, bytes: usize, bytes_left: u64) -> Result<bool> {
         let window_end = self.window_offset + self.window.len() as u64;
         let inside = self.offset >= self.window_offset && self.offset + bytes as u64 <= window_end;
         if inside {
             return Ok(true);
         }
-        self.window.resize(bytes.max(WINDOW_BYTES), 0);
+        let window_bytes = usize::try_from(bytes_left).map_or(WINDOW_BYTES, |left| left.min(WINDOW_BYTES));
+        self.window.resize(bytes.max(window_bytes), 0);
         self.window_offset = self.offset;
         let read = read_up_to(&self.file, &mut self.window, self.offset);
         let read = read.map_err(Error::io("reading records from", &self.path));

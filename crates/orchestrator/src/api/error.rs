@@ -100,6 +100,11 @@ impl ApiError {
         self
     }
 
+    /// Its word for programs.
+    pub fn code(&self) -> &'static str {
+        self.code
+    }
+
     /// Its status.
     pub fn status(&self) -> StatusCode {
         self.status
@@ -137,15 +142,22 @@ impl From<Refused> for ApiError {
     }
 }
 
-impl IntoResponse for ApiError {
-    fn into_response(self) -> Response {
-        let body = ErrorBody {
-            error: self.error.into(),
+impl ApiError {
+    /// What the answer holds.
+    pub fn body(&self) -> ErrorBody {
+        ErrorBody {
+            error: self.error.to_string(),
             code: self.code.to_owned(),
-            state: self.state.map(|state| *state),
+            state: self.state.as_deref().cloned(),
             claim: self.claim,
             retry_after_s: self.retry_after_s,
-        };
+        }
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let body = self.body();
         let mut response = super::body::json(self.status, &body);
         let headers = response.headers_mut();
         if self.status == StatusCode::UNAUTHORIZED {

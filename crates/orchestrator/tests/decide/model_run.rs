@@ -8,7 +8,7 @@ use groundcrew_protocol::ids::{Attempt, BootId, ClaimNumber, DirectiveId, Sha256
 use groundcrew_protocol::stage::State;
 use groundcrew_protocol::wire::{ClaimRequest, DirectiveOutcome, DirectiveReport, Intent, StageAttempt};
 use proptest::prelude::*;
-use proptest::test_runner::TestCaseError;
+use proptest::test_runner::{FileFailurePersistence, TestCaseError};
 
 use crate::bench::*;
 use crate::model::{Fence, Model, Place, check_document, check_ends, place};
@@ -346,8 +346,22 @@ impl World {
     }
 }
 
+/// Cases when nobody says how many with `PROPTEST_CASES`.
+const CASES: u32 = 2_000;
+/// Where the seed of a failing case is kept. It is tried again first, and belongs into the repository.
+const REGRESSIONS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/decide/model_run.proptest-regressions");
+
+fn config() -> ProptestConfig {
+    let said = std::env::var("PROPTEST_CASES").ok();
+    let cases = said.map_or(CASES, |said| {
+        said.parse().unwrap_or_else(|_| panic!("PROPTEST_CASES: found {said:?}, expected a whole number"))
+    });
+    let failure_persistence = Some(Box::new(FileFailurePersistence::Direct(REGRESSIONS)) as _);
+    ProptestConfig { cases, failure_persistence, max_shrink_iters: 100_000, ..ProptestConfig::default() }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 2_000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(config())]
 
     #[test]
     fn random_orders_of_everything_keep_the_rules(ops in prop::collection::vec(any_op(), 1..60)) {

@@ -6,6 +6,26 @@ use groundcrew_protocol::stage::Stage;
 use super::World;
 
 impl World {
+    /// The end of the world: everything that is still to be sent is sent, and then it all adds up.
+    pub(super) fn end(&mut self) -> Result<(), String> {
+        for agent in 0..self.machines.len() {
+            self.drain(agent)?;
+        }
+        self.check();
+        if let Some(broken) = self.broken.first() {
+            return Err(broken.clone());
+        }
+        for agent in 0..self.machines.len() {
+            if self.machines[agent].core.as_ref().is_some_and(|core| core.claim().is_some()) {
+                self.check_lines(agent)?;
+            }
+        }
+        self.check_streams()?;
+        self.tally.proved = self.server.proved;
+        self.tally.resets_seen = self.server.resets_seen;
+        self.check_end()
+    }
+
     /// At the end: what a surviving home keeps as acknowledged is in the store, and what it could not say is refused, by name.
     pub(super) fn check_end(&mut self) -> Result<(), String> {
         for machine in &self.machines {

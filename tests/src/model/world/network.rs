@@ -8,10 +8,10 @@ use groundcrew_protocol::limits;
 use groundcrew_protocol::plan::planned_checks;
 use groundcrew_protocol::stage::Stage;
 use groundcrew_protocol::time::WallMs;
-use groundcrew_protocol::wire::{OutboxEntry, ResultRequest};
+use groundcrew_protocol::wire::{Command, HeartbeatAnswer, OutboxEntry, ResultRequest, StageAttempt};
 
 use super::super::server::{Request, Response, name_of};
-use super::{Happening, World, profile};
+use super::{Happening, World};
 
 impl World {
     /// Sends something across: perhaps late, perhaps twice, perhaps never.
@@ -69,9 +69,23 @@ impl World {
             // Only the latest heartbeat is waited for.
             Response::Heartbeat(claim, answered) => {
                 if self.machines[to].heartbeats == call {
+                    let cancels = answered.as_ref().ok().and_then(|answer| cancelled(answer));
                     self.step(to, Event::Heartbeat { claim, answered });
+                    self.check_cancelled(to, life, claim, cancels);
                 }
             }
+            Response::Reboot(answered) => self.reboot_answered(to, call, answered),
+            Response::Log(answered) => self.log_answered(to, call, answered),
+        }
+    }
+
+    /// A stage that its agent was told to cancel has been told to end.
+    fn check_cancelled(&mut self, to: usize, life: u64, claim: ClaimNumber, cancels: Option<StageAttempt>) {
+        let machine = &self.machines[to];
+        let has_claim = machine.core.as_ref().is_some_and(|core| core.claim() == Some(claim));
+        let (true, true, Some(which)) = (self.lives(to, life), has_claim, cancels) else { return };
+        if machine.child.as_ref().is_some_and(|child| child.which == which && child.ended_by.is_none()) {
+            self.broken.push(format!("{} attempt {} was cancelled and goes on", which.stage, which.attempt));
         }
     }
 
@@ -84,6 +98,12 @@ impl World {
         if !self.lives(agent, life) {
             return;
         }
+        if self.machines[agent].child.is_some() && self.random.chance(8) {
+            let stage = self.machines[agent].child.as_ref().map(|child| child.which.stage.clone());
+            let count = 1 + self.random.below(4);
+            self.write_lines(agent, stage.as_ref(), count);
+        }
+        self.plan_forward(agent, 0);
         let heartbeat =
             self.machines[agent].core.as_ref().and_then(|core| core.heartbeat("", false, WallMs(0)));
         let token = self.machines[agent].token(false, &self.server.boot_token.sha256());
@@ -134,11 +154,8 @@ impl World {
             ));
         }
         let passes = !tag.is_multiple_of(7);
-        let spec = profile()
-            .stages
-            .into_iter()
-            .find(|spec| spec.name == entry.stage)
-            .expect("a stage of the profile");
+        let stages = self.server.store.run.profile.stages.clone();
+        let spec = stages.into_iter().find(|spec| spec.name == entry.stage).expect("a stage of the profile");
         let value = if passes {
             Observation::Found { text: "fine".into() }
         } else {
@@ -170,4 +187,10 @@ impl World {
         };
         (body, tag)
     }
+}
+
+/// The attempt that an answer says is cancelled.
+fn cancelled(answer: &HeartbeatAnswer) -> Option<StageAttempt> {
+    let stage = answer.stage.clone().filter(|_| answer.cmd == Some(Command::CancelStage))?;
+    Some(StageAttempt { stage, attempt: answer.attempt })
 }

@@ -4,6 +4,7 @@ use groundcrew_protocol::wire::{LogGap, LogLine};
 use sha2::{Digest, Sha256};
 
 use super::LogChunk;
+use super::admit::Hash;
 use crate::store::{StoreError, text};
 
 /// zstd's fastest level: several hundred MB/s on one core, and logs still shrink to a fifth or less.
@@ -24,7 +25,7 @@ pub(in crate::store) struct Packed {
     /// Bytes of its lines before that.
     pub json_bytes: usize,
     /// Of lines, gap and closing mark.
-    pub sha256: [u8; 32],
+    pub sha256: Hash,
     /// `ts` of the first line and of the last.
     pub ts: [String; 2],
     /// JSON list of its stages, or [`ANY_STAGE`].
@@ -53,6 +54,13 @@ pub(super) fn pack(mut chunk: LogChunk) -> Result<Packed, StoreError> {
     })
 }
 
+/// The hash that a chunk is known by.
+pub(super) fn hash_of(chunk: &LogChunk) -> Result<Hash, StoreError> {
+    let json = text::to_json("a chunk of log", &chunk.lines)?;
+    let gap = chunk.gap.as_ref().map(|gap| text::to_json("a gap", gap)).transpose()?;
+    Ok(hash(json.as_bytes(), gap.as_deref(), chunk.closes))
+}
+
 fn stages_of(lines: &[LogLine]) -> Result<String, StoreError> {
     let mut stages = Vec::new();
     for stage in lines.iter().filter_map(|line| line.stage.as_ref()) {
@@ -67,7 +75,7 @@ fn stages_of(lines: &[LogLine]) -> Result<String, StoreError> {
 }
 
 /// What tells a chunk from any other. The parts cannot run into each other: JSON holds no zero byte.
-fn hash(json: &[u8], gap: Option<&str>, closes: bool) -> [u8; 32] {
+fn hash(json: &[u8], gap: Option<&str>, closes: bool) -> Hash {
     let mut hash = Sha256::new();
     hash.update(json);
     hash.update([0]);

@@ -7,6 +7,7 @@ use sqlx::sqlite::SqliteConnection;
 use sqlx::{QueryBuilder, Sqlite};
 use tokio::sync::oneshot;
 
+use super::admit::{Hash, Key};
 use super::frame::Packed;
 use super::segment::Place;
 use crate::store::{StoreError, text};
@@ -60,21 +61,11 @@ async fn insert(connection: &mut SqliteConnection, rows: &[(Packed, Place)]) -> 
     query.build().execute(connection).await.map(|_done| ()).map_err(failed)
 }
 
-/// What tells one chunk of all runs from another.
-pub(super) type Key = (String, String, i64);
-
-/// The key of a chunk; none for one without a stream, whose repetitions cannot be told.
-pub(super) fn key_of(packed: &Packed) -> Option<Key> {
-    let chunk = &packed.chunk;
-    let stream = chunk.stream.as_ref()?;
-    Some((chunk.run.as_str().to_owned(), stream.as_str().to_owned(), text::signed(chunk.seq)))
-}
-
 /// Hashes of those of the chunks that are stored already.
 pub(super) async fn stored(
     connection: &mut SqliteConnection,
     keys: &[Key],
-) -> Result<HashMap<Key, [u8; 32]>, StoreError> {
+) -> Result<HashMap<Key, Hash>, StoreError> {
     if keys.is_empty() {
         return Ok(HashMap::new());
     }
@@ -91,6 +82,6 @@ pub(super) async fn stored(
         .fetch_all(connection)
         .await
         .map_err(StoreError::database("looking for chunks of log that are stored"))?;
-    let hash = |bytes: Vec<u8>| <[u8; 32]>::try_from(bytes).unwrap_or_default();
+    let hash = |bytes: Vec<u8>| Hash::try_from(bytes).unwrap_or_default();
     Ok(rows.into_iter().map(|(run, stream, seq, sha256)| ((run, stream, seq), hash(sha256))).collect())
 }

@@ -4,6 +4,7 @@
 //! are committed ([`index`]), then the callers are answered. A crash in between leaves bytes that no row names.
 //! Segments are only ever appended to, by one process, and go as a whole when no row names them any more.
 
+pub mod admit;
 mod frame;
 mod gaps;
 pub(super) mod index;
@@ -55,6 +56,16 @@ pub struct LogCursor {
     pub chunk: u64,
     /// Lines of it that are behind the cursor, counted without the filter.
     pub line: u32,
+}
+
+impl LogChunk {
+    /// What tells its content from another's: SHA-256 of its lines, gap and closing mark.
+    ///
+    /// # Errors
+    /// A line or gap that cannot be written as JSON.
+    pub fn content_hash(&self) -> Result<admit::Hash, StoreError> {
+        frame::hash_of(self)
+    }
 }
 
 /// A part of a run's log.

@@ -11,6 +11,7 @@ use sqlx::sqlite::SqliteConnection;
 use tokio::sync::{mpsc, oneshot};
 use tracing::error;
 
+use super::admit::{Key, admit, key_of};
 use super::frame::Packed;
 use super::index::{self, LogRowsJob};
 use crate::store::writer::{Job, WriterHandle};
@@ -151,26 +152,24 @@ impl LogWriter {
         if group.is_empty() {
             return;
         }
-        let keys: Vec<_> = group.iter().filter_map(|one| index::key_of(&one.packed)).collect();
-        let mut known = match index::stored(&mut self.reader, &keys).await {
+        let keys: Vec<Option<Key>> = group.iter().map(|one| key_of(&one.packed.chunk)).collect();
+        let asked: Vec<Key> = keys.iter().flatten().cloned().collect();
+        let mut known = match index::stored(&mut self.reader, &asked).await {
             Ok(known) => known,
             Err(failed) => return answer_all(group.into_iter().map(|one| one.reply), &Err(failed)),
         };
+        let hashes = group.iter().map(|one| one.packed.sha256);
+        let taken = admit(keys.into_iter().zip(hashes), &mut known);
         let mut new = Vec::new();
         let mut first = Vec::new();
         let mut others = Vec::new();
-        for Appending { packed, reply } in group {
-            let key = index::key_of(&packed);
-            match key.as_ref().and_then(|key| known.get(key)) {
-                Some(sha256) if *sha256 == packed.sha256 => others.push((Taken::Repeated, reply)),
-                Some(_other) => others.push((Taken::OtherContent, reply)),
-                None => {
-                    if let Some(key) = key {
-                        known.insert(key, packed.sha256);
-                    }
+        for (Appending { packed, reply }, taken) in group.into_iter().zip(taken) {
+            match taken {
+                Taken::First => {
                     new.push(packed);
                     first.push(reply);
                 }
+                Taken::Repeated | Taken::OtherContent => others.push((taken, reply)),
             }
         }
         let stored = self.store(new).await;
