@@ -312,6 +312,9 @@ pub struct Claim {
     pub home: HomeKind,
     /// When it was made.
     pub since: WallMs,
+    /// The same on the clock of listening.
+    #[serde(default)]
+    pub listened_ms: u64,
     /// True once a message came under it: its holder knows its number.
     pub spoke: bool,
 }

@@ -1,7 +1,7 @@
 //! Claims: rule 3, and what an agent finds when it comes back.
 
 use groundcrew_orchestrator::run::decide::Refused;
-use groundcrew_orchestrator::run::state::{ATTEMPTS_KEPT_MAX, Fate, HeldFor, WaitFor};
+use groundcrew_orchestrator::run::state::{ATTEMPTS_KEPT_MAX, Fate, HeldFor, Standing, WaitFor};
 use groundcrew_protocol::ids::{Attempt, ClaimNumber, Sha256Hex};
 use groundcrew_protocol::stage::State;
 use groundcrew_protocol::wire::{DirectiveOutcome, Taken};
@@ -164,6 +164,36 @@ fn a_cloned_home_on_another_machine_waits_too() {
     // And now the first machine is the other one.
     bench.heard(2, &[]).unwrap();
     assert!(matches!(bench.claim_again(&restarted(agent(1), 2)), Err(Refused::ClaimedElsewhere { .. })));
+}
+
+#[test]
+fn of_two_claims_in_one_commit_the_second_finds_the_first_one_fresh() {
+    let mut bench = Bench::claimed();
+    bench.heard(1, &[]).unwrap();
+    bench.pass(SILENCE + MINUTE);
+    assert!(matches!(bench.why(), HeldFor::Silence { .. }));
+    let silent = bench.now;
+    let home_on = |n: u64| {
+        let machine = agent(n);
+        let mut request = restarted(agent(1), 1);
+        request.session = Some(id(9_000 + n));
+        (request.serial, request.macs, request.boot_id) = (machine.serial, machine.macs, machine.boot_id);
+        request.ip = machine.ip;
+        request
+    };
+    assert_eq!(bench.claim_again(&home_on(2)).unwrap().claim, ClaimNumber(2));
+    // What is known for the moment has not learnt of claim 2: its change has not landed yet.
+    bench.now = silent;
+    let refused = bench.claim_again(&home_on(3)).unwrap_err();
+    assert!(
+        matches!(&refused, Refused::ClaimedElsewhere { ip, quiet_ms: 0, current, .. }
+            if ip == "10.0.0.2" && *current == ClaimNumber(2)),
+        "{refused}"
+    );
+    // Nor does a look at the time, right behind it, take the new holder for silent.
+    bench.now = silent;
+    bench.pass(0);
+    assert!(!matches!(bench.run.standing, Standing::Held { why: HeldFor::Silence { .. }, .. }));
 }
 
 /// Lets the claim go back and forth between two machines with one home; says how often it changed hands.

@@ -249,6 +249,7 @@ fn grant(step: &mut Step, request: &ClaimRequest, protocol: u32, token: Sha256He
             Some(HomeKind::Volatile | HomeKind::Unknown(_)) | None => HomeKind::Volatile,
         },
         since: step.now.wall,
+        listened_ms: step.now.listened_ms,
         spoke: false,
     });
     step.tell("claimed", AGENT, format!("claim {number} by the agent at {ip}"));
