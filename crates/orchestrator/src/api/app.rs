@@ -7,6 +7,7 @@ use groundcrew_protocol::ids::{RunId, Sha256Hex};
 use tokio_util::sync::CancellationToken;
 
 use super::auth::OperatorTokens;
+use super::body::Budget;
 use super::error::ApiError;
 use super::metrics::Counters;
 use super::tasks::Board;
@@ -47,6 +48,8 @@ pub struct App {
     pub stop: CancellationToken,
     /// Bounds how many requests with a bad token are looked into.
     pub strangers: Bucket,
+    /// Bounds what request bodies hold.
+    pub bodies: Budget,
     clock: Clock,
 }
 
@@ -84,6 +87,7 @@ impl App {
             tasks: Board::default(),
             certificates: tls::Files::of(&data),
             strangers: Bucket::default(),
+            bodies: Budget::default(),
             store,
             live,
             served,

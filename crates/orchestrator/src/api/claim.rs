@@ -27,7 +27,7 @@ const TEXT_BYTES_MAX: usize = 256;
 pub async fn hello(
     State(app): State<Arc<App>>,
     boot: Boot,
-    Json(hello): Json<Hello>,
+    Json(hello, _held): Json<Hello>,
 ) -> Result<Response, ApiError> {
     expect_count("macs", hello.macs.len(), MACS_MAX)?;
     expect_text("serial", hello.serial.as_deref().unwrap_or_default(), TEXT_BYTES_MAX)?;
@@ -53,7 +53,7 @@ pub async fn hello(
 pub async fn claim(
     State(app): State<Arc<App>>,
     boot: Boot,
-    Json(request): Json<ClaimRequest>,
+    Json(request, _held): Json<ClaimRequest>,
 ) -> Result<Response, ApiError> {
     expect_count("outbox", request.outbox.len(), limits::OUTBOX_MAX)?;
     expect_count("macs", request.macs.len(), MACS_MAX)?;

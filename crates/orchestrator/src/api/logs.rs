@@ -43,7 +43,7 @@ const LINES_MAX: usize = 10_000;
 pub async fn log(
     State(app): State<Arc<App>>,
     agent: Agent,
-    Json(request): Json<LogRequest, { limits::LOG_BODY_BYTES_MAX }>,
+    Json(request, _held): Json<LogRequest, { limits::LOG_BODY_BYTES_MAX }>,
 ) -> Result<Response, ApiError> {
     expect_bounded(&request)?;
     fence(&app, &agent.run, request.claim)?;

@@ -110,7 +110,7 @@ pub async fn create_run(
     State(app): State<Arc<App>>,
     operator: Operator,
     headers: HeaderMap,
-    Json(request): Json<CreateRun>,
+    Json(request, _held): Json<CreateRun>,
 ) -> Result<Response, ApiError> {
     if app.store.disk_state().is_full() {
         return Err(ApiError::full(

@@ -31,7 +31,7 @@ const WORD_BYTES_MAX: usize = 128;
 pub async fn sensor(
     State(app): State<Arc<App>>,
     agent: Agent,
-    Json(request): Json<SensorRequest>,
+    Json(request, _held): Json<SensorRequest>,
 ) -> Result<Response, ApiError> {
     expect_count("samples", request.samples.len(), limits::SENSOR_SAMPLES_MAX)?;
     for (index, sample) in request.samples.iter().enumerate() {
@@ -80,7 +80,7 @@ pub async fn put_artifact(
     State(app): State<Arc<App>>,
     agent: Agent,
     Query(query): Query<PutArtifactQuery>,
-    Raw(content): Raw<{ limits::ARTIFACT_BYTES_MAX }>,
+    Raw(content, _held): Raw<{ limits::ARTIFACT_BYTES_MAX }>,
 ) -> Result<Response, ApiError> {
     let sha256: Sha256Hex =
         query.sha256.parse().map_err(|error| ApiError::bad(format!("query sha256: {error}")))?;

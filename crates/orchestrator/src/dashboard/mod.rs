@@ -116,7 +116,7 @@ async fn login_page() -> Response {
     login_form(StatusCode::OK, None)
 }
 
-async fn login(State(app): State<Arc<App>>, Raw(form): Raw<FORM_BYTES_MAX>) -> Response {
+async fn login(State(app): State<Arc<App>>, Raw(form, _held): Raw<FORM_BYTES_MAX>) -> Response {
     // A token needs no escaping in a form, so one that has some is none.
     let form = String::from_utf8_lossy(&form);
     let token = form.split('&').find_map(|pair| pair.strip_prefix("token=")).unwrap_or_default();

@@ -98,6 +98,12 @@ impl Bench {
         self.router.clone().oneshot(request).await.unwrap()
     }
 
+    /// Begins a request whose body has not come yet.
+    pub fn begin(&self, request: Request<Body>) -> tokio::task::JoinHandle<http::Response<Body>> {
+        let router = self.router.clone();
+        tokio::spawn(async move { router.oneshot(request).await.unwrap() })
+    }
+
     pub async fn send(&self, request: Request<Body>) -> Answer {
         let (parts, body) = self.open(request).await.into_parts();
         let body = body.collect().await.unwrap().to_bytes();

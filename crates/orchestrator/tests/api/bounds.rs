@@ -3,13 +3,16 @@
 use std::sync::Arc;
 
 use axum::body::Body;
+use futures_util::StreamExt;
 use groundcrew_orchestrator::run::decide::NewRun;
 use groundcrew_orchestrator::store::{DiskSpace, StoreOptions};
 use groundcrew_protocol::ids::{Sha256Hex, TokenText};
 use groundcrew_protocol::limits;
 use groundcrew_protocol::profile::Profile;
 use http::StatusCode;
+use http_body_util::BodyExt;
 use serde_json::json;
+use tokio_util::sync::CancellationToken;
 
 use crate::bench::{Agent, Bench, PROFILE, request};
 
@@ -62,6 +65,65 @@ async fn bodies_and_lists_are_bounded() {
     let outbox = vec![outcome; limits::OUTBOX_MAX + 1];
     let answer = agent.post(&bench, "claim", json!({ "outbox": outbox })).await;
     answer.expect_error(422, "unfit", &["outbox", "257", "256"]);
+}
+
+/// A body that begins and does not end before it is let go; it says when its beginning was taken.
+fn unfinished(bytes: usize, taken: tokio::sync::mpsc::Sender<()>, go: CancellationToken) -> Body {
+    let begin = futures_util::stream::once(async move { Ok::<_, std::io::Error>(vec![b' '; bytes]) });
+    let rest = futures_util::stream::once(async move {
+        taken.send(()).await.unwrap();
+        go.cancelled().await;
+        Ok(b"{}".to_vec())
+    });
+    Body::from_stream(begin.chain(rest))
+}
+
+#[tokio::test]
+async fn unfinished_bodies_hold_no_more_than_there_is_room_for_and_keep_no_agent_from_being_heard() {
+    const MIB: usize = 1024 * 1024;
+    let bench = Bench::start().await;
+    let free_bytes = bench.app.bodies.free_bytes();
+    let (taken, mut was_taken) = tokio::sync::mpsc::channel(1);
+    let go = CancellationToken::new();
+    let (mut waiting, mut refusals) = (Vec::new(), Vec::new());
+    let mut last = None;
+    for node in ["n1", "n2", "n3", "n4"] {
+        let agent = bench.make_agent(node).await;
+        let mut of_agent = 0;
+        loop {
+            let body = unfinished(3 * MIB, taken.clone(), go.clone());
+            let path = agent.path("log");
+            let mut call =
+                bench.begin(request("POST", &path, Some(agent.token.as_str())).body(body).unwrap());
+            tokio::select! {
+                Some(()) = was_taken.recv() => waiting.push(call),
+                answer = &mut call => {
+                    let answer = answer.unwrap();
+                    assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
+                    assert!(answer.headers().contains_key("retry-after"));
+                    refusals.push((of_agent, answer.into_body().collect().await.unwrap().to_bytes()));
+                    break;
+                }
+            }
+            of_agent += 1;
+        }
+        last = Some(agent);
+    }
+    // 20 MiB of each token, and 64 MiB of all.
+    let counts: Vec<_> = refusals.iter().map(|(count, _)| *count).collect();
+    assert_eq!(counts, [6, 6, 6, 3]);
+    for (index, (_, body)) in refusals.iter().enumerate() {
+        let text = String::from_utf8_lossy(body);
+        assert!(text.contains(if index < 3 { "with this token" } else { "all the room" }), "{text}");
+    }
+    let last = last.unwrap();
+    last.beat(&bench, json!({})).await.expect(200);
+    assert_eq!(last.result(&bench, 1, true).await.expect(200)["taken"], "first");
+    go.cancel();
+    for call in waiting {
+        assert_eq!(call.await.unwrap().status(), StatusCode::CONFLICT, "a log of no claim");
+    }
+    assert_eq!(bench.app.bodies.free_bytes(), free_bytes);
 }
 
 #[tokio::test]
