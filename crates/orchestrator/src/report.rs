@@ -1,12 +1,12 @@
 //! Puts the report of a run together from what is stored. Judges nothing: verdicts were given when results came.
 
 use groundcrew_protocol::ids::Attempt;
-use groundcrew_protocol::report::{LOG_TAIL_LINES, Report, StageReport, run_verdict, series_of};
+use groundcrew_protocol::report::{LOG_TAIL_LINES, Report, SERIES_MAX, StageReport, run_verdict};
 use groundcrew_protocol::stage::{Stage, State};
 use groundcrew_protocol::time::WallMs;
 
 use crate::run::state::{Run, StageRecord};
-use crate::store::{ResultKind, Store, StoreError, StoredResult};
+use crate::store::{ResultKind, Store, StoreError, StoredResult, Wanted};
 
 /// The report of a run as it stands. `agent_speaks`: an agent is there that may still close its streams of log.
 ///
@@ -39,6 +39,11 @@ pub async fn assemble(
     }
     let mut inventories = results.iter().rev().filter_map(|result| result.request.as_ref());
     let inventory = inventories.find_map(|request| request.inventory.clone());
+    let mut gaps = store.logs().gaps(&run.id, agent_speaks).await?;
+    let (sensors, left_out) = store.sensors(&run.id, Wanted::default()).await?;
+    if left_out > 0 {
+        gaps.push(format!("{left_out} readings of sensors beyond the first {SERIES_MAX} are not shown"));
+    }
     Ok(Report {
         run: Some(run.id.clone()),
         node: Some(run.node.clone()),
@@ -52,8 +57,8 @@ pub async fn assemble(
         version: format!("groundcrewd {}", env!("CARGO_PKG_VERSION")),
         stages,
         inventory,
-        sensors: series_of(store.sensors(&run.id).await?),
-        gaps: store.logs().gaps(&run.id, agent_speaks).await?,
+        sensors,
+        gaps,
     })
 }
 

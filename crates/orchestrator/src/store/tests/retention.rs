@@ -52,7 +52,7 @@ async fn what_is_past_its_time_goes_and_what_has_not_ended_stays() {
     assert_eq!(store.events(None, 0, 10).await.unwrap().len(), 1);
     let page = store.logs().read(&going, None, LogCursor::default(), 10).await.unwrap();
     assert_eq!(page.lines.len(), 1);
-    assert_eq!(store.sensors(&going).await.unwrap().len(), 1);
+    assert_eq!(store.sensors(&going, Wanted::default()).await.unwrap().0.len(), 1);
     assert_eq!(store.artifacts(&going).await.unwrap().len(), 1);
 }
 
