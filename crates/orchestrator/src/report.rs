@@ -4,6 +4,7 @@ use groundcrew_protocol::ids::Attempt;
 use groundcrew_protocol::report::{LOG_TAIL_LINES, Report, SERIES_MAX, StageReport, run_verdict};
 use groundcrew_protocol::stage::{Stage, State};
 use groundcrew_protocol::time::WallMs;
+use groundcrew_protocol::wire::ResultRequest;
 
 use crate::run::state::{Run, StageRecord};
 use crate::store::{ResultKind, Store, StoreError, StoredResult, Wanted};
@@ -70,7 +71,10 @@ fn standing<'a>(results: &'a [StoredResult], stage: &Stage) -> Option<&'a Stored
 fn stage_report(record: &StageRecord, result: Option<&StoredResult>) -> StageReport {
     let request = result.and_then(|result| result.request.as_ref());
     let attempt = result.map_or(record.attempts_made, |result| result.attempt);
-    let times = record.attempts.iter().find(|known| known.number == attempt);
+    let known = record.attempts.iter().find(|known| known.number == attempt);
+    let (began, ended) = request
+        .and_then(|request| own_times(request))
+        .unwrap_or_else(|| (known.map(|known| known.began), known.and_then(|known| known.ended)));
     StageReport {
         stage: record.spec.name.clone(),
         attempt,
@@ -79,12 +83,39 @@ fn stage_report(record: &StageRecord, result: Option<&StoredResult>) -> StageRep
         overridden: record.overridden.as_ref().map(|overridden| overridden.reason.clone()),
         summary: request.map(|request| request.summary.clone()).unwrap_or_default(),
         message: request.map(|request| request.message.clone()).unwrap_or_default(),
-        began: times.map(|times| times.began),
-        ended: times.and_then(|times| times.ended),
+        began,
+        ended,
         checks: result
             .and_then(|result| result.judged.clone())
             .map(|judged| judged.checks)
             .unwrap_or_default(),
         log_tail: Vec::new(),
+    }
+}
+
+/// When an attempt began and ended by the agent's own clock, which is that of its readings and lines too: when its result
+/// came says how long that waited, not how long the stage took. `None` where the agent does not say.
+fn own_times(request: &ResultRequest) -> Option<(Option<WallMs>, Option<WallMs>)> {
+    let (began, ended) = (request.began, request.ended);
+    (WallMs(0) < began && began <= ended).then_some((Some(began), Some(ended)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use groundcrew_protocol::ids::Attempt;
+
+    fn request(began: i64, ended: i64) -> ResultRequest {
+        let request = serde_json::json!({
+            "stage": "SMART", "attempt": Attempt(1), "passed": true, "began": began, "ended": ended
+        });
+        serde_json::from_value(request).unwrap()
+    }
+
+    #[test]
+    fn a_stage_lasts_from_what_the_agent_says_and_not_until_its_result_came() {
+        assert_eq!(own_times(&request(1_000, 41_000)), Some((Some(WallMs(1_000)), Some(WallMs(41_000)))));
+        assert_eq!(own_times(&request(0, 0)), None, "protocol 1 says nothing");
+        assert_eq!(own_times(&request(2_000, 1_000)), None, "a clock that was set back");
     }
 }
