@@ -19,7 +19,7 @@ use crate::run::advance::{self, AdvanceError};
 use crate::run::decide::Input;
 use crate::store::{OpenError, Store, StoreError, StoreOptions};
 use crate::tls::{self, TlsError};
-use crate::{api, dashboard, task};
+use crate::{api, causes, dashboard, task};
 
 /// Name of the first token.
 pub const ADMIN: &str = "admin";
@@ -152,7 +152,11 @@ async fn start_on(store: &Store, options: Options, stop: CancellationToken) -> R
     let identity = files.current_or_made()?;
     let fingerprint = identity.fingerprint.clone();
     let mut pins = vec![fingerprint.clone()];
-    pins.extend(files.next()?.map(|next| next.fingerprint).filter(|next| *next != fingerprint));
+    match files.next() {
+        Ok(next) => pins.extend(next.map(|next| next.fingerprint).filter(|next| *next != fingerprint)),
+        // What is served needs no other. The task `certificate` tries again with each pass, and says it on the board.
+        Err(error) => tracing::error!(error = causes::chain(&error), "next certificate not announced"),
+    }
     let clock = ListenClock::start(store.listened_at_open_ms(), Instant::now());
     let live = Arc::new(Live::new(clock, store.generation(), pins, options.requests_per_second_max));
     let first_token = first_token(store, options.print_token_to.as_deref()).await?;

@@ -118,6 +118,38 @@ fn a_backup_comes_back_as_another_generation() {
 }
 
 #[test]
+fn a_next_certificate_that_cannot_be_read_stops_no_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    assert_eq!(Serving::start(&data).stop(rustix::process::Signal::TERM), Some(0));
+    assert!(run(&["certificate", "rotate"], &data).status.success());
+    // Unreadable whoever asks: root can read what it may not.
+    let next = data.join("tls/next.pem");
+    std::fs::remove_file(&next).unwrap();
+    std::fs::create_dir(&next).unwrap();
+    let serving = Serving::start(&data);
+    let fingerprint = text(&run(&["fingerprint"], &data).stdout);
+    assert_eq!(serving.find("certificate SHA-256 "), Some(fingerprint.trim()));
+}
+
+#[test]
+fn a_backup_that_cannot_be_read_says_why() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data, copy) = (folder.path().join("data"), folder.path().join("copy"));
+    std::fs::create_dir(&copy).unwrap();
+    std::os::unix::fs::symlink("manifest.json", copy.join("manifest.json")).unwrap();
+    let failed = run(&["restore", copy.to_str().unwrap()], &data);
+    assert_eq!(failed.status.code(), Some(1));
+    let error = text(&failed.stderr);
+    assert!(error.contains("manifest.json") && error.contains("symbolic link"), "{error}");
+    std::fs::remove_file(copy.join("manifest.json")).unwrap();
+    std::fs::remove_dir(&copy).unwrap();
+    std::fs::write(&copy, "no folder").unwrap();
+    let error = text(&run(&["restore", copy.to_str().unwrap()], &data).stderr);
+    assert!(error.contains("Not a directory"), "{error}");
+}
+
+#[test]
 fn usage_is_64_and_a_refusal_1() {
     let folder = tempfile::tempdir().unwrap();
     assert_eq!(run(&["nonsense"], folder.path()).status.code(), Some(64));

@@ -139,6 +139,8 @@ pub const CRATES: &[Crate] = &[
             "store",
             "tls",
             "settings",
+            "owner",
+            "causes",
         ],
     },
     Crate {

@@ -16,6 +16,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::app::App;
+use crate::causes;
 use crate::run::advance::AdvanceError;
 use crate::store::StoreError;
 use crate::tls::TlsError;
@@ -71,7 +72,7 @@ async fn run_task(task: Task, app: Arc<App>, stop: CancellationToken) {
     loop {
         // A pass runs as a task of its own, so that its panic is an outcome like another.
         let outcome = match tokio::spawn((task.pass)(app.clone())).await {
-            Ok(outcome) => outcome.map_err(|error| with_causes(&error)),
+            Ok(outcome) => outcome.map_err(|error| causes::chain(&error)),
             Err(error) => Err(format!("the pass ended by a defect: {error}")),
         };
         pause = match &outcome {
@@ -87,14 +88,4 @@ async fn run_task(task: Task, app: Arc<App>, stop: CancellationToken) {
             () = tokio::time::sleep(pause) => {}
         }
     }
-}
-
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }
