@@ -159,6 +159,10 @@ async fn start_on(store: &Store, options: Options, stop: CancellationToken) -> R
     }
     let clock = ListenClock::start(store.listened_at_open_ms(), Instant::now());
     let live = Arc::new(Live::new(clock, store.generation(), pins, options.requests_per_second_max));
+    // Before the first token is made: what is told once must not be lost with an address that is taken.
+    let failed = |source| ServeError::Listen { listen: options.listen, source };
+    let listener = TcpListener::bind(options.listen).await.map_err(failed)?;
+    let address = listener.local_addr().map_err(failed)?;
     let first_token = first_token(store, options.print_token_to.as_deref()).await?;
     let app = App::new(Parts {
         store: store.clone(),
@@ -170,9 +174,6 @@ async fn start_on(store: &Store, options: Options, stop: CancellationToken) -> R
     })
     .await?;
     load_runs(&app).await?;
-    let failed = |source| ServeError::Listen { listen: options.listen, source };
-    let listener = TcpListener::bind(options.listen).await.map_err(failed)?;
-    let address = listener.local_addr().map_err(failed)?;
     write(&options.data.join(ADDRESS_FILE), &format!("https://{}\n", reachable(address)))?;
     let connections_max = allow_connections(options.connections_max);
     Ok(Server { address, fingerprint, first_token, app, listener, connections_max })

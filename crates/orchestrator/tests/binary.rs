@@ -118,6 +118,20 @@ fn a_backup_comes_back_as_another_generation() {
 }
 
 #[test]
+fn the_first_token_is_not_lost_with_an_address_that_is_taken() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let failed = run(&["serve", "--listen", &address], &data);
+    assert_eq!(failed.status.code(), Some(1));
+    assert!(text(&failed.stderr).contains(&address), "{}", text(&failed.stderr));
+    assert!(!text(&failed.stdout).contains("admin token"));
+    let serving = Serving::start(&data);
+    assert!(serving.find("admin token gco_").is_some(), "{:?}", serving.lines);
+}
+
+#[test]
 fn a_next_certificate_that_cannot_be_read_stops_no_start() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("data");
