@@ -18,6 +18,7 @@ use crate::live::clock::{ListenClock, wall_now};
 use crate::run::advance::{self, AdvanceError};
 use crate::run::decide::Input;
 use crate::store::{OpenError, Store, StoreError, StoreOptions};
+use crate::tls::seal::KeyFile;
 use crate::tls::{self, TlsError};
 use crate::{api, causes, dashboard, task};
 
@@ -35,6 +36,8 @@ const DESCRIPTORS_BESIDE: u64 = 512;
 pub struct Options {
     /// The data folder.
     pub data: PathBuf,
+    /// The file with the key that seals private keys.
+    pub key: KeyFile,
     /// Where to listen; port 0 takes a free one.
     pub listen: SocketAddr,
     /// Where the first token goes instead of standard output.
@@ -148,7 +151,7 @@ impl Server {
 }
 
 async fn start_on(store: &Store, options: Options, stop: CancellationToken) -> Result<Server, ServeError> {
-    let files = tls::Files::of(&options.data);
+    let files = tls::Files::of(&options.data, options.key);
     let identity = files.current_or_made()?;
     let fingerprint = identity.fingerprint.clone();
     let mut pins = vec![fingerprint.clone()];
@@ -168,6 +171,7 @@ async fn start_on(store: &Store, options: Options, stop: CancellationToken) -> R
         store: store.clone(),
         live,
         served: tls::Served::new(identity),
+        certificates: files,
         url: options.url,
         iperf_port: options.iperf_port,
         stop,

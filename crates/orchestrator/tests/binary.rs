@@ -164,6 +164,30 @@ fn a_backup_that_cannot_be_read_says_why() {
 }
 
 #[test]
+fn a_backup_holds_no_private_key_in_the_clear_and_a_lost_key_file_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data, copy, key) =
+        (folder.path().join("data"), folder.path().join("copy"), folder.path().join("apart/key"));
+    let key_file = key.to_str().unwrap();
+    let serve = |data: &Path| run(&["serve", "--listen", "nowhere:1", "--key-file", key_file], data);
+    assert_eq!(serve(&data).status.code(), Some(64));
+    let mut command = groundcrewd(&["serve", "--listen", "127.0.0.1:0", "--key-file", key_file], &data);
+    let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+    assert!(lines.any(|line| line.starts_with("listening on ")));
+    let backed_up = run(&["backup", copy.to_str().unwrap()], &data);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(backed_up.status.success(), "{}", text(&backed_up.stderr));
+    let pem = std::fs::read_to_string(copy.join("tls/current.pem")).unwrap();
+    assert!(pem.contains("SEALED KEY") && !pem.contains("PRIVATE KEY"), "{pem}");
+    std::fs::remove_file(&key).unwrap();
+    let failed = run(&["serve", "--listen", "127.0.0.1:0", "--key-file", key_file], &data);
+    assert_eq!(failed.status.code(), Some(1));
+    assert!(text(&failed.stderr).contains(key_file), "{}", text(&failed.stderr));
+}
+
+#[test]
 fn usage_is_64_and_a_refusal_1() {
     let folder = tempfile::tempdir().unwrap();
     assert_eq!(run(&["nonsense"], folder.path()).status.code(), Some(64));

@@ -1,6 +1,5 @@
 //! What every handler and task shares, and the one way from them to a decision that lands.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use groundcrew_protocol::ids::{RunId, Sha256Hex};
@@ -61,6 +60,8 @@ pub struct Parts {
     pub live: Arc<Live>,
     /// The certificate that is served.
     pub served: Arc<tls::Served>,
+    /// Where certificates are kept.
+    pub certificates: tls::Files,
     /// See [`App::url`].
     pub url: Option<String>,
     /// See [`App::iperf_port`].
@@ -75,17 +76,16 @@ impl App {
     /// # Errors
     /// Those of the store.
     pub async fn new(parts: Parts) -> Result<Arc<App>, StoreError> {
-        let Parts { store, live, served, url, iperf_port, stop } = parts;
+        let Parts { store, live, served, certificates, url, iperf_port, stop } = parts;
         let clock: Clock = {
             let live = live.clone();
             Arc::new(move |run: &RunId| live.now(run))
         };
-        let data: PathBuf = store.data().to_owned();
         let app = App {
             operators: OperatorTokens::default(),
             counters: Counters::default(),
             tasks: Board::default(),
-            certificates: tls::Files::of(&data),
+            certificates,
             strangers: Bucket::default(),
             bodies: Budget::default(),
             store,

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use groundcrew_orchestrator::api::app::App;
 use groundcrew_orchestrator::serve::{Options, Server};
 use groundcrew_orchestrator::store::StoreOptions;
+use groundcrew_orchestrator::tls::seal::KeyFile;
 use groundcrew_orchestrator::{api, dashboard};
 use groundcrew_protocol::ids::{RandomId, TokenText};
 use http::{HeaderMap, Request, StatusCode};
@@ -23,6 +24,7 @@ pub const PROFILE: &str = "name = \"short\"\n[[stage]]\nname = \"SMART\"\n";
 /// How a bench serves: on loopback, any port.
 pub fn options(data: PathBuf) -> Options {
     Options {
+        key: KeyFile::at(data.with_extension("key")),
         data,
         listen: ([127, 0, 0, 1], 0).into(),
         print_token_to: None,
@@ -39,7 +41,7 @@ pub struct Bench {
     pub app: Arc<App>,
     pub operator: String,
     router: Router,
-    pub data: tempfile::TempDir,
+    _data: tempfile::TempDir,
     _server: Server,
 }
 
@@ -82,7 +84,7 @@ impl Bench {
 
     pub async fn with(edit: impl FnOnce(&mut Options)) -> Bench {
         let data = tempfile::tempdir().unwrap();
-        let mut options = options(data.path().to_owned());
+        let mut options = options(data.path().join("data"));
         edit(&mut options);
         let server = Server::start(options, CancellationToken::new()).await.unwrap();
         let app = server.app();
@@ -90,7 +92,7 @@ impl Bench {
         routes.extend(dashboard::routes());
         let router = api::router(routes, app.clone());
         let operator = server.first_token.clone().unwrap();
-        Bench { app, operator, router, data, _server: server }
+        Bench { app, operator, router, _data: data, _server: server }
     }
 
     /// Sends a request and gives the answer without waiting for the end of its body.

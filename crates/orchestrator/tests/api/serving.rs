@@ -6,7 +6,6 @@ use std::sync::Arc;
 use bytes::Bytes;
 use groundcrew_orchestrator::serve::Server;
 use groundcrew_orchestrator::task::certificate;
-use groundcrew_orchestrator::tls::Files;
 use groundcrew_protocol::ids::Sha256Hex;
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioIo;
@@ -128,7 +127,7 @@ async fn a_server_answers_over_tls_and_stops_in_order() {
 async fn a_head_that_is_too_large_is_refused() {
     let data = tempfile::tempdir().unwrap();
     let stop = CancellationToken::new();
-    let server = Server::start(options(data.path().to_owned()), stop.clone()).await.unwrap();
+    let server = Server::start(options(data.path().join("data")), stop.clone()).await.unwrap();
     let address = server.address;
     let served = tokio::spawn(server.run());
     let (mut sender, _leaf) = connect(address).await;
@@ -143,7 +142,7 @@ async fn the_next_certificate_is_served_once_every_agent_knows_it() {
     let bench = Bench::start().await;
     let agent = bench.make_agent("n1").await;
     let slow = bench.make_agent("n2").await;
-    let files = Files::of(bench.data.path());
+    let files = bench.app.certificates.clone();
     let first = bench.app.served.fingerprint();
     let next = files.announce_next().unwrap().fingerprint;
     certificate::pass(bench.app.clone()).await.unwrap();
