@@ -192,6 +192,23 @@ async fn an_artifact_is_stored_once_and_comes_back_as_a_download() {
     assert_eq!(put(sha256.clone(), content.clone()).await.expect(200)["taken"], "first");
     assert_eq!(put(sha256.clone(), content.clone()).await.expect(200)["taken"], "repeated");
     put(Sha256Hex::of(b"x"), b"x".to_vec()).await.expect_error(409, "other_content", &[]);
+    // What belongs to no attempt that was given out, or comes under a claim that is past, is not kept.
+    let refuse = |query: String| {
+        let path = format!("{}?{query}&name=x&sha256={}", agent.path("artifact"), Sha256Hex::of(b"x"));
+        let (bench, token) = (&bench, agent.token.as_str());
+        async move { bench.call("PUT", &path, Some(token), "x").await }
+    };
+    let long = format!("attempt=1&stage={}", "S".repeat(3_000));
+    for query in ["attempt=1&stage=NoSuch", "attempt=1&stage=Reporting", long.as_str()] {
+        refuse(query.to_owned()).await.expect_error(422, "unfit", &["query stage", &agent.run]);
+    }
+    for attempt in ["0", "2", "4000000000"] {
+        let answer = refuse(format!("attempt={attempt}&stage=SMART")).await;
+        answer.expect_error(422, "unfit", &["query attempt", attempt, "1 to 1"]);
+    }
+    refuse("attempt=1&stage=SMART&claim=0".to_owned()).await.expect_error(409, "old_claim", &[]);
+    refuse("attempt=1&stage=SMART&claim=2".to_owned()).await.expect_error(409, "unknown_claim", &[]);
+    refuse(format!("attempt=1&stage=SMART&claim={}", agent.claim)).await.expect(200);
     let got = bench.order("GET", &format!("{}?{name}", agent.path("artifact")), json!(null)).await;
     assert_eq!((got.status, &got.body[..]), (StatusCode::OK, &content[..]));
     assert_eq!(got.headers["content-disposition"], "attachment");
