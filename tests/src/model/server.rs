@@ -86,6 +86,7 @@ impl Server {
         let new = NewRun {
             id,
             node: "node-1".parse().expect("a node name"),
+            node_is: Default::default(),
             profile,
             boot_token: boot_token.sha256(),
             by: "admin".to_owned(),
@@ -351,6 +352,7 @@ fn failure_of(refused: &Refused) -> Failure {
         Refused::OldClaim { .. } => Failure::OldClaim(text),
         Refused::UnknownClaim { .. } | Refused::NotClaimed { .. } => Failure::UnknownClaim(text),
         Refused::ClaimedElsewhere { .. } => Failure::Elsewhere(text),
+        Refused::WrongMachine { .. } => unreachable!("the model's node is known by its name alone"),
         Refused::TokenSpent { .. } | Refused::WrongToken { .. } => Failure::Unauthorized(text),
         Refused::Unfit(_) | Refused::Order(_) => Failure::Refused(text),
     }

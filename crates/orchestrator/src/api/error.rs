@@ -120,6 +120,8 @@ impl From<Refused> for ApiError {
             Refused::ClaimedElsewhere { current, .. } => {
                 ApiError { claim: Some(current), ..ApiError::conflict("claimed_elsewhere", error) }
             }
+            // Asked again every five minutes: only an operator can mend it.
+            Refused::WrongMachine { .. } => ApiError::new(StatusCode::FORBIDDEN, "wrong_machine", error),
             Refused::NotClaimed { .. } => ApiError::conflict("not_claimed", error),
             Refused::Order(_) => ApiError::conflict("order", error),
             Refused::TokenSpent { .. } | Refused::WrongToken { .. } => ApiError::token(error),

@@ -20,6 +20,7 @@ use super::view;
 use crate::live::clock::wall_now;
 use crate::run::advance::{self, AdvanceError};
 use crate::run::decide::{Input, NewRun};
+use crate::run::state::Machine;
 use crate::store::{NewAudit, StoredRun};
 
 /// Runs that one list looks through for a filter; past them it answers what it found and where it stood.
@@ -118,10 +119,11 @@ pub async fn create_run(
         ));
     }
     let CreateRun { node, profile } = request;
-    if app.store.node(&node).await?.is_none() {
+    let Some(known) = app.store.node(&node).await? else {
         let how = format!("make it with PUT /api/v1/nodes/{node}");
         return Err(ApiError::unfit(format!("field node: there is no node {node}; {how}")));
-    }
+    };
+    let node_is = Machine { serial: known.serial, macs: known.macs };
     let Some(row) = app.store.profile(&profile).await? else {
         let how = format!("make it with PUT /api/v1/profiles/{profile}");
         return Err(ApiError::unfit(format!("field profile: there is no profile {profile}; {how}")));
@@ -131,6 +133,7 @@ pub async fn create_run(
         let new = NewRun {
             id: new_run_id(),
             node: node.clone(),
+            node_is: node_is.clone(),
             profile: row.profile.clone(),
             boot_token: token.sha256(),
             by: operator.name.to_string(),

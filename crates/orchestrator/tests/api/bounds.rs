@@ -161,6 +161,7 @@ async fn a_full_disk_refuses_logs_and_new_runs_and_still_takes_results() {
     let new = NewRun {
         id: "r-before".parse().unwrap(),
         node: "n1".parse().unwrap(),
+        node_is: Default::default(),
         profile: Profile::parse(PROFILE).unwrap(),
         boot_token: boot.sha256(),
         by: "admin".to_owned(),
