@@ -55,6 +55,7 @@ struct AgentTelling {
     agent: Option<String>,
     activity: String,
     drain: String,
+    home_failed: bool,
 }
 
 #[derive(Serialize)]
@@ -176,8 +177,9 @@ impl Watch {
     fn agent(&self) -> Event {
         let agent = self.app.live.agent_word(&self.live);
         let said = self.live.state().said.clone();
-        let (activity, drain) = said.map(|said| (said.activity, said.drain)).unwrap_or_default();
-        named("agent", &AgentTelling { agent, activity, drain })
+        let (activity, drain, home_failed) =
+            said.map(|said| (said.activity, said.drain, said.home_failed)).unwrap_or_default();
+        named("agent", &AgentTelling { agent, activity, drain, home_failed })
     }
 }
 

@@ -33,6 +33,8 @@
     const wait = view.wait;
     byId("wait").replaceChildren(...(wait ? [wait.for, element("div",
       `since ${moment(wait.since)}, until ${moment(wait.until)}, then ${wait.then}`, "dim")] : ["nothing"]));
+    byId("keys").replaceChildren(...view.host_keys.map((key) => element("code", key)));
+    byId("machine").textContent = view.wrong_machine || "";
     showStages(view.stages);
   };
 
@@ -78,5 +80,6 @@
     const told = JSON.parse(message.data);
     byId("agent").textContent = told.agent || "none yet";
     byId("activity").textContent = told.activity;
+    byId("home").textContent = told.home_failed ? "its home has failed" : "";
   });
 })();

@@ -157,6 +157,8 @@ pub struct Agent {
     pub boot: String,
     pub token: TokenText,
     pub claim: u64,
+    /// What its machine says of itself.
+    pub serial: Option<&'static str>,
     home: RandomId,
     process: RandomId,
 }
@@ -173,6 +175,7 @@ impl Agent {
             boot,
             token: TokenText::run(bytes(1).try_into().unwrap()),
             claim: 0,
+            serial: None,
             home: RandomId::from_bytes(bytes(2)[..16].try_into().unwrap()),
             process: RandomId::from_bytes(bytes(3)[..16].try_into().unwrap()),
         }
@@ -192,7 +195,7 @@ impl Agent {
         let body = json!({
             "ip": "127.0.0.1", "boot_id": "11111111-2222-3333-4444-555555555555", "home": "durable",
             "instance": self.home, "session": self.process, "token_sha256": self.token.sha256(),
-            "known_claim": self.claim,
+            "known_claim": self.claim, "serial": self.serial,
         });
         let answer = bench.call("POST", &self.path("claim"), Some(&self.boot), body.to_string()).await;
         if answer.status == StatusCode::OK {

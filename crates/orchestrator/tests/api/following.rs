@@ -144,3 +144,50 @@ async fn a_log_is_followed_and_every_stream_ends_with_the_server() {
     assert_eq!(text(&mut body).await, None);
     while events.next().await.is_some() {}
 }
+#[tokio::test]
+async fn the_view_says_what_an_operator_must_know_of_the_machine() {
+    let bench = Bench::start().await;
+    let agent = bench.make_agent("n1").await;
+    let path = format!("/api/v1/runs/{}", agent.run);
+    let mut reader = Reader::open(&bench, &agent, None).await;
+    agent.beat(&bench, json!({ "home_failed": true })).await.expect(200);
+    let told = loop {
+        let told = reader.next_named("agent").await;
+        if told.data["home_failed"] == true {
+            break told;
+        }
+    };
+    assert!(told.id.is_none());
+    agent.result(&bench, 1, false).await.expect(200);
+    let key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIA host";
+    agent.post(&bench, "hold", json!({ "ip": "192.0.2.7", "host_keys": [key] })).await.expect(200);
+    let view = bench.order("GET", &path, Value::Null).await.expect(200);
+    assert_eq!((&view["home_failed"], &view["home"]), (&json!(true), &json!("durable")));
+    assert_eq!(view["host_keys"], json!([key]));
+    let page = bench.order("GET", &format!("/runs/{}", agent.run), Value::Null).await;
+    let page = String::from_utf8_lossy(&page.body).into_owned();
+    assert!(page.contains(key) && page.contains("its home has failed"), "{page}");
+}
+
+#[tokio::test]
+async fn a_claim_from_another_machine_than_the_node_is_refused_and_shows() {
+    let bench = Bench::start().await;
+    bench.make_run("n1").await;
+    let node = json!({ "name": "n1", "serial": "REALSERIAL" });
+    bench.order("PUT", "/api/v1/nodes/n1", node).await.expect(200);
+    let made = bench.order("POST", "/api/v1/runs", json!({ "node": "n1", "profile": "short" })).await;
+    let made = made.expect(201);
+    let (run, boot) = (made["run"].as_str().unwrap(), made["boot_token"].as_str().unwrap());
+    let mut agent = Agent::new(run.to_owned(), boot.to_owned());
+    agent.serial = Some("OTHERBOX");
+    let refused = agent.claim(&bench).await;
+    refused.expect_error(403, "wrong_machine", &["n1", "REALSERIAL", "OTHERBOX"]);
+    let path = format!("/api/v1/runs/{run}");
+    let view = bench.order("GET", &path, Value::Null).await.expect(200);
+    let said = view["wrong_machine"].as_str().unwrap();
+    assert!(said.contains("REALSERIAL") && said.contains("OTHERBOX"), "{said}");
+    agent.serial = Some("realserial ");
+    agent.claim(&bench).await.expect(200);
+    let view = bench.order("GET", &path, Value::Null).await.expect(200);
+    assert_eq!(view["wrong_machine"], Value::Null);
+}
