@@ -206,11 +206,23 @@ async fn load_runs(app: &Arc<App>) -> Result<(), ServeError> {
         let Some(last) = runs.last() else { break };
         after = Some(last.id.clone());
         for stored in &runs {
-            app.live.update(&advance::parse(stored)?, stored.version);
+            match advance::parse(stored) {
+                Ok(run) => drop(app.live.update(&run, stored.version)),
+                // The others are served; whoever asks for this one is told.
+                Err(error) => {
+                    tracing::error!(run = %stored.id, error = causes::chain(&error), "run left out")
+                }
+            }
         }
     }
     for run in app.store.runs_restored().await? {
-        app.advance(&run, Input::Restored).await?;
+        match app.advance(&run, Input::Restored).await {
+            Ok(_landed) => {}
+            Err(error @ AdvanceError::Unreadable { .. }) => {
+                tracing::error!(%run, error = causes::chain(&error), "restored run not told");
+            }
+            Err(error) => return Err(error.into()),
+        }
     }
     Ok(())
 }

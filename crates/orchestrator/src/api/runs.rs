@@ -17,6 +17,7 @@ use super::body::{Json, Query, json, ok};
 use super::error::ApiError;
 use super::nodes::{page_limit, parse};
 use super::view;
+use crate::causes;
 use crate::live::clock::wall_now;
 use crate::run::advance::{self, AdvanceError};
 use crate::run::decide::{Input, NewRun};
@@ -79,9 +80,13 @@ pub async fn list(
         looked += page.runs.len();
         let mut last = None;
         for stored in &page.runs {
-            let summary = summary_of(app, stored)?;
-            if wanted(&summary) {
-                runs.push(summary);
+            match summary_of(app, stored) {
+                Ok(summary) if wanted(&summary) => runs.push(summary),
+                Ok(_unwanted) => {}
+                // The others are listed; whoever asks for this one is told.
+                Err(error) => {
+                    tracing::error!(run = %stored.id, error = causes::chain(&error), "run left out of a list");
+                }
             }
             last = Some(stored.id.clone());
             if runs.len() == limit as usize {
@@ -97,7 +102,7 @@ pub async fn list(
     Ok(RunList { runs, next })
 }
 
-fn summary_of(app: &App, stored: &StoredRun) -> Result<RunSummary, ApiError> {
+fn summary_of(app: &App, stored: &StoredRun) -> Result<RunSummary, AdvanceError> {
     let run = advance::parse(stored)?;
     let known = app.live.get(&run.id).unwrap_or_else(|| app.live.glimpse(&run, stored.version));
     Ok(view::summary(&run, &app.live, &known))

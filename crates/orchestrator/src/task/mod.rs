@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
+use groundcrew_protocol::ids::RunId;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -33,6 +34,16 @@ pub enum PassError {
     /// A decision did not land.
     #[error("deciding on a run")]
     Advance(#[from] AdvanceError),
+    /// Some runs could not be decided on; the others were.
+    #[error("{count} runs could not be decided on, {run} among them")]
+    Runs {
+        /// How many.
+        count: usize,
+        /// One of them.
+        run: RunId,
+        /// Why not.
+        source: AdvanceError,
+    },
     /// A certificate could not be read or kept.
     #[error("keeping certificates")]
     Tls(#[from] TlsError),
