@@ -167,7 +167,7 @@ fn rotate(files: &tls::Files) -> anyhow::Result<()> {
 async fn token(command: TokenCommand, environment: &Environment) -> anyhow::Result<()> {
     let open = async |data: &Data| -> anyhow::Result<Store> {
         let opened = Store::open(&data.folder(environment)?, StoreOptions::default()).await;
-        opened.context("while a server runs on this folder, use POST, GET and DELETE /api/v1/tokens instead")
+        opened.context("while a server runs on this folder, use `groundcrewctl token add|list|revoke` or /api/v1/tokens instead")
     };
     let (store, done) = match command {
         TokenCommand::Add { data, name } => {

@@ -101,8 +101,9 @@ fn refused(error: ApiError) -> Response {
 fn login_form(status: StatusCode, wrong: Option<&str>) -> Response {
     let main = html! {
         h1 { "Log in" }
-        p { "With an operator's token. The first start of the server printed one; "
-            code { "groundcrewd token add NAME" } " makes another." }
+        p { "With an operator's token. The first start of the server printed one; who has one makes others with "
+            code { "groundcrewctl token add NAME" } ". Where all are lost, stop the server and use "
+            code { "groundcrewd token add NAME" } "." }
         @if let Some(wrong) = wrong { p.bad { (wrong) } }
         form method="post" action="/login" {
             label { "Token " input type="password" name="token" autocomplete="current-password" required autofocus; }
