@@ -9,6 +9,7 @@ use super::auth::OperatorTokens;
 use super::body::Budget;
 use super::error::ApiError;
 use super::metrics::Counters;
+use super::sessions::Sessions;
 use super::tasks::Board;
 use crate::live::bucket::Bucket;
 use crate::live::clock::wall_now;
@@ -49,6 +50,8 @@ pub struct App {
     pub strangers: Bucket,
     /// Bounds what request bodies hold.
     pub bodies: Budget,
+    /// Who reads in a browser.
+    pub sessions: Sessions,
     clock: Clock,
 }
 
@@ -88,6 +91,7 @@ impl App {
             certificates,
             strangers: Bucket::default(),
             bodies: Budget::default(),
+            sessions: Sessions::default(),
             store,
             live,
             served,
