@@ -123,4 +123,10 @@ async fn tokens_are_made_listed_and_taken_back() {
     let names: Vec<&str> =
         listed.as_array().unwrap().iter().map(|row| row["name"].as_str().unwrap()).collect();
     assert_eq!(names, ["admin", "ann"]);
+    // A name that is free again gets a token of its own, and the revoked one stays bad.
+    let again = bench.order("POST", "/api/v1/tokens", json!({ "name": "ann" })).await.expect(201);
+    let second = again["token"].as_str().unwrap();
+    assert_ne!(second, token);
+    assert_eq!(bench.call("GET", "/api/v1/runs", Some(second), Body::empty()).await.status, StatusCode::OK);
+    bench.call("GET", "/api/v1/runs", Some(token), Body::empty()).await.expect_error(401, "token", &[]);
 }
