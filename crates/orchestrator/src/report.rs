@@ -34,7 +34,7 @@ pub async fn assemble(
         let last_word = late.iter().rfind(is_last_word);
         let mut stage = stage_report(record, last_word.or_else(|| standing(&results, name)));
         if !name.is_orchestrators() && record.attempts_made > Attempt(0) {
-            stage.log_tail = store.logs().tail(&run.id, Some(name), LOG_TAIL_LINES).await?;
+            stage.log_tail = store.logs().tail(&run.id, Some(name), LOG_TAIL_LINES).await?.lines;
         }
         stages.push(stage);
     }

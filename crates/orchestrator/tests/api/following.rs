@@ -144,6 +144,33 @@ async fn a_log_is_followed_and_every_stream_ends_with_the_server() {
     assert_eq!(text(&mut body).await, None);
     while events.next().await.is_some() {}
 }
+
+#[tokio::test]
+async fn a_watcher_who_falls_behind_is_told_how_much_it_missed() {
+    let bench = Bench::start().await;
+    let agent = bench.make_agent("n1").await;
+    let mut reader = Reader::open(&bench, &agent, None).await;
+    reader.next_named("agent").await;
+    let stream = "a".repeat(32);
+    // More than waits for a watcher who does not read.
+    for seq in 0..100 {
+        let line = json!({ "ts": "t", "level": "info", "text": format!("line {seq}"), "stage": "SMART" });
+        agent.post(&bench, "log", json!({ "stream": stream, "seq": seq, "lines": [line] })).await.expect(200);
+    }
+    let gap = reader.next_named("gap").await;
+    let missed = gap.data["missed"].as_u64().unwrap();
+    assert!(missed > 0 && gap.data.get("first_kept").is_none(), "{gap:?}");
+    // What was missed is in the log, and reading goes on behind a tail without a line lost or doubled.
+    let tail = bench.order("GET", &agent.path("logs?tail=3"), Value::Null).await.expect(200);
+    assert_eq!(tail["lines"].as_array().unwrap().len(), 3);
+    let line = json!({ "ts": "t", "level": "info", "text": "after", "stage": "SMART" });
+    let more = json!({ "stream": stream, "seq": 100, "lines": [line] });
+    agent.post(&bench, "log", more).await.expect(200);
+    let path = agent.path(&format!("logs?after={}", tail["next"].as_str().unwrap()));
+    let next = bench.order("GET", &path, Value::Null).await.expect(200);
+    assert_eq!((next["lines"].as_array().unwrap().len(), &next["lines"][0]["text"]), (1, &json!("after")));
+}
+
 #[tokio::test]
 async fn the_view_says_what_an_operator_must_know_of_the_machine() {
     let bench = Bench::start().await;

@@ -212,7 +212,10 @@ proptest! {
                     .filter(|line| stage.is_none() || line.stage == stage)
                     .collect();
                 assert_eq!(all_lines(&store, &run, stage.as_ref(), limit).await, expected);
-                let tail = store.logs().tail(&run, stage.as_ref(), limit).await.unwrap();
+                let page = store.logs().tail(&run, stage.as_ref(), limit).await.unwrap();
+                let rest = store.logs().read(&run, stage.as_ref(), page.next, limit).await.unwrap();
+                assert!(rest.lines.is_empty(), "nothing comes twice after a tail");
+                let tail = page.lines;
                 assert_eq!(tail, expected[expected.len().saturating_sub(limit)..]);
             }
         });
