@@ -8,6 +8,7 @@ use std::time::Instant;
 use groundcrew_durable::whole;
 use groundcrew_protocol::ids::{RunId, Sha256Hex};
 use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::api::app::{App, Parts};
@@ -52,6 +53,8 @@ pub struct Options {
     pub iperf_port: Option<u16>,
     /// How the store is opened.
     pub store: StoreOptions,
+    /// For tests alone: the clock of listening stands, and goes on by this many milliseconds with each SIGUSR1.
+    pub clock_step_ms: Option<u64>,
 }
 
 /// Why the server did not start, or did not stop in order.
@@ -77,6 +80,9 @@ pub enum ServeError {
         /// Why not.
         source: std::io::Error,
     },
+    /// A signal could not be listened to.
+    #[error("listening to a signal")]
+    Signal(#[source] std::io::Error),
     /// A file could not be written.
     #[error("writing {path:?}")]
     File {
@@ -98,6 +104,7 @@ pub struct Server {
     app: Arc<App>,
     listener: TcpListener,
     connections_max: usize,
+    steps: Option<(Signal, u64)>,
 }
 
 impl Server {
@@ -128,7 +135,7 @@ impl Server {
     /// # Errors
     /// Where the store cannot be closed in order. Nothing acknowledged is lost by that.
     pub async fn run(self) -> Result<(), ServeError> {
-        let Server { app, listener, connections_max, .. } = self;
+        let Server { app, listener, connections_max, steps, .. } = self;
         let mut routes = api::routes();
         routes.extend(dashboard::routes());
         let router = api::router(routes, app.clone());
@@ -136,6 +143,9 @@ impl Server {
         // Tasks outlive the listener: deadlines need no answers, but answers need the clock.
         let stop_tasks = CancellationToken::new();
         let mut tasks = task::start_all(&app, &stop_tasks);
+        if let Some((signal, by_ms)) = steps {
+            tasks.spawn(run_steps(app.clone(), signal, by_ms, stop_tasks.clone()));
+        }
         run_listener(listener, config, router, connections_max, app.stop.clone()).await;
         stop_tasks.cancel();
         while tasks.join_next().await.is_some() {}
@@ -160,7 +170,14 @@ async fn start_on(store: &Store, options: Options, stop: CancellationToken) -> R
         // What is served needs no other. The task `certificate` tries again with each pass, and says it on the board.
         Err(error) => tracing::error!(error = causes::chain(&error), "next certificate not announced"),
     }
-    let clock = ListenClock::start(store.listened_at_open_ms(), Instant::now());
+    let kept_ms = store.listened_at_open_ms();
+    let (clock, steps) = match options.clock_step_ms {
+        None => (ListenClock::start(kept_ms, Instant::now()), None),
+        Some(by_ms) => {
+            let told = signal(SignalKind::user_defined1()).map_err(ServeError::Signal)?;
+            (ListenClock::standing(kept_ms, Instant::now()), Some((told, by_ms)))
+        }
+    };
     let live = Arc::new(Live::new(clock, store.generation(), pins, options.requests_per_second_max));
     // Before the first token is made: what is told once must not be lost with an address that is taken.
     let failed = |source| ServeError::Listen { listen: options.listen, source };
@@ -180,7 +197,20 @@ async fn start_on(store: &Store, options: Options, stop: CancellationToken) -> R
     load_runs(&app).await?;
     write(&options.data.join(ADDRESS_FILE), &format!("https://{}\n", reachable(address)))?;
     let connections_max = allow_connections(options.connections_max);
-    Ok(Server { address, fingerprint, first_token, app, listener, connections_max })
+    Ok(Server { address, fingerprint, first_token, app, listener, connections_max, steps })
+}
+
+/// Lets the clock of listening go on with each signal, for tests.
+async fn run_steps(app: Arc<App>, mut told: Signal, by_ms: u64, stop: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = told.recv() => {
+                let listened_ms = app.live.clock.step(by_ms);
+                tracing::info!(listened_ms, "the clock of listening was moved");
+            }
+        }
+    }
 }
 
 /// Makes the first token of all, where there is none. What is printed is lost afterwards; only its hash is kept.
@@ -206,7 +236,7 @@ async fn load_runs(app: &Arc<App>) -> Result<(), ServeError> {
         let Some(last) = runs.last() else { break };
         after = Some(last.id.clone());
         for stored in &runs {
-            match advance::parse(stored) {
+            match advance::read(stored) {
                 Ok(run) => drop(app.live.update(&run, stored.version)),
                 // The others are served; whoever asks for this one is told.
                 Err(error) => {

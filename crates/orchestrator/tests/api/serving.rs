@@ -8,7 +8,7 @@ use groundcrew_orchestrator::api::runs::list;
 use groundcrew_orchestrator::run::decide::NewRun;
 use groundcrew_orchestrator::run::state::Machine;
 use groundcrew_orchestrator::serve::Server;
-use groundcrew_orchestrator::store::{RunColumns, RunWrite};
+use groundcrew_orchestrator::store::{RunColumns, RunDoc, RunWrite};
 use groundcrew_orchestrator::task::certificate;
 use groundcrew_protocol::ids::Sha256Hex;
 use groundcrew_protocol::profile::Profile;
@@ -199,7 +199,7 @@ async fn one_unreadable_run_stops_neither_a_start_nor_a_list() {
         run_token: None,
     };
     let torn = RunWrite {
-        doc: Some(("{}".into(), columns)),
+        doc: Some((RunDoc::of("{}"), columns)),
         events: Vec::new(),
         audit: None,
         results: Vec::new(),
