@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use groundcrew_client::{BaseUrl, Client, Error, PinSet};
-use groundcrew_protocol::ids::{Attempt, RunId, Sha256Hex, TokenText};
+use groundcrew_protocol::ids::{Attempt, ClaimNumber, RunId, Sha256Hex, TokenText};
 use groundcrew_protocol::limits::{CALL_TIMEOUT_MS, SHORT_CALL_TIMEOUT_MS};
 use groundcrew_protocol::stage::Stage;
 use groundcrew_protocol::wire::{
@@ -101,11 +101,13 @@ impl Orchestrator {
         stage: &Stage,
         attempt: Attempt,
         name: &str,
+        claim: ClaimNumber,
         content: Bytes,
     ) -> Result<serde_json::Value, Error> {
         let sha256 = Sha256Hex::of(&content);
         let (stage, name) = (query_text(&stage.to_string()), query_text(name));
-        let call = format!("artifact?stage={stage}&attempt={attempt}&name={name}&sha256={sha256}");
+        let call =
+            format!("artifact?stage={stage}&attempt={attempt}&name={name}&sha256={sha256}&claim={claim}");
         self.client.put_bytes(&agent_path(&self.run, &call), content, CALL).await
     }
 

@@ -1,9 +1,11 @@
 //! The orchestrator: holds runs, answers agents and operators. The binary is `groundcrewd`.
 
 pub mod api;
+pub mod causes;
 pub mod dashboard;
 pub mod listen;
 pub mod live;
+pub mod owner;
 pub mod report;
 pub mod run;
 pub mod serve;

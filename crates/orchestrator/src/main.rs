@@ -16,6 +16,7 @@ use groundcrew_orchestrator::settings::{
 };
 use groundcrew_orchestrator::store::{self, Retention, Store, StoreOptions};
 use groundcrew_orchestrator::tls;
+use groundcrew_orchestrator::tls::seal::KeyFile;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
@@ -54,14 +55,18 @@ fn start_logging() {
 fn run(command: Command) -> anyhow::Result<()> {
     let environment = Environment::read();
     let folder = |data: &Data| data.folder(&environment);
+    let can_read = |path: &Path| std::fs::File::open(path).is_ok();
+    let key = |data: &Data| data.key_file(&environment, can_read).map(KeyFile::at);
     match command {
         Command::Serve(arguments) => {
-            let data = folder(&arguments.data)?;
+            let (data, key) = (folder(&arguments.data)?, key(&arguments.data)?);
             let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-            runtime.block_on(serve(options(arguments, data)))
+            runtime.block_on(serve(options(arguments, data, key)))
         }
-        Command::Fingerprint(data) => print(tls::Files::of(&folder(&data)?).current()?.fingerprint.as_str()),
-        Command::Certificate { command: CertificateCommand::Rotate(data) } => rotate(&folder(&data)?),
+        Command::Fingerprint(data) => print(tls::fingerprint_of(&folder(&data)?)?.as_str()),
+        Command::Certificate { command: CertificateCommand::Rotate(data) } => {
+            rotate(&tls::Files::of(&folder(&data)?, key(&data)?))
+        }
         Command::Backup { data, to } => block_on(async {
             let made = store::backup(&folder(&data)?, &to, wall_now()).await?;
             print(&format!(
@@ -96,7 +101,7 @@ fn block_on(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()
     tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?.block_on(work)
 }
 
-fn options(arguments: Serve, data: std::path::PathBuf) -> Options {
+fn options(arguments: Serve, data: std::path::PathBuf, key: KeyFile) -> Options {
     let age_ms = |days: u32| u64::from(days) * DAY_MS;
     let retention = Retention {
         logs_age_ms: age_ms(arguments.keep_logs_days),
@@ -107,6 +112,7 @@ fn options(arguments: Serve, data: std::path::PathBuf) -> Options {
     };
     Options {
         data,
+        key,
         listen: arguments.listen,
         print_token_to: arguments.print_token_to,
         connections_max: arguments.connections_max,
@@ -150,8 +156,7 @@ async fn serve(options: Options) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn rotate(data: &Path) -> anyhow::Result<()> {
-    let files = tls::Files::of(data);
+fn rotate(files: &tls::Files) -> anyhow::Result<()> {
     let next = files.announce_next()?.fingerprint;
     print(&format!("now  {}\nnext {next}", files.current()?.fingerprint))?;
     print(
@@ -163,7 +168,7 @@ fn rotate(data: &Path) -> anyhow::Result<()> {
 async fn token(command: TokenCommand, environment: &Environment) -> anyhow::Result<()> {
     let open = async |data: &Data| -> anyhow::Result<Store> {
         let opened = Store::open(&data.folder(environment)?, StoreOptions::default()).await;
-        opened.context("while a server runs on this folder, use POST, GET and DELETE /api/v1/tokens instead")
+        opened.context("while a server runs on this folder, use `groundcrewctl token add|list|revoke` or /api/v1/tokens instead")
     };
     let (store, done) = match command {
         TokenCommand::Add { data, name } => {

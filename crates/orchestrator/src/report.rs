@@ -1,12 +1,13 @@
 //! Puts the report of a run together from what is stored. Judges nothing: verdicts were given when results came.
 
 use groundcrew_protocol::ids::Attempt;
-use groundcrew_protocol::report::{LOG_TAIL_LINES, Report, StageReport, run_verdict, series_of};
+use groundcrew_protocol::report::{LOG_TAIL_LINES, Report, SERIES_MAX, StageReport, run_verdict};
 use groundcrew_protocol::stage::{Stage, State};
 use groundcrew_protocol::time::WallMs;
+use groundcrew_protocol::wire::ResultRequest;
 
 use crate::run::state::{Run, StageRecord};
-use crate::store::{ResultKind, Store, StoreError, StoredResult};
+use crate::store::{ResultKind, Store, StoreError, StoredResult, Wanted};
 
 /// The report of a run as it stands. `agent_speaks`: an agent is there that may still close its streams of log.
 ///
@@ -33,12 +34,17 @@ pub async fn assemble(
         let last_word = late.iter().rfind(is_last_word);
         let mut stage = stage_report(record, last_word.or_else(|| standing(&results, name)));
         if !name.is_orchestrators() && record.attempts_made > Attempt(0) {
-            stage.log_tail = store.logs().tail(&run.id, Some(name), LOG_TAIL_LINES).await?;
+            stage.log_tail = store.logs().tail(&run.id, Some(name), LOG_TAIL_LINES).await?.lines;
         }
         stages.push(stage);
     }
     let mut inventories = results.iter().rev().filter_map(|result| result.request.as_ref());
     let inventory = inventories.find_map(|request| request.inventory.clone());
+    let mut gaps = store.logs().gaps(&run.id, agent_speaks).await?;
+    let (sensors, left_out) = store.sensors(&run.id, Wanted::default()).await?;
+    if left_out > 0 {
+        gaps.push(format!("{left_out} readings of sensors beyond the first {SERIES_MAX} are not shown"));
+    }
     Ok(Report {
         run: Some(run.id.clone()),
         node: Some(run.node.clone()),
@@ -52,8 +58,8 @@ pub async fn assemble(
         version: format!("groundcrewd {}", env!("CARGO_PKG_VERSION")),
         stages,
         inventory,
-        sensors: series_of(store.sensors(&run.id).await?),
-        gaps: store.logs().gaps(&run.id, agent_speaks).await?,
+        sensors,
+        gaps,
     })
 }
 
@@ -65,7 +71,10 @@ fn standing<'a>(results: &'a [StoredResult], stage: &Stage) -> Option<&'a Stored
 fn stage_report(record: &StageRecord, result: Option<&StoredResult>) -> StageReport {
     let request = result.and_then(|result| result.request.as_ref());
     let attempt = result.map_or(record.attempts_made, |result| result.attempt);
-    let times = record.attempts.iter().find(|known| known.number == attempt);
+    let known = record.attempts.iter().find(|known| known.number == attempt);
+    let (began, ended) = request
+        .and_then(|request| own_times(request))
+        .unwrap_or_else(|| (known.map(|known| known.began), known.and_then(|known| known.ended)));
     StageReport {
         stage: record.spec.name.clone(),
         attempt,
@@ -74,12 +83,39 @@ fn stage_report(record: &StageRecord, result: Option<&StoredResult>) -> StageRep
         overridden: record.overridden.as_ref().map(|overridden| overridden.reason.clone()),
         summary: request.map(|request| request.summary.clone()).unwrap_or_default(),
         message: request.map(|request| request.message.clone()).unwrap_or_default(),
-        began: times.map(|times| times.began),
-        ended: times.and_then(|times| times.ended),
+        began,
+        ended,
         checks: result
             .and_then(|result| result.judged.clone())
             .map(|judged| judged.checks)
             .unwrap_or_default(),
         log_tail: Vec::new(),
+    }
+}
+
+/// When an attempt began and ended by the agent's own clock, which is that of its readings and lines too: when its result
+/// came says how long that waited, not how long the stage took. `None` where the agent does not say.
+fn own_times(request: &ResultRequest) -> Option<(Option<WallMs>, Option<WallMs>)> {
+    let (began, ended) = (request.began, request.ended);
+    (WallMs(0) < began && began <= ended).then_some((Some(began), Some(ended)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use groundcrew_protocol::ids::Attempt;
+
+    fn request(began: i64, ended: i64) -> ResultRequest {
+        let request = serde_json::json!({
+            "stage": "SMART", "attempt": Attempt(1), "passed": true, "began": began, "ended": ended
+        });
+        serde_json::from_value(request).unwrap()
+    }
+
+    #[test]
+    fn a_stage_lasts_from_what_the_agent_says_and_not_until_its_result_came() {
+        assert_eq!(own_times(&request(1_000, 41_000)), Some((Some(WallMs(1_000)), Some(WallMs(41_000)))));
+        assert_eq!(own_times(&request(0, 0)), None, "protocol 1 says nothing");
+        assert_eq!(own_times(&request(2_000, 1_000)), None, "a clock that was set back");
     }
 }

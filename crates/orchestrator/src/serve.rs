@@ -19,8 +19,9 @@ use crate::live::clock::{ListenClock, wall_now};
 use crate::run::advance::{self, AdvanceError};
 use crate::run::decide::Input;
 use crate::store::{OpenError, Store, StoreError, StoreOptions};
+use crate::tls::seal::KeyFile;
 use crate::tls::{self, TlsError};
-use crate::{api, dashboard, task};
+use crate::{api, causes, dashboard, task};
 
 /// Name of the first token.
 pub const ADMIN: &str = "admin";
@@ -36,6 +37,8 @@ const DESCRIPTORS_BESIDE: u64 = 512;
 pub struct Options {
     /// The data folder.
     pub data: PathBuf,
+    /// The file with the key that seals private keys.
+    pub key: KeyFile,
     /// Where to listen; port 0 takes a free one.
     pub listen: SocketAddr,
     /// Where the first token goes instead of standard output.
@@ -158,11 +161,15 @@ impl Server {
 }
 
 async fn start_on(store: &Store, options: Options, stop: CancellationToken) -> Result<Server, ServeError> {
-    let files = tls::Files::of(&options.data);
+    let files = tls::Files::of(&options.data, options.key);
     let identity = files.current_or_made()?;
     let fingerprint = identity.fingerprint.clone();
     let mut pins = vec![fingerprint.clone()];
-    pins.extend(files.next()?.map(|next| next.fingerprint).filter(|next| *next != fingerprint));
+    match files.next() {
+        Ok(next) => pins.extend(next.map(|next| next.fingerprint).filter(|next| *next != fingerprint)),
+        // What is served needs no other. The task `certificate` tries again with each pass, and says it on the board.
+        Err(error) => tracing::error!(error = causes::chain(&error), "next certificate not announced"),
+    }
     let kept_ms = store.listened_at_open_ms();
     let (clock, steps) = match options.clock_step_ms {
         None => (ListenClock::start(kept_ms, Instant::now()), None),
@@ -172,20 +179,22 @@ async fn start_on(store: &Store, options: Options, stop: CancellationToken) -> R
         }
     };
     let live = Arc::new(Live::new(clock, store.generation(), pins, options.requests_per_second_max));
+    // Before the first token is made: what is told once must not be lost with an address that is taken.
+    let failed = |source| ServeError::Listen { listen: options.listen, source };
+    let listener = TcpListener::bind(options.listen).await.map_err(failed)?;
+    let address = listener.local_addr().map_err(failed)?;
     let first_token = first_token(store, options.print_token_to.as_deref()).await?;
     let app = App::new(Parts {
         store: store.clone(),
         live,
         served: tls::Served::new(identity),
+        certificates: files,
         url: options.url,
         iperf_port: options.iperf_port,
         stop,
     })
     .await?;
     load_runs(&app).await?;
-    let failed = |source| ServeError::Listen { listen: options.listen, source };
-    let listener = TcpListener::bind(options.listen).await.map_err(failed)?;
-    let address = listener.local_addr().map_err(failed)?;
     write(&options.data.join(ADDRESS_FILE), &format!("https://{}\n", reachable(address)))?;
     let connections_max = allow_connections(options.connections_max);
     Ok(Server { address, fingerprint, first_token, app, listener, connections_max, steps })
@@ -227,12 +236,23 @@ async fn load_runs(app: &Arc<App>) -> Result<(), ServeError> {
         let Some(last) = runs.last() else { break };
         after = Some(last.id.clone());
         for stored in &runs {
-            let run = advance::read(stored)?;
-            app.live.update(&run, stored.version);
+            match advance::read(stored) {
+                Ok(run) => drop(app.live.update(&run, stored.version)),
+                // The others are served; whoever asks for this one is told.
+                Err(error) => {
+                    tracing::error!(run = %stored.id, error = causes::chain(&error), "run left out")
+                }
+            }
         }
     }
     for run in app.store.runs_restored().await? {
-        app.advance(&run, Input::Restored).await?;
+        match app.advance(&run, Input::Restored).await {
+            Ok(_landed) => {}
+            Err(error @ AdvanceError::Unreadable { .. }) => {
+                tracing::error!(%run, error = causes::chain(&error), "restored run not told");
+            }
+            Err(error) => return Err(error.into()),
+        }
     }
     Ok(())
 }

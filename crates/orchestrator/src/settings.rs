@@ -1,12 +1,16 @@
 //! What `groundcrewd` is told on its command line, and where its data lies when it is told nothing.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand};
 
 /// The port that the orchestrator listens on where none is given.
 pub const PORT: u16 = 8443;
+/// Name of the file with the key that seals private keys.
+const KEY_FILE: &str = "groundcrewd.key";
+/// Where settings of a machine lie.
+const SETTINGS_FOLDER: &str = "/etc/groundcrew";
 
 /// Watches over the agents of a fleet: holds runs, judges results, keeps logs.
 #[derive(Debug, Parser)]
@@ -96,6 +100,12 @@ pub struct Data {
     /// $XDG_STATE_HOME/groundcrewd, else ~/.local/state/groundcrewd.
     #[arg(long = "data", value_name = "DIR")]
     folder: Option<PathBuf>,
+    /// The file with the key that seals the certificate's private key; keep it apart from the data folder and its
+    /// backups. It is made with mode 0600 where it is missing. Default: groundcrewd.key in $CREDENTIALS_DIRECTORY or in
+    /// /etc/groundcrew, where it is there and can be read; else, where --data names the folder, that name with `.key` at
+    /// its end; else groundcrewd.key in /etc/groundcrew for root, in $XDG_CONFIG_HOME/groundcrew or ~/.config/groundcrew.
+    #[arg(long, value_name = "FILE")]
+    key_file: Option<PathBuf>,
 }
 
 /// How to serve.
@@ -148,6 +158,10 @@ pub struct Environment {
     pub state_directory: Option<String>,
     /// `XDG_STATE_HOME`.
     pub xdg_state_home: Option<PathBuf>,
+    /// `XDG_CONFIG_HOME`.
+    pub xdg_config_home: Option<PathBuf>,
+    /// `CREDENTIALS_DIRECTORY`, which systemd sets.
+    pub credentials: Option<PathBuf>,
     /// `HOME`.
     pub home: Option<PathBuf>,
     /// True for uid 0.
@@ -161,6 +175,8 @@ impl Environment {
         Environment {
             state_directory: std::env::var("STATE_DIRECTORY").ok().filter(|value| !value.is_empty()),
             xdg_state_home: path("XDG_STATE_HOME").filter(|path| path.is_absolute()),
+            xdg_config_home: path("XDG_CONFIG_HOME").filter(|path| path.is_absolute()),
+            credentials: path("CREDENTIALS_DIRECTORY"),
             home: path("HOME"),
             is_root: rustix::process::geteuid().is_root(),
         }
@@ -191,6 +207,38 @@ impl Data {
         let state = state.or_else(|| environment.home.as_ref().map(|home| home.join(".local/state")));
         state.map(|state| state.join("groundcrewd")).ok_or(NoFolder)
     }
+
+    /// The file of the key that seals private keys; `can_read` says what is there.
+    ///
+    /// # Errors
+    /// As [`Data::folder`].
+    pub fn key_file(
+        &self,
+        environment: &Environment,
+        can_read: impl Fn(&Path) -> bool,
+    ) -> Result<PathBuf, NoFolder> {
+        if let Some(file) = &self.key_file {
+            return Ok(file.clone());
+        }
+        let given = environment.credentials.iter().map(PathBuf::as_path).chain([Path::new(SETTINGS_FOLDER)]);
+        if let Some(found) = given.map(|folder| folder.join(KEY_FILE)).find(|file| can_read(file)) {
+            return Ok(found);
+        }
+        let of_root = environment.is_root.then(|| PathBuf::from(SETTINGS_FOLDER));
+        let config = environment.xdg_config_home.clone();
+        let config = config.or_else(|| environment.home.as_ref().map(|home| home.join(".config")));
+        let settings = of_root.or(config.map(|config| config.join("groundcrew")));
+        let data = self.folder(environment)?;
+        match settings.filter(|settings| self.folder.is_none() && !settings.starts_with(&data)) {
+            Some(settings) => Ok(settings.join(KEY_FILE)),
+            // Never inside the folder, whose backups would hold the key beside what it seals.
+            None => {
+                let mut beside = data.components().as_path().as_os_str().to_owned();
+                beside.push(".key");
+                Ok(PathBuf::from(beside))
+            }
+        }
+    }
 }
 
 #[cfg(test)]
@@ -210,12 +258,42 @@ mod tests {
         let xdg = Environment { xdg_state_home: Some("/x".into()), ..user.clone() };
         let root = Environment { is_root: true, ..user.clone() };
         let unit = Environment { state_directory: Some("/var/lib/a:/var/lib/b".into()), ..root.clone() };
-        let guess = |environment| Data { folder: None }.folder(environment);
+        let guess = |environment| Data { folder: None, key_file: None }.folder(environment);
         assert_eq!(guess(&nothing), Err(NoFolder));
         assert_eq!(guess(&user), Ok("/home/u/.local/state/groundcrewd".into()));
         assert_eq!(guess(&xdg), Ok("/x/groundcrewd".into()));
         assert_eq!(guess(&root), Ok("/var/lib/groundcrewd".into()));
         assert_eq!(guess(&unit), Ok("/var/lib/a".into()));
-        assert_eq!(Data { folder: Some("/d".into()) }.folder(&unit), Ok("/d".into()));
+        assert_eq!(Data { folder: Some("/d".into()), key_file: None }.folder(&unit), Ok("/d".into()));
+    }
+
+    #[test]
+    fn the_key_file_needs_no_configuration_and_lies_outside_the_data_folder() {
+        let user = Environment { home: Some("/home/u".into()), ..Environment::default() };
+        let root = Environment { is_root: true, ..user.clone() };
+        let unit = Environment {
+            credentials: Some("/run/credentials/g".into()),
+            home: Some("/var/lib/groundcrewd".into()),
+            state_directory: Some("/var/lib/groundcrewd".into()),
+            ..Environment::default()
+        };
+        let guessed = Data { folder: None, key_file: None };
+        let named = Data { folder: Some("/d/data/".into()), key_file: None };
+        let given = Data { key_file: Some("/k".into()), ..named.clone() };
+        let file = |data: &Data, environment: &Environment, there: &[&str]| {
+            let can_read = |path: &Path| there.iter().any(|one| path == Path::new(one));
+            data.key_file(environment, can_read).unwrap().into_os_string().into_string().unwrap()
+        };
+        let of_unit = "/run/credentials/g/groundcrewd.key";
+        let of_root = "/etc/groundcrew/groundcrewd.key";
+        assert_eq!(file(&given, &unit, &[of_unit]), "/k");
+        assert_eq!(file(&guessed, &unit, &[of_unit]), of_unit);
+        assert_eq!(file(&guessed, &unit, &[]), "/var/lib/groundcrewd.key", "its home is its data folder");
+        assert_eq!(file(&guessed, &root, &[]), of_root);
+        assert_eq!(file(&named, &root, &[of_root]), of_root);
+        assert_eq!(file(&named, &user, &[of_root]), of_root, "made for it to read");
+        assert_eq!(file(&named, &user, &[]), "/d/data.key");
+        assert_eq!(file(&named, &root, &[]), "/d/data.key");
+        assert_eq!(file(&guessed, &user, &[]), "/home/u/.config/groundcrew/groundcrewd.key");
     }
 }

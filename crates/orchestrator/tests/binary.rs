@@ -118,6 +118,76 @@ fn a_backup_comes_back_as_another_generation() {
 }
 
 #[test]
+fn the_first_token_is_not_lost_with_an_address_that_is_taken() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let failed = run(&["serve", "--listen", &address], &data);
+    assert_eq!(failed.status.code(), Some(1));
+    assert!(text(&failed.stderr).contains(&address), "{}", text(&failed.stderr));
+    assert!(!text(&failed.stdout).contains("admin token"));
+    let serving = Serving::start(&data);
+    assert!(serving.find("admin token gco_").is_some(), "{:?}", serving.lines);
+}
+
+#[test]
+fn a_next_certificate_that_cannot_be_read_stops_no_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    assert_eq!(Serving::start(&data).stop(rustix::process::Signal::TERM), Some(0));
+    assert!(run(&["certificate", "rotate"], &data).status.success());
+    // Unreadable whoever asks: root can read what it may not.
+    let next = data.join("tls/next.pem");
+    std::fs::remove_file(&next).unwrap();
+    std::fs::create_dir(&next).unwrap();
+    let serving = Serving::start(&data);
+    let fingerprint = text(&run(&["fingerprint"], &data).stdout);
+    assert_eq!(serving.find("certificate SHA-256 "), Some(fingerprint.trim()));
+}
+
+#[test]
+fn a_backup_that_cannot_be_read_says_why() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data, copy) = (folder.path().join("data"), folder.path().join("copy"));
+    std::fs::create_dir(&copy).unwrap();
+    std::os::unix::fs::symlink("manifest.json", copy.join("manifest.json")).unwrap();
+    let failed = run(&["restore", copy.to_str().unwrap()], &data);
+    assert_eq!(failed.status.code(), Some(1));
+    let error = text(&failed.stderr);
+    assert!(error.contains("manifest.json") && error.contains("symbolic link"), "{error}");
+    std::fs::remove_file(copy.join("manifest.json")).unwrap();
+    std::fs::remove_dir(&copy).unwrap();
+    std::fs::write(&copy, "no folder").unwrap();
+    let error = text(&run(&["restore", copy.to_str().unwrap()], &data).stderr);
+    assert!(error.contains("Not a directory"), "{error}");
+}
+
+#[test]
+fn a_backup_holds_no_private_key_in_the_clear_and_a_lost_key_file_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data, copy, key) =
+        (folder.path().join("data"), folder.path().join("copy"), folder.path().join("apart/key"));
+    let key_file = key.to_str().unwrap();
+    let serve = |data: &Path| run(&["serve", "--listen", "nowhere:1", "--key-file", key_file], data);
+    assert_eq!(serve(&data).status.code(), Some(64));
+    let mut command = groundcrewd(&["serve", "--listen", "127.0.0.1:0", "--key-file", key_file], &data);
+    let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+    assert!(lines.any(|line| line.starts_with("listening on ")));
+    let backed_up = run(&["backup", copy.to_str().unwrap()], &data);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(backed_up.status.success(), "{}", text(&backed_up.stderr));
+    let pem = std::fs::read_to_string(copy.join("tls/current.pem")).unwrap();
+    assert!(pem.contains("SEALED KEY") && !pem.contains("PRIVATE KEY"), "{pem}");
+    std::fs::remove_file(&key).unwrap();
+    let failed = run(&["serve", "--listen", "127.0.0.1:0", "--key-file", key_file], &data);
+    assert_eq!(failed.status.code(), Some(1));
+    assert!(text(&failed.stderr).contains(key_file), "{}", text(&failed.stderr));
+}
+
+#[test]
 fn usage_is_64_and_a_refusal_1() {
     let folder = tempfile::tempdir().unwrap();
     assert_eq!(run(&["nonsense"], folder.path()).status.code(), Some(64));

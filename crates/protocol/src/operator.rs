@@ -133,6 +133,19 @@ pub struct RunView {
     /// What the agent last said that it is busy with.
     #[serde(default)]
     pub activity: String,
+    /// True where the agent's durable home has failed: it keeps what it has in memory.
+    #[serde(default)]
+    pub home_failed: bool,
+    /// What kind of home the current claim's agent has: `durable` or `volatile`; absent before the first claim.
+    #[serde(default)]
+    pub home: Option<crate::wire::HomeKind>,
+    /// The machine's public SSH host keys, as its agent gave them when it entered a hold: with them an operator who logs in
+    /// there knows that it is that machine.
+    #[serde(default)]
+    pub host_keys: Vec<String>,
+    /// Why the latest claim from another machine than the node was refused, since the orchestrator's start.
+    #[serde(default)]
+    pub wrong_machine: Option<String>,
     /// How far the agent's clock is from the orchestrator's, in milliseconds, where it is over 5 s.
     pub skew_ms: Option<i64>,
     /// Parts of the log that are not there.

@@ -2,14 +2,18 @@
 //!
 //! The orchestrator makes it for a run, `groundcrew vet` for a machine without one. Rendering is elsewhere.
 
+mod thin;
+
 use serde::{Deserialize, Serialize};
+
+pub use thin::{POINTS_MAX, SERIES_MAX, SERIES_POINTS_MAX, Thinner, series_of};
 
 use crate::check::{Check, Verdict};
 use crate::ids::{Attempt, NodeName, ProfileName, RunId};
 use crate::inventory::Inventory;
 use crate::stage::{Stage, State};
 use crate::time::WallMs;
-use crate::wire::{LogLine, SensorSample};
+use crate::wire::LogLine;
 
 /// A report.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -81,7 +85,7 @@ pub struct StageReport {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct SensorSeries {
-    /// Kind, as [`SensorSample::kind`].
+    /// Kind, as [`crate::wire::SensorSample::kind`].
     pub kind: String,
     /// Which one.
     pub key: String,
@@ -91,39 +95,8 @@ pub struct SensorSeries {
     pub points: Vec<(WallMs, f64)>,
 }
 
-/// Greatest number of points of a series in a report: more than a plot has pixels.
-pub const SERIES_POINTS_MAX: usize = 2_000;
 /// Lines of log of each stage in a report.
 pub const LOG_TAIL_LINES: usize = 60;
-
-/// Sorts samples into series, thinned to [`SERIES_POINTS_MAX`] points each so that the highest of each
-/// bucket stays: a report must not lose a peak.
-pub fn series_of(samples: impl IntoIterator<Item = SensorSample>) -> Vec<SensorSeries> {
-    let mut series: std::collections::BTreeMap<(String, String), SensorSeries> =
-        std::collections::BTreeMap::new();
-    for sample in samples {
-        let key = (sample.kind.clone(), sample.key.clone());
-        let entry = series.entry(key).or_insert_with(|| SensorSeries {
-            kind: sample.kind,
-            key: sample.key,
-            unit: sample.unit,
-            points: Vec::new(),
-        });
-        entry.points.push((sample.ts, sample.value));
-    }
-    let mut all: Vec<SensorSeries> = series.into_values().collect();
-    for one in &mut all {
-        one.points.sort_by_key(|(at, _)| *at);
-        one.points = thin(&one.points);
-    }
-    all
-}
-
-fn thin(points: &[(WallMs, f64)]) -> Vec<(WallMs, f64)> {
-    let bucket = points.len().div_ceil(SERIES_POINTS_MAX).max(1);
-    let highest = |chunk: &[(WallMs, f64)]| chunk.iter().copied().max_by(|a, b| a.1.total_cmp(&b.1));
-    points.chunks(bucket).filter_map(highest).collect()
-}
 
 /// The verdict over the stages of a run: an overridden stage counts as a warning, one without a verdict as inconclusive.
 pub fn run_verdict<'a>(stages: impl IntoIterator<Item = &'a StageReport>) -> Verdict {
@@ -132,24 +105,4 @@ pub fn run_verdict<'a>(stages: impl IntoIterator<Item = &'a StageReport>) -> Ver
         (None, Some(verdict)) => verdict,
         (None, None) => Verdict::Inconclusive,
     }))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn thinning_keeps_the_peak() {
-        let sample = |at: i64| SensorSample {
-            kind: "temperature".into(),
-            key: "cpu".into(),
-            value: if at == 31_337 { 99.0 } else { 40.0 },
-            unit: "°C".into(),
-            ts: WallMs(at),
-        };
-        let series = series_of((0..50_000).map(sample));
-        assert_eq!(series.len(), 1);
-        assert!(series[0].points.len() <= SERIES_POINTS_MAX);
-        assert!(series[0].points.contains(&(WallMs(31_337), 99.0)));
-    }
 }

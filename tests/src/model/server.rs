@@ -112,6 +112,7 @@ impl Server {
         let new = NewRun {
             id,
             node: "node-1".parse().expect("a node name"),
+            node_is: Default::default(),
             profile,
             boot_token: boot_token.sha256(),
             by: "admin".to_owned(),

@@ -141,6 +141,8 @@ pub const CRATES: &[Crate] = &[
             "store",
             "tls",
             "settings",
+            "owner",
+            "causes",
         ],
     },
     Crate {

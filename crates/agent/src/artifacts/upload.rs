@@ -57,7 +57,9 @@ impl Uploader {
 
     async fn send(&self, number: u64, known: Known, content: Vec<u8>, backoff: &mut Backoff) {
         let (stage, name) = (known.stage, known.name);
-        let sent = self.orchestrator.artifact(&stage, known.attempt, &name, Bytes::from(content)).await;
+        let claim = *self.claim.borrow();
+        let sent =
+            self.orchestrator.artifact(&stage, known.attempt, &name, claim, Bytes::from(content)).await;
         match sent {
             Ok(_) => backoff.reset(),
             Err(error) if is_final(&error) => {

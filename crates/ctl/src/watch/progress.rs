@@ -68,10 +68,11 @@ pub(crate) struct AgentTelling {
     activity: String,
 }
 
-/// The first event that is still there.
+/// The first event that is still there, or how much was missed because we read too slowly.
 #[derive(Debug, Deserialize)]
 pub(crate) struct GapTelling {
-    first_kept: u64,
+    first_kept: Option<u64>,
+    missed: Option<u64>,
 }
 
 /// Understands one event of the stream by its name.
@@ -151,8 +152,13 @@ impl Progress {
                 self.agent = agent;
                 Vec::new()
             }
-            Telling::Gap(GapTelling { first_kept }) => {
-                vec![note(format!("Events before number {first_kept} are no longer kept."), true)]
+            Telling::Gap(GapTelling { first_kept, missed }) => {
+                let swept =
+                    first_kept.map(|first| format!("Events before number {first} are no longer kept."));
+                let missed = missed.map(|count| {
+                    format!("{count} messages came too fast to be read; their lines are in `groundcrewctl run logs`.")
+                });
+                [swept, missed].into_iter().flatten().map(|text| note(text, true)).collect()
             }
             Telling::Lost(why) => {
                 self.is_caught_up = false;

@@ -1,14 +1,15 @@
 //! What every handler and task shares, and the one way from them to a decision that lands.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use groundcrew_protocol::ids::{RunId, Sha256Hex};
 use tokio_util::sync::CancellationToken;
 
 use super::auth::OperatorTokens;
+use super::body::Budget;
 use super::error::ApiError;
 use super::metrics::Counters;
+use super::sessions::Sessions;
 use super::tasks::Board;
 use crate::live::bucket::Bucket;
 use crate::live::clock::wall_now;
@@ -47,6 +48,10 @@ pub struct App {
     pub stop: CancellationToken,
     /// Bounds how many requests with a bad token are looked into.
     pub strangers: Bucket,
+    /// Bounds what request bodies hold.
+    pub bodies: Budget,
+    /// Who reads in a browser.
+    pub sessions: Sessions,
     clock: Clock,
 }
 
@@ -58,6 +63,8 @@ pub struct Parts {
     pub live: Arc<Live>,
     /// The certificate that is served.
     pub served: Arc<tls::Served>,
+    /// Where certificates are kept.
+    pub certificates: tls::Files,
     /// See [`App::url`].
     pub url: Option<String>,
     /// See [`App::iperf_port`].
@@ -72,18 +79,19 @@ impl App {
     /// # Errors
     /// Those of the store.
     pub async fn new(parts: Parts) -> Result<Arc<App>, StoreError> {
-        let Parts { store, live, served, url, iperf_port, stop } = parts;
+        let Parts { store, live, served, certificates, url, iperf_port, stop } = parts;
         let clock: Clock = {
             let live = live.clone();
             Arc::new(move |run: &RunId| live.now(run))
         };
-        let data: PathBuf = store.data().to_owned();
         let app = App {
             operators: OperatorTokens::default(),
             counters: Counters::default(),
             tasks: Board::default(),
-            certificates: tls::Files::of(&data),
+            certificates,
             strangers: Bucket::default(),
+            bodies: Budget::default(),
+            sessions: Sessions::default(),
             store,
             live,
             served,

@@ -10,7 +10,7 @@ use groundcrew_protocol::ids::{RunId, TokenText};
 use groundcrew_protocol::limits;
 use groundcrew_protocol::time::WallMs;
 use http::request::Parts;
-use http::{Method, header};
+use http::{HeaderMap, Method, header};
 
 use super::app::App;
 use super::error::ApiError;
@@ -20,8 +20,8 @@ use crate::live::digest::TokenDigest;
 use crate::live::{Bearer, LiveRun};
 use crate::store::{NewAudit, Store, StoreError, TokenRow};
 
-/// Name of the cookie in which the dashboard keeps an operator's token.
-pub const COOKIE: &str = "groundcrew_token";
+/// Name of the cookie in which the dashboard keeps a session. The prefix makes browsers refuse it from anyone but this host.
+pub const COOKIE: &str = "__Host-groundcrew_session";
 
 /// Operators' tokens that are good.
 #[derive(Debug, Default)]
@@ -98,12 +98,14 @@ impl FromRequestParts<Arc<App>> for Operator {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Operator, ApiError> {
-        // A cookie travels by itself, so it may read and never change anything.
-        let cookie = (parts.method == Method::GET).then(|| cookie(parts)).flatten();
-        let Some(token) = bearer(parts).or(cookie) else {
-            return Err(unauthorized(app, NO_OPERATOR));
+        let of_session = || {
+            // A cookie travels by itself, so it may read and never change anything.
+            let reads = parts.method == Method::GET;
+            let name = reads.then(|| cookie(&parts.headers)).flatten()?;
+            app.sessions.token_of(name, wall_now())
         };
-        let Some(found) = app.operators.find(&TokenDigest::of(token)) else {
+        let digest = bearer(parts).map(TokenDigest::of).or_else(of_session);
+        let Some(found) = digest.and_then(|digest| app.operators.find(&digest)) else {
             return Err(unauthorized(app, NO_OPERATOR));
         };
         admit(app, &found.bucket)?;
@@ -112,7 +114,8 @@ impl FromRequestParts<Arc<App>> for Operator {
 }
 
 const NO_OPERATOR: &str = "this call needs an operator's token in the header `Authorization: Bearer gco_…`; the first \
-    start of the server printed one, and `groundcrewd token add NAME` or POST /api/v1/tokens makes another";
+    start of the server printed one, and who has one makes others with `groundcrewctl token add NAME` or POST \
+    /api/v1/tokens. Where all are lost, stop the server and use `groundcrewd token add NAME`";
 const NO_RUN_TOKEN: &str = "this call needs the run token of this run in the header `Authorization: Bearer gcr_…`: the one \
     whose SHA-256 its current claim named. Claim the run again to take hold of it";
 const NO_BOOT_TOKEN: &str = "this call needs the boot token or the run token of this run in the header `Authorization: Bearer \
@@ -222,8 +225,9 @@ fn bearer(parts: &Parts) -> Option<&str> {
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
-fn cookie(parts: &Parts) -> Option<&str> {
-    let headers = parts.headers.get_all(header::COOKIE).iter().filter_map(|header| header.to_str().ok());
+/// The session in a request's cookies.
+pub fn cookie(headers: &HeaderMap) -> Option<&str> {
+    let headers = headers.get_all(header::COOKIE).iter().filter_map(|header| header.to_str().ok());
     let mut pairs = headers.flat_map(|header| header.split(';'));
     pairs.find_map(|pair| pair.trim().strip_prefix(COOKIE)?.strip_prefix('='))
 }

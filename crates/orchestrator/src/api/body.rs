@@ -1,43 +1,171 @@
-//! Request bodies: bounded in size and time, read whole, and parsed so that an error names its place.
+//! Request bodies: bounded in size and time, each and all together, read whole, and parsed so that an error names its
+//! place.
+//!
+//! A body that waits for its rest costs memory, and a thousand callers may send one each. So every body has its bytes
+//! from one [`Budget`] before it has them from the peer, and gives them back when its handler is done with it.
 
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use axum::body::HttpBody;
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::response::Response;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
+use groundcrew_protocol::ids::Sha256Hex;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use http_body_util::BodyExt;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::app::App;
 use super::error::ApiError;
 
 /// A body must have come within this: the longest call of an agent's, three times over.
 const BODY_TIME_MAX: Duration = Duration::from_secs(30);
 
-/// A JSON body of at most `MAX` bytes.
+/// The first bytes of a body, which are all of a heartbeat and of most results. They come out of a budget of their own, so
+/// that long bodies never keep agents from being heard.
+const FIRST_BYTES: usize = 4 * 1024;
+/// What the first bytes of all bodies may hold: eight thousand agents that come back at once.
+const FIRST_BUDGET_BYTES: usize = 32 * 1024 * 1024;
+/// What the rest of all bodies may hold: four artifacts, or a thousand chunks of log.
+const BUDGET_BYTES: usize = 64 * 1024 * 1024;
+/// What the rest of the bodies under one token may hold: the largest body, and as much beside it as an agent's other
+/// calls need.
+const BUDGET_OF_TOKEN_BYTES: usize = 20 * 1024 * 1024;
+/// The rest is taken in parts of this size as it comes, whatever length was announced.
+const PART_BYTES: usize = 64 * 1024;
+
+/// The bytes that request bodies may hold, all together and under one token.
 #[derive(Debug)]
-pub struct Json<T, const MAX: usize = { groundcrew_protocol::limits::BODY_BYTES_MAX }>(pub T);
+pub struct Budget {
+    first: Arc<Semaphore>,
+    rest: Arc<Semaphore>,
+    by_token: Arc<ByToken>,
+}
 
-impl<T: DeserializeOwned, S: Send + Sync, const MAX: usize> FromRequest<S> for Json<T, MAX> {
-    type Rejection = ApiError;
+/// Bytes that are held under each token, by its hash.
+type ByToken = Mutex<HashMap<Sha256Hex, usize>>;
 
-    async fn from_request(request: Request, _state: &S) -> Result<Self, ApiError> {
-        expect_type(request.headers(), "application/json")?;
-        let bytes = read(request, MAX).await?;
-        parse(&bytes).map(Json)
+impl Default for Budget {
+    fn default() -> Budget {
+        Budget {
+            first: Arc::new(Semaphore::new(FIRST_BUDGET_BYTES)),
+            rest: Arc::new(Semaphore::new(BUDGET_BYTES)),
+            by_token: Arc::default(),
+        }
     }
 }
 
-/// A body of bytes of at most `MAX` bytes, of any type.
-#[derive(Debug)]
-pub struct Raw<const MAX: usize>(pub Bytes);
+impl Budget {
+    /// Bytes that are free.
+    pub fn free_bytes(&self) -> usize {
+        self.first.available_permits() + self.rest.available_permits()
+    }
 
-impl<S: Send + Sync, const MAX: usize> FromRequest<S> for Raw<MAX> {
+    /// Takes the first bytes of a body.
+    fn begin(&self) -> Result<Held, ApiError> {
+        let first = take(&self.first, FIRST_BYTES)?;
+        Ok(Held { bytes: FIRST_BYTES, _first: first, rest: None })
+    }
+
+    /// Takes more for a body whose first bytes are not all.
+    fn take_more(&self, held: &mut Held, bytes: usize, headers: &HeaderMap) -> Result<(), ApiError> {
+        let rest = held.rest.get_or_insert_with(|| {
+            let token = headers.get(header::AUTHORIZATION).map(|token| token.as_bytes());
+            let token = Sha256Hex::of(token.unwrap_or_default());
+            Rest { token, bytes: 0, permit: None, by_token: self.by_token.clone() }
+        });
+        rest.count(bytes)?;
+        let permit = take(&self.rest, bytes)?;
+        match &mut rest.permit {
+            Some(all) => all.merge(permit),
+            None => rest.permit = Some(permit),
+        }
+        held.bytes += bytes;
+        Ok(())
+    }
+}
+
+fn take(room: &Arc<Semaphore>, bytes: usize) -> Result<OwnedSemaphorePermit, ApiError> {
+    let count = u32::try_from(bytes).expect("a body is at most some megabytes long");
+    room.clone().try_acquire_many_owned(count).map_err(|_none| {
+        ApiError::not_now(
+            "the bodies that are being sent now take all the room there is for them; send it again",
+        )
+    })
+}
+
+/// What one body holds of the budget, given back when it is dropped.
+#[derive(Debug)]
+pub struct Held {
+    bytes: usize,
+    _first: OwnedSemaphorePermit,
+    rest: Option<Rest>,
+}
+
+#[derive(Debug)]
+struct Rest {
+    token: Sha256Hex,
+    bytes: usize,
+    permit: Option<OwnedSemaphorePermit>,
+    by_token: Arc<ByToken>,
+}
+
+impl Rest {
+    /// Counts bytes against the token.
+    fn count(&mut self, bytes: usize) -> Result<(), ApiError> {
+        let mut by_token = self.by_token.lock().expect("no holder of this lock panics");
+        let used = by_token.get(&self.token).copied().unwrap_or(0) + bytes;
+        if used > BUDGET_OF_TOKEN_BYTES {
+            return Err(ApiError::not_now(format!(
+                "the bodies that are being sent with this token are longer than {BUDGET_OF_TOKEN_BYTES} bytes together; \
+                 send one after the other"
+            )));
+        }
+        by_token.insert(self.token.clone(), used);
+        self.bytes += bytes;
+        Ok(())
+    }
+}
+
+impl Drop for Rest {
+    fn drop(&mut self) {
+        let mut by_token = self.by_token.lock().expect("no holder of this lock panics");
+        let left = by_token.get(&self.token).map_or(0, |used| used.saturating_sub(self.bytes));
+        match left {
+            0 => by_token.remove(&self.token),
+            left => by_token.insert(self.token.clone(), left),
+        };
+    }
+}
+
+/// A JSON body of at most `MAX` bytes, and what it holds of the budget: keep that for as long as the value.
+#[derive(Debug)]
+pub struct Json<T, const MAX: usize = { groundcrew_protocol::limits::BODY_BYTES_MAX }>(pub T, pub Held);
+
+impl<T: DeserializeOwned, const MAX: usize> FromRequest<Arc<App>> for Json<T, MAX> {
     type Rejection = ApiError;
 
-    async fn from_request(request: Request, _state: &S) -> Result<Self, ApiError> {
-        read(request, MAX).await.map(Raw)
+    async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, ApiError> {
+        expect_type(request.headers(), "application/json")?;
+        let (bytes, held) = read(request, MAX, &app.bodies).await?;
+        Ok(Json(parse(&bytes)?, held))
+    }
+}
+
+/// A body of bytes of at most `MAX` bytes, of any type, and what it holds of the budget.
+#[derive(Debug)]
+pub struct Raw<const MAX: usize>(pub Bytes, pub Held);
+
+impl<const MAX: usize> FromRequest<Arc<App>> for Raw<MAX> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, ApiError> {
+        let (bytes, held) = read(request, MAX, &app.bodies).await?;
+        Ok(Raw(bytes, held))
     }
 }
 
@@ -67,24 +195,47 @@ pub fn expect_type(headers: &HeaderMap, wanted: &str) -> Result<(), ApiError> {
     Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "type", error))
 }
 
-async fn read(request: Request, bytes_max: usize) -> Result<Bytes, ApiError> {
+async fn read(request: Request, bytes_max: usize, budget: &Budget) -> Result<(Bytes, Held), ApiError> {
     let declared = request.headers().get(header::CONTENT_LENGTH).and_then(|text| text.to_str().ok());
-    if let Some(length) = declared.and_then(|text| text.parse::<u64>().ok())
-        && length > bytes_max as u64
-    {
+    let declared = declared.and_then(|text| text.parse::<u64>().ok());
+    if declared.is_some_and(|length| length > bytes_max as u64) {
         return Err(too_large(bytes_max));
     }
-    let read = Limited::new(request.into_body(), bytes_max).collect();
-    match tokio::time::timeout(BODY_TIME_MAX, read).await {
-        Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large(bytes_max)),
-        Ok(Err(error)) => Err(ApiError::bad(format!("the body could not be read: {error}"))),
+    match tokio::time::timeout(BODY_TIME_MAX, collect(request, bytes_max, budget)).await {
+        Ok(read) => read,
         Err(_elapsed) => Err(ApiError::new(
             StatusCode::REQUEST_TIMEOUT,
             "slow",
             format!("the body did not come within {} s", BODY_TIME_MAX.as_secs()),
         )),
     }
+}
+
+/// Reads a body. What it holds grows with what has come, and never past what the budget gave for it.
+async fn collect(request: Request, bytes_max: usize, budget: &Budget) -> Result<(Bytes, Held), ApiError> {
+    let (parts, mut body) = request.into_parts();
+    let mut held = budget.begin()?;
+    let mut bytes = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| ApiError::bad(format!("the body could not be read: {error}")))?;
+        let Ok(part) = frame.into_data() else { continue };
+        let length = bytes.len() + part.len();
+        if length > bytes_max {
+            return Err(too_large(bytes_max));
+        }
+        if length > held.bytes {
+            // Twice what there is, so that a long body is moved a few times and not with each of its parts.
+            let wanted = length.max(held.bytes * 2).next_multiple_of(PART_BYTES).min(bytes_max);
+            let more = wanted - held.bytes;
+            budget.take_more(&mut held, more, &parts.headers)?;
+        }
+        if bytes.is_empty() && body.is_end_stream() {
+            return Ok((part, held));
+        }
+        bytes.reserve(held.bytes.min(bytes_max) - bytes.len());
+        bytes.extend_from_slice(&part);
+    }
+    Ok((bytes.freeze(), held))
 }
 
 fn too_large(bytes_max: usize) -> ApiError {

@@ -6,6 +6,7 @@ use axum::extract::State;
 use axum::response::Response;
 use groundcrew_protocol::wire::{ClaimAnswer, ClaimRequest, ErrorBody, Hello, HelloAnswer};
 use groundcrew_protocol::{PROTOCOL, PROTOCOL_OLDEST, limits};
+use http::StatusCode;
 
 use super::agent::{advance, expect_count, expect_text};
 use super::app::App;
@@ -27,7 +28,7 @@ const TEXT_BYTES_MAX: usize = 256;
 pub async fn hello(
     State(app): State<Arc<App>>,
     boot: Boot,
-    Json(hello): Json<Hello>,
+    Json(hello, _held): Json<Hello>,
 ) -> Result<Response, ApiError> {
     expect_count("macs", hello.macs.len(), MACS_MAX)?;
     expect_text("serial", hello.serial.as_deref().unwrap_or_default(), TEXT_BYTES_MAX)?;
@@ -53,7 +54,7 @@ pub async fn hello(
 pub async fn claim(
     State(app): State<Arc<App>>,
     boot: Boot,
-    Json(request): Json<ClaimRequest>,
+    Json(request, _held): Json<ClaimRequest>,
 ) -> Result<Response, ApiError> {
     expect_count("outbox", request.outbox.len(), limits::OUTBOX_MAX)?;
     expect_count("macs", request.macs.len(), MACS_MAX)?;
@@ -66,7 +67,16 @@ pub async fn claim(
     }
     let protocol = protocol_of(&request, boot.run.state().hello);
     let input = Input::Claim { request: Box::new(request), protocol, bearer: boot.digest.hex() };
-    let landed = advance(&app, &boot.run, input).await?;
+    let landed = advance(&app, &boot.run, input).await;
+    if let Err(error) = &landed
+        && error.status() == StatusCode::FORBIDDEN
+    {
+        // Nothing of it is stored, and the operator who waits for the node must see why nothing comes.
+        tracing::warn!(run = %boot.run.id, %error, "claim from another machine refused");
+        boot.run.state().wrong_machine = Some(format!("{}: {error}", wall_now()));
+    }
+    let landed = landed?;
+    boot.run.state().wrong_machine = None;
     app.live.hear(&boot.run);
     // Also an agent that dies before its first heartbeat is one that a rotation of the certificate waits for.
     super::heartbeat::note(&app, &boot.run).await;

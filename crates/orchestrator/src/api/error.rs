@@ -6,6 +6,7 @@ use groundcrew_protocol::stage::State;
 use groundcrew_protocol::wire::ErrorBody;
 use http::{HeaderValue, StatusCode, header};
 
+use crate::causes;
 use crate::run::decide::Refused;
 
 /// What a caller gets instead of an answer.
@@ -79,13 +80,7 @@ impl ApiError {
 
     /// 500: a fault of the orchestrator's own. The cause goes to its log, not to the caller.
     pub fn internal(doing: &str, error: &(dyn std::error::Error + 'static)) -> ApiError {
-        let mut causes = error.to_string();
-        let mut source = error.source();
-        while let Some(cause) = source {
-            causes = format!("{causes}: {cause}");
-            source = cause.source();
-        }
-        tracing::error!(doing, error = causes, "request failed");
+        tracing::error!(doing, error = causes::chain(error), "request failed");
         ApiError::new(
             StatusCode::INTERNAL_SERVER_ERROR,
             "internal",
@@ -130,6 +125,8 @@ impl From<Refused> for ApiError {
             Refused::ClaimedElsewhere { current, .. } => {
                 ApiError { claim: Some(current), ..ApiError::conflict("claimed_elsewhere", error) }
             }
+            // Asked again every five minutes: only an operator can mend it.
+            Refused::WrongMachine { .. } => ApiError::new(StatusCode::FORBIDDEN, "wrong_machine", error),
             Refused::NotClaimed { .. } => ApiError::conflict("not_claimed", error),
             Refused::Order(_) => ApiError::conflict("order", error),
             Refused::TokenSpent { retry_after_ms, .. } => ApiError {

@@ -1,7 +1,7 @@
 //! A run's events as they happen (server-sent events), after those that were missed.
 //!
-//! Three kinds are sent: `event` with an id and a stored event, `log` with lines of one stage, `agent` with what the
-//! agent says of itself. Only the first is stored, and after `Last-Event-ID` every later one comes exactly once and in
+//! Four kinds are sent: `event` with an id and a stored event, `log` with lines of one stage, `agent` with what the
+//! agent says of itself, `gap` with what is missing in between. Only the first is stored, and after `Last-Event-ID` every later one comes exactly once and in
 //! order, because each is read from the store: the feed only says that there is something to read.
 
 use std::collections::VecDeque;
@@ -55,17 +55,23 @@ struct AgentTelling {
     agent: Option<String>,
     activity: String,
     drain: String,
+    home_failed: bool,
 }
 
 #[derive(Serialize)]
 struct GapTelling {
-    first_kept: u64,
+    /// The first event that is still stored, where those before it were swept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    first_kept: Option<u64>,
+    /// Tellings that were lost because the watcher was too slow: lines of log among them are read from the log.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    missed: Option<u64>,
 }
 
 /// Events of a run: those after `Last-Event-ID`, then those that come.
 #[utoipa::path(get, path = "/api/v1/runs/{run}/events", tag = "runs", security(("operator" = [])),
     params(("run" = String, Path, description = "Id of the run"), EventsQuery),
-    responses((status = 200, description = "`event` (with id), `log`, `agent`, and `gap` where events were swept",
+    responses((status = 200, description = "`event` (with id), `log`, `agent`, and `gap` where events were swept or a slow watcher missed tellings",
         body = EventView, content_type = "text/event-stream"), (status = "4XX", body = ErrorBody)))]
 pub async fn events(
     State(app): State<Arc<App>>,
@@ -92,7 +98,7 @@ pub async fn events(
         app.store.first_event(&run).await?.filter(|first| after > 0 && after + 1 < *first)
     {
         // Numbers run over all runs, so some of those between may have been another's.
-        ready.push_back(named("gap", &GapTelling { first_kept }));
+        ready.push_back(named("gap", &GapTelling { first_kept: Some(first_kept), missed: None }));
     }
     let mut watch = Watch { app, run, live, told, after, ready, behind: true };
     watch.read_events().await?;
@@ -141,8 +147,11 @@ impl Watch {
                 self.ready.push_back(named("log", &log));
             }
             Ok(Telling::Agent) => self.ready.push_back(self.agent()),
-            // Too slow: stored events are read again; lines of log are in the log.
-            Err(RecvError::Lagged(_)) => return self.catch_up().await,
+            // Too slow: stored events are read again; lines of log are in the log, and that they were missed is said.
+            Err(RecvError::Lagged(missed)) => {
+                self.ready.push_back(named("gap", &GapTelling { first_kept: None, missed: Some(missed) }));
+                return self.catch_up().await;
+            }
             Err(RecvError::Closed) => return false,
         }
         true
@@ -176,8 +185,9 @@ impl Watch {
     fn agent(&self) -> Event {
         let agent = self.app.live.agent_word(&self.live);
         let said = self.live.state().said.clone();
-        let (activity, drain) = said.map(|said| (said.activity, said.drain)).unwrap_or_default();
-        named("agent", &AgentTelling { agent, activity, drain })
+        let (activity, drain, home_failed) =
+            said.map(|said| (said.activity, said.drain, said.home_failed)).unwrap_or_default();
+        named("agent", &AgentTelling { agent, activity, drain, home_failed })
     }
 }
 

@@ -28,7 +28,7 @@ const PINS_MAX: usize = 16;
 pub async fn heartbeat(
     State(app): State<Arc<App>>,
     agent: Agent,
-    Json(heartbeat): Json<Heartbeat, BODY_BYTES_MAX>,
+    Json(heartbeat, _held): Json<Heartbeat, BODY_BYTES_MAX>,
 ) -> Result<Response, ApiError> {
     expect_count("directives", heartbeat.directives.len(), limits::DIRECTIVES_REMEMBERED)?;
     expect_count("pins_known", heartbeat.pins_known.len(), PINS_MAX)?;

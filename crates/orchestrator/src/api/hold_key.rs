@@ -42,7 +42,7 @@ pub async fn get_hold_key(State(app): State<Arc<App>>, _operator: Operator) -> R
 pub async fn put_hold_key(
     State(app): State<Arc<App>>,
     operator: Operator,
-    Json(key): Json<HoldKey>,
+    Json(key, _held): Json<HoldKey>,
 ) -> Result<Response, ApiError> {
     let line = key.authorized_key.map(|line| line.trim().to_owned());
     if let Some(line) = &line {

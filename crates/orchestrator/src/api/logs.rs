@@ -24,7 +24,7 @@ use super::body::{Json, Query, ok};
 use super::error::ApiError;
 use crate::live::clock::wall_now;
 use crate::live::feed::Telling;
-use crate::store::{LogChunk, LogCursor, LogPage, Taken};
+use crate::store::{LogChunk, LogCursor, Taken};
 
 /// Longest stamp of a line.
 const STAMP_BYTES_MAX: usize = 64;
@@ -43,7 +43,7 @@ const LINES_MAX: usize = 10_000;
 pub async fn log(
     State(app): State<Arc<App>>,
     agent: Agent,
-    Json(request): Json<LogRequest, { limits::LOG_BODY_BYTES_MAX }>,
+    Json(request, _held): Json<LogRequest, { limits::LOG_BODY_BYTES_MAX }>,
 ) -> Result<Response, ApiError> {
     expect_bounded(&request)?;
     fence(&app, &agent.run, request.claim)?;
@@ -119,7 +119,7 @@ pub struct LogQuery {
     after: Option<String>,
     /// At most this many lines in a page, 1 to 10,000.
     limit: Option<usize>,
-    /// The last so many lines instead of a page.
+    /// The last so many lines instead of a page; what comes after them begins after `next`.
     tail: Option<usize>,
     /// `json` (the default) or `text`.
     format: Option<String>,
@@ -161,10 +161,7 @@ pub async fn logs(
         return Ok(plain(Body::from_stream(follow(app, run, stage, after, told))));
     }
     let page = match query.tail {
-        Some(count) => {
-            let lines = app.store.logs().tail(&run, stage.as_ref(), count).await?;
-            LogPage { lines, next: LogCursor::default(), at_end: true }
-        }
+        Some(count) => app.store.logs().tail(&run, stage.as_ref(), count).await?,
         None => app.store.logs().read(&run, stage.as_ref(), after, limit).await?,
     };
     if text {

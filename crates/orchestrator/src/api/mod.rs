@@ -22,6 +22,7 @@ pub mod reports;
 pub mod result;
 pub mod runs;
 pub mod sensors;
+pub mod sessions;
 pub mod tasks;
 pub mod tokens;
 pub mod view;

@@ -100,7 +100,7 @@ pub async fn put_node(
     State(app): State<Arc<App>>,
     operator: Operator,
     Path(name): Path<String>,
-    Json(node): Json<Node>,
+    Json(node, _held): Json<Node>,
 ) -> Result<Response, ApiError> {
     let name: NodeName = parse("in the path", &name)?;
     if node.name != name {
@@ -175,7 +175,7 @@ pub async fn put_profile(
     State(app): State<Arc<App>>,
     operator: Operator,
     Path(name): Path<String>,
-    Raw(bytes): Raw<{ limits::PROFILE_BYTES_MAX }>,
+    Raw(bytes, _held): Raw<{ limits::PROFILE_BYTES_MAX }>,
 ) -> Result<Response, ApiError> {
     let name: ProfileName = parse("in the path", &name)?;
     let text = String::from_utf8(bytes.into())

@@ -40,7 +40,7 @@ macro_rules! order_route {
             State(app): State<Arc<App>>,
             operator: Operator,
             Path(run): Path<String>,
-            Json(order): Json<Order>,
+            Json(order, _held): Json<Order>,
         ) -> Result<Response, ApiError> {
             give(app, operator, &run, $kind, order).await
         }

@@ -30,7 +30,7 @@ const HOST_KEYS_MAX: usize = 64;
 pub async fn intent(
     State(app): State<Arc<App>>,
     agent: Agent,
-    Json(intent): Json<Intent>,
+    Json(intent, _held): Json<Intent>,
 ) -> Result<Response, ApiError> {
     expect_count("disks", intent.disks.len(), DISKS_MAX)?;
     advance(&app, &agent.run, Input::Intent(intent)).await?;
@@ -46,7 +46,7 @@ pub async fn intent(
 pub async fn result(
     State(app): State<Arc<App>>,
     agent: Agent,
-    Json(result): Json<ResultRequest>,
+    Json(result, _held): Json<ResultRequest>,
 ) -> Result<Response, ApiError> {
     expect_bounded(&result)?;
     let landed = advance(&app, &agent.run, Input::Result(Box::new(result))).await?;
@@ -85,7 +85,7 @@ fn expect_bounded(result: &ResultRequest) -> Result<(), ApiError> {
 pub async fn hold(
     State(app): State<Arc<App>>,
     agent: Agent,
-    Json(request): Json<HoldRequest>,
+    Json(request, _held): Json<HoldRequest>,
 ) -> Result<Response, ApiError> {
     expect_count("host_keys", request.host_keys.len(), HOST_KEYS_MAX)?;
     let HoldRequest { claim, host_keys, .. } = request;

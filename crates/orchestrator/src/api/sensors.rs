@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
-use groundcrew_protocol::ids::{Attempt, Sha256Hex};
+use groundcrew_protocol::ids::{Attempt, ClaimNumber, Sha256Hex};
 use groundcrew_protocol::limits;
 use groundcrew_protocol::operator::ArtifactView;
 use groundcrew_protocol::stage::Stage;
@@ -18,6 +18,7 @@ use super::auth::{Agent, Operator, parse_run};
 use super::body::{Json, Query, Raw, ok};
 use super::error::ApiError;
 use crate::live::clock::wall_now;
+use crate::run::state::Run;
 use crate::store::{NewArtifact, SensorBatch, Taken};
 
 /// Longest kind, key or unit of a reading.
@@ -31,7 +32,7 @@ const WORD_BYTES_MAX: usize = 128;
 pub async fn sensor(
     State(app): State<Arc<App>>,
     agent: Agent,
-    Json(request): Json<SensorRequest>,
+    Json(request, _held): Json<SensorRequest>,
 ) -> Result<Response, ApiError> {
     expect_count("samples", request.samples.len(), limits::SENSOR_SAMPLES_MAX)?;
     for (index, sample) in request.samples.iter().enumerate() {
@@ -68,9 +69,11 @@ pub struct PutArtifactQuery {
     name: String,
     /// SHA-256 of its content.
     sha256: String,
+    /// The sender's claim. One that is past is refused; an agent that names none is known by its run token alone.
+    claim: Option<u64>,
 }
 
-/// Stores raw output of a tool: at most 16 MiB, 64 of an attempt.
+/// Stores raw output of a tool: at most 16 MiB, 64 of an attempt that was given out, 1,024 and 4 GiB of a run.
 #[utoipa::path(put, path = "/api/v1/runs/{run}/artifact", tag = "agent", security(("run" = [])),
     params(("run" = String, Path, description = "Id of the run"), PutArtifactQuery),
     request_body(content = Vec<u8>, content_type = "application/octet-stream"),
@@ -80,22 +83,47 @@ pub async fn put_artifact(
     State(app): State<Arc<App>>,
     agent: Agent,
     Query(query): Query<PutArtifactQuery>,
-    Raw(content): Raw<{ limits::ARTIFACT_BYTES_MAX }>,
+    Raw(content, _held): Raw<{ limits::ARTIFACT_BYTES_MAX }>,
 ) -> Result<Response, ApiError> {
     let sha256: Sha256Hex =
         query.sha256.parse().map_err(|error| ApiError::bad(format!("query sha256: {error}")))?;
+    if let Some(claim) = query.claim {
+        fence(&app, &agent.run, ClaimNumber(claim))?;
+    }
+    let (stage, attempt) = (Stage::from(query.stage), Attempt(query.attempt));
+    let (run, _version) = app.run(&agent.run.id).await?;
+    expect_given_out(&run, &stage, attempt)?;
     expect_room(&app, "artifacts")?;
     let what = format!("artifact {}", query.name.chars().take(WORD_BYTES_MAX).collect::<String>());
     let stored = app.store.put_artifact(NewArtifact {
         run: agent.run.id.clone(),
-        stage: Stage::from(query.stage),
-        attempt: Attempt(query.attempt),
+        stage,
+        attempt,
         name: query.name,
         sha256,
         at: wall_now(),
         content,
     });
     Ok(ok(&taken(stored.await?, &what)?))
+}
+
+/// 422 unless the stage is one of the run's that an agent does, and the attempt was given out.
+fn expect_given_out(run: &Run, stage: &Stage, attempt: Attempt) -> Result<(), ApiError> {
+    let record = run.stages.iter().find(|record| record.spec.name == *stage && !stage.is_orchestrators());
+    let Some(record) = record else {
+        let found: String = stage.to_string().chars().take(WORD_BYTES_MAX).collect();
+        return Err(ApiError::unfit(format!(
+            "query stage: run {} gives no stage {found:?} to an agent",
+            run.id
+        )));
+    };
+    let last = record.attempts_made;
+    if attempt == Attempt(0) || attempt > last {
+        return Err(ApiError::unfit(format!(
+            "query attempt: found {attempt}, expected 1 to {last}, the last of {stage} that was given out"
+        )));
+    }
+    Ok(())
 }
 
 /// The artifacts of a run.

@@ -37,7 +37,7 @@ pub async fn tokens(State(app): State<Arc<App>>, _operator: Operator) -> Result<
 pub async fn add_token(
     State(app): State<Arc<App>>,
     operator: Operator,
-    Json(request): Json<CreateToken>,
+    Json(request, _held): Json<CreateToken>,
 ) -> Result<Response, ApiError> {
     expect_name(&request.name).map_err(|error| ApiError::unfit(format!("field name: {error}")))?;
     let (token, row, audit) = make_operator_token(&request.name, &operator.name, wall_now());

@@ -1,7 +1,7 @@
 //! Pages for people: the list of runs, and one run followed live. Rendered here, with nothing loaded from elsewhere.
 //!
-//! They show what the API answers and change nothing. An operator logs in with a token, which stays in a cookie that
-//! scripts cannot read, other sites cannot send, and the API takes for reading alone.
+//! They show what the API answers and change nothing. An operator logs in with a token and gets a session, whose name is
+//! in a cookie that scripts cannot read, other sites cannot send, and the API takes for reading alone.
 
 mod list;
 mod run;
@@ -12,14 +12,17 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use http::{HeaderValue, Method, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use crate::api::app::App;
-use crate::api::auth::{COOKIE, Operator, random};
+use crate::api::auth::{COOKIE, Operator, cookie, random};
 use crate::api::body::Raw;
 use crate::api::error::ApiError;
+use crate::api::sessions::SESSION_MS;
 use crate::api::{Access, Route};
+use crate::live::clock::wall_now;
+use crate::live::digest::TokenDigest;
 
 const STYLE: &str = include_str!("style.css");
 /// A form with a token in it.
@@ -45,12 +48,22 @@ struct Page {
     main: Markup,
     script: Option<&'static str>,
     status: StatusCode,
+    /// Somebody is logged in.
+    is_inside: bool,
 }
 
 impl Page {
     fn new(title: impl Into<String>, main: Markup) -> Page {
         let nonce = groundcrew_protocol::ids::hex(&random::<16>());
-        Page { nonce, title: title.into(), refresh_s: 0, main, script: None, status: StatusCode::OK }
+        Page {
+            nonce,
+            title: title.into(),
+            refresh_s: 0,
+            main,
+            script: None,
+            status: StatusCode::OK,
+            is_inside: true,
+        }
     }
 
     fn render(self) -> Response {
@@ -67,7 +80,10 @@ impl Page {
                     style nonce=(nonce) { (PreEscaped(STYLE)) }
                 }
                 body {
-                    header { a href="/" { "Groundcrew" } }
+                    header {
+                        a href="/" { "Groundcrew" }
+                        @if self.is_inside { form method="post" action="/logout" { button { "Log out" } } }
+                    }
                     main { (self.main) }
                     @if let Some(script) = self.script { script nonce=(nonce) { (PreEscaped(script)) } }
                 }
@@ -101,22 +117,23 @@ fn refused(error: ApiError) -> Response {
 fn login_form(status: StatusCode, wrong: Option<&str>) -> Response {
     let main = html! {
         h1 { "Log in" }
-        p { "With an operator's token. The first start of the server printed one; "
-            code { "groundcrewd token add NAME" } " makes another." }
+        p { "With an operator's token. The first start of the server printed one; who has one makes others with "
+            code { "groundcrewctl token add NAME" } ". Where all are lost, stop the server and use "
+            code { "groundcrewd token add NAME" } "." }
         @if let Some(wrong) = wrong { p.bad { (wrong) } }
         form method="post" action="/login" {
             label { "Token " input type="password" name="token" autocomplete="current-password" required autofocus; }
             button { "Log in" }
         }
     };
-    Page { status, ..Page::new("Log in", main) }.render()
+    Page { status, is_inside: false, ..Page::new("Log in", main) }.render()
 }
 
 async fn login_page() -> Response {
     login_form(StatusCode::OK, None)
 }
 
-async fn login(State(app): State<Arc<App>>, Raw(form): Raw<FORM_BYTES_MAX>) -> Response {
+async fn login(State(app): State<Arc<App>>, Raw(form, _held): Raw<FORM_BYTES_MAX>) -> Response {
     // A token needs no escaping in a form, so one that has some is none.
     let form = String::from_utf8_lossy(&form);
     let token = form.split('&').find_map(|pair| pair.strip_prefix("token=")).unwrap_or_default();
@@ -127,15 +144,20 @@ async fn login(State(app): State<Arc<App>>, Raw(form): Raw<FORM_BYTES_MAX>) -> R
         app.counters.unauthorized.one();
         return login_form(StatusCode::UNAUTHORIZED, Some("This is no operator's token, or it was revoked."));
     }
-    go_to_list(&format!("{COOKIE}={token}; Path=/; HttpOnly; Secure; SameSite=Strict"))
+    let session = app.sessions.begin(TokenDigest::of(token), wall_now());
+    let seconds = SESSION_MS / 1_000;
+    go_to_list(&format!("{COOKIE}={session}; Path=/; HttpOnly; Secure; SameSite=Strict; Max-Age={seconds}"))
 }
 
-async fn logout() -> Response {
+async fn logout(State(app): State<Arc<App>>, headers: HeaderMap) -> Response {
+    if let Some(session) = cookie(&headers) {
+        app.sessions.end(session);
+    }
     go_to_list(&format!("{COOKIE}=; Path=/; HttpOnly; Secure; SameSite=Strict; Max-Age=0"))
 }
 
 fn go_to_list(cookie: &str) -> Response {
-    let cookie = HeaderValue::from_str(cookie).expect("a token that is known is plain text");
+    let cookie = HeaderValue::from_str(cookie).expect("a session is hexadecimal");
     (StatusCode::SEE_OTHER, [(header::LOCATION, HeaderValue::from_static("/")), (header::SET_COOKIE, cookie)])
         .into_response()
 }

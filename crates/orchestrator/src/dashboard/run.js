@@ -33,6 +33,8 @@
     const wait = view.wait;
     byId("wait").replaceChildren(...(wait ? [wait.for, element("div",
       `since ${moment(wait.since)}, until ${moment(wait.until)}, then ${wait.then}`, "dim")] : ["nothing"]));
+    byId("keys").replaceChildren(...view.host_keys.map((key) => element("code", key)));
+    byId("machine").textContent = view.wrong_machine || "";
     showStages(view.stages);
   };
 
@@ -57,10 +59,29 @@
     log.textContent = lines.join("\n");
     if (follows) log.scrollTop = log.scrollHeight;
   };
-  fetch(api + "/logs?tail=200").then((answer) => answer.ok ? answer.json() : { lines: [] })
-    .then((page) => addLines(page.lines), () => {});
+  // Lines are read by cursor alone, one page at a time: what the stream tells of them only says that there are more. So none
+  // comes twice, and none is missing after a reconnect or where the stream was too fast.
+  let cursor = null, reading = false, readAgain = false;
+  const readLines = async () => {
+    if (reading) { readAgain = true; return; }
+    reading = true;
+    try {
+      for (let atEnd = false; !atEnd;) {
+        const answer = await fetch(api + (cursor === null ? "/logs?tail=200" : "/logs?after=" + cursor));
+        if (!answer.ok) break;
+        const page = await answer.json();
+        addLines(page.lines);
+        cursor = page.next;
+        atEnd = page.at_end;
+      }
+    } catch { /* as above */ }
+    reading = false;
+    if (readAgain) { readAgain = false; readLines(); }
+  };
 
   const feed = new EventSource(api + "/events");
+  feed.addEventListener("open", () => { refresh(); readLines(); });
+  feed.addEventListener("gap", () => { refresh(); readLines(); });
   feed.addEventListener("event", (message) => {
     const event = JSON.parse(message.data);
     const list = byId("events");
@@ -70,13 +91,11 @@
     while (list.childElementCount > eventsMax) list.firstElementChild.remove();
     refresh();
   });
-  feed.addEventListener("log", (message) => {
-    const told = JSON.parse(message.data);
-    addLines(told.lines);
-  });
+  feed.addEventListener("log", readLines);
   feed.addEventListener("agent", (message) => {
     const told = JSON.parse(message.data);
     byId("agent").textContent = told.agent || "none yet";
     byId("activity").textContent = told.activity;
+    byId("home").textContent = told.home_failed ? "its home has failed" : "";
   });
 })();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::extract::{Path, State};
 use axum::response::Response;
 use groundcrew_protocol::operator::{RunView, StageView};
-use groundcrew_protocol::report::{SensorSeries, series_of};
+use groundcrew_protocol::report::SensorSeries;
 use maud::{Markup, html};
 
 use super::list::{moment, state, wait_text};
@@ -14,10 +14,14 @@ use crate::api::app::App;
 use crate::api::auth::parse_run;
 use crate::api::error::ApiError;
 use crate::api::runs::full_view;
+use crate::store::Wanted;
 
 const SCRIPT: &str = include_str!("run.js");
 /// Sensors that are drawn: those that became hottest.
 const SENSORS_MAX: usize = 8;
+
+/// Batches of readings that are drawn, the latest: about three hours of them. The report has them all.
+const BATCHES_MAX: u32 = 2_000;
 
 /// A run.
 pub async fn page(State(app): State<Arc<App>>, reader: Reader, Path(run): Path<String>) -> Response {
@@ -34,8 +38,8 @@ async fn load(app: &App, reader: Reader, run: &str) -> Result<(RunView, Vec<Sens
     reader?;
     let run = parse_run(run)?;
     let view = full_view(app, &run).await?;
-    let samples = app.store.sensors(&run).await?;
-    let mut hottest = series_of(samples.into_iter().filter(|sample| sample.kind == "temperature"));
+    let wanted = Wanted { kind: Some("temperature"), batches_max: Some(BATCHES_MAX) };
+    let (mut hottest, _left_out) = app.store.sensors(&run, wanted).await?;
     hottest.sort_by(|a, b| highest(b).total_cmp(&highest(a)));
     hottest.truncate(SENSORS_MAX);
     Ok((view, hottest))
@@ -57,8 +61,11 @@ fn render(view: &RunView, sensors: &[SensorSeries]) -> Markup {
                 span id="agent" { (run.agent.as_deref().unwrap_or("none yet")) } " "
                 span.dim id="activity" { (view.activity) }
                 @if !view.ip.is_empty() { span.dim { " at " (view.ip) ", claim " (view.claim) } }
+                div.bad id="home" { @if view.home_failed { "its home has failed" } }
+                div.bad id="machine" { (view.wrong_machine.as_deref().unwrap_or_default()) }
                 @if let Some(skew_ms) = view.skew_ms { div.bad { "its clock is off by " (skew_ms) " ms" } }
             }
+            dt { "Host keys" } dd id="keys" { @for key in &view.host_keys { code { (key) } } }
             dt { "Profile" } dd { (run.profile) }
             dt { "Made" } dd { (moment(run.created)) }
             dt { "Report" }
@@ -78,7 +85,7 @@ fn render(view: &RunView, sensors: &[SensorSeries]) -> Markup {
             tbody id="stages" { @for stage in &view.stages { (stage_row(stage)) } }
         }
         @if !sensors.is_empty() {
-            h2 { "Temperatures" }
+            h2 { "Temperatures of the last hours" }
             div.sparks { @for series in sensors { @if let Some(line) = spark::line(series) { (line) } } }
         }
         h2 { "Events" }

@@ -85,6 +85,8 @@ pub struct LiveState {
     pub said: Option<Said>,
     /// The protocol that a hello agreed upon, for the claim that follows it.
     pub hello: Option<u32>,
+    /// The latest refusal of a claim from another machine than the node, with when it was.
+    pub wrong_machine: Option<String>,
     /// Watchers were told that the agent is offline.
     offline_told: bool,
     /// Day and pins that are stored of the agent.

@@ -41,6 +41,7 @@ impl LiveState {
             claim: None,
             said: None,
             hello: None,
+            wrong_machine: None,
             offline_told: false,
             noted: None,
             wait: None,

@@ -20,6 +20,7 @@ fn new_run() -> Run {
     let new = NewRun {
         id: "r-1".parse().unwrap(),
         node: "n1".parse().unwrap(),
+        node_is: Default::default(),
         profile: Profile::parse(profile).unwrap(),
         boot_token: TokenText::boot([1; 32]).sha256(),
         by: "ann".to_owned(),

@@ -296,6 +296,7 @@ mod tests {
         NewRun {
             id: "r-1".parse().unwrap(),
             node: "node-1".parse().unwrap(),
+            node_is: Default::default(),
             profile,
             boot_token: Sha256Hex::of(b"boot"),
             by: "ada".into(),

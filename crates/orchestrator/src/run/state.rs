@@ -69,6 +69,9 @@ pub struct Run {
     pub boot_token_spent: bool,
     /// Serial and MACs of the machine that spent the boot token: spent, it is good only from there.
     pub machine: Option<Machine>,
+    /// What the node was known by when the run was made: a claim from a machine that says otherwise is refused.
+    #[serde(default)]
+    pub node_is: Machine,
     /// The stages in order.
     pub stages: Vec<StageRecord>,
     /// Index of the stage at which the run stands, also while it is held or after it ended.
@@ -114,6 +117,18 @@ pub struct Machine {
     pub serial: Option<String>,
     /// Addresses, sorted.
     pub macs: Vec<MacAddress>,
+}
+
+impl Machine {
+    /// In words, with a few of its addresses.
+    pub fn describe(&self) -> String {
+        let serial = self.serial.as_ref().map(|serial| format!("serial {serial}"));
+        let macs: Vec<String> = self.macs.iter().take(MACS_NAMED_MAX).map(ToString::to_string).collect();
+        let more = if self.macs.len() > MACS_NAMED_MAX { ", …" } else { "" };
+        let macs = (!macs.is_empty()).then(|| format!("MAC {}{more}", macs.join(", ")));
+        let words: Vec<String> = [serial, macs].into_iter().flatten().collect();
+        if words.is_empty() { "nothing is known of it".to_owned() } else { words.join(", ") }
+    }
 }
 
 /// Walking, held or ended.
@@ -217,6 +232,8 @@ pub const RESETS_KEPT_MAX: usize = 8;
 pub const DIRECTIVES_MAX: usize = 16;
 /// Addresses that are kept of a machine: those of a large one with its virtual functions.
 pub const MACS_KEPT_MAX: usize = 256;
+/// Addresses that are named in a sentence.
+const MACS_NAMED_MAX: usize = 4;
 /// Characters that are kept of a text by which an agent names itself (its address, its serial).
 pub const NAME_CHARS_MAX: usize = 128;
 
@@ -314,6 +331,9 @@ pub struct Claim {
     pub home: HomeKind,
     /// When it was made.
     pub since: WallMs,
+    /// The same on the clock of listening.
+    #[serde(default)]
+    pub listened_ms: u64,
     /// True once a message came under it: its holder knows its number.
     pub spoke: bool,
 }

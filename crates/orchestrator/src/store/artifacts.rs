@@ -17,6 +17,10 @@ pub(super) const ARTIFACTS_FOLDER: &str = "artifacts";
 /// Longest name of an artifact, in bytes.
 pub const ARTIFACT_NAME_BYTES_MAX: usize = 128;
 
+/// Greatest number of artifacts of a run, and their bytes: dozens of attempts with what their tools write, many times over.
+const OF_RUN_MAX: i64 = 1_024;
+const OF_RUN_BYTES_MAX: i64 = 4 << 30;
+
 /// An artifact that is to be stored.
 #[derive(Debug, Clone)]
 pub struct NewArtifact {
@@ -83,6 +87,7 @@ impl Store {
                 artifact.attempt
             )));
         }
+        self.expect_room_of_run(&artifact).await?;
         let path = self.artifact_path(&artifact.sha256);
         let content = artifact.content.clone();
         blocking(move || write(&path, &content)).await?;
@@ -107,6 +112,22 @@ impl Store {
                 })
             })
             .await
+    }
+
+    async fn expect_room_of_run(&self, artifact: &NewArtifact) -> Result<(), StoreError> {
+        let (count, bytes): (i64, i64) =
+            sqlx::query_as("SELECT count(*), coalesce(sum(bytes), 0) FROM artifacts WHERE run = ?")
+                .bind(artifact.run.as_str())
+                .fetch_one(&self.inner.readers)
+                .await
+                .map_err(StoreError::database("counting the artifacts of a run"))?;
+        if count >= OF_RUN_MAX || bytes.saturating_add(artifact.content.len() as i64) > OF_RUN_BYTES_MAX {
+            return Err(StoreError::TooMuch(format!(
+                "run {} has {count} artifacts of {bytes} bytes together; {OF_RUN_MAX} and {OF_RUN_BYTES_MAX} are allowed",
+                artifact.run
+            )));
+        }
+        Ok(())
     }
 
     /// The artifacts of a run.

@@ -14,6 +14,7 @@ use super::artifacts::ARTIFACTS_FOLDER;
 use super::logs::{LOGS_FOLDER, segment};
 use super::manifest::{self, Entry, FORMAT, MANIFEST_FILE, Manifest};
 use super::{DATABASE_FILE, OpenError, StoreError, open, restore, text};
+use crate::owner;
 
 /// Tries, where retention takes a file away that the snapshot still names.
 const TRIES_MAX: u32 = 3;
@@ -127,6 +128,9 @@ async fn fill(data: &Path, partial: &Path, now: WallMs) -> Result<(u64, u64, Gen
         let path = folder.join(MANIFEST_FILE);
         groundcrew_durable::whole::write_whole(&path, json.as_bytes(), &Default::default())
             .map_err(|error| StoreError::file("writing", &path)(std::io::Error::other(error)))?;
+        // Who serves from the data folder may bring it back.
+        owner::give_all(&folder, &data)
+            .map_err(StoreError::file("giving to the owner of the data folder", &folder))?;
         manifest::sync_folders(&folder)?;
         Ok((count, bytes))
     };

@@ -28,7 +28,8 @@ pub enum OpenError {
     /// The database is damaged or no database of ours.
     #[error(
         "the database {file:?} cannot be used: {what}. Nothing was changed. Restore a backup with `groundcrewd restore`, \
-         or move the file away to begin with an empty store"
+         or, to begin with an empty store, move groundcrew.db with its -wal and -shm, logs/ and artifacts/ away; tls/ stays, \
+         and with it the certificate that agents pin"
     )]
     Damaged {
         /// The database.
@@ -39,7 +40,8 @@ pub enum OpenError {
     /// The database is gone, and what belongs to it is still there.
     #[error(
         "the database {file:?} is missing while {beside:?} is there. Nothing was changed. Restore a backup with \
-         `groundcrewd restore`, or move the folder's content away to begin with an empty store"
+         `groundcrewd restore`, or, to begin with an empty store, move groundcrew.db-wal and -shm, logs/ and artifacts/ away; \
+         tls/ stays, and with it the certificate that agents pin"
     )]
     Missing {
         /// The database.

@@ -52,7 +52,7 @@ pub use registry::{AgentSeen, TokenRow};
 pub use restore::{RestoreError, Restored, restore};
 pub use results::{NewResultRow, ResultKind, StoredResult};
 pub use runs::{RunColumns, RunLookup, RunWrite, RunsPage, StoredRun, TokenKind, TokenOwner};
-pub use sensors::SensorBatch;
+pub use sensors::{SensorBatch, Wanted};
 pub use sweep::{Retention, Swept};
 
 /// Name of the database in the data folder.
@@ -93,6 +93,7 @@ struct Inner {
     log_room: Arc<Semaphore>,
     /// Held while artifacts are written or swept: a file and its row come and go together.
     artifacts: tokio::sync::Mutex<()>,
+    sensor_turns: Semaphore,
 }
 
 /// Whether something was new to the store.
@@ -134,6 +135,7 @@ impl Store {
             log_writer,
             log_room: Arc::new(Semaphore::new(logs::IN_FLIGHT_KIB_MAX)),
             artifacts: tokio::sync::Mutex::new(()),
+            sensor_turns: Semaphore::new(sensors::SENSOR_TURNS),
         };
         Ok(Store { inner: Arc::new(inner) })
     }

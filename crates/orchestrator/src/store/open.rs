@@ -18,6 +18,7 @@ use sqlx::sqlite::{
 use sqlx::{ConnectOptions, Connection};
 
 use super::{DATABASE_FILE, OpenError};
+use crate::owner;
 
 /// Every step of the schema, embedded. Each step sets `schema` in `meta`.
 pub(super) static MIGRATOR: Migrator = sqlx::migrate!("./migrations");
@@ -68,6 +69,12 @@ pub(super) async fn open(data: &Path) -> Result<Opened, OpenError> {
         Standing::Whole => check(&file, true).await?,
         Standing::WithWriteAhead => check(&file, false).await?,
     }
+    // Before the database is opened: SQLite's locks would go with any other descriptor of it that is closed.
+    give_files(data).map_err(|source| OpenError::File {
+        what: "giving to the owner of the folder what is in",
+        path: data.to_owned(),
+        source,
+    })?;
     let failed = |what| {
         let file = file.clone();
         move |source| OpenError::Database { what, file, source }
@@ -96,6 +103,16 @@ pub(super) async fn open(data: &Path) -> Result<Opened, OpenError> {
         listened_ms,
         last_event: u64::try_from(last_event).unwrap_or(0),
     })
+}
+
+/// Gives what lies at the top of the folder to the folder's owner, where root has just made some of it.
+fn give_files(data: &Path) -> std::io::Result<()> {
+    if rustix::process::geteuid().is_root() {
+        for entry in std::fs::read_dir(data)? {
+            owner::give(&entry?.path(), data)?;
+        }
+    }
+    Ok(())
 }
 
 /// Makes the folder where it is missing, and locks it.

@@ -34,17 +34,20 @@ pub struct AgentSeen {
 }
 
 impl Store {
-    /// Stores an operator's token.
+    /// Stores an operator's token. The name of a revoked one is free again; who had it when stands in the audit trail.
     ///
     /// # Errors
-    /// [`StoreError::Exists`] where the name is taken, also by a revoked one, and those of the database.
+    /// [`StoreError::Exists`] where the name has a good token, and those of the database.
     pub async fn add_token(&self, token: TokenRow, audit: NewAudit) -> Result<(), StoreError> {
         self.inner
             .writer
             .small(move |connection| {
                 Box::pin(async move {
                     if !insert_token(connection, &token, false).await? {
-                        return Err(StoreError::Exists(format!("there is a token named {}", token.name)));
+                        let name = &token.name;
+                        return Err(StoreError::Exists(format!(
+                            "there is a good token named {name}; revoke it first, or give another name"
+                        )));
                     }
                     events::insert_audits(connection, [&audit].into_iter()).await
                 })
@@ -227,7 +230,8 @@ async fn insert_token(
 ) -> Result<bool, StoreError> {
     let done = sqlx::query(
         "INSERT INTO tokens (name, sha256, created, revoked) SELECT ?1, ?2, ?3, ?4 WHERE NOT EXISTS \
-         (SELECT 1 FROM tokens WHERE ?5 OR name = ?1)",
+         (SELECT 1 FROM tokens WHERE ?5 OR (name = ?1 AND revoked IS NULL)) \
+         ON CONFLICT (name) DO UPDATE SET sha256 = excluded.sha256, created = excluded.created, revoked = NULL",
     )
     .bind(&token.name)
     .bind(token.sha256.as_str())

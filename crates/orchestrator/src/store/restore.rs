@@ -13,6 +13,7 @@ use sqlx::{ConnectOptions, Connection};
 use super::backup::blocking;
 use super::manifest::{self, FORMAT, MANIFEST_BYTES_MAX, MANIFEST_FILE, Manifest};
 use super::{DATABASE_FILE, OpenError, StoreError, open, text};
+use crate::{causes, owner};
 
 /// Where a backup is copied to before it is moved in.
 const RESTORING_PREFIX: &str = "restoring-";
@@ -91,6 +92,8 @@ pub async fn restore(from: &Path, data: &Path, force: bool, now: WallMs) -> Resu
             return Err(failed);
         }
     };
+    owner::give_all(&making, data)
+        .map_err(StoreError::file("giving to the owner of the data folder", &making))?;
     let moved_aside = move_aside(data, &old, now)?;
     move_in(&making, data)?;
     Ok(Restored { generation, runs, moved_aside })
@@ -100,7 +103,7 @@ fn read_manifest(from: &Path) -> Result<Manifest, RestoreError> {
     let damaged = |what: String| RestoreError::Damaged { folder: from.to_owned(), what };
     let path = from.join(MANIFEST_FILE);
     let bytes = groundcrew_durable::whole::read_bounded(&path, MANIFEST_BYTES_MAX)
-        .map_err(|error| damaged(error.to_string()))?
+        .map_err(|error| damaged(causes::chain(&error)))?
         .ok_or_else(|| damaged(format!("it has no {MANIFEST_FILE}: it is no backup, or not a whole one")))?;
     let manifest: Manifest =
         serde_json::from_slice(&bytes).map_err(|error| damaged(format!("{MANIFEST_FILE}: {error}")))?;
@@ -233,6 +236,7 @@ fn move_aside(data: &Path, old: &[OsString], now: WallMs) -> Result<Option<PathB
         let path = data.join(name);
         std::fs::rename(&path, aside.join(name)).map_err(StoreError::file("moving aside", &path))?;
     }
+    owner::give(&aside, data).map_err(StoreError::file("giving to the owner of the data folder", &aside))?;
     manifest::sync_folder(&aside)?;
     manifest::sync_folder(data)?;
     Ok(Some(aside))

@@ -1,6 +1,7 @@
 //! Batches of sensor readings, stored once per (run, stream, seq).
 
 use groundcrew_protocol::ids::{ClaimNumber, RandomId, RunId};
+use groundcrew_protocol::report::{SensorSeries, Thinner};
 use groundcrew_protocol::time::WallMs;
 use groundcrew_protocol::wire::{LogGap, SensorSample};
 
@@ -18,6 +19,11 @@ use super::{Store, StoreError, Taken, text};
 const ZSTD_LEVEL: i32 = 1;
 /// A batch that claims to be larger when unpacked is not ours.
 const UNPACKED_BYTES_MAX: usize = 4 * groundcrew_protocol::limits::BODY_BYTES_MAX;
+
+/// Batches that are read and unpacked at a time: some megabytes of the largest.
+const BATCHES_PER_READ: i64 = 64;
+/// Callers for whom readings are read at a time; others wait.
+pub(super) const SENSOR_TURNS: usize = 2;
 
 /// A batch of readings.
 #[derive(Debug, Clone, PartialEq)]
@@ -52,23 +58,71 @@ impl Store {
         answered.await.map_err(|_dropped| StoreError::Closed)?
     }
 
-    /// All readings of a run, in order of arrival.
+    /// Readings of a run as series, thinned while they are read, and how many readings belong to more sensors than a
+    /// report shows. Of one kind only, and of the latest batches only, where that is asked for.
     ///
     /// # Errors
     /// Those of the database, and [`StoreError::Unreadable`].
-    pub async fn sensors(&self, run: &RunId) -> Result<Vec<SensorSample>, StoreError> {
-        let rows: Vec<Vec<u8>> =
-            sqlx::query_scalar("SELECT data FROM sensor_batches WHERE run = ? ORDER BY id")
-                .bind(run.as_str())
-                .fetch_all(&self.inner.readers)
-                .await
-                .map_err(StoreError::database("reading sensors"))?;
-        let mut samples = Vec::new();
-        for data in rows {
-            samples.append(&mut unpack(&data)?);
+    pub async fn sensors(&self, run: &RunId, wanted: Wanted) -> Result<(Vec<SensorSeries>, u64), StoreError> {
+        // However many ask, so many are read for at a time.
+        let _turn = self.inner.sensor_turns.acquire().await.map_err(|_closed| StoreError::Closed)?;
+        let mut after = match wanted.batches_max {
+            None => 0,
+            Some(most) => self.batch_before_the_last(run, most).await?,
+        };
+        let mut thinner = Thinner::default();
+        loop {
+            let rows: Vec<(i64, Vec<u8>)> = sqlx::query_as(
+                "SELECT id, data FROM sensor_batches WHERE run = ? AND id > ? ORDER BY id LIMIT ?",
+            )
+            .bind(run.as_str())
+            .bind(after)
+            .bind(BATCHES_PER_READ)
+            .fetch_all(&self.inner.readers)
+            .await
+            .map_err(StoreError::database("reading sensors"))?;
+            let Some((last, _)) = rows.last() else { return Ok(thinner.finish()) };
+            after = *last;
+            thinner = blocking(move || {
+                for (_, data) in rows {
+                    let samples = unpack(&data)?.into_iter();
+                    samples
+                        .filter(|sample| wanted.kind.is_none_or(|kind| sample.kind == kind))
+                        .for_each(|sample| thinner.push(sample));
+                }
+                Ok(thinner)
+            })
+            .await?;
         }
-        Ok(samples)
     }
+
+    /// Number of the batch after which a run has `most` more; 0 where it has no more than that.
+    async fn batch_before_the_last(&self, run: &RunId, most: u32) -> Result<i64, StoreError> {
+        sqlx::query_scalar("SELECT id FROM sensor_batches WHERE run = ? ORDER BY id DESC LIMIT 1 OFFSET ?")
+            .bind(run.as_str())
+            .bind(i64::from(most))
+            .fetch_optional(&self.inner.readers)
+            .await
+            .map(Option::unwrap_or_default)
+            .map_err(StoreError::database("looking for the latest readings"))
+    }
+}
+
+/// Which readings of a run.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Wanted {
+    /// Of this kind only.
+    pub kind: Option<&'static str>,
+    /// Of so many batches only, the latest.
+    pub batches_max: Option<u32>,
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, StoreError> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|error| StoreError::Unreadable { what: "readings".into(), why: error.to_string() })?
 }
 
 /// A batch on its way into the database.

@@ -1,14 +1,16 @@
 //! Each second: moves the clock of listening, and asks for a decision on every run for which time may have decided
-//! something. It decides nothing itself.
+//! something. It decides nothing itself. A run that cannot be decided on keeps none of the others waiting.
 
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::Passed;
+use super::{PassError, Passed};
 use crate::api::app::App;
+use crate::causes;
 use crate::live::clock::Tick;
 use crate::run::advance::AdvanceError;
 use crate::run::decide::Input;
+use crate::store::StoreError;
 
 /// A pass.
 pub async fn pass(app: Arc<App>) -> Passed {
@@ -22,7 +24,7 @@ pub async fn pass(app: Arc<App>) -> Passed {
     app.store.note_listened(app.live.clock.read_ms(now));
     app.live.tell_offline();
     let due = app.live.due();
-    let (mut changed, mut stuck) = (0, Vec::new());
+    let (mut changed, mut stuck, mut failed) = (0, Vec::new(), None);
     for run in &due {
         match app.advance(run, Input::Deadline).await {
             Ok(landed) if landed.changed => changed += 1,
@@ -32,8 +34,15 @@ pub async fn pass(app: Arc<App>) -> Passed {
                 stuck.push(run.to_string());
             }
             Err(AdvanceError::NoRun(run)) => app.live.forget(&run),
-            Err(error) => return Err(error.into()),
+            Err(error @ AdvanceError::Store(StoreError::Closed)) => return Err(error.into()),
+            Err(error) => {
+                tracing::error!(%run, error = causes::chain(&error), "run not decided on");
+                failed.get_or_insert((run.clone(), 0, error)).1 += 1;
+            }
         }
+    }
+    if let Some((run, count, source)) = failed {
+        return Err(PassError::Runs { count, run, source });
     }
     let waits = format!("{} runs known, {changed} waits over", app.live.count());
     if stuck.is_empty() {

@@ -12,10 +12,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
+use groundcrew_protocol::ids::RunId;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::app::App;
+use crate::causes;
 use crate::run::advance::AdvanceError;
 use crate::store::StoreError;
 use crate::tls::TlsError;
@@ -32,6 +34,16 @@ pub enum PassError {
     /// A decision did not land.
     #[error("deciding on a run")]
     Advance(#[from] AdvanceError),
+    /// Some runs could not be decided on; the others were.
+    #[error("{count} runs could not be decided on, {run} among them")]
+    Runs {
+        /// How many.
+        count: usize,
+        /// One of them.
+        run: RunId,
+        /// Why not.
+        source: AdvanceError,
+    },
     /// A certificate could not be read or kept.
     #[error("keeping certificates")]
     Tls(#[from] TlsError),
@@ -71,7 +83,7 @@ async fn run_task(task: Task, app: Arc<App>, stop: CancellationToken) {
     loop {
         // A pass runs as a task of its own, so that its panic is an outcome like another.
         let outcome = match tokio::spawn((task.pass)(app.clone())).await {
-            Ok(outcome) => outcome.map_err(|error| with_causes(&error)),
+            Ok(outcome) => outcome.map_err(|error| causes::chain(&error)),
             Err(error) => Err(format!("the pass ended by a defect: {error}")),
         };
         pause = match &outcome {
@@ -87,14 +99,4 @@ async fn run_task(task: Task, app: Arc<App>, stop: CancellationToken) {
             () = tokio::time::sleep(pause) => {}
         }
     }
-}
-
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }

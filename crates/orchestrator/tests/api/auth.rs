@@ -85,14 +85,23 @@ async fn a_cookie_may_read_and_change_nothing() {
     for word in ["HttpOnly", "Secure", "SameSite=Strict"] {
         assert!(cookie.contains(word), "{cookie}");
     }
-    let pair = format!("{COOKIE}={}", bench.operator);
-    assert!(cookie.starts_with(&pair));
+    let pair = cookie.split(';').next().unwrap().to_owned();
+    assert!(pair.starts_with(&format!("{COOKIE}=")) && cookie.contains("Max-Age=43200"), "{cookie}");
+    assert!(
+        !cookie.contains(&bench.operator),
+        "a cookie goes to every port of the host: the token is not in it"
+    );
     let with_cookie = |method: &str, path: &str| {
         request(method, path, None).header("cookie", format!("a=b; {pair}")).body(Body::from("{}")).unwrap()
     };
     assert_eq!(bench.send(with_cookie("GET", "/api/v1/runs")).await.status, StatusCode::OK);
     assert_eq!(bench.send(with_cookie("GET", "/")).await.status, StatusCode::OK);
     bench.send(with_cookie("POST", "/api/v1/tokens")).await.expect_error(401, "token", &[]);
+    // What is in the cookie is no token, and ends with a logout.
+    let session = pair.split_once('=').unwrap().1;
+    bench.call("GET", "/api/v1/runs", Some(session), Body::empty()).await.expect_error(401, "token", &[]);
+    bench.send(with_cookie("POST", "/logout")).await;
+    assert_eq!(bench.send(with_cookie("GET", "/api/v1/runs")).await.status, StatusCode::UNAUTHORIZED);
     let wrong = bench.call("POST", "/login", None, "token=gco_no").await;
     assert_eq!((wrong.status, wrong.headers.get("set-cookie")), (StatusCode::UNAUTHORIZED, None));
 }
@@ -114,4 +123,10 @@ async fn tokens_are_made_listed_and_taken_back() {
     let names: Vec<&str> =
         listed.as_array().unwrap().iter().map(|row| row["name"].as_str().unwrap()).collect();
     assert_eq!(names, ["admin", "ann"]);
+    // A name that is free again gets a token of its own, and the revoked one stays bad.
+    let again = bench.order("POST", "/api/v1/tokens", json!({ "name": "ann" })).await.expect(201);
+    let second = again["token"].as_str().unwrap();
+    assert_ne!(second, token);
+    assert_eq!(bench.call("GET", "/api/v1/runs", Some(second), Body::empty()).await.status, StatusCode::OK);
+    bench.call("GET", "/api/v1/runs", Some(token), Body::empty()).await.expect_error(401, "token", &[]);
 }

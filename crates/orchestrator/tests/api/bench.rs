@@ -9,6 +9,7 @@ use bytes::Bytes;
 use groundcrew_orchestrator::api::app::App;
 use groundcrew_orchestrator::serve::{Options, Server};
 use groundcrew_orchestrator::store::StoreOptions;
+use groundcrew_orchestrator::tls::seal::KeyFile;
 use groundcrew_orchestrator::{api, dashboard};
 use groundcrew_protocol::ids::{RandomId, TokenText};
 use http::{HeaderMap, Request, StatusCode};
@@ -23,6 +24,7 @@ pub const PROFILE: &str = "name = \"short\"\n[[stage]]\nname = \"SMART\"\n";
 /// How a bench serves: on loopback, any port.
 pub fn options(data: PathBuf) -> Options {
     Options {
+        key: KeyFile::at(data.with_extension("key")),
         data,
         listen: ([127, 0, 0, 1], 0).into(),
         print_token_to: None,
@@ -40,7 +42,7 @@ pub struct Bench {
     pub app: Arc<App>,
     pub operator: String,
     router: Router,
-    pub data: tempfile::TempDir,
+    _data: tempfile::TempDir,
     _server: Server,
 }
 
@@ -83,7 +85,7 @@ impl Bench {
 
     pub async fn with(edit: impl FnOnce(&mut Options)) -> Bench {
         let data = tempfile::tempdir().unwrap();
-        let mut options = options(data.path().to_owned());
+        let mut options = options(data.path().join("data"));
         edit(&mut options);
         let server = Server::start(options, CancellationToken::new()).await.unwrap();
         let app = server.app();
@@ -91,12 +93,18 @@ impl Bench {
         routes.extend(dashboard::routes());
         let router = api::router(routes, app.clone());
         let operator = server.first_token.clone().unwrap();
-        Bench { app, operator, router, data, _server: server }
+        Bench { app, operator, router, _data: data, _server: server }
     }
 
     /// Sends a request and gives the answer without waiting for the end of its body.
     pub async fn open(&self, request: Request<Body>) -> http::Response<Body> {
         self.router.clone().oneshot(request).await.unwrap()
+    }
+
+    /// Begins a request whose body has not come yet.
+    pub fn begin(&self, request: Request<Body>) -> tokio::task::JoinHandle<http::Response<Body>> {
+        let router = self.router.clone();
+        tokio::spawn(async move { router.oneshot(request).await.unwrap() })
     }
 
     pub async fn send(&self, request: Request<Body>) -> Answer {
@@ -150,6 +158,8 @@ pub struct Agent {
     pub boot: String,
     pub token: TokenText,
     pub claim: u64,
+    /// What its machine says of itself.
+    pub serial: Option<&'static str>,
     home: RandomId,
     process: RandomId,
 }
@@ -166,6 +176,7 @@ impl Agent {
             boot,
             token: TokenText::run(bytes(1).try_into().unwrap()),
             claim: 0,
+            serial: None,
             home: RandomId::from_bytes(bytes(2)[..16].try_into().unwrap()),
             process: RandomId::from_bytes(bytes(3)[..16].try_into().unwrap()),
         }
@@ -185,7 +196,7 @@ impl Agent {
         let body = json!({
             "ip": "127.0.0.1", "boot_id": "11111111-2222-3333-4444-555555555555", "home": "durable",
             "instance": self.home, "session": self.process, "token_sha256": self.token.sha256(),
-            "known_claim": self.claim,
+            "known_claim": self.claim, "serial": self.serial,
         });
         let answer = bench.call("POST", &self.path("claim"), Some(&self.boot), body.to_string()).await;
         if answer.status == StatusCode::OK {

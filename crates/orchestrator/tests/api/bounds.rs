@@ -3,13 +3,16 @@
 use std::sync::Arc;
 
 use axum::body::Body;
+use futures_util::StreamExt;
 use groundcrew_orchestrator::run::decide::NewRun;
 use groundcrew_orchestrator::store::{DiskSpace, StoreOptions};
 use groundcrew_protocol::ids::{Sha256Hex, TokenText};
 use groundcrew_protocol::limits;
 use groundcrew_protocol::profile::Profile;
 use http::StatusCode;
+use http_body_util::BodyExt;
 use serde_json::json;
+use tokio_util::sync::CancellationToken;
 
 use crate::bench::{Agent, Bench, PROFILE, request};
 
@@ -64,6 +67,65 @@ async fn bodies_and_lists_are_bounded() {
     answer.expect_error(422, "unfit", &["outbox", "257", "256"]);
 }
 
+/// A body that begins and does not end before it is let go; it says when its beginning was taken.
+fn unfinished(bytes: usize, taken: tokio::sync::mpsc::Sender<()>, go: CancellationToken) -> Body {
+    let begin = futures_util::stream::once(async move { Ok::<_, std::io::Error>(vec![b' '; bytes]) });
+    let rest = futures_util::stream::once(async move {
+        taken.send(()).await.unwrap();
+        go.cancelled().await;
+        Ok(b"{}".to_vec())
+    });
+    Body::from_stream(begin.chain(rest))
+}
+
+#[tokio::test]
+async fn unfinished_bodies_hold_no_more_than_there_is_room_for_and_keep_no_agent_from_being_heard() {
+    const MIB: usize = 1024 * 1024;
+    let bench = Bench::start().await;
+    let free_bytes = bench.app.bodies.free_bytes();
+    let (taken, mut was_taken) = tokio::sync::mpsc::channel(1);
+    let go = CancellationToken::new();
+    let (mut waiting, mut refusals) = (Vec::new(), Vec::new());
+    let mut last = None;
+    for node in ["n1", "n2", "n3", "n4"] {
+        let agent = bench.make_agent(node).await;
+        let mut of_agent = 0;
+        loop {
+            let body = unfinished(3 * MIB, taken.clone(), go.clone());
+            let path = agent.path("log");
+            let mut call =
+                bench.begin(request("POST", &path, Some(agent.token.as_str())).body(body).unwrap());
+            tokio::select! {
+                Some(()) = was_taken.recv() => waiting.push(call),
+                answer = &mut call => {
+                    let answer = answer.unwrap();
+                    assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
+                    assert!(answer.headers().contains_key("retry-after"));
+                    refusals.push((of_agent, answer.into_body().collect().await.unwrap().to_bytes()));
+                    break;
+                }
+            }
+            of_agent += 1;
+        }
+        last = Some(agent);
+    }
+    // 20 MiB of each token, and 64 MiB of all.
+    let counts: Vec<_> = refusals.iter().map(|(count, _)| *count).collect();
+    assert_eq!(counts, [6, 6, 6, 3]);
+    for (index, (_, body)) in refusals.iter().enumerate() {
+        let text = String::from_utf8_lossy(body);
+        assert!(text.contains(if index < 3 { "with this token" } else { "all the room" }), "{text}");
+    }
+    let last = last.unwrap();
+    last.beat(&bench, json!({})).await.expect(200);
+    assert_eq!(last.result(&bench, 1, true).await.expect(200)["taken"], "first");
+    go.cancel();
+    for call in waiting {
+        assert_eq!(call.await.unwrap().status(), StatusCode::CONFLICT, "a log of no claim");
+    }
+    assert_eq!(bench.app.bodies.free_bytes(), free_bytes);
+}
+
 #[tokio::test]
 async fn a_token_that_asks_too_often_is_told_when_to_come_back() {
     let bench = Bench::with(|options| options.requests_per_second_max = 1).await;
@@ -99,6 +161,7 @@ async fn a_full_disk_refuses_logs_and_new_runs_and_still_takes_results() {
     let new = NewRun {
         id: "r-before".parse().unwrap(),
         node: "n1".parse().unwrap(),
+        node_is: Default::default(),
         profile: Profile::parse(PROFILE).unwrap(),
         boot_token: boot.sha256(),
         by: "admin".to_owned(),
@@ -130,6 +193,23 @@ async fn an_artifact_is_stored_once_and_comes_back_as_a_download() {
     assert_eq!(put(sha256.clone(), content.clone()).await.expect(200)["taken"], "first");
     assert_eq!(put(sha256.clone(), content.clone()).await.expect(200)["taken"], "repeated");
     put(Sha256Hex::of(b"x"), b"x".to_vec()).await.expect_error(409, "other_content", &[]);
+    // What belongs to no attempt that was given out, or comes under a claim that is past, is not kept.
+    let refuse = |query: String| {
+        let path = format!("{}?{query}&name=x&sha256={}", agent.path("artifact"), Sha256Hex::of(b"x"));
+        let (bench, token) = (&bench, agent.token.as_str());
+        async move { bench.call("PUT", &path, Some(token), "x").await }
+    };
+    let long = format!("attempt=1&stage={}", "S".repeat(3_000));
+    for query in ["attempt=1&stage=NoSuch", "attempt=1&stage=Reporting", long.as_str()] {
+        refuse(query.to_owned()).await.expect_error(422, "unfit", &["query stage", &agent.run]);
+    }
+    for attempt in ["0", "2", "4000000000"] {
+        let answer = refuse(format!("attempt={attempt}&stage=SMART")).await;
+        answer.expect_error(422, "unfit", &["query attempt", attempt, "1 to 1"]);
+    }
+    refuse("attempt=1&stage=SMART&claim=0".to_owned()).await.expect_error(409, "old_claim", &[]);
+    refuse("attempt=1&stage=SMART&claim=2".to_owned()).await.expect_error(409, "unknown_claim", &[]);
+    refuse(format!("attempt=1&stage=SMART&claim={}", agent.claim)).await.expect(200);
     let got = bench.order("GET", &format!("{}?{name}", agent.path("artifact")), json!(null)).await;
     assert_eq!((got.status, &got.body[..]), (StatusCode::OK, &content[..]));
     assert_eq!(got.headers["content-disposition"], "attachment");

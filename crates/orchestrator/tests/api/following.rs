@@ -144,3 +144,77 @@ async fn a_log_is_followed_and_every_stream_ends_with_the_server() {
     assert_eq!(text(&mut body).await, None);
     while events.next().await.is_some() {}
 }
+
+#[tokio::test]
+async fn a_watcher_who_falls_behind_is_told_how_much_it_missed() {
+    let bench = Bench::start().await;
+    let agent = bench.make_agent("n1").await;
+    let mut reader = Reader::open(&bench, &agent, None).await;
+    reader.next_named("agent").await;
+    let stream = "a".repeat(32);
+    // More than waits for a watcher who does not read.
+    for seq in 0..100 {
+        let line = json!({ "ts": "t", "level": "info", "text": format!("line {seq}"), "stage": "SMART" });
+        agent.post(&bench, "log", json!({ "stream": stream, "seq": seq, "lines": [line] })).await.expect(200);
+    }
+    let gap = reader.next_named("gap").await;
+    let missed = gap.data["missed"].as_u64().unwrap();
+    assert!(missed > 0 && gap.data.get("first_kept").is_none(), "{gap:?}");
+    // What was missed is in the log, and reading goes on behind a tail without a line lost or doubled.
+    let tail = bench.order("GET", &agent.path("logs?tail=3"), Value::Null).await.expect(200);
+    assert_eq!(tail["lines"].as_array().unwrap().len(), 3);
+    let line = json!({ "ts": "t", "level": "info", "text": "after", "stage": "SMART" });
+    let more = json!({ "stream": stream, "seq": 100, "lines": [line] });
+    agent.post(&bench, "log", more).await.expect(200);
+    let path = agent.path(&format!("logs?after={}", tail["next"].as_str().unwrap()));
+    let next = bench.order("GET", &path, Value::Null).await.expect(200);
+    assert_eq!((next["lines"].as_array().unwrap().len(), &next["lines"][0]["text"]), (1, &json!("after")));
+}
+
+#[tokio::test]
+async fn the_view_says_what_an_operator_must_know_of_the_machine() {
+    let bench = Bench::start().await;
+    let agent = bench.make_agent("n1").await;
+    let path = format!("/api/v1/runs/{}", agent.run);
+    let mut reader = Reader::open(&bench, &agent, None).await;
+    agent.beat(&bench, json!({ "home_failed": true })).await.expect(200);
+    let told = loop {
+        let told = reader.next_named("agent").await;
+        if told.data["home_failed"] == true {
+            break told;
+        }
+    };
+    assert!(told.id.is_none());
+    agent.result(&bench, 1, false).await.expect(200);
+    let key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIA host";
+    agent.post(&bench, "hold", json!({ "ip": "192.0.2.7", "host_keys": [key] })).await.expect(200);
+    let view = bench.order("GET", &path, Value::Null).await.expect(200);
+    assert_eq!((&view["home_failed"], &view["home"]), (&json!(true), &json!("durable")));
+    assert_eq!(view["host_keys"], json!([key]));
+    let page = bench.order("GET", &format!("/runs/{}", agent.run), Value::Null).await;
+    let page = String::from_utf8_lossy(&page.body).into_owned();
+    assert!(page.contains(key) && page.contains("its home has failed"), "{page}");
+}
+
+#[tokio::test]
+async fn a_claim_from_another_machine_than_the_node_is_refused_and_shows() {
+    let bench = Bench::start().await;
+    bench.make_run("n1").await;
+    let node = json!({ "name": "n1", "serial": "REALSERIAL" });
+    bench.order("PUT", "/api/v1/nodes/n1", node).await.expect(200);
+    let made = bench.order("POST", "/api/v1/runs", json!({ "node": "n1", "profile": "short" })).await;
+    let made = made.expect(201);
+    let (run, boot) = (made["run"].as_str().unwrap(), made["boot_token"].as_str().unwrap());
+    let mut agent = Agent::new(run.to_owned(), boot.to_owned());
+    agent.serial = Some("OTHERBOX");
+    let refused = agent.claim(&bench).await;
+    refused.expect_error(403, "wrong_machine", &["n1", "REALSERIAL", "OTHERBOX"]);
+    let path = format!("/api/v1/runs/{run}");
+    let view = bench.order("GET", &path, Value::Null).await.expect(200);
+    let said = view["wrong_machine"].as_str().unwrap();
+    assert!(said.contains("REALSERIAL") && said.contains("OTHERBOX"), "{said}");
+    agent.serial = Some("realserial ");
+    agent.claim(&bench).await.expect(200);
+    let view = bench.order("GET", &path, Value::Null).await.expect(200);
+    assert_eq!(view["wrong_machine"], Value::Null);
+}

@@ -4,10 +4,16 @@ use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use groundcrew_orchestrator::api::runs::list;
+use groundcrew_orchestrator::run::decide::NewRun;
+use groundcrew_orchestrator::run::state::Machine;
 use groundcrew_orchestrator::serve::Server;
+use groundcrew_orchestrator::store::{RunColumns, RunDoc, RunWrite};
 use groundcrew_orchestrator::task::certificate;
-use groundcrew_orchestrator::tls::Files;
 use groundcrew_protocol::ids::Sha256Hex;
+use groundcrew_protocol::profile::Profile;
+use groundcrew_protocol::stage::State;
+use groundcrew_protocol::time::WallMs;
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioIo;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -15,7 +21,7 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use crate::bench::{Bench, options};
+use crate::bench::{Bench, PROFILE, options};
 
 /// Takes any certificate: what it was is looked at afterwards.
 #[derive(Debug)]
@@ -128,7 +134,7 @@ async fn a_server_answers_over_tls_and_stops_in_order() {
 async fn a_head_that_is_too_large_is_refused() {
     let data = tempfile::tempdir().unwrap();
     let stop = CancellationToken::new();
-    let server = Server::start(options(data.path().to_owned()), stop.clone()).await.unwrap();
+    let server = Server::start(options(data.path().join("data")), stop.clone()).await.unwrap();
     let address = server.address;
     let served = tokio::spawn(server.run());
     let (mut sender, _leaf) = connect(address).await;
@@ -143,7 +149,7 @@ async fn the_next_certificate_is_served_once_every_agent_knows_it() {
     let bench = Bench::start().await;
     let agent = bench.make_agent("n1").await;
     let slow = bench.make_agent("n2").await;
-    let files = Files::of(bench.data.path());
+    let files = bench.app.certificates.clone();
     let first = bench.app.served.fingerprint();
     let next = files.announce_next().unwrap().fingerprint;
     certificate::pass(bench.app.clone()).await.unwrap();
@@ -163,4 +169,52 @@ async fn the_next_certificate_is_served_once_every_agent_knows_it() {
     assert!(files.next().unwrap().is_none());
     // Once it is over, heartbeats are as short as before.
     assert_eq!(agent.beat(&bench, json!({})).await.expect(200).get("pins"), None);
+}
+
+#[tokio::test]
+async fn one_unreadable_run_stops_neither_a_start_nor_a_list() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let server = Server::start(options(data.clone()), CancellationToken::new()).await.unwrap();
+    let app = server.app();
+    for id in ["r-good", "r-torn"] {
+        let new = NewRun {
+            id: id.parse().unwrap(),
+            node: "n1".parse().unwrap(),
+            node_is: Machine::default(),
+            profile: Profile::parse(PROFILE).unwrap(),
+            boot_token: Sha256Hex::of(id.as_bytes()),
+            by: "admin".to_owned(),
+        };
+        app.create(new).await.unwrap();
+    }
+    let columns = RunColumns {
+        node: "n1".parse().unwrap(),
+        profile: "short".parse().unwrap(),
+        state: State::FailedHolding,
+        created: WallMs(1),
+        updated: WallMs(1),
+        ended: None,
+        boot_token: Sha256Hex::of(b"r-torn"),
+        run_token: None,
+    };
+    let torn = RunWrite {
+        doc: Some((RunDoc::of("{}"), columns)),
+        events: Vec::new(),
+        audit: None,
+        results: Vec::new(),
+        tells_restored: false,
+    };
+    let landed = app.store.change_run("r-torn".parse().unwrap(), move |_| Ok::<_, ()>((torn, ()))).await;
+    landed.unwrap().unwrap();
+    app.store.close().await.unwrap();
+    drop((app, server));
+
+    let server = Server::start(options(data), CancellationToken::new()).await.unwrap();
+    let app = server.app();
+    assert!(app.live.get(&"r-good".parse().unwrap()).is_some());
+    let listed = list(&app, None, None, None, 100).await.unwrap();
+    let ids: Vec<&str> = listed.runs.iter().map(|run| run.run.as_str()).collect();
+    assert_eq!(ids, ["r-good"]);
+    assert_eq!(app.run(&"r-torn".parse().unwrap()).await.unwrap_err().status(), 500);
 }

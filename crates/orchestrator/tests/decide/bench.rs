@@ -131,6 +131,7 @@ impl Bench {
         let new = NewRun {
             id: "r-1".parse().unwrap(),
             node: "node-1".parse().unwrap(),
+            node_is: Default::default(),
             profile,
             boot_token: boot_token(),
             by: "olga".into(),

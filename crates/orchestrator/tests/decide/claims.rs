@@ -1,7 +1,7 @@
 //! Claims: rule 3, and what an agent finds when it comes back.
 
 use groundcrew_orchestrator::run::decide::Refused;
-use groundcrew_orchestrator::run::state::{ATTEMPTS_KEPT_MAX, Fate, HeldFor, WaitFor};
+use groundcrew_orchestrator::run::state::{ATTEMPTS_KEPT_MAX, Fate, HeldFor, Machine, Standing, WaitFor};
 use groundcrew_protocol::ids::{Attempt, ClaimNumber, Sha256Hex};
 use groundcrew_protocol::stage::State;
 use groundcrew_protocol::wire::{DirectiveOutcome, Taken};
@@ -209,6 +209,68 @@ fn a_cloned_home_on_another_machine_waits_too() {
     // And now the first machine is the other one.
     bench.heard(2, &[]).unwrap();
     assert!(matches!(bench.claim_again(&restarted(agent(1), 2)), Err(Refused::ClaimedElsewhere { .. })));
+}
+
+#[test]
+fn of_two_claims_in_one_commit_the_second_finds_the_first_one_fresh() {
+    let mut bench = Bench::claimed();
+    bench.heard(1, &[]).unwrap();
+    bench.pass(SILENCE + MINUTE);
+    assert!(matches!(bench.why(), HeldFor::Silence { .. }));
+    let silent = bench.now;
+    let home_on = |n: u64| {
+        let machine = agent(n);
+        let mut request = restarted(agent(1), 1);
+        request.session = Some(id(9_000 + n));
+        (request.serial, request.macs, request.boot_id) = (machine.serial, machine.macs, machine.boot_id);
+        request.ip = machine.ip;
+        request
+    };
+    assert_eq!(bench.claim_again(&home_on(2)).unwrap().claim, ClaimNumber(2));
+    // What is known for the moment has not learnt of claim 2: its change has not landed yet.
+    bench.now = silent;
+    let refused = bench.claim_again(&home_on(3)).unwrap_err();
+    assert!(
+        matches!(&refused, Refused::ClaimedElsewhere { ip, quiet_ms: 0, current, .. }
+            if ip == "10.0.0.2" && *current == ClaimNumber(2)),
+        "{refused}"
+    );
+    // Nor does a look at the time, right behind it, take the new holder for silent.
+    bench.now = silent;
+    bench.pass(0);
+    assert!(!matches!(bench.run.standing, Standing::Held { why: HeldFor::Silence { .. }, .. }));
+}
+
+#[test]
+fn a_claim_from_another_machine_than_the_node_is_refused_by_both_names() {
+    let mut bench = Bench::fresh();
+    let node = agent(1);
+    bench.run.node_is = Machine { serial: node.serial.clone(), macs: node.macs.clone() };
+    let before = bench.run.clone();
+    let refused = bench.claim(&agent(2)).unwrap_err();
+    let text = refused.to_string();
+    assert!(matches!(refused, Refused::WrongMachine { .. }));
+    for word in ["node-1".to_owned(), node.serial.clone().unwrap(), agent(2).serial.unwrap()] {
+        assert!(text.contains(&word), "{word} is missing in {text}");
+    }
+    assert_eq!(bench.run, before, "the boot token is not spent by it");
+    // The serial decides where both say one; where not, one address in common does.
+    let mut request = node.clone();
+    request.macs = agent(2).macs;
+    let mut other = Bench::fresh();
+    other.run.node_is = bench.run.node_is.clone();
+    other.claim(&request).unwrap();
+    let mut request = agent(2);
+    request.serial = None;
+    assert!(matches!(bench.claim(&request), Err(Refused::WrongMachine { .. })));
+    request.macs.push(node.macs[0].clone());
+    bench.claim(&request).unwrap();
+    // A machine that can say nothing of itself is taken at its token's word.
+    let mut silent = Bench::fresh();
+    silent.run.node_is = bench.run.node_is.clone();
+    let mut request = agent(2);
+    (request.serial, request.macs) = (None, Vec::new());
+    silent.claim(&request).unwrap();
 }
 
 /// Lets the claim go back and forth between two machines with one home; says how often it changed hands.

@@ -230,6 +230,7 @@ impl World {
             Some(Refused::Unfit(_) | Refused::Order(_)) | None => Fence::Current,
             Some(
                 other @ (Refused::ClaimedElsewhere { .. }
+                | Refused::WrongMachine { .. }
                 | Refused::TokenSpent { .. }
                 | Refused::WrongToken { .. }),
             ) => return Err(TestCaseError::fail(format!("{other} to {input:?}"))),

@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 
 use groundcrew_orchestrator::run::decide::{Input, OrderKind, Refused, decide};
-use groundcrew_orchestrator::run::state::{HeldFor, Run, Standing, WaitFor};
+use groundcrew_orchestrator::run::state::{HeldFor, Machine, Run, Standing, WaitFor};
 use groundcrew_protocol::ids::{ClaimNumber, Sha256Hex};
 use groundcrew_protocol::stage::Stage;
 
@@ -42,6 +42,7 @@ const TABLE: &str = "
     claim: protocol 0                     | F F F F F F F F F F F F F F
     claim: protocol 99                    | F F F F F F F F F F F F F F
     claim: nothing said                   | F F F F F F F F F F F F F F
+    claim: not the node's machine         | M M M M M M M M M M M M M M
     claim: an absurd claim known          | F F F F F F F F F F F F F F
     result: the latest attempt            | N + + = + + = = N + = N + U
     result: an attempt never given out    | N F F F F F F F N F F N F U
@@ -228,6 +229,7 @@ fn claim_of(row: &str, own: groundcrew_protocol::wire::ClaimRequest, current: u6
         "claim: no token of the run" => bearer = Sha256Hex::of(b"nothing"),
         "claim: protocol 0" => protocol = 0,
         "claim: protocol 99" => protocol = 99,
+        "claim: not the node's machine" => {}
         "claim: nothing said" => request = serde_json::from_str("{}").unwrap(),
         "claim: an absurd claim known" => {
             request = restarted(own.clone(), u64::MAX);
@@ -284,7 +286,12 @@ fn input_of(row: &str, bench: &mut Bench, own: groundcrew_protocol::wire::ClaimR
         }
         "new boot token" => Input::NewBootToken { token: Sha256Hex::of(b"new"), by: "olga".into() },
         "restored" => Input::Restored,
-        row if row.starts_with("claim: ") => claim_of(row, own, current),
+        row if row.starts_with("claim: ") => {
+            if row == "claim: not the node's machine" {
+                bench.run.node_is = Machine { serial: Some("another".into()), macs: Vec::new() };
+            }
+            claim_of(row, own, current)
+        }
         row => order_of(row),
     }
 }
@@ -296,6 +303,7 @@ fn letter(bench: &Bench, input: &Input) -> char {
         Err(Refused::OldClaim { .. }) => 'O',
         Err(Refused::UnknownClaim { .. }) => 'U',
         Err(Refused::ClaimedElsewhere { .. }) => 'E',
+        Err(Refused::WrongMachine { .. }) => 'M',
         Err(Refused::TokenSpent { .. }) => 'S',
         Err(Refused::WrongToken { .. }) => 'W',
         Err(Refused::NotClaimed { .. }) => 'N',
@@ -329,6 +337,6 @@ fn every_input_against_every_standing() {
         found_table.push_str(&format!("    {row:<37} | {}\n", found_row.join(" ")));
     }
     assert!(wrong.is_empty(), "{}\n{found_table}", wrong.join("\n"));
-    assert_eq!(letters, "+=OUESWNFX".chars().collect(), "every refusal has a place in the table");
+    assert_eq!(letters, "+=OUEMSWNFX".chars().collect(), "every refusal has a place in the table");
     assert_eq!(kinds.len(), 9, "every input has a row");
 }

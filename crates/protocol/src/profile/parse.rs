@@ -255,12 +255,12 @@ fn percent(field: Field<'_>) -> Result<f64, BadProfile> {
     field.number(0.0..=100.0)
 }
 
-/// Packages and interrupts may come several times, anything else once: its state could not be told apart.
+/// Each stage once, a package's mode and an interrupt too: states, attempts, results and the agent's memory know a stage by
+/// its name, and could not tell a second one from the first.
 fn refuse_repeated(parts: &[Part<'_>], stages: &[StageSpec]) -> Result<(), BadProfile> {
     let mut seen = BTreeSet::new();
     for (part, spec) in parts.iter().zip(stages) {
-        let may_repeat = matches!(spec.name, Stage::Package { .. } | Stage::Interrupt { .. });
-        if !may_repeat && !seen.insert(&spec.name) {
+        if !seen.insert(&spec.name) {
             let found = format!("\"{}\" a second time", spec.name);
             return Err(part.refuse_at("name", &found, "each stage once"));
         }

@@ -22,7 +22,7 @@ fn assert_refused(text: &str, (line, key, found, expected): Wanted) {
     assert_eq!(bad.to_string(), format!("line {line}{comma}{key}: found {found}, expected {}", bad.expected));
 }
 
-const BAD_KEYS_AND_VALUES: [(&str, Wanted); 29] = [
+const BAD_KEYS_AND_VALUES: [(&str, Wanted); 31] = [
     ("", (1, "stage", "nothing", "at least one [[stage]]")),
     ("stage = 3", (2, "stage", "3", "at least one [[stage]]")),
     (
@@ -50,6 +50,14 @@ const BAD_KEYS_AND_VALUES: [(&str, Wanted); 29] = [
     (
         "[[stage]]\nname = \"SMART\"\n\n[[stage]]\nname = \"SMART\"",
         (6, "stage[2].name", "\"SMART\" a second time", "each stage once"),
+    ),
+    (
+        "[[stage]]\nname = \"Package:a/apply\"\n\n[[stage]]\nname = \"Package:a/apply\"",
+        (6, "stage[2].name", "\"Package:a/apply\" a second time", "each stage once"),
+    ),
+    (
+        "[[stage]]\nname = \"Interrupt:i\"\n\n[[stage]]\nname = \"Interrupt:i\"",
+        (6, "stage[2].name", "\"Interrupt:i\" a second time", "each stage once"),
     ),
     (
         "[[stage]]\nname = \"SMART\"\ndeadline = \"5x\"",

@@ -22,6 +22,7 @@ pub(super) fn claim(
 ) -> Result<Change, Refused> {
     let token = token_of(&step, request, protocol, bearer)?;
     check_bearer(&step, bearer)?;
+    check_machine(&step, request)?;
     if is_same_call(&step, request, protocol, &token) {
         heard::end_silence(&mut step);
         let answer = answer(&step);
@@ -79,6 +80,29 @@ fn check_bearer(step: &Step, bearer: &Sha256Hex) -> Result<(), Refused> {
         return Ok(());
     }
     Err(Refused::WrongToken { run: run.id.clone() })
+}
+
+/// A run is its node's. What the operator has not said of the node, or the machine cannot say of itself, is no mismatch.
+///
+/// A serial decides alone: interfaces are exchanged, and boards keep theirs.
+fn check_machine(step: &Step, request: &ClaimRequest) -> Result<(), Refused> {
+    let (node_is, machine) = (&step.run.node_is, machine_of(request));
+    let fits = match (&node_is.serial, &machine.serial) {
+        (Some(expected), Some(found)) => expected.trim().eq_ignore_ascii_case(found.trim()),
+        (None, _) | (_, None) => {
+            let says_nothing = node_is.macs.is_empty() || request.macs.is_empty();
+            says_nothing || node_is.macs.iter().any(|mac| request.macs.contains(mac))
+        }
+    };
+    if fits {
+        return Ok(());
+    }
+    Err(Refused::WrongMachine {
+        run: step.run.id.clone(),
+        node: step.run.node.clone(),
+        expected: node_is.describe(),
+        found: machine.describe(),
+    })
 }
 
 /// The same process asks again because an answer was lost: it gets the claim that it has.
@@ -255,6 +279,7 @@ fn grant(step: &mut Step, request: &ClaimRequest, protocol: u32, token: Sha256He
             Some(HomeKind::Volatile | HomeKind::Unknown(_)) | None => HomeKind::Volatile,
         },
         since: step.now.wall,
+        listened_ms: step.now.listened_ms,
         spoke: false,
     });
     step.tell("claimed", AGENT, format!("claim {number} by the agent at {ip}"));

@@ -24,7 +24,7 @@ use groundcrew_protocol::wire::{
 };
 
 use self::step::Step;
-use super::state::{Now, Run, StageRecord, Standing};
+use super::state::{Machine, Now, Run, StageRecord, Standing};
 
 /// Something that happened to a run.
 #[derive(Debug, Clone, PartialEq)]
@@ -209,6 +209,21 @@ pub enum Refused {
         /// The run.
         run: RunId,
     },
+    /// A claim from another machine than the run's node.
+    #[error(
+        "run {run} is for node {node} ({expected}), and this machine is another ({found}). Start the agent on the right \
+         machine; where the node is described wrongly, correct it and make a new run"
+    )]
+    WrongMachine {
+        /// The run.
+        run: RunId,
+        /// Its node.
+        node: NodeName,
+        /// What the node is known by.
+        expected: String,
+        /// What the machine says of itself.
+        found: String,
+    },
     /// A message for a run that nobody has claimed.
     #[error("run {run} has no claim yet; claim it first")]
     NotClaimed {
@@ -230,6 +245,8 @@ pub struct NewRun {
     pub id: RunId,
     /// Its node.
     pub node: NodeName,
+    /// Serial and addresses of the node, as far as they are known.
+    pub node_is: Machine,
     /// Its profile, with the orchestrator's own stages in their places.
     pub profile: Profile,
     /// Hash of its boot token.
@@ -248,6 +265,7 @@ pub fn create(new: NewRun, now: Now) -> Change {
         boot_token: new.boot_token,
         boot_token_spent: false,
         machine: None,
+        node_is: new.node_is,
         stages,
         at: 0,
         standing: Standing::Walking,

@@ -38,7 +38,12 @@ pub(super) struct Step<'a> {
 
 impl<'a> Step<'a> {
     /// Starts from a run as it is.
+    ///
+    /// What is known for the moment learns of a claim only once it has landed, while the next input may be decided in
+    /// the same transaction: the run itself says when its claim was made, and that counts as a word of its agent's.
     pub fn new(before: &'a Run, now: Now) -> Step<'a> {
+        let claimed_ms = before.claim.as_ref().map_or(0, |claim| claim.listened_ms);
+        let now = Now { heard_ms: now.heard_ms.max(claimed_ms), ..now };
         Step { run: before.clone(), before, now, own: Vec::new(), events: Vec::new(), result: None }
     }
 

@@ -122,7 +122,7 @@ impl Logs<'_> {
         read::page(self.store, run, stage, after, limit).await
     }
 
-    /// The last `count` lines of a run, of one stage or of all, oldest first.
+    /// The last `count` lines of a run, of one stage or of all, oldest first, and where those that follow begin.
     ///
     /// # Errors
     /// As [`Logs::read`].
@@ -131,7 +131,7 @@ impl Logs<'_> {
         run: &RunId,
         stage: Option<&Stage>,
         count: usize,
-    ) -> Result<Vec<LogLine>, StoreError> {
+    ) -> Result<LogPage, StoreError> {
         read::tail(self.store, run, stage, count).await
     }
 

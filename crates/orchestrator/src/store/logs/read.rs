@@ -73,7 +73,7 @@ pub(super) async fn tail(
     run: &RunId,
     stage: Option<&Stage>,
     count: usize,
-) -> Result<Vec<LogLine>, StoreError> {
+) -> Result<LogPage, StoreError> {
     let count = count.min(LINES_MAX);
     let mut query = select(run, stage)?;
     query.push(" ORDER BY id DESC LIMIT ").push_bind(CHUNKS_MAX);
@@ -81,6 +81,11 @@ pub(super) async fn tail(
     let stage = stage.cloned();
     let mut reader = Reader::new(store);
     blocking(move || {
+        // Behind the newest chunk, so that whoever reads on from here misses no line and gets none twice.
+        let next = rows.first().map_or(LogCursor::default(), |row| LogCursor {
+            chunk: text::unsigned(row.0),
+            line: u32::try_from(row.1).unwrap_or(u32::MAX),
+        });
         let mut newest_first = Vec::with_capacity(count);
         for row in rows {
             if newest_first.len() >= count {
@@ -91,7 +96,7 @@ pub(super) async fn tail(
             newest_first.extend(wanted.take(count - newest_first.len()));
         }
         newest_first.reverse();
-        Ok(newest_first)
+        Ok(LogPage { lines: newest_first, next, at_end: true })
     })
     .await
 }

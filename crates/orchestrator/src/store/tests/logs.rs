@@ -76,8 +76,30 @@ async fn sensors_are_stored_once() {
         [Taken::First, Taken::Repeated, Taken::OtherContent]
     );
     assert_eq!(store.append_sensors(batch(&run, 1, 43.5)).await.unwrap(), Taken::First);
-    let values: Vec<f64> = store.sensors(&run).await.unwrap().iter().map(|sample| sample.value).collect();
-    assert_eq!(values, [41.0, 43.5]);
+    let (series, left_out) = store.sensors(&run, Wanted::default()).await.unwrap();
+    let values: Vec<f64> = series[0].points.iter().map(|point| point.1).collect();
+    assert_eq!((values, left_out), (vec![41.0, 43.5], 0));
+}
+
+#[tokio::test]
+async fn readings_are_read_in_parts_and_only_those_that_are_wanted() {
+    let data = tempfile::tempdir().unwrap();
+    let store = open(data.path()).await;
+    let run = run_id("r-1");
+    for seq in 0..150 {
+        let mut batch = batch(&run, seq, seq as f64);
+        batch.samples[0].ts = WallMs(seq as i64);
+        if seq % 2 == 1 {
+            batch.samples[0].kind = "fan".into();
+        }
+        store.append_sensors(batch).await.unwrap();
+    }
+    let read = async |wanted| store.sensors(&run, wanted).await.unwrap().0;
+    let all = read(Wanted::default()).await;
+    assert_eq!(all.iter().map(|one| one.points.len()).collect::<Vec<_>>(), [75, 75]);
+    let last = read(Wanted { kind: Some("fan"), batches_max: Some(4) }).await;
+    let points: Vec<f64> = last[0].points.iter().map(|point| point.1).collect();
+    assert_eq!((last.len(), points), (1, vec![147.0, 149.0]));
 }
 
 #[tokio::test]
@@ -201,7 +223,10 @@ proptest! {
                     .filter(|line| stage.is_none() || line.stage == stage)
                     .collect();
                 assert_eq!(all_lines(&store, &run, stage.as_ref(), limit).await, expected);
-                let tail = store.logs().tail(&run, stage.as_ref(), limit).await.unwrap();
+                let page = store.logs().tail(&run, stage.as_ref(), limit).await.unwrap();
+                let rest = store.logs().read(&run, stage.as_ref(), page.next, limit).await.unwrap();
+                assert!(rest.lines.is_empty(), "nothing comes twice after a tail");
+                let tail = page.lines;
                 assert_eq!(tail, expected[expected.len().saturating_sub(limit)..]);
             }
         });

@@ -52,7 +52,7 @@ async fn what_is_past_its_time_goes_and_what_has_not_ended_stays() {
     assert_eq!(store.events(None, 0, 10).await.unwrap().len(), 1);
     let page = store.logs().read(&going, None, LogCursor::default(), 10).await.unwrap();
     assert_eq!(page.lines.len(), 1);
-    assert_eq!(store.sensors(&going).await.unwrap().len(), 1);
+    assert_eq!(store.sensors(&going, Wanted::default()).await.unwrap().0.len(), 1);
     assert_eq!(store.artifacts(&going).await.unwrap().len(), 1);
 }
 
@@ -75,7 +75,7 @@ async fn segments_that_nobody_needs_go_as_a_whole_and_appending_goes_on() {
     // The segment in use goes too, and the next line begins another.
     assert_eq!(store.sweep(WallMs(1_000)).await.unwrap().segments, 1);
     store.logs().append(chunk(&going, 1, 1, &["more"])).await.unwrap();
-    assert_eq!(store.logs().tail(&going, None, 5).await.unwrap(), [line(Some("CPUStress"), "more")]);
+    assert_eq!(store.logs().tail(&going, None, 5).await.unwrap().lines, [line(Some("CPUStress"), "more")]);
 }
 
 #[tokio::test]
@@ -93,7 +93,7 @@ async fn over_the_size_the_runs_that_ended_first_lose_their_logs() {
     assert!((1..=3).contains(&swept.log_chunks), "{swept:?}");
     let left = |name: &str| {
         let (store, run) = (store.clone(), run_id(name));
-        async move { store.logs().tail(&run, None, 5).await.unwrap().len() }
+        async move { store.logs().tail(&run, None, 5).await.unwrap().lines.len() }
     };
     assert_eq!(left("a").await, 0, "it ended first");
     assert_eq!(left("c").await, 1, "it has not ended");
