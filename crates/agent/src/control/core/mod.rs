@@ -85,8 +85,10 @@ pub struct Core {
     holding: bool,
     /// The key is being taken out.
     key_leaves: bool,
-    /// When the key of this hold is asked for; `None` once it was.
-    hold_ask_ms: Option<u64>,
+    /// When the key of this hold is asked for again.
+    hold_ask_ms: u64,
+    /// What was last said of it.
+    key_said: String,
     power: Power,
     /// The directive that wants the power off.
     powering: Option<DirectiveId>,
@@ -121,7 +123,8 @@ impl Core {
             next_try_ms: 0,
             holding: false,
             key_leaves: false,
-            hold_ask_ms: Some(0),
+            hold_ask_ms: 0,
+            key_said: String::new(),
             power: Power::Untouched,
             powering: None,
             exiting: false,
@@ -173,8 +176,8 @@ impl Core {
 
     /// When the loop wants to be woken at the latest, in milliseconds of the driver's clock; `None`: by an event only.
     pub fn wake_ms(&self) -> Option<u64> {
-        let asks_key = if self.holding { self.hold_ask_ms } else { None };
-        let wake_ms = self.next_try_ms.max(asks_key.unwrap_or(0));
+        let asks_key_ms = if self.holding { self.hold_ask_ms } else { 0 };
+        let wake_ms = self.next_try_ms.max(asks_key_ms);
         (self.under == Under::Nothing && !self.exiting).then_some(wake_ms)
     }
 
@@ -190,7 +193,8 @@ impl Core {
             Event::Heartbeat { answered: Err(failure), .. } => self.heartbeat_failed(&failure, now_ms),
             Event::StageEnded => self.stage_ended(),
             Event::Flushed(whole) => self.flushed(whole),
-            Event::KeyInstalled(done) => self.key_installed(done, now_ms),
+            // One that could not be put in comes again with the next answer, as it is asked for again.
+            Event::KeyInstalled(_) => {}
             Event::KeyRemoved(done) => self.key_removed(done),
             Event::Reconcile(wall) => self.reconcile(wall),
             Event::Stop => self.stop(),

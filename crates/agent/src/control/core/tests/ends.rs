@@ -45,6 +45,49 @@ fn a_key_that_could_not_be_put_in_is_asked_for_again() {
 }
 
 #[test]
+fn a_key_that_comes_after_the_hold_began_arrives() {
+    let (mut agent, done) = claimed("FailedHolding", 0);
+    assert_eq!(done, ["hold"]);
+    let none = || Reply::Hold(HoldAnswer { authorized_key: None, expires_at: WallMs(i64::MAX) });
+    assert!(agent.told(none()).is_empty());
+    for _ in 0..3 {
+        assert!(agent.after(SLOW_RETRY_MS - 1).is_empty());
+        assert_eq!(agent.after(1), ["hold"]);
+        assert!(agent.told(none()).is_empty());
+    }
+    assert_eq!(agent.after(SLOW_RETRY_MS), ["hold"]);
+    assert_eq!(agent.told(hold_key(i64::MAX)), ["key in"]);
+    assert_eq!(agent.core.memory().hold_key.as_deref(), Some(KEY));
+}
+
+#[test]
+fn a_key_that_was_replaced_or_taken_back_does_not_stay() {
+    let mut agent = holding();
+    assert_eq!(agent.after(SLOW_RETRY_MS), ["hold"]);
+    let other = HoldAnswer { authorized_key: Some("ssh-ed25519 other".into()), expires_at: WallMs(7) };
+    assert_eq!(agent.told(Reply::Hold(other)), ["key in"]);
+    assert_eq!(agent.core.memory().hold_key.as_deref(), Some("ssh-ed25519 other"));
+    assert_eq!(agent.core.memory().hold_key_expires, WallMs(7));
+    assert_eq!(agent.after(SLOW_RETRY_MS), ["hold"]);
+    let none = || Reply::Hold(HoldAnswer { authorized_key: None, expires_at: WallMs(7) });
+    assert_eq!(agent.told(none()), ["key out"]);
+    // It is tried until it is out, also while the run goes on holding.
+    assert!(agent.on(Event::KeyRemoved(false)).is_empty());
+    assert_eq!(agent.on(Event::Reconcile(WallMs(5))), ["key out"]);
+    assert!(agent.on(Event::KeyRemoved(true)).is_empty());
+    assert_eq!(agent.core.memory().hold_key, None);
+    assert!(agent.on(Event::Reconcile(WallMs(5))).is_empty());
+}
+
+#[test]
+fn a_hold_call_that_is_lost_is_made_again() {
+    let (mut agent, done) = claimed("FailedHolding", 0);
+    assert_eq!(done, ["hold"]);
+    assert!(agent.fails(Failure::Soon(String::new())).is_empty());
+    assert_eq!(agent.after(BACKOFF_FIRST_MS), ["hold"]);
+}
+
+#[test]
 fn without_a_place_for_keys_none_is_put_in() {
     let facts = Facts { keys_allowed: false, ..facts() };
     let (mut agent, _) = claimed_with(facts, memory(), Vec::new(), claim("FailedHolding", 0));
