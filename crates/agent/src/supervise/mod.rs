@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use groundcrew_client::PinSet;
-use groundcrew_protocol::ids::{ClaimNumber, RandomId};
+use groundcrew_protocol::ids::{ClaimNumber, MacAddress, RandomId};
 use groundcrew_protocol::time::WallMs;
 use groundcrew_protocol::wire::{Heartbeat, LogLevel, LogLine};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -377,6 +377,15 @@ fn seed() -> Result<u64, StartError> {
     Ok(u64::from_le_bytes(bytes))
 }
 
+/// The machine's addresses, with the one that it booted from first, also where no driver shows that interface.
+fn with_first(booted: Option<MacAddress>, mut macs: Vec<MacAddress>) -> Vec<MacAddress> {
+    if let Some(booted) = booted {
+        macs.retain(|mac| *mac != booted);
+        macs.insert(0, booted);
+    }
+    macs
+}
+
 fn facts(settings: &Settings, home: &Home) -> Result<Facts, StartError> {
     let root = Root::system();
     let mut session = [0; 16];
@@ -391,7 +400,7 @@ fn facts(settings: &Settings, home: &Home) -> Result<Facts, StartError> {
         home: home.kind().clone(),
         ip: ip::address(&root).map(|ip| ip.to_string()).unwrap_or_default(),
         serial: dmi::serial(&root),
-        macs: nics::macs(&root),
+        macs: with_first(settings.mac.clone(), nics::macs(&root)),
         power_allowed: settings.allow_power,
         keys_allowed: settings.authorized_keys.is_some(),
     })
@@ -400,6 +409,14 @@ fn facts(settings: &Settings, home: &Home) -> Result<Facts, StartError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_interface_that_the_machine_booted_from_is_named_first() {
+        let mac = |last: u8| -> MacAddress { format!("52:54:00:00:00:{last:02x}").parse().unwrap() };
+        assert_eq!(with_first(None, vec![mac(1), mac(2)]), [mac(1), mac(2)]);
+        assert_eq!(with_first(Some(mac(2)), vec![mac(1), mac(2)]), [mac(2), mac(1)]);
+        assert_eq!(with_first(Some(mac(3)), vec![mac(1)]), [mac(3), mac(1)]);
+    }
 
     #[test]
     fn a_broken_record_of_children_is_set_aside_and_said_and_keeps_nobody_from_starting() {
