@@ -20,6 +20,7 @@ use groundcrew_report::{render_html, render_text};
 
 use super::alone::{Alone, Walked, nothing_was_checked};
 use super::terminal::{self, Screen};
+use super::work_folder::WorkFolder;
 use crate::probe::Root;
 use crate::process::{Cancel, Launcher, sweep};
 
@@ -94,8 +95,8 @@ fn parse(arguments: &[OsString]) -> Result<Option<Arguments>, lexopt::Error> {
 fn vet(arguments: &Arguments) -> anyhow::Result<u8> {
     let profile = read_profile(&arguments.profile)?;
     let folder = std::path::absolute(&arguments.folder).context("find the current folder")?;
-    let work = folder.join("work");
-    std::fs::create_dir_all(&work).with_context(|| format!("make the folder {}", work.display()))?;
+    let place = WorkFolder::open(&folder)?;
+    let work = place.path.clone();
     let swept =
         sweep::sweep(&work).with_context(|| format!("read what may still run, in {}", work.display()))?;
     let screen = Arc::new(Screen::stderr());
@@ -115,8 +116,7 @@ fn vet(arguments: &Arguments) -> anyhow::Result<u8> {
     };
     let walked = alone.walk();
     let written = write_files(&folder, &walked);
-    // It holds nothing but what the stages left; one that cannot be removed harms nobody.
-    let _ = std::fs::remove_dir_all(&work);
+    place.close();
     print(&walked.report, arguments.json, &folder).context("print the report")?;
     written?;
     Ok(exit_code(&walked.report))
