@@ -151,7 +151,7 @@ impl Agent {
         let (log, log_notes) = Spool::open(home, Kind::Log).map_err(system("the spool of log lines"))?;
         let lines = LineSender::new(log.clone(), io.clone());
         let memory = home.run().clone();
-        let pins = PinSet::new(settings.pins.iter().chain(&memory.pins).cloned());
+        let pins = PinSet::new(memory.pins_beside(&settings.pins));
         let connection = || {
             let token = Some(memory.token.clone());
             Orchestrator::new(settings.url.clone(), pins.clone(), token, settings.run.clone())

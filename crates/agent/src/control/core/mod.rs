@@ -153,10 +153,14 @@ impl Core {
         &self.facts.ip
     }
 
-    /// Notes certificates that were announced; they go to disk with the next thing that does.
-    pub fn know_pins(&mut self, pins: Vec<Sha256Hex>) {
-        self.memory.pins = pins;
-        self.persist();
+    /// Notes certificates that were announced; they go to disk with the next thing that does. True where that changed
+    /// which count.
+    pub fn know_pins(&mut self, pins: &[Sha256Hex]) -> bool {
+        let changed = self.memory.note_pins(pins);
+        if changed {
+            self.persist();
+        }
+        changed
     }
 
     /// The current claim.
