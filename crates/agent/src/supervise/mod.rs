@@ -14,6 +14,7 @@ mod stage;
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use groundcrew_client::PinSet;
@@ -102,6 +103,8 @@ pub(crate) struct Agent {
     children: Arc<ChildRecords>,
     activity: Activity,
     said_failure: bool,
+    /// The run is over: lines go to the console alone, and no readings are taken.
+    is_over: Arc<AtomicBool>,
 }
 
 /// Runs the agent until it is told to stop.
@@ -131,7 +134,8 @@ pub async fn run(settings: Settings, console: Console) -> Result<(), StartError>
             format!("processes of an earlier agent cannot be killed: {:?}", swept.stuck),
         );
     }
-    let sensors = Sensors::start(agent.readings.clone(), Root::system(), agent.io.health().clone())
+    let (health, is_over) = (agent.io.health().clone(), agent.is_over.clone());
+    let sensors = Sensors::start(agent.readings.clone(), Root::system(), health, is_over)
         .map_err(system("the sensors' thread"))?;
     agent.work(waiting).await;
     sensors.stop();
@@ -191,6 +195,7 @@ impl Agent {
             children: Arc::new(ChildRecords::in_home(home.path())),
             activity: Activity::default(),
             said_failure: false,
+            is_over: Arc::default(),
             io,
             settings,
         };
@@ -256,6 +261,8 @@ impl Agent {
                     perform::Then::End => return true,
                 }
             }
+            // What this step had to say of the end was still told.
+            self.is_over.store(self.core.is_over(), Ordering::Relaxed);
             self.latest.send_replace(self.core.heartbeat("", false, wall()));
             self.claim.send_if_modified(|known| {
                 let claim = self.core.claim().unwrap_or_default();
@@ -279,7 +286,7 @@ impl Agent {
     fn uploader(&self) -> Uploader {
         let token = Some(self.core.memory().token.clone());
         let (url, run) = (self.settings.url.clone(), self.settings.run.clone());
-        let (console, lines) = (self.console.clone(), self.lines.clone());
+        let (console, lines, is_over) = (self.console.clone(), self.lines.clone(), self.is_over.clone());
         Uploader {
             store: self.artifacts.clone(),
             io: self.io.clone(),
@@ -288,6 +295,9 @@ impl Agent {
             kept: self.artifact_kept.clone(),
             say: Box::new(move |text| {
                 console.say(LogLevel::Warn, &text);
+                if is_over.load(Ordering::Relaxed) {
+                    return;
+                }
                 lines.send_line(LogLine { ts: stamp(), level: LogLevel::Warn, stage: None, text });
             }),
         }
@@ -330,10 +340,13 @@ impl Agent {
         }
     }
 
-    /// Tells something: on the console, and as a framing line to the orchestrator.
+    /// Tells something: on the console, and as a framing line to the orchestrator for as long as the run is not over.
     pub(crate) fn say(&self, level: LogLevel, text: impl Into<String>) {
         let text = text.into();
         self.console.say(level.clone(), &text);
+        if self.is_over.load(Ordering::Relaxed) {
+            return;
+        }
         self.lines.send_line(LogLine { ts: stamp(), level, stage: None, text });
     }
 }

@@ -178,6 +178,15 @@ impl Core {
         self.target.as_ref().map(|target| &target.state)
     }
 
+    /// True once nothing about the run is left to tell: it has ended or is gone, and every outcome was acknowledged.
+    pub fn is_over(&self) -> bool {
+        let has_ended = self.memory.gone || self.state().is_some_and(State::is_ended);
+        has_ended
+            && self.in_flight.is_none()
+            && self.power == Power::Untouched
+            && self.outbox.iter().all(|entry| entry.acknowledged)
+    }
+
     /// When the loop wants to be woken at the latest, in milliseconds of the driver's clock; `None`: by an event only.
     pub fn wake_ms(&self) -> Option<u64> {
         let asks_key_ms = if self.holding { self.hold_ask_ms } else { 0 };

@@ -94,6 +94,27 @@ fn without_a_place_for_keys_none_is_put_in() {
     assert!(agent.told(hold_key(i64::MAX)).is_empty());
 }
 
+#[test]
+fn a_run_is_over_once_its_end_is_known_and_every_outcome_acknowledged() {
+    let (mut agent, _) = claimed("CPUStress", 1);
+    assert!(!agent.core.is_over());
+    agent.on(Event::StageEnded);
+    agent.beat(stands_at("Cancelled"));
+    assert!(!agent.core.is_over(), "an outcome is still to be sent");
+    agent.told(taken("Cancelled", 0, 1));
+    assert!(agent.core.is_over());
+    // A restored store may know it as it stood before.
+    agent.beat_fails(Failure::UnknownClaim(String::new()));
+    agent.after(BACKOFF_MAX_MS);
+    agent.told(claim("CPUStress", 2));
+    assert!(!agent.core.is_over());
+    let (mut gone, _) = claimed("CPUStress", 1);
+    gone.beat_fails(Failure::Gone(String::new()));
+    assert!(!gone.core.is_over(), "its stage is not ended yet");
+    gone.on(Event::StageEnded);
+    assert!(gone.core.is_over());
+}
+
 fn shutdown() -> HeartbeatAnswer {
     directive(3, Command::Shutdown, "Completed", "", 0)
 }
