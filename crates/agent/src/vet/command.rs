@@ -40,6 +40,9 @@ const FOLDER_DEFAULT: &str = "groundcrew-report";
 /// Where tools are looked for when the environment does not say.
 const SEARCH_PATH_DEFAULT: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
+/// Wider than any line: a log of a build is read later, where nobody can widen it.
+const WIDTH_OF_A_PIPE: usize = 64 * 1024;
+
 const FAILED: u8 = 1;
 const INCONCLUSIVE: u8 = 2;
 const BAD_USAGE: u8 = 64;
@@ -174,7 +177,8 @@ fn print(report: &Report, json: bool, folder: &Path) -> std::io::Result<()> {
         return writeln!(out);
     }
     let colour = out.is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    writeln!(out, "\n{}", render_text(report, terminal::width(), colour))?;
+    let width = if out.is_terminal() { terminal::width() } else { WIDTH_OF_A_PIPE };
+    writeln!(out, "\n{}", render_text(report, width, colour))?;
     writeln!(out, "Report: {}", folder.join("report.html").display())?;
     writeln!(out, "        {}", folder.join("report.json").display())
 }
