@@ -1,6 +1,12 @@
-//! The limit for durable results: rows of the same bytes, inserted into an empty table and committed in groups, with
-//! SQLite set up as the store has it (a write-ahead log, `synchronous=FULL`, its cache, its checkpoints). Nothing else
-//! is done.
+//! The limit for durable results: one bare insert for each, committed in groups, with SQLite set up as the store has it
+//! (a write-ahead log, `synchronous=FULL`, its cache, its checkpoints) and driven through the same library.
+//!
+//! It is a generous limit. A row holds the bytes of one result's body, the median of those that are sent, and nothing
+//! else: no index but the row's number, no network, no JSON, nothing read before. A result that counts stores its body
+//! too, and beside it the checks as they were judged, the run's document by compare-and-set, two or three events, and
+//! an entry in two indexes. A group is as large as the orchestrator's could be at best: a row for every connection that
+//! waits for its answer. Each row is a statement of its own, made ready once, as callers who know nothing of each other
+//! have them; that the store puts many rows into one statement is part of what is measured.
 
 use std::path::Path;
 use std::time::Instant;

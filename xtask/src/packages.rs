@@ -59,6 +59,12 @@ pub const PACKAGES: &[Package] = &[
         why: "does the work of the CPUStress stage",
         needs: &[Need::Up, Need::Test],
     },
+    Package {
+        sign: Sign::Program("chromium"),
+        name: "chromium",
+        why: "opens the pages, whose script nothing else runs",
+        needs: &[Need::Test],
+    },
 ];
 
 /// Installs whatever is missing for `need`.
@@ -141,13 +147,15 @@ mod tests {
         assert_eq!(names(Need::Up, |_| true), [""; 0]);
         assert_eq!(names(Need::Dist, |_| false), ["gcc", "libc6-dev"]);
         assert_eq!(names(Need::Test, |sign| sign != Sign::Program("stress-ng")), ["stress-ng"]);
+        assert_eq!(names(Need::Test, |sign| sign != Sign::Program("chromium")), ["chromium"]);
+        assert_eq!(names(Need::Up, |sign| sign != Sign::Program("chromium")), [""; 0]);
         assert_eq!(names(Need::Bench, |sign| sign != Sign::Program("stress-ng")), [""; 0]);
     }
 
     #[test]
     fn the_explanation_names_each_package_why_and_the_command() {
         let text = explain("not root", &missing_for(Need::Up, |_| false), "sudo ");
-        for package in PACKAGES {
+        for package in PACKAGES.iter().filter(|package| package.needs.contains(&Need::Up)) {
             assert!(text.contains(&format!("  {}: {}", package.name, package.why)), "{text}");
         }
         let command =

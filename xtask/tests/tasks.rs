@@ -36,6 +36,7 @@ impl Stage {
         stage.program("bin/cargo", &cargo);
         stage.program("bin/cc", "exit 0");
         stage.program("bin/stress-ng", "exit 0");
+        stage.program("bin/chromium", "exit 0");
         for name in ["groundcrew", "groundcrewd", "groundcrewctl"] {
             stage.program(&format!("target/release/{name}"), binary);
         }

@@ -23,7 +23,8 @@ use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::client::{Backoff, Orchestrator};
+use crate::backoff::Backoff;
+use crate::client::Orchestrator;
 use crate::console::Console;
 use crate::io_thread::{IoError, IoThread};
 use crate::spool::{Answer, Message, Spool, SpoolStatus};

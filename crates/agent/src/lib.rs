@@ -1,7 +1,9 @@
 //! The agent on a node: what `groundcrew` does, as a library, so that tests can drive its parts.
 
 pub mod artifacts;
+pub mod backoff;
 pub mod client;
+pub mod clock;
 pub mod console;
 pub mod control;
 pub mod errors;

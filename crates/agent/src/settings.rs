@@ -14,6 +14,7 @@ use groundcrew_client::{BaseUrl, parse_pins};
 use groundcrew_protocol::ids::{MacAddress, RunId, Sha256Hex, TokenText};
 use groundcrew_protocol::limits::HEARTBEAT_INTERVAL_MS;
 
+use crate::clock::ClockFrom;
 use sources::{Given, Values};
 pub use sources::{SettingsError, Source};
 
@@ -30,12 +31,13 @@ pub const FLAGS_HELP: &str = "  --url URL               https://HOST[:PORT] of t
   --token TOKEN           its boot token (GROUNDCREW_TOKEN keeps it out of process lists)
   --fpr SHA256[,SHA256]   SHA-256 of the orchestrator's certificate, colons allowed
   --mac MAC               address of the interface that the machine booted from; named first to the orchestrator
+  --clock machine|hello   hello: set this machine's clock from the orchestrator's, for live images (default machine)
   --home FOLDER           what the agent keeps (default /var/lib/groundcrew)
   --allow-power           may switch this machine off
   --allow-reboot          may restart this machine (not used yet: no stage of this version restarts it)
   --authorized-keys FILE  where the key of a hold goes; none is taken without it
   --allow-root-keys       that file may be root's own
-Each can be given in the environment (GROUNDCREW_URL, GROUNDCREW_ALLOW_POWER=yes), the first five on the
+Each can be given in the environment (GROUNDCREW_URL, GROUNDCREW_ALLOW_POWER=yes), the first six on the
 kernel command line (groundcrew.url=). A flag wins over the environment, and that over the kernel. An empty
 variable or kernel parameter counts as not given.";
 
@@ -74,6 +76,8 @@ pub struct Settings {
     pub pins: Vec<Sha256Hex>,
     /// The interface that the machine booted from.
     pub mac: Option<MacAddress>,
+    /// Where this machine's wall clock comes from.
+    pub clock: ClockFrom,
     /// The agent's home.
     pub home: PathBuf,
     /// Whether this machine may be switched off.
@@ -127,6 +131,7 @@ impl Settings {
                 .required("fpr", |text| parse_pins(text).map_err(|error| error.expected.to_owned()))?,
             mac: values
                 .parse("mac", |text| text.to_ascii_lowercase().replace('-', ":").parse().map_err(why))?,
+            clock: values.parse("clock", clock_from)?.unwrap_or_default(),
             home,
             allow_power: values.switch("allow-power")?,
             allow_reboot: values.switch("allow-reboot")?,
@@ -147,6 +152,14 @@ fn why(error: impl std::fmt::Display) -> String {
 
 fn token_form(error: groundcrew_protocol::ids::BadId) -> String {
     error.expected.to_owned()
+}
+
+fn clock_from(text: &str) -> Result<ClockFrom, String> {
+    match text {
+        "machine" => Ok(ClockFrom::Machine),
+        "hello" => Ok(ClockFrom::Hello),
+        _ => Err("machine or hello".to_owned()),
+    }
 }
 
 /// Only more often than is agreed upon: an agent that is heard less counts as gone.

@@ -333,7 +333,13 @@ fn status_error(call: String, code: u16, body: &[u8]) -> Error {
             .filter(|character| !character.is_control())
             .take(UNEXPLAINED_CHARACTERS)
             .collect();
-        ErrorBody { error: shown, code: "unexplained".to_owned(), state: None, claim: None }
+        ErrorBody {
+            error: shown,
+            code: "unexplained".to_owned(),
+            state: None,
+            claim: None,
+            retry_after_s: None,
+        }
     });
     Error::Status { call, code, body: Box::new(body) }
 }

@@ -125,6 +125,11 @@ impl Error {
         if let Error::Status { body, .. } = self { &body.code } else { "" }
     }
 
+    /// After how many seconds a refusal says that it is worth asking again.
+    pub fn retry_after_s(&self) -> Option<u64> {
+        if let Error::Status { body, .. } = self { body.retry_after_s } else { None }
+    }
+
     /// The error and what caused it, in one line.
     pub fn chain(&self) -> String {
         let mut text = self.to_string();

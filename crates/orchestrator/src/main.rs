@@ -118,6 +118,7 @@ fn options(arguments: Serve, data: std::path::PathBuf) -> Options {
             free_percent_min: f64::from(arguments.keep_free_percent),
             ..StoreOptions::default()
         },
+        clock_step_ms: arguments.clock_step_ms,
     }
 }
 

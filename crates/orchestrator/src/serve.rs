@@ -8,6 +8,7 @@ use std::time::Instant;
 use groundcrew_durable::whole;
 use groundcrew_protocol::ids::{RunId, Sha256Hex};
 use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::api::app::{App, Parts};
@@ -49,6 +50,8 @@ pub struct Options {
     pub iperf_port: Option<u16>,
     /// How the store is opened.
     pub store: StoreOptions,
+    /// For tests alone: the clock of listening stands, and goes on by this many milliseconds with each SIGUSR1.
+    pub clock_step_ms: Option<u64>,
 }
 
 /// Why the server did not start, or did not stop in order.
@@ -74,6 +77,9 @@ pub enum ServeError {
         /// Why not.
         source: std::io::Error,
     },
+    /// A signal could not be listened to.
+    #[error("listening to a signal")]
+    Signal(#[source] std::io::Error),
     /// A file could not be written.
     #[error("writing {path:?}")]
     File {
@@ -95,6 +101,7 @@ pub struct Server {
     app: Arc<App>,
     listener: TcpListener,
     connections_max: usize,
+    steps: Option<(Signal, u64)>,
 }
 
 impl Server {
@@ -125,7 +132,7 @@ impl Server {
     /// # Errors
     /// Where the store cannot be closed in order. Nothing acknowledged is lost by that.
     pub async fn run(self) -> Result<(), ServeError> {
-        let Server { app, listener, connections_max, .. } = self;
+        let Server { app, listener, connections_max, steps, .. } = self;
         let mut routes = api::routes();
         routes.extend(dashboard::routes());
         let router = api::router(routes, app.clone());
@@ -133,6 +140,9 @@ impl Server {
         // Tasks outlive the listener: deadlines need no answers, but answers need the clock.
         let stop_tasks = CancellationToken::new();
         let mut tasks = task::start_all(&app, &stop_tasks);
+        if let Some((signal, by_ms)) = steps {
+            tasks.spawn(run_steps(app.clone(), signal, by_ms, stop_tasks.clone()));
+        }
         run_listener(listener, config, router, connections_max, app.stop.clone()).await;
         stop_tasks.cancel();
         while tasks.join_next().await.is_some() {}
@@ -153,7 +163,14 @@ async fn start_on(store: &Store, options: Options, stop: CancellationToken) -> R
     let fingerprint = identity.fingerprint.clone();
     let mut pins = vec![fingerprint.clone()];
     pins.extend(files.next()?.map(|next| next.fingerprint).filter(|next| *next != fingerprint));
-    let clock = ListenClock::start(store.listened_at_open_ms(), Instant::now());
+    let kept_ms = store.listened_at_open_ms();
+    let (clock, steps) = match options.clock_step_ms {
+        None => (ListenClock::start(kept_ms, Instant::now()), None),
+        Some(by_ms) => {
+            let told = signal(SignalKind::user_defined1()).map_err(ServeError::Signal)?;
+            (ListenClock::standing(kept_ms, Instant::now()), Some((told, by_ms)))
+        }
+    };
     let live = Arc::new(Live::new(clock, store.generation(), pins, options.requests_per_second_max));
     let first_token = first_token(store, options.print_token_to.as_deref()).await?;
     let app = App::new(Parts {
@@ -171,7 +188,20 @@ async fn start_on(store: &Store, options: Options, stop: CancellationToken) -> R
     let address = listener.local_addr().map_err(failed)?;
     write(&options.data.join(ADDRESS_FILE), &format!("https://{}\n", reachable(address)))?;
     let connections_max = allow_connections(options.connections_max);
-    Ok(Server { address, fingerprint, first_token, app, listener, connections_max })
+    Ok(Server { address, fingerprint, first_token, app, listener, connections_max, steps })
+}
+
+/// Lets the clock of listening go on with each signal, for tests.
+async fn run_steps(app: Arc<App>, mut told: Signal, by_ms: u64, stop: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = told.recv() => {
+                let listened_ms = app.live.clock.step(by_ms);
+                tracing::info!(listened_ms, "the clock of listening was moved");
+            }
+        }
+    }
 }
 
 /// Makes the first token of all, where there is none. What is printed is lost afterwards; only its hash is kept.
@@ -197,7 +227,8 @@ async fn load_runs(app: &Arc<App>) -> Result<(), ServeError> {
         let Some(last) = runs.last() else { break };
         after = Some(last.id.clone());
         for stored in &runs {
-            app.live.update(&advance::parse(stored)?, stored.version);
+            let run = advance::read(stored)?;
+            app.live.update(&run, stored.version);
         }
     }
     for run in app.store.runs_restored().await? {

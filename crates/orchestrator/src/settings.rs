@@ -136,6 +136,9 @@ pub struct Serve {
     /// Port of an iperf3 server that agents are told of.
     #[arg(long, value_name = "PORT")]
     pub iperf_port: Option<u16>,
+    /// For tests alone: the clock of listening stands, and goes on by this many milliseconds with each SIGUSR1.
+    #[arg(long, value_name = "MS", hide = true)]
+    pub clock_step_ms: Option<u64>,
 }
 
 /// What the environment says of where things lie.

@@ -124,6 +124,9 @@ pub struct ClaimRequest {
     /// The attempt that this very process has in flight, and goes on with under the new claim.
     #[serde(default)]
     pub in_flight: Option<StageAttempt>,
+    /// The attempt that the last agent of this home ended because it was asked to end itself: its loss is no crash.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stopped: Option<StageAttempt>,
     /// Serial of the machine: a spent boot token is good again only from the same machine.
     #[serde(default)]
     pub serial: Option<String>,
@@ -421,6 +424,9 @@ pub struct ErrorBody {
     /// The claim that counts now, for `old_claim` and `claimed_elsewhere`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub claim: Option<ClaimNumber>,
+    /// Where time alone mends it: after how many seconds it is worth asking again. The header Retry-After says the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_after_s: Option<u64>,
 }
 
 /// The path of an agent's call.

@@ -1,17 +1,16 @@
 //! The stand-in for stress-ng: a shell script that waits for a test's word, so that a stage lasts as long as the test
 //! wants. It is told over one FIFO and tells over another; the test holds both open, so that neither end ever blocks.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Instant;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat};
 
-use super::{Handle, STUCK};
+use super::{Handle, STUCK, fifo};
 
 const SCRIPT: &str = include_str!("stress-ng.sh");
 
@@ -34,14 +33,7 @@ impl Load {
         std::fs::write(&path, format!("#!/bin/sh\nhere='{place}'\n{rest}")).expect("the folder is ours");
         std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).expect("the file is ours");
         std::fs::write(folder.join("printed"), "0\n").expect("the folder is ours");
-        let fifo = |name: &str| {
-            let path = folder.join(name);
-            mknodat(CWD, &path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).expect("the folder is ours");
-            let nonblocking = i32::try_from(OFlags::NONBLOCK.bits()).expect("flags fit");
-            let opened = OpenOptions::new().read(true).write(true).custom_flags(nonblocking).open(&path);
-            opened.expect("the FIFO is ours")
-        };
-        Load { orders: fifo("orders"), told: fifo("told"), rest: String::new() }
+        Load { orders: fifo(&folder.join("orders")), told: fifo(&folder.join("told")), rest: String::new() }
     }
 
     /// Tells it something; it does so once it runs.

@@ -5,19 +5,26 @@
 //!   test ──▶ Server   groundcrewd in a folder of its own, on a loopback address of its own; its operator's client
 //!        ──▶ Machine  an agent's home, its PATH with the stand-in, the agent process
 //!        ──▶ Load     the stand-in, told over a FIFO what to do; it tells over another what it did
+//!        ──▶ Browser  Chromium without a screen, for the pages and their script
 //! ```
 //!
 //! Nothing is taken from how long something takes: every wait is for an event, a line or an end, and gives up after
 //! [`STUCK`], which means that it never comes. Processes die with the test that started them.
 
+pub mod browser;
 pub mod load;
 pub mod machine;
 pub mod process;
 pub mod server;
 
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat};
+
+pub use browser::Browser;
 pub use load::Load;
 pub use machine::Machine;
 pub use process::{Handle, Process};
@@ -42,6 +49,14 @@ fn beside_this_test() -> PathBuf {
     let test = std::env::current_exe().expect("a running test has a path");
     let folder = test.parent().and_then(Path::parent).expect("a test lies in target/PROFILE/deps");
     folder.to_owned()
+}
+
+/// A FIFO that stays open at both ends, so that opening the other never blocks.
+fn fifo(path: &Path) -> File {
+    mknodat(CWD, path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).expect("the folder is ours");
+    let nonblocking = i32::try_from(OFlags::NONBLOCK.bits()).expect("flags fit");
+    let opened = OpenOptions::new().read(true).write(true).custom_flags(nonblocking).open(path);
+    opened.expect("the FIFO is ours")
 }
 
 /// Asks until there is an answer, for what no event tells of.

@@ -1,7 +1,7 @@
 //! Processes that a test starts: their output line by line, their end, and handles on processes of others.
 
 use std::io::{BufRead, BufReader, Read};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
@@ -110,6 +110,11 @@ impl Process {
             let _ended = self.child.kill();
             self.ended = self.child.wait().ok();
         }
+    }
+
+    /// What becomes readable once it has ended; absent where it was gone before it could be taken hold of.
+    pub fn end(&self) -> Option<BorrowedFd<'_>> {
+        self.handle.fd.as_ref().map(AsFd::as_fd)
     }
 
     /// Asks it to end.

@@ -48,10 +48,21 @@ pub struct Server {
 impl Server {
     /// Starts one in a fresh folder.
     pub fn start() -> Server {
+        Server::start_with(Vec::new())
+    }
+
+    /// Starts one in a fresh folder for which time passes, as far as it says how long somebody was silent, by that much
+    /// at each [`pass_time`](Self::pass_time) and not otherwise.
+    pub fn start_with_steps_of(step_ms: u64) -> Server {
+        Server::start_with(vec!["--clock-step-ms".to_owned(), step_ms.to_string()])
+    }
+
+    fn start_with(more: Vec<String>) -> Server {
         let folder = tempfile::tempdir().expect("there is a temporary folder");
         let token_file = folder.path().join("token");
         let listen = format!("{}:0", own_loopback());
-        let flags = vec!["--print-token-to".to_owned(), token_file.display().to_string()];
+        let mut flags = more;
+        flags.extend(["--print-token-to".to_owned(), token_file.display().to_string()]);
         let process = launch(&folder.path().join("data"), &listen, &flags);
         let address = said_after(&process, "listening on ");
         let fingerprint = said_after(&process, "certificate SHA-256 ");
@@ -99,6 +110,14 @@ impl Server {
     /// Its process, which must be there.
     pub fn process(&self) -> &Process {
         self.process.as_ref().expect("the server was started")
+    }
+
+    /// Lets its time pass, of one that was started for that, and waits until it has.
+    pub fn pass_time(&self) {
+        let moved = "the clock of listening was moved";
+        let before = self.process().count_of(moved);
+        self.process().signal(rustix::process::Signal::USR1);
+        super::eventually("the clock that moves", || (self.process().count_of(moved) > before).then_some(()));
     }
 
     /// Kills it.
@@ -369,6 +388,11 @@ impl Caller<'_> {
         body: &impl Serialize,
     ) -> Result<T, Error> {
         self.server.wait(self.client.call(method, path, body, CALL))
+    }
+
+    /// Puts bytes, and may be refused.
+    pub fn put(&self, path: &str, content: Bytes) -> Result<serde_json::Value, Error> {
+        self.server.wait(self.client.put_bytes(path, content, CALL))
     }
 
     /// Sends a call with an empty JSON object; the status of its answer, 200 for any that is good.

@@ -351,7 +351,12 @@ fn failure_of(refused: &Refused) -> Failure {
         Refused::OldClaim { .. } => Failure::OldClaim(text),
         Refused::UnknownClaim { .. } | Refused::NotClaimed { .. } => Failure::UnknownClaim(text),
         Refused::ClaimedElsewhere { .. } => Failure::Elsewhere(text),
-        Refused::TokenSpent { .. } | Refused::WrongToken { .. } => Failure::Unauthorized(text),
+        Refused::TokenSpent { retry_after_ms: Some(ms), .. } => {
+            Failure::NotYet { text, after_s: ms.div_ceil(1_000) }
+        }
+        Refused::TokenSpent { retry_after_ms: None, .. } | Refused::WrongToken { .. } => {
+            Failure::Unauthorized(text)
+        }
         Refused::Unfit(_) | Refused::Order(_) => Failure::Refused(text),
     }
 }

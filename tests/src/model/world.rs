@@ -458,6 +458,8 @@ impl World {
         if self.machines[1].core.is_none() && self.machines[0].home.is_some() {
             self.note("machine b comes up with a copy of a's home".into());
             self.machines[1].home = self.machines[0].home.clone();
+            // What an earlier copy started, this one has never heard of.
+            self.started_by.retain(|(agent, ..)| *agent != 1);
             self.put(1, Happening::StartAgent { agent: 1 });
         }
     }

@@ -128,3 +128,21 @@ fn an_agent_that_is_asked_to_end_leaves_nothing_behind_and_the_next_goes_on() {
     assert_eq!(view.stages[0].attempts, 2);
     server.expect_lines(&run, printed);
 }
+
+#[test]
+fn an_agent_that_is_stopped_in_order_again_and_again_is_no_crash() {
+    let server = Server::start();
+    let run = server.create_run("n1", LOAD);
+    let mut machine = Machine::new(&server, &run, "m1");
+    for _ in 0..4 {
+        machine.start();
+        machine.load.started();
+        assert!(machine.stop().success());
+    }
+    machine.start();
+    machine.load.started();
+    machine.load.pass();
+    let view = server.wait_for_state(&run, State::Completed);
+    assert_eq!(view.stages[0].attempts, 5);
+    assert_eq!((server.count_of(&run, "stopped"), server.count_of(&run, "crashed")), (4, 0));
+}

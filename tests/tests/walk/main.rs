@@ -1,5 +1,7 @@
 //! The built binaries over real sockets: one orchestrator, its agents, and a load that lasts as long as a test wants.
 
+mod artifacts;
+mod browsed;
 mod killed;
 mod orders;
 mod passing;

@@ -1,8 +1,11 @@
 //! Those who should not have the run: a second agent with the token, a copied home, a wrong pin, a wrong token.
 
+use groundcrew_agent::probe::{Root, dmi, nics};
 use groundcrew_protocol::ids::TokenText;
+use groundcrew_protocol::limits;
 use groundcrew_protocol::operator::RunCreated;
 use groundcrew_protocol::stage::State;
+use groundcrew_protocol::wire::{ClaimAnswer, agent_path};
 use groundcrew_tests::harness::{Machine, Run, Server, eventually};
 use http::Method;
 
@@ -45,7 +48,7 @@ fn two_agents_that_start_at_once_with_the_same_token_never_both_walk() {
 
 #[test]
 fn an_older_copy_of_the_home_waits_while_the_original_is_alive() {
-    let server = Server::start();
+    let server = Server::start_with_steps_of(limits::FRESH_MS);
     let run = server.create_run("n1", LOAD);
     let mut original = Machine::started(&server, &run, "original");
     original.load.started();
@@ -129,8 +132,36 @@ fn a_wrong_token_is_said_and_changes_nothing() {
 }
 
 #[test]
+fn a_machine_that_reset_quickly_asks_again_as_soon_as_its_boot_token_is_good() {
+    // One step leaves the claim fresh for one more second, the next ends that.
+    let server = Server::start_with_steps_of(limits::FRESH_MS - 1_000);
+    let run = server.create_run("n1", LOAD);
+    let root = Root::system();
+    let (serial, macs) = (dmi::serial(&root), nics::macs(&root));
+    assert!(serial.is_some() || !macs.is_empty(), "this machine has no serial and no address to be known by");
+    // This machine on the boot before: its agent has claimed and is heard no more.
+    let before = serde_json::json!({
+        "boot_id": "00000000-0000-4000-8000-000000000001", "serial": serial, "macs": macs,
+        "instance": "1".repeat(32), "session": "2".repeat(32), "token_sha256": "3".repeat(64),
+    });
+    let path = agent_path(&run.id, "claim");
+    let claimed: ClaimAnswer =
+        server.caller(Some(run.token.clone())).call(Method::POST, &path, &before).unwrap();
+    assert_eq!(claimed.claim.0, 1);
+    server.pass_time();
+    let mut machine = Machine::started(&server, &run, "m1");
+    let said = machine.agent().wait_for_line("asked again in 2 s");
+    assert!(said.contains("401") && said.contains("was heard"), "{said}");
+    server.pass_time();
+    machine.load.started();
+    assert_eq!(server.view(&run).claim.0, 2);
+    assert_eq!(server.count_of(&run, "boot_token_reused"), 1);
+    assert_eq!(machine.agent().count_of("5 minutes"), 0);
+}
+
+#[test]
 fn a_spent_boot_token_says_how_to_make_another() {
-    let server = Server::start();
+    let server = Server::start_with_steps_of(limits::FRESH_MS);
     let run = server.create_run("n1", LOAD);
     let mut first = Machine::started(&server, &run, "first");
     first.load.started();
@@ -143,9 +174,10 @@ fn a_spent_boot_token_says_how_to_make_another() {
     let path = format!("/api/v1/runs/{}/token", run.id);
     let made: RunCreated = server.must(Method::POST, &path, &serde_json::json!({}));
     let run = Run { id: run.id, token: made.boot_token };
-    // The first was heard a moment ago: until its claim is no longer fresh the third has to wait.
+    // The first was heard a moment ago, and only here it is decided when that is long ago.
     let mut third = Machine::started(&server, &run, "third");
     third.agent().wait_for_line("waits: ");
+    server.pass_time();
     third.load.started();
     third.load.pass();
     let view = server.wait_for_state(&run, State::Completed);

@@ -111,6 +111,8 @@ pub const CRATES: &[Crate] = &[
             "process",
             "probe",
             "settings",
+            "clock",
+            "backoff",
             "console",
             "stamp",
             "files",

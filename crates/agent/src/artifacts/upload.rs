@@ -9,7 +9,8 @@ use tokio::sync::{Notify, watch};
 use tokio::time::sleep;
 
 use super::{Known, Store};
-use crate::client::{Backoff, Orchestrator};
+use crate::backoff::Backoff;
+use crate::client::Orchestrator;
 use crate::io_thread::IoThread;
 
 /// What the task works with.

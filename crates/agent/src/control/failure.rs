@@ -6,6 +6,10 @@ use super::core::Failure;
 
 /// What the control loop makes of a failed call.
 pub fn failure_of(error: &Error) -> Failure {
+    // Nobody needs to mend what time does.
+    if let (Some(401), Some(after_s)) = (error.status(), error.retry_after_s()) {
+        return Failure::NotYet { text: error.chain(), after_s };
+    }
     let text = match hint(error) {
         Some(hint) => format!("{}; {hint}", error.chain()),
         None => error.chain(),
@@ -50,13 +54,20 @@ mod tests {
     use super::*;
 
     fn refusal(code: u16, word: &str) -> Failure {
-        let body = ErrorBody { error: "no".into(), code: word.into(), state: None, claim: None };
+        refusal_until(code, word, None)
+    }
+
+    fn refusal_until(code: u16, word: &str, retry_after_s: Option<u64>) -> Failure {
+        let body =
+            ErrorBody { error: "no".into(), code: word.into(), state: None, claim: None, retry_after_s };
         failure_of(&Error::Status { call: "POST x".into(), code, body: Box::new(body) })
     }
 
     #[test]
     fn refusals_are_told_apart_by_status_and_word() {
         assert!(matches!(refusal(401, "token"), Failure::Unauthorized(_)));
+        assert!(matches!(refusal_until(401, "token", Some(7)), Failure::NotYet { after_s: 7, .. }));
+        assert!(matches!(refusal_until(429, "too_often", Some(7)), Failure::Soon(_)));
         assert!(matches!(refusal(404, ""), Failure::Slow(_)));
         assert!(matches!(refusal(410, "gone"), Failure::Gone(_)));
         assert!(matches!(refusal(409, "old_claim"), Failure::OldClaim(_)));

@@ -35,6 +35,9 @@ pub struct Memory {
     /// The highest attempt of each stage that this home has started.
     #[serde(default)]
     pub started: Vec<StageAttempt>,
+    /// The attempt that was in flight when an agent of this home was asked to end; the next claim says so.
+    #[serde(default)]
+    pub stopped: Option<StageAttempt>,
     /// Outcomes of the latest directives.
     #[serde(default)]
     pub directives: VecDeque<DirectiveReport>,
@@ -90,6 +93,7 @@ impl Memory {
             known_claim: ClaimNumber(0),
             generation: Generation(0),
             started: Vec::new(),
+            stopped: None,
             directives: VecDeque::new(),
             hold_key: None,
             hold_key_expires: WallMs(0),

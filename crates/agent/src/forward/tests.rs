@@ -70,7 +70,8 @@ impl Fake {
 }
 
 fn refusal(code: u16, word: &str) -> Error {
-    let body = ErrorBody { error: "no".into(), code: word.into(), state: None, claim: None };
+    let body =
+        ErrorBody { error: "no".into(), code: word.into(), state: None, claim: None, retry_after_s: None };
     Error::Status { call: "POST log".into(), code, body: Box::new(body) }
 }
 

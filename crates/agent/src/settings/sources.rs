@@ -12,12 +12,13 @@ const KERNEL_LINE_BYTES_MAX: u64 = 64 * 1024;
 const KERNEL_PREFIX: &str = "groundcrew.";
 
 /// Parameters with a value, by the name of their flag; true where the kernel command line may give it.
-const VALUES: [(&str, bool); 7] = [
+const VALUES: [(&str, bool); 8] = [
     ("url", true),
     ("run", true),
     ("token", true),
     ("fpr", true),
     ("mac", true),
+    ("clock", true),
     ("home", false),
     ("authorized-keys", false),
 ];

@@ -24,7 +24,7 @@ fn token() -> TokenText {
 fn given() -> Given<'static> {
     let kernel_line = format!(
         "BOOT_IMAGE=/vmlinuz quiet groundcrew.url=https://10.0.0.1:8443 groundcrew.run={RUN} \
-         groundcrew.token={} groundcrew.fpr={},{} groundcrew.mac=52-54-00-AB-CD-EF\n",
+         groundcrew.token={} groundcrew.fpr={},{} groundcrew.mac=52-54-00-AB-CD-EF groundcrew.clock=hello\n",
         token(),
         pin(1),
         pin(2)
@@ -51,6 +51,7 @@ fn the_kernel_command_line_is_enough() {
     assert_eq!(settings.token.as_ref().unwrap().reveal(), &token());
     assert_eq!(settings.pins, [pin(1), pin(2)]);
     assert_eq!(settings.mac.unwrap().as_str(), "52:54:00:ab:cd:ef");
+    assert_eq!(settings.clock, ClockFrom::Hello);
     assert_eq!(settings.home, Path::new(HOME_DEFAULT));
     assert_eq!((settings.allow_power, settings.allow_reboot, settings.authorized_keys), (false, false, None));
     assert!(settings.unknown.is_empty());
@@ -113,12 +114,24 @@ fn a_bad_value_is_named_with_its_source() {
         ("home", "relative", "absolute path"),
         ("home", "/a/../b", "absolute path"),
         ("allow-power", "maybe", "yes or no"),
+        ("clock", "ntp", "machine or hello"),
     ] {
         let mut bad = given();
         bad.flags = vec![format!("--{flag}={value}")];
         let error = error_of(&bad);
         assert!(error.contains(part) && error.contains(&format!("--{flag} from a flag")), "{error}");
     }
+}
+
+#[test]
+fn a_clock_is_the_machine_s_own_unless_something_says_otherwise() {
+    let mut quiet = given();
+    quiet.kernel_line = quiet.kernel_line.replace("groundcrew.clock=hello", "");
+    assert_eq!(load(&quiet).unwrap().clock, ClockFrom::Machine);
+    quiet.environment.insert("GROUNDCREW_CLOCK", "hello".into());
+    assert_eq!(load(&quiet).unwrap().clock, ClockFrom::Hello);
+    quiet.flags = vec!["--clock=machine".into()];
+    assert_eq!(load(&quiet).unwrap().clock, ClockFrom::Machine);
 }
 
 #[test]

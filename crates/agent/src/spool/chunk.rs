@@ -95,8 +95,7 @@ impl Message {
         body.put_slice(head.as_bytes());
         body.put_slice(&self.items);
         body.put_u8(b']');
-        // A sensor message has no word for a gap; there the jump in its numbers shows it.
-        if let Some(gap) = self.gap.as_ref().filter(|_| self.kind == Kind::Log) {
+        if let Some(gap) = &self.gap {
             body.put_slice(b",\"gap\":");
             body.put_slice(&serde_json::to_vec(gap).expect("a gap can be written as JSON"));
         }

@@ -103,6 +103,29 @@ fn readings_are_sent_in_batches_and_what_is_no_number_is_left_out() {
 }
 
 #[test]
+fn readings_that_were_let_go_are_counted_in_front_of_the_next() {
+    let home = tempfile::tempdir().unwrap();
+    let (spool, _) = Spool::open_in(home.path(), &run(), Kind::Sensor, MIB).unwrap();
+    let now = Instant::now();
+    let ts = WallMs(5);
+    let sample = SensorSample { kind: "fan".into(), key: "f1".into(), value: 900.0, unit: "rpm".into(), ts };
+    for _ in 0..2 {
+        spool.append_samples_at(std::slice::from_ref(&sample), now).unwrap();
+        spool.finish();
+    }
+    let refused = spool.next_message(now).unwrap().unwrap();
+    spool.answered(&refused, Answer::Refused("413".into())).unwrap();
+    let mut told = Vec::new();
+    while let Some(message) = spool.next_message(now).unwrap() {
+        let request: SensorRequest = serde_json::from_slice(&message.body(ClaimNumber(1))).unwrap();
+        told.extend(request.gap);
+        spool.answered(&message, Answer::Taken).unwrap();
+    }
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert_eq!((told[0].chunks, told[0].bytes, told[0].why.as_str()), (1, refused.bytes() as u64, "413"));
+}
+
+#[test]
 fn a_chunk_is_closed_by_its_size_and_stays_under_the_greatest_body() {
     let home = tempfile::tempdir().unwrap();
     let spool = open(home.path(), 64 * MIB);

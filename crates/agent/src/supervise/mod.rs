@@ -29,6 +29,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::artifacts::{self, Uploader};
 use crate::client::Orchestrator;
+use crate::clock::WallClock;
 use crate::console::Console;
 use crate::control::core::{Core, Event, Facts};
 use crate::control::memory::Memory;
@@ -93,6 +94,7 @@ pub(crate) struct Agent {
     forwarder: Arc<Forwarder>,
     artifacts: artifacts::Store,
     artifact_kept: Arc<Notify>,
+    clock: Arc<WallClock>,
     /// This machine's clock minus the orchestrator's, in milliseconds.
     skew_ms: i64,
     /// What the control loop keeps, where the disk refused it.
@@ -187,6 +189,7 @@ impl Agent {
             forwarder: Arc::new(forwarder),
             artifacts: artifacts::Store::in_home(home.path(), &memory_run),
             artifact_kept: Arc::default(),
+            clock: Arc::new(WallClock::of_machine(settings.clock)),
             skew_ms: 0,
             unwritten: None,
             stage: None,

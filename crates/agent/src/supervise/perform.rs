@@ -1,7 +1,7 @@
 //! Performs the actions of the control loop, in order.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use groundcrew_protocol::PROTOCOL;
 use groundcrew_protocol::ids::{ClaimNumber, Sha256Hex, TokenText};
@@ -9,7 +9,7 @@ use groundcrew_protocol::limits;
 use groundcrew_protocol::profile::{ExpectedDisk, StageSpec};
 use groundcrew_protocol::time::WallMs;
 use groundcrew_protocol::wire::{
-    ClaimRequest, Hello, HoldRequest, HomeKind, Intent, LogLevel, OutboxEntry, ResultRequest,
+    ClaimRequest, Hello, HoldRequest, HomeKind, Intent, LogLevel, LogLine, OutboxEntry, ResultRequest,
 };
 
 use super::Agent;
@@ -20,7 +20,7 @@ use crate::control::failure::failure_of;
 use crate::control::memory::Memory;
 use crate::probe::Root;
 use crate::process::{Cancel, Launcher};
-use crate::stamp::wall;
+use crate::stamp::{stamp, wall};
 use crate::vet::StageContext;
 use crate::{hold, power};
 
@@ -286,9 +286,17 @@ impl Agent {
         let to = self.control.clone();
         match what {
             Call::Hello => {
-                let hello = self.hello();
+                let (hello, clock) = (self.hello(), self.clock.clone());
+                let (console, lines) = (self.console.clone(), self.lines.clone());
                 self.answer_later(async move {
-                    to.hello(&hello).await.map(Reply::Hello).map_err(|error| failure_of(&error))
+                    let asked = Instant::now();
+                    let answer = to.hello(&hello).await.map_err(|error| failure_of(&error))?;
+                    // Here, where nothing stands between the answer and its meaning, and before any line after it.
+                    if let Some((level, text)) = clock.meet(answer.server_time, asked.elapsed()) {
+                        console.say(level.clone(), &text);
+                        lines.send_line(LogLine { ts: stamp(), level, stage: None, text });
+                    }
+                    Ok(Reply::Hello(answer))
                 });
             }
             Call::Claim { request, .. } => {

@@ -136,9 +136,9 @@ impl App {
     ///
     /// # Errors
     /// 404 where there never was one, 410 where it was deleted, 500 where the store fails.
-    pub async fn run(&self, run: &RunId) -> Result<(Run, u64), ApiError> {
+    pub async fn run(&self, run: &RunId) -> Result<(Arc<Run>, u64), ApiError> {
         match self.store.run(run).await? {
-            RunLookup::Found(stored) => Ok((advance::parse(&stored)?, stored.version)),
+            RunLookup::Found(stored) => Ok((advance::read(&stored)?, stored.version)),
             RunLookup::Gone => Err(ApiError::gone(format!(
                 "run {run} has ended and was deleted; nothing more is taken for it"
             ))),

@@ -127,7 +127,11 @@ impl From<Refused> for ApiError {
             }
             Refused::NotClaimed { .. } => ApiError::conflict("not_claimed", error),
             Refused::Order(_) => ApiError::conflict("order", error),
-            Refused::TokenSpent { .. } | Refused::WrongToken { .. } => ApiError::token(error),
+            Refused::TokenSpent { retry_after_ms, .. } => ApiError {
+                retry_after_s: retry_after_ms.map(|ms| ms.div_ceil(1_000)),
+                ..ApiError::token(error)
+            },
+            Refused::WrongToken { .. } => ApiError::token(error),
             Refused::Unfit(_) => ApiError::unfit(error),
         }
     }
@@ -140,6 +144,7 @@ impl IntoResponse for ApiError {
             code: self.code.to_owned(),
             state: self.state.map(|state| *state),
             claim: self.claim,
+            retry_after_s: self.retry_after_s,
         };
         let mut response = super::body::json(self.status, &body);
         let headers = response.headers_mut();

@@ -7,6 +7,7 @@ use axum::response::Response;
 use groundcrew_protocol::ids::{NodeName, RunId, TokenText};
 use groundcrew_protocol::operator::{CreateRun, RunCreated, RunList, RunSummary, RunView};
 use groundcrew_protocol::stage::State as RunState;
+use groundcrew_protocol::time::WallMs;
 use groundcrew_protocol::wire::ErrorBody;
 use http::{HeaderMap, StatusCode, header};
 use serde::Deserialize;
@@ -24,7 +25,8 @@ use crate::store::{NewAudit, StoredRun};
 
 /// Runs that one list looks through for a filter; past them it answers what it found and where it stood.
 const LOOKED_THROUGH_MAX: usize = 5_000;
-/// Ids that are tried for a new run before its maker is told: a collision in 50 random bits is next to impossible.
+/// Ids that are tried for a new run before its maker is told: two runs of the same 64th of a second collide in one of a
+/// million cases.
 const ID_TRIES_MAX: u32 = 4;
 
 /// Which runs.
@@ -97,7 +99,7 @@ pub async fn list(
 }
 
 fn summary_of(app: &App, stored: &StoredRun) -> Result<RunSummary, ApiError> {
-    let run = advance::parse(stored)?;
+    let run = advance::read(stored)?;
     let known = app.live.get(&run.id).unwrap_or_else(|| app.live.glimpse(&run, stored.version));
     Ok(view::summary(&run, &app.live, &known))
 }
@@ -129,7 +131,7 @@ pub async fn create_run(
     let token = TokenText::boot(random());
     for _try in 0..ID_TRIES_MAX {
         let new = NewRun {
-            id: new_run_id(),
+            id: new_run_id(wall_now()),
             node: node.clone(),
             profile: row.profile.clone(),
             boot_token: token.sha256(),
@@ -147,11 +149,18 @@ pub async fn create_run(
     Err(ApiError::not_now("no free id was found for the run; ask again"))
 }
 
-/// `r-` and ten of 32 letters and digits that are not mistaken for each other.
-fn new_run_id() -> RunId {
+/// `r-` and twelve of 32 letters and digits that are not mistaken for each other. Eight of them say when the run was made,
+/// to a 64th of a second, so that later runs sort later: runs that are made together are worked on together, and stand
+/// side by side in every index, where a commit then writes one page for many of them. Four are random. An id is no
+/// secret; tokens are.
+fn new_run_id(made: WallMs) -> RunId {
     const LETTERS: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
-    let bytes: [u8; 10] = random();
-    let text: String = bytes.iter().map(|byte| char::from(LETTERS[usize::from(byte % 32)])).collect();
+    const TIME_LETTERS: u32 = 8;
+    let ticks = u64::try_from(made.0).unwrap_or(0) * 64 / 1_000;
+    let of_time = (0..TIME_LETTERS).rev().map(|place| (ticks >> (5 * place)) as usize % 32);
+    let bytes: [u8; 4] = random();
+    let of_chance = bytes.iter().map(|byte| usize::from(*byte) % 32);
+    let text: String = of_time.chain(of_chance).map(|index| char::from(LETTERS[index])).collect();
     format!("r-{text}").parse().expect("letters and digits after a letter and a dash are a run id")
 }
 
@@ -228,4 +237,22 @@ pub async fn reissue_token(
     let input = Input::NewBootToken { token: token.sha256(), by: operator.name.to_string() };
     super::agent::advance(&app, &live, input).await?;
     Ok(ok(&created(&app, &headers, run, token)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_later_run_has_a_later_id_and_those_of_one_moment_differ() {
+        const NOW: i64 = 1_790_000_000_000;
+        let ids: Vec<RunId> = (0..100).map(|tick| new_run_id(WallMs(NOW + tick * 16))).collect();
+        assert!(ids.is_sorted(), "{ids:?}");
+        assert!(new_run_id(WallMs(NOW * 2)) > ids[99], "in the year 2083");
+        let of_one_moment: std::collections::HashSet<RunId> =
+            (0..10).map(|_| new_run_id(WallMs(NOW))).collect();
+        assert!(of_one_moment.len() > 1, "{of_one_moment:?}");
+        assert_eq!(ids[0].as_str().len(), 14);
+        assert!(new_run_id(WallMs(-1)).as_str().starts_with("r-00000000"));
+    }
 }

@@ -43,10 +43,10 @@ pub async fn sensor(
     }
     fence(&app, &agent.run, request.claim)?;
     expect_room(&app, "sensor readings")?;
-    let SensorRequest { claim, stream, seq, samples, closes } = request;
+    let SensorRequest { claim, stream, seq, samples, gap, closes } = request;
     let count = samples.len() as u64;
     let run = agent.run.id.clone();
-    let batch = SensorBatch { run, stream, seq, claim, at: wall_now(), samples, closes };
+    let batch = SensorBatch { run, stream, seq, claim, at: wall_now(), samples, gap, closes };
     let stored = app.store.append_sensors(batch).await?;
     match stored {
         Taken::First => app.counters.sensor_samples.many(count),

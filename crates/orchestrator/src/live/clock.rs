@@ -27,6 +27,8 @@ struct At {
     ticked: Instant,
     /// Reading when listening last began anew.
     anew_ms: u64,
+    /// Time passes by [`ListenClock::step`] alone.
+    stands: bool,
 }
 
 /// What a tick found.
@@ -44,7 +46,24 @@ pub enum Tick {
 impl ListenClock {
     /// A clock that goes on from what was kept of it.
     pub fn start(kept_ms: u64, now: Instant) -> ListenClock {
-        ListenClock { at: Mutex::new(At { ticked_ms: kept_ms, ticked: now, anew_ms: kept_ms }) }
+        Self::of(At { ticked_ms: kept_ms, ticked: now, anew_ms: kept_ms, stands: false })
+    }
+
+    /// A clock that goes on from what was kept of it, and only where it is told to: for tests, in which nothing may
+    /// depend on how long something takes.
+    pub fn standing(kept_ms: u64, now: Instant) -> ListenClock {
+        Self::of(At { ticked_ms: kept_ms, ticked: now, anew_ms: kept_ms, stands: true })
+    }
+
+    fn of(at: At) -> ListenClock {
+        ListenClock { at: Mutex::new(at) }
+    }
+
+    /// Lets time pass. The reading afterwards.
+    pub fn step(&self, by_ms: u64) -> u64 {
+        let mut at = self.lock();
+        at.ticked_ms = at.ticked_ms.saturating_add(by_ms);
+        at.ticked_ms
     }
 
     /// The reading.
@@ -61,7 +80,7 @@ impl ListenClock {
     /// Notes that time was watched up to now. Called each second.
     pub fn tick(&self, now: Instant) -> Tick {
         let mut at = self.lock();
-        let passed_ms = passed_ms(at.ticked, now);
+        let passed_ms = at.passed_ms(now);
         at.ticked_ms = at.read_ms(now);
         at.ticked = now;
         if passed_ms > TICK_CREDIT_MS_MAX {
@@ -78,12 +97,16 @@ impl ListenClock {
 
 impl At {
     fn read_ms(&self, now: Instant) -> u64 {
-        self.ticked_ms + passed_ms(self.ticked, now).min(TICK_CREDIT_MS_MAX)
+        self.ticked_ms + self.passed_ms(now).min(TICK_CREDIT_MS_MAX)
     }
-}
 
-fn passed_ms(from: Instant, to: Instant) -> u64 {
-    u64::try_from(to.saturating_duration_since(from).as_millis()).unwrap_or(u64::MAX)
+    /// Time since the last tick, as far as it passes by itself.
+    fn passed_ms(&self, now: Instant) -> u64 {
+        if self.stands {
+            return 0;
+        }
+        u64::try_from(now.saturating_duration_since(self.ticked).as_millis()).unwrap_or(u64::MAX)
+    }
 }
 
 /// The wall clock, for people.
@@ -117,6 +140,17 @@ mod tests {
         assert_eq!(clock.read_both_ms(late), (6_000, 6_000));
         assert_eq!(clock.tick(late + Duration::from_secs(1)), Tick::InTime);
         assert_eq!(clock.read_both_ms(late + Duration::from_secs(1)), (7_000, 6_000));
+    }
+
+    #[test]
+    fn one_that_stands_goes_on_where_it_is_told_to() {
+        let start = Instant::now();
+        let clock = ListenClock::standing(5_000, start);
+        let later = start + Duration::from_secs(60);
+        assert_eq!(clock.tick(later), Tick::InTime);
+        assert_eq!(clock.read_both_ms(later), (5_000, 5_000));
+        assert_eq!(clock.step(30_000), 35_000);
+        assert_eq!(clock.read_both_ms(later), (35_000, 5_000));
     }
 
     #[test]

@@ -14,11 +14,14 @@ use groundcrew_protocol::wire::{ResultRequest, Taken};
 use super::decide::{self, Answer, Change, Input, NewEvent, NewRun, OrderKind, Refused};
 use super::state::{Now, Run};
 use crate::store::{
-    NewAudit, NewEventRow, NewResultRow, ResultKind, RunColumns, RunWrite, Store, StoreError, StoredRun,
+    NewAudit, NewEventRow, NewResultRow, ResultKind, RunColumns, RunDoc, RunWrite, Store, StoreError,
+    StoredRun,
 };
 
 /// Tries to land a decision where another process changes the run at the same time. There should be none.
 const TRIES_MAX: usize = 3;
+/// Room for a run's document; a longer one grows.
+const DOCUMENT_BYTES_USUAL: usize = 8 * 1024;
 
 /// Tells the moment for a decision about a run. Called when the decision is made, on the store's writer thread: it
 /// must not block.
@@ -87,9 +90,7 @@ pub async fn create(store: &Store, clock: &Clock, new: NewRun) -> Result<Landed,
                 text: format!("node {}, profile {}", new.node, new.profile.name),
             };
             let change = decide::create(new, now);
-            let write =
-                write_of(&change, now.wall, Kept { audit: Some(audit), results: Vec::new(), told: false })?;
-            Ok((write, (change, 1)))
+            write_of(change, 1, now.wall, Kept { audit: Some(audit), results: Vec::new(), told: false })
         })
         .await;
     match landed {
@@ -131,7 +132,7 @@ async fn try_advance(
         let Some(stored) = stored else {
             return Err(AdvanceError::NoRun(id));
         };
-        let before = parse(stored)?;
+        let before = read(stored)?;
         let now = clock(&id);
         let change = decide::decide(&before, &input, now).map_err(AdvanceError::Refused)?;
         let kept = Kept {
@@ -140,23 +141,22 @@ async fn try_advance(
             told: stored.restored && matches!(*input, Input::Restored),
         };
         let version = stored.version + u64::from(change.changed);
-        let write = write_of(&change, now.wall, kept)?;
-        Ok((write, (change, version)))
+        write_of(change, version, now.wall, kept)
     };
     store.change_run(run.clone(), decide).await?.map(landed_of)
 }
 
-fn landed_of(((change, version), events): ((Change, u64), Vec<EventView>)) -> Landed {
-    Landed { run: Arc::new(change.run), version, changed: change.changed, answer: change.answer, events }
+fn landed_of((landing, events): (Landed, Vec<EventView>)) -> Landed {
+    Landed { events, ..landing }
 }
 
-/// Reads a stored run.
+/// Reads a stored run, where nobody has yet.
 ///
 /// # Errors
 /// [`AdvanceError::Unreadable`].
-pub fn parse(stored: &StoredRun) -> Result<Run, AdvanceError> {
-    serde_json::from_str(&stored.doc)
-        .map_err(|source| AdvanceError::Unreadable { run: stored.id.clone(), source })
+pub fn read(stored: &StoredRun) -> Result<Arc<Run>, AdvanceError> {
+    let unreadable = |source| AdvanceError::Unreadable { run: stored.id.clone(), source };
+    stored.doc.read(|json| serde_json::from_str(json)).map_err(unreadable)
 }
 
 /// What is stored beside the run and its events.
@@ -166,17 +166,29 @@ struct Kept {
     told: bool,
 }
 
-fn write_of(change: &Change, at: WallMs, kept: Kept) -> Result<RunWrite, AdvanceError> {
-    let doc = match change.changed {
+/// What is to land of a change, and what to answer once it has: all but the events, which get their numbers by it.
+fn write_of(
+    change: Change,
+    version: u64,
+    at: WallMs,
+    kept: Kept,
+) -> Result<(RunWrite, Landed), AdvanceError> {
+    let Change { run, changed, events, answer, result: _, own: _ } = change;
+    let run = Arc::new(run);
+    let doc = match changed {
         false => None,
         true => {
-            let doc = serde_json::to_string(&change.run)
-                .map_err(|source| AdvanceError::Unreadable { run: change.run.id.clone(), source })?;
-            Some((doc, columns_of(&change.run, at)))
+            let mut json = Vec::with_capacity(DOCUMENT_BYTES_USUAL);
+            serde_json::to_writer(&mut json, &*run)
+                .map_err(|source| AdvanceError::Unreadable { run: run.id.clone(), source })?;
+            let json = String::from_utf8(json).expect("JSON is UTF-8");
+            Some((RunDoc::written(json, run.clone()), columns_of(&run, at)))
         }
     };
-    let events = change.events.iter().map(|event| event_row(event, at)).collect();
-    Ok(RunWrite { doc, events, audit: kept.audit, results: kept.results, tells_restored: kept.told })
+    let events = events.into_iter().map(|event| event_row(event, at)).collect();
+    let Kept { audit, results, told } = kept;
+    let write = RunWrite { doc, events, audit, results, tells_restored: told };
+    Ok((write, Landed { run, version, changed, answer, events: Vec::new() }))
 }
 
 fn columns_of(run: &Run, at: WallMs) -> RunColumns {
@@ -192,15 +204,9 @@ fn columns_of(run: &Run, at: WallMs) -> RunColumns {
     }
 }
 
-fn event_row(event: &NewEvent, at: WallMs) -> NewEventRow {
-    NewEventRow {
-        at,
-        kind: event.kind.to_owned(),
-        actor: event.actor.clone(),
-        text: event.text.clone(),
-        stage: event.stage.clone(),
-        state: event.state.clone(),
-    }
+fn event_row(event: NewEvent, at: WallMs) -> NewEventRow {
+    let NewEvent { kind, actor, text, stage, state } = event;
+    NewEventRow { at, kind: kind.to_owned(), actor, text, stage, state }
 }
 
 /// The audit row of an operator's part in a change.

@@ -16,6 +16,8 @@
 //!
 //! Nothing here acts. [`super::decide`] makes the changes; the store lands them.
 
+use std::sync::Arc;
+
 use groundcrew_protocol::check::{Judged, PlannedCheck, Verdict};
 use groundcrew_protocol::ids::{
     Attempt, BootId, ClaimNumber, DirectiveId, MacAddress, NodeName, RandomId, RunId, Sha256Hex,
@@ -58,7 +60,7 @@ pub struct Run {
     /// Its node.
     pub node: NodeName,
     /// The profile as it was when the run was made.
-    pub profile: Profile,
+    pub profile: Arc<Profile>,
     /// When it was made.
     pub created: WallMs,
     /// SHA-256 of the boot token; good for claiming only.
@@ -191,8 +193,8 @@ pub enum HeldFor {
 /// A stage of a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StageRecord {
-    /// What the profile says of it.
-    pub spec: StageSpec,
+    /// What the profile says of it. It never changes, so that a run which does need not copy it.
+    pub spec: Arc<StageSpec>,
     /// How many attempts were numbered.
     pub attempts_made: Attempt,
     /// The latest attempts, oldest first; at most [`ATTEMPTS_KEPT_MAX`].

@@ -2,16 +2,20 @@
 //!
 //! Writes go to one writer, which takes many at a time, commits once for all of them and answers only then
 //! ([`writer`]). Reads come from a small pool of read-only connections. Run documents are text here: what they
-//! mean is the business of `crate::run`, which hands in closures ([`Store::change_run`]). Nothing in here
+//! mean is the business of `crate::run`, which hands in closures ([`Store::change_run`]) and may leave what it read in
+//! the document ([`RunDoc`]). Nothing in here
 //! decides anything about a run, and no transaction is open while anything but SQL happens.
 //!
 //! SQL is written in this module alone, so that another database fits beside SQLite.
 
 pub mod artifacts;
 pub mod backup;
+mod cache;
 pub mod disk;
+mod doc;
 pub mod error;
 pub mod events;
+mod land;
 pub mod logs;
 mod manifest;
 pub mod nodes;
@@ -39,6 +43,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 pub use artifacts::{ArtifactRow, NewArtifact};
 pub use backup::{BackedUp, BackupError, backup};
 pub use disk::{DiskProbe, DiskSpace, DiskState};
+pub use doc::RunDoc;
 pub use error::{OpenError, StoreError};
 pub use events::{AuditRow, NewAudit, NewEventRow};
 pub use logs::{LogChunk, LogCursor, LogPage, Logs};

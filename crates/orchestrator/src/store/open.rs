@@ -22,7 +22,7 @@ use super::{DATABASE_FILE, OpenError};
 /// Every step of the schema, embedded. Each step sets `schema` in `meta`.
 pub(super) static MIGRATOR: Migrator = sqlx::migrate!("./migrations");
 /// The schema that this version writes; one step each.
-pub(super) const SCHEMA: u64 = 1;
+pub(super) const SCHEMA: u64 = 2;
 /// `GCrd` in the header of the database: tells ours from any other.
 const APPLICATION_ID: u32 = 0x4743_7264;
 /// Readers at a time: two cores' worth of queries and as many that wait for the disk.

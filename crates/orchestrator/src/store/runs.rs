@@ -1,7 +1,5 @@
 //! Run documents: changed by closures inside the writer, read by anyone.
 
-use std::sync::Arc;
-
 use groundcrew_protocol::ids::{NodeName, ProfileName, RunId, Sha256Hex};
 use groundcrew_protocol::operator::EventView;
 use groundcrew_protocol::stage::State;
@@ -11,7 +9,7 @@ use tokio::sync::oneshot;
 
 use super::unit::{Decided, RunJob};
 use super::writer::Job;
-use super::{NewAudit, NewEventRow, NewResultRow, Store, StoreError, events, text};
+use super::{NewAudit, NewEventRow, NewResultRow, RunDoc, Store, StoreError, events, text};
 
 /// Runs of one part of the list.
 const RUNS_PAGE_MAX: u32 = 500;
@@ -25,8 +23,8 @@ pub struct StoredRun {
     pub id: RunId,
     /// Raised by one with each change.
     pub version: u64,
-    /// The document, JSON.
-    pub doc: Arc<str>,
+    /// The document.
+    pub doc: RunDoc,
     /// True where the store was restored from a backup and the run was not told yet.
     pub restored: bool,
 }
@@ -55,8 +53,8 @@ pub struct RunColumns {
 /// Everything that is to land together for one change of a run.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RunWrite {
-    /// The document afterwards, JSON; `None` where the run itself stays as it is.
-    pub doc: Option<(String, RunColumns)>,
+    /// The document afterwards; `None` where the run itself stays as it is.
+    pub doc: Option<(RunDoc, RunColumns)>,
     /// Events, in order.
     pub events: Vec<NewEventRow>,
     /// An operator's part in it.
@@ -279,7 +277,7 @@ impl Store {
         let run = run.clone();
         self.inner
             .writer
-            .small(move |connection| {
+            .small_on_runs(move |connection| {
                 Box::pin(async move {
                     let ended: Option<Option<i64>> =
                         sqlx::query_scalar("SELECT ended FROM runs WHERE id = ?")
@@ -338,5 +336,5 @@ pub(super) async fn delete(
 pub(super) fn stored_run((id, version, doc, restored): RunRow) -> Result<StoredRun, StoreError> {
     let id = text::parse("the id of a run", &id)?;
     let doc = text::unpack("a run", &doc)?;
-    Ok(StoredRun { id, version: text::unsigned(version), doc: Arc::from(doc), restored })
+    Ok(StoredRun { id, version: text::unsigned(version), doc: RunDoc::of(doc), restored })
 }

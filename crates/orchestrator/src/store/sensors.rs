@@ -2,7 +2,7 @@
 
 use groundcrew_protocol::ids::{ClaimNumber, RandomId, RunId};
 use groundcrew_protocol::time::WallMs;
-use groundcrew_protocol::wire::SensorSample;
+use groundcrew_protocol::wire::{LogGap, SensorSample};
 
 use std::collections::HashMap;
 
@@ -34,6 +34,8 @@ pub struct SensorBatch {
     pub at: WallMs,
     /// The readings.
     pub samples: Vec<SensorSample>,
+    /// What the spool had to let go before these readings.
+    pub gap: Option<LogGap>,
     /// The closing mark.
     pub closes: bool,
 }
@@ -78,6 +80,7 @@ pub(super) struct SensorJob {
     at: i64,
     sha256: [u8; 32],
     samples: i64,
+    gap: Option<String>,
     closes: bool,
     data: Vec<u8>,
     /// Answers its caller.
@@ -89,8 +92,11 @@ fn pack(
     reply: oneshot::Sender<Result<Taken, StoreError>>,
 ) -> Result<SensorJob, StoreError> {
     let json = text::to_json("readings", &batch.samples)?;
+    let gap = batch.gap.as_ref().map(|gap| text::to_json("a gap", gap)).transpose()?;
     let mut hash = Sha256::new();
     hash.update(json.as_bytes());
+    // A batch without a gap has the hash that it had when there was no word for one.
+    hash.update(gap.as_deref().unwrap_or_default());
     hash.update([u8::from(batch.closes)]);
     let data = zstd::bulk::compress(json.as_bytes(), ZSTD_LEVEL)
         .map_err(|error| StoreError::Unreadable { what: "readings".into(), why: error.to_string() })?;
@@ -102,6 +108,7 @@ fn pack(
         at: batch.at.0,
         sha256: hash.finalize().into(),
         samples: batch.samples.len() as i64,
+        gap,
         closes: batch.closes,
         data,
         reply,
@@ -154,12 +161,12 @@ pub(super) async fn insert_all(
         return Ok(taken);
     }
     let mut query = QueryBuilder::<Sqlite>::new(
-        "INSERT INTO sensor_batches (run, stream, seq, claim, at, sha256, samples, closes, data) ",
+        "INSERT INTO sensor_batches (run, stream, seq, claim, at, sha256, samples, gap, closes, data) ",
     );
     query.push_values(new, |mut row, job| {
         row.push_bind(job.run.as_str()).push_bind(job.stream.as_ref().map(RandomId::as_str));
         row.push_bind(job.seq).push_bind(job.claim).push_bind(job.at).push_bind(&job.sha256[..]);
-        row.push_bind(job.samples).push_bind(job.closes).push_bind(&job.data[..]);
+        row.push_bind(job.samples).push_bind(&job.gap).push_bind(job.closes).push_bind(&job.data[..]);
     });
     query.build().execute(connection).await.map_err(StoreError::database("storing readings"))?;
     Ok(taken)

@@ -154,7 +154,9 @@ impl Store {
             }
             self.inner
                 .writer
-                .small(move |connection| Box::pin(async move { runs::delete(connection, &run, now).await }))
+                .small_on_runs(move |connection| {
+                    Box::pin(async move { runs::delete(connection, &run, now).await })
+                })
                 .await?;
         }
         Ok(ids.len() as u64)

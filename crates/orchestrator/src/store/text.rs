@@ -1,5 +1,7 @@
 //! Small conversions between what is stored and what it means.
 
+use std::cell::RefCell;
+
 use super::StoreError;
 
 /// SQLite's integers are signed. No counter of ours comes near the limit.
@@ -43,9 +45,29 @@ const DOCUMENT_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Documents are small and often written: the fastest level takes most of what there is to gain.
 const PACK_LEVEL: i32 = 1;
 
+/// Room that a thread keeps for packing: more than almost any document needs.
+const ROOM_BYTES_KEPT: usize = 64 * 1024;
+
+thread_local! {
+    /// A context costs many times what a document does, and so does room for the worst: each thread keeps its own.
+    static PACKER: RefCell<(zstd::bulk::Compressor<'static>, Vec<u8>)> = RefCell::new((
+        zstd::bulk::Compressor::new(PACK_LEVEL).expect("this level of zstd needs a few hundred kilobytes"),
+        Vec::new(),
+    ));
+    static UNPACKER: RefCell<zstd::bulk::Decompressor<'static>> =
+        RefCell::new(zstd::bulk::Decompressor::new().expect("unpacking needs less than packing does"));
+}
+
 /// Packs a document for its column.
 pub(super) fn pack(doc: &str) -> Vec<u8> {
-    zstd::bulk::compress(doc.as_bytes(), PACK_LEVEL).expect("zstd packs any bytes into memory")
+    PACKER.with_borrow_mut(|(packer, room)| {
+        room.clear();
+        room.reserve(zstd::zstd_safe::compress_bound(doc.len()));
+        packer.compress_to_buffer(doc.as_bytes(), room).expect("zstd packs any bytes into enough room");
+        let packed = room.as_slice().to_vec();
+        room.shrink_to(ROOM_BYTES_KEPT);
+        packed
+    })
 }
 
 /// Unpacks what [`pack`] made.
@@ -57,7 +79,8 @@ pub(super) fn unpack(what: &str, packed: &[u8]) -> Result<String, StoreError> {
     else {
         return Err(unreadable(format!("it is no document of at most {DOCUMENT_BYTES_MAX} bytes")));
     };
-    let bytes = zstd::bulk::decompress(packed, size).map_err(|error| unreadable(error.to_string()))?;
+    let unpacked = UNPACKER.with_borrow_mut(|unpacker| unpacker.decompress(packed, size));
+    let bytes = unpacked.map_err(|error| unreadable(error.to_string()))?;
     String::from_utf8(bytes).map_err(|error| unreadable(error.to_string()))
 }
 

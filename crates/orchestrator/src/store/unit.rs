@@ -3,7 +3,7 @@
 //! All jobs of one run in a commit form a [`Unit`]: each sees what the one before it made of the run, and they
 //! land or fail together.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
@@ -12,6 +12,7 @@ use groundcrew_protocol::operator::EventView;
 use sqlx::sqlite::SqliteConnection;
 use sqlx::{QueryBuilder, Sqlite};
 
+use super::cache::{KnownRun, RunCache};
 use super::results::{self, ResultBind};
 use super::{NewAudit, NewEventRow, RunColumns, RunWrite, StoreError, StoredRun, events, text};
 
@@ -43,20 +44,23 @@ pub(super) struct Unit {
     current: Option<StoredRun>,
     /// Its columns, once a job has changed it.
     columns: Option<RunColumns>,
+    /// Its document as it is stored, likewise.
+    packed: Vec<u8>,
     tells_restored: bool,
-    run: RunId,
+    /// The run that all of it is about.
+    pub run: RunId,
     jobs: Vec<Landing>,
 }
 
 /// A run's row as the database has it, but for the document.
 struct Base {
     version: u64,
-    keys: Keys,
+    keys: Arc<Keys>,
 }
 
 /// The columns of a run that indexes are made of. They seldom change.
-#[derive(PartialEq, Eq, sqlx::FromRow)]
-struct Keys {
+#[derive(Debug, Default, PartialEq, Eq, sqlx::FromRow)]
+pub(super) struct Keys {
     node: String,
     ended: Option<i64>,
     boot_token: String,
@@ -74,6 +78,9 @@ struct LoadedRow {
     keys: Keys,
 }
 
+/// How a run stands after a commit; nothing where the database must be asked.
+pub(super) type Stand = (RunId, Option<KnownRun>);
+
 /// One job's part of a unit.
 struct Landing {
     events: Vec<NewEventRow>,
@@ -83,6 +90,41 @@ struct Landing {
 }
 
 impl Unit {
+    fn of(run: RunId, known: Option<KnownRun>) -> Unit {
+        let base = known.as_ref().map(|known| Base { version: known.run.version, keys: known.keys.clone() });
+        let current = known.map(|known| known.run);
+        Unit {
+            base,
+            current,
+            columns: None,
+            packed: Vec::new(),
+            tells_restored: false,
+            run,
+            jobs: Vec::new(),
+        }
+    }
+
+    /// How the run stands after a commit of this unit, which landed or did not.
+    pub fn stand(&self, landed: bool) -> Stand {
+        (self.run.clone(), landed.then(|| self.known()).flatten())
+    }
+
+    fn known(&self) -> Option<KnownRun> {
+        let run = self.current.clone()?;
+        if self.tells_restored {
+            // It seldom is: the database may be asked.
+            return None;
+        }
+        match (&self.columns, &self.base) {
+            (None, None) => None,
+            (None, Some(base)) => Some(KnownRun { run, keys: base.keys.clone() }),
+            (Some(columns), Some(base)) if base.keys.are_of(columns) => {
+                Some(KnownRun { run, keys: base.keys.clone() })
+            }
+            (Some(columns), _) => Some(KnownRun { run, keys: Arc::new(Keys::of(columns)) }),
+        }
+    }
+
     /// Answers all jobs of the unit.
     pub fn reply(self, outcome: Result<Vec<Vec<EventView>>, StoreError>) {
         match outcome {
@@ -119,8 +161,8 @@ impl Unit {
             if let Some((doc, columns)) = write.doc {
                 let version = self.current.as_ref().map_or(1, |run| run.version + 1);
                 let restored = !self.tells_restored && self.current.as_ref().is_some_and(|run| run.restored);
-                self.current =
-                    Some(StoredRun { id: self.run.clone(), version, doc: Arc::from(doc), restored });
+                self.packed = text::pack(doc.json());
+                self.current = Some(StoredRun { id: self.run.clone(), version, doc, restored });
                 self.columns = Some(columns);
             }
         }
@@ -128,64 +170,103 @@ impl Unit {
     }
 }
 
-/// Loads the runs of all jobs in one statement and lets each job decide, in order.
-pub(super) async fn decide_all(connection: &mut SqliteConnection, jobs: Vec<RunJob>) -> Vec<Unit> {
-    let mut at: HashMap<RunId, usize> = HashMap::new();
-    let mut units: Vec<Unit> = Vec::new();
-    for job in &jobs {
-        at.entry(job.run.clone()).or_insert_with(|| {
-            units.push(Unit {
-                base: None,
-                current: None,
-                columns: None,
-                tells_restored: false,
-                run: job.run.clone(),
-                jobs: Vec::new(),
-            });
-            units.len() - 1
-        });
-    }
-    match load(connection, &units).await {
-        Ok(found) => {
-            for (run, keys) in found {
-                let unit = &mut units[at[&run.id]];
-                unit.base = Some(Base { version: run.version, keys });
-                unit.current = Some(run);
-            }
-        }
-        Err(failed) => {
-            for job in jobs {
-                (job.decide)(Err(failed.clone()));
-            }
-            return Vec::new();
-        }
-    }
-    for job in jobs {
-        units[at[&job.run]].decide(job);
-    }
-    units.retain(|unit| !unit.jobs.is_empty());
-    units
+/// Runs that a batch on its way to the disk concerns: what they will be is known once it has landed.
+#[derive(Default)]
+pub(super) struct InFlight {
+    /// Runs that the batch changes.
+    pub runs: HashSet<RunId>,
+    /// It may change any other.
+    pub touches_runs: bool,
 }
 
-async fn load(
-    connection: &mut SqliteConnection,
-    units: &[Unit],
-) -> Result<Vec<(StoredRun, Keys)>, StoreError> {
-    if units.is_empty() {
+/// The units of a commit while its jobs are gathered.
+#[derive(Default)]
+pub(super) struct Units {
+    units: Vec<Unit>,
+    at: HashMap<RunId, usize>,
+    /// Jobs of runs that are to be loaded first, in order.
+    held_back: Vec<RunJob>,
+    runs_held_back: HashSet<RunId>,
+}
+
+impl Units {
+    /// Lets a job decide where its run is known, and holds it back otherwise. Jobs of one run stay in order.
+    pub fn take(&mut self, job: RunJob, cache: &mut RunCache, in_flight: &InFlight) {
+        if let Some(at) = self.at.get(&job.run) {
+            return self.units[*at].decide(job);
+        }
+        let must_wait = in_flight.touches_runs
+            || in_flight.runs.contains(&job.run)
+            || self.runs_held_back.contains(&job.run);
+        match (must_wait, cache.get(&job.run)) {
+            (false, Some(known)) => self.add(Unit::of(job.run.clone(), Some(known))).decide(job),
+            (true, _) | (false, None) => {
+                self.runs_held_back.insert(job.run.clone());
+                self.held_back.push(job);
+            }
+        }
+    }
+
+    /// Lets the jobs decide that were held back; nothing is in flight now. Runs that are not known are loaded in one
+    /// statement. Those of which nothing is to land and nobody waits for an answer are left out.
+    pub async fn settle(mut self, connection: &mut SqliteConnection, cache: &mut RunCache) -> Vec<Unit> {
+        let mut loading = Vec::new();
+        for run in std::mem::take(&mut self.runs_held_back) {
+            match cache.get(&run) {
+                Some(known) => self.settled(known),
+                None => loading.push(run),
+            }
+        }
+        match load(connection, &loading).await {
+            Ok(found) => found.into_iter().for_each(|known| self.settled(known)),
+            Err(failed) => {
+                let (lost, rest) =
+                    self.held_back.into_iter().partition(|job: &RunJob| !self.at.contains_key(&job.run));
+                self.held_back = rest;
+                for job in lost {
+                    (job.decide)(Err(failed.clone()));
+                }
+            }
+        }
+        for job in std::mem::take(&mut self.held_back) {
+            match self.at.get(&job.run) {
+                Some(at) => self.units[*at].decide(job),
+                // There is no such run.
+                None => self.add(Unit::of(job.run.clone(), None)).decide(job),
+            }
+        }
+        self.units.retain(|unit| !unit.jobs.is_empty());
+        self.units
+    }
+
+    fn settled(&mut self, known: KnownRun) {
+        self.add(Unit::of(known.run.id.clone(), Some(known)));
+    }
+
+    fn add(&mut self, unit: Unit) -> &mut Unit {
+        self.at.insert(unit.run.clone(), self.units.len());
+        self.units.push(unit);
+        self.units.last_mut().expect("it was pushed just now")
+    }
+}
+
+async fn load(connection: &mut SqliteConnection, runs: &[RunId]) -> Result<Vec<KnownRun>, StoreError> {
+    if runs.is_empty() {
         return Ok(Vec::new());
     }
     let mut query = QueryBuilder::<Sqlite>::new(
         "SELECT id, version, doc, restored, node, ended, boot_token, run_token FROM runs WHERE id IN (",
     );
     let mut ids = query.separated(", ");
-    for unit in units {
-        ids.push_bind(unit.run.as_str());
+    for run in runs {
+        ids.push_bind(run.as_str());
     }
     query.push(")");
     let rows: Vec<LoadedRow> =
         query.build_query_as().fetch_all(connection).await.map_err(StoreError::database("reading runs"))?;
     let loaded = |LoadedRow { id, version, doc, restored, keys }| {
-        Ok((super::runs::stored_run((id, version, doc, restored))?, keys))
+        let run = super::runs::stored_run((id, version, doc, restored))?;
+        Ok(KnownRun { run, keys: Arc::new(keys) })
     };
     rows.into_iter().map(loaded).collect()
 }
@@ -256,7 +337,8 @@ async fn insert(connection: &mut SqliteConnection, units: &[&Unit]) -> Result<()
         row.push_bind(columns.node.as_str()).push_bind(columns.profile.as_str());
         row.push_bind(columns.state.to_string()).push_bind(columns.created.0).push_bind(columns.updated.0);
         row.push_bind(columns.ended.map(|at| at.0)).push_bind(columns.boot_token.as_str());
-        row.push_bind(columns.run_token.as_ref().map(|token| token.as_str())).push_bind(text::pack(&run.doc));
+        row.push_bind(columns.run_token.as_ref().map(|token| token.as_str()))
+            .push_bind(unit.packed.as_slice());
     });
     query.build().execute(connection).await.map(|_done| ()).map_err(StoreError::database("storing new runs"))
 }
@@ -273,6 +355,15 @@ async fn update(connection: &mut SqliteConnection, units: &[&Unit]) -> Result<()
 }
 
 impl Keys {
+    fn of(columns: &RunColumns) -> Keys {
+        Keys {
+            node: columns.node.to_string(),
+            ended: columns.ended.map(|at| at.0),
+            boot_token: columns.boot_token.to_string(),
+            run_token: columns.run_token.as_ref().map(|token| token.to_string()),
+        }
+    }
+
     fn are_of(&self, columns: &RunColumns) -> bool {
         self.node == columns.node.as_str()
             && self.ended == columns.ended.map(|at| at.0)
@@ -294,7 +385,9 @@ async fn update_documents(connection: &mut SqliteConnection, units: &[&Unit]) ->
     query.push_values(units, |mut row, unit| {
         let (run, columns) = now(unit);
         row.push_bind(run.id.as_str()).push_bind(base_version(unit)).push_bind(text::signed(run.version));
-        row.push_bind(columns.state.to_string()).push_bind(columns.updated.0).push_bind(text::pack(&run.doc));
+        row.push_bind(columns.state.to_string())
+            .push_bind(columns.updated.0)
+            .push_bind(unit.packed.as_slice());
     });
     query.push(
         ") UPDATE runs SET version = new.version, state = new.state, updated = new.updated, doc = new.doc \
@@ -317,7 +410,8 @@ async fn update_whole(connection: &mut SqliteConnection, units: &[&Unit]) -> Res
         row.push_bind(columns.node.as_str()).push_bind(columns.profile.as_str());
         row.push_bind(columns.state.to_string()).push_bind(columns.updated.0);
         row.push_bind(columns.ended.map(|at| at.0)).push_bind(columns.boot_token.as_str());
-        row.push_bind(columns.run_token.as_ref().map(|token| token.as_str())).push_bind(text::pack(&run.doc));
+        row.push_bind(columns.run_token.as_ref().map(|token| token.as_str()))
+            .push_bind(unit.packed.as_slice());
     });
     query.push(
         ") UPDATE runs SET version = new.version, node = new.node, profile = new.profile, state = new.state, \

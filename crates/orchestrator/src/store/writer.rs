@@ -1,35 +1,38 @@
 //! The one writer: a thread with the only connection that writes.
 //!
-//! It takes as many jobs as wait, at most [`BATCH_MAX`], lands them in one transaction with multi-row statements,
-//! commits once, and only then answers all of them. Decisions on runs are made before the transaction begins,
-//! from documents read in one statement, and land by compare-and-set. Where a statement for many fails, every
-//! part is landed on its own, so that only the one at fault is told so.
+//! It takes as many jobs as wait, at most [`BATCH_MAX`], lands them in one transaction, commits once, and only then
+//! answers all of them ([`super::land`]). Decisions on runs are made before their transaction begins, and land by
+//! compare-and-set. While one batch lands, the next is gathered: decisions on runs that no part of the first concerns
+//! are made while the database works and the disk syncs.
+//!
+//! ```text
+//!   gathered ──settle──▶ batch ──land──▶ answered
+//!      ▲        loads what is     │
+//!      └── jobs ── not known      └─ meanwhile: decide what is known and not in flight, hold back the rest
+//! ```
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use groundcrew_durable::lock::HomeLock;
-use groundcrew_protocol::operator::EventView;
 use sqlx::sqlite::SqliteConnection;
-use sqlx::{Connection, Executor};
 use tokio::sync::{mpsc, oneshot};
-use tracing::{error, warn};
 
+use super::StoreError;
+use super::cache::RunCache;
+use super::land::{Batch, Lander};
 use super::logs::index::LogRowsJob;
 use super::sensors::SensorJob;
-use super::unit::{self, RunJob, Unit};
-use super::{StoreError, Taken};
+use super::unit::{InFlight, RunJob, Units};
 
 /// Jobs of one commit. More would save nothing: the cost of the commit is spread thin already, and the first
 /// of them waits for the last.
 const BATCH_MAX: usize = 256;
 /// Jobs that may wait; whoever hands in one more waits with it.
 const JOBS_MAX: usize = 1_024;
-/// The clock of listening is stored with commits, at most this often.
-const LISTENED_EVERY: Duration = Duration::from_secs(1);
-/// It is stored by itself after this, where nothing else is.
+/// The clock of listening is stored by itself after this, where nothing else is.
 const LISTENED_IDLE: Duration = Duration::from_secs(10);
 
 /// What the writer is asked for.
@@ -42,6 +45,8 @@ pub(super) enum Job {
     Sensors(SensorJob),
     /// Anything else: it runs inside the transaction, and alone fails where it fails.
     Small(SmallJob),
+    /// The same for what writes rows of runs.
+    SmallOnRuns(SmallJob),
     /// End after what was handed in before.
     Close(oneshot::Sender<Result<(), StoreError>>),
 }
@@ -71,8 +76,25 @@ impl WriterHandle {
         self.jobs.send(job).await.map_err(|_closed| StoreError::Closed)
     }
 
-    /// Runs `work` inside the transaction and answers after the commit.
+    /// Runs `work` inside the transaction and answers after the commit. It must not write rows of runs.
     pub async fn small<T, F>(&self, work: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: for<'c> FnOnce(&'c mut SqliteConnection) -> BoxFuture<'c, Result<T, StoreError>> + Send + 'static,
+    {
+        self.small_as(Job::Small, work).await
+    }
+
+    /// The same for `work` that writes rows of runs: what the writer knows of them is read anew afterwards.
+    pub async fn small_on_runs<T, F>(&self, work: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: for<'c> FnOnce(&'c mut SqliteConnection) -> BoxFuture<'c, Result<T, StoreError>> + Send + 'static,
+    {
+        self.small_as(Job::SmallOnRuns, work).await
+    }
+
+    async fn small_as<T, F>(&self, job_of: fn(SmallJob) -> Job, work: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
         F: for<'c> FnOnce(&'c mut SqliteConnection) -> BoxFuture<'c, Result<T, StoreError>> + Send + 'static,
@@ -89,7 +111,7 @@ impl WriterHandle {
                 SmallDone { good, reply: Box::new(reply) }
             })
         });
-        self.send(Job::Small(job)).await?;
+        self.send(job_of(job)).await?;
         answered.await.map_err(|_dropped| self.dropped())?
     }
 
@@ -119,13 +141,8 @@ pub(super) fn start(
     let (jobs, handed_in) = mpsc::channel(JOBS_MAX);
     let handle = WriterHandle { jobs, listened_ms: Arc::new(AtomicU64::new(listened_ms)) };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
-    let writer = Writer {
-        connection,
-        last_event,
-        listened_ms: handle.listened_ms.clone(),
-        listened_stored_ms: listened_ms,
-        listened_stored_at: Instant::now(),
-    };
+    let lander = Lander::new(connection, last_event, handle.listened_ms.clone());
+    let writer = Writer { lander, runs: RunCache::default() };
     std::thread::Builder::new().name("store-writer".into()).spawn(move || {
         let closing = runtime.block_on(writer.run_writer(handed_in));
         drop(lock);
@@ -138,269 +155,109 @@ pub(super) fn start(
 
 type Closing = (oneshot::Sender<Result<(), StoreError>>, Result<(), StoreError>);
 
-struct Writer {
-    connection: SqliteConnection,
-    last_event: u64,
-    listened_ms: Arc<AtomicU64>,
-    listened_stored_ms: u64,
-    listened_stored_at: Instant,
+/// Jobs as they come in.
+struct Inbox {
+    jobs: mpsc::Receiver<Job>,
+    /// False once there will be no more.
+    is_open: bool,
+    /// Waits for the end.
+    closing: Option<oneshot::Sender<Result<(), StoreError>>>,
 }
 
-/// The jobs of one commit, by kind.
+/// The next batch, while it is gathered.
 #[derive(Default)]
-struct Batch {
-    runs: Vec<RunJob>,
-    log_rows: Vec<LogRowsJob>,
-    sensors: Vec<SensorJob>,
-    small: Vec<SmallJob>,
+struct Gathered {
+    units: Units,
+    rest: Batch,
+    jobs: usize,
 }
 
-/// What a commit gave to its jobs.
-struct Committed {
-    /// Events by unit and, within it, by job.
-    events: Vec<Vec<Vec<EventView>>>,
-    sensors: Vec<Taken>,
-    small: Vec<SmallDone>,
+impl Gathered {
+    fn take(&mut self, job: Job, inbox: &mut Inbox, runs: &mut RunCache, in_flight: &InFlight) {
+        self.jobs += 1;
+        match job {
+            Job::Run(job) => self.units.take(job, runs, in_flight),
+            Job::LogRows(job) => self.rest.log_rows.push(job),
+            Job::Sensors(job) => self.rest.sensors.push(job),
+            Job::Small(job) => self.rest.small.push(job),
+            Job::SmallOnRuns(job) => {
+                self.rest.small.push(job);
+                self.rest.touches_runs = true;
+            }
+            Job::Close(answer) => {
+                // What waits behind is still landed; nothing more comes in.
+                inbox.jobs.close();
+                inbox.closing = Some(answer);
+            }
+        }
+    }
+}
+
+struct Writer {
+    lander: Lander,
+    runs: RunCache,
 }
 
 impl Writer {
-    async fn run_writer(mut self, mut jobs: mpsc::Receiver<Job>) -> Option<Closing> {
-        let mut waiting = Vec::with_capacity(BATCH_MAX);
-        let mut closing = None;
-        loop {
-            let taken = tokio::select! {
+    async fn run_writer(mut self, jobs: mpsc::Receiver<Job>) -> Option<Closing> {
+        let mut inbox = Inbox { jobs, is_open: true, closing: None };
+        let mut gathered = Gathered::default();
+        while self.fill(&mut gathered, &mut inbox).await {
+            let Gathered { units, rest, jobs: _ } = gathered;
+            let units = units.settle(&mut self.lander.connection, &mut self.runs).await;
+            gathered = self.land(Batch { units, ..rest }, &mut inbox).await;
+        }
+        let outcome = self.lander.end().await;
+        inbox.closing.map(|answer| (answer, outcome))
+    }
+
+    /// Takes what waits, or waits for something to take. False once there will be nothing more.
+    async fn fill(&mut self, gathered: &mut Gathered, inbox: &mut Inbox) -> bool {
+        let nothing = InFlight::default();
+        while gathered.jobs == 0 {
+            tokio::select! {
                 biased;
-                taken = jobs.recv_many(&mut waiting, BATCH_MAX) => taken,
-                () = tokio::time::sleep(LISTENED_IDLE) => {
-                    self.land(Batch::default()).await;
-                    continue;
-                }
-            };
-            if taken == 0 {
-                break;
+                job = inbox.jobs.recv() => match job {
+                    Some(job) => gathered.take(job, inbox, &mut self.runs, &nothing),
+                    None => return false,
+                },
+                () = tokio::time::sleep(LISTENED_IDLE) => drop(self.lander.land(Batch::default()).await),
             }
-            let mut batch = Batch::default();
-            for job in waiting.drain(..) {
-                match job {
-                    Job::Run(job) => batch.runs.push(job),
-                    Job::LogRows(job) => batch.log_rows.push(job),
-                    Job::Sensors(job) => batch.sensors.push(job),
-                    Job::Small(job) => batch.small.push(job),
-                    Job::Close(answer) => {
-                        // What waits behind is still landed; nothing more comes in.
-                        jobs.close();
-                        closing = Some(answer);
-                    }
-                }
-            }
-            self.land(batch).await;
         }
-        self.listened_stored_at = Instant::now() - LISTENED_EVERY;
-        self.land(Batch::default()).await;
-        let outcome = self.end().await;
-        closing.map(|answer| (answer, outcome))
-    }
-
-    /// Moves the write-ahead log into the database and closes it.
-    async fn end(mut self) -> Result<(), StoreError> {
-        let moved = self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").await;
-        let closed = self.connection.close().await;
-        moved.map(|_done| ()).and(closed).map_err(StoreError::database("closing the database"))
-    }
-
-    /// Lands a batch and answers every job in it.
-    async fn land(&mut self, batch: Batch) {
-        let mut units = unit::decide_all(&mut self.connection, batch.runs).await;
-        let Batch { mut log_rows, mut sensors, mut small, runs: _ } = Batch { runs: Vec::new(), ..batch };
-        if units.is_empty()
-            && log_rows.is_empty()
-            && sensors.is_empty()
-            && small.is_empty()
-            && !self.listened_due()
+        while gathered.jobs < BATCH_MAX
+            && let Ok(job) = inbox.jobs.try_recv()
         {
-            return;
+            gathered.take(job, inbox, &mut self.runs, &nothing);
         }
-        let failed = match self.commit(&units, &log_rows, &sensors, &mut small).await {
-            Ok(committed) => return reply(Ok(committed), units, log_rows, sensors),
-            Err(failed) => failed,
-        };
-        let parts = units.len() + log_rows.len() + sensors.len();
-        if parts <= 1 {
-            reply(Err(failed), units, log_rows, sensors);
-            return self.land_small(small).await;
-        }
-        warn!(error = %failed, parts, "a commit of many failed, landing each on its own");
-        for unit in units.drain(..) {
-            let outcome = self.commit(std::slice::from_ref(&unit), &[], &[], &mut Vec::new()).await;
-            reply(outcome, vec![unit], Vec::new(), Vec::new());
-        }
-        for rows in log_rows.drain(..) {
-            let outcome = self.commit(&[], std::slice::from_ref(&rows), &[], &mut Vec::new()).await;
-            reply(outcome, Vec::new(), vec![rows], Vec::new());
-        }
-        for batch in sensors.drain(..) {
-            let outcome = self.commit(&[], &[], std::slice::from_ref(&batch), &mut Vec::new()).await;
-            reply(outcome, Vec::new(), Vec::new(), vec![batch]);
-        }
-        self.land_small(small).await;
+        true
     }
 
-    /// Lands small jobs that were not reached before.
-    async fn land_small(&mut self, mut small: Vec<SmallJob>) {
-        if small.is_empty() {
-            return;
-        }
-        let outcome = self.commit(&[], &[], &[], &mut small).await;
-        if let Err(failed) = &outcome {
-            // Jobs that are still here never ran; dropping them answers their callers.
-            error!(error = %failed, unreached = small.len(), "a commit failed");
-        }
-        reply(outcome, Vec::new(), Vec::new(), Vec::new());
-    }
-
-    /// One transaction. Small jobs are taken out of `small` only once everything before them has succeeded.
-    async fn commit(
-        &mut self,
-        units: &[Unit],
-        log_rows: &[LogRowsJob],
-        sensors: &[SensorJob],
-        small: &mut Vec<SmallJob>,
-    ) -> Result<Committed, StoreError> {
-        self.begin().await?;
-        let mut last_event = self.last_event;
-        let written = self.write(units, log_rows, sensors, &mut last_event).await;
-        let (events, sensors) = match written {
-            Ok(written) => written,
-            Err(failed) => {
-                self.roll_back().await;
-                return Err(failed);
+    /// Lands a batch, and gathers the next one meanwhile.
+    async fn land(&mut self, batch: Batch, inbox: &mut Inbox) -> Gathered {
+        let Writer { lander, runs } = self;
+        let in_flight = batch.in_flight();
+        let mut next = Gathered::default();
+        let stands = {
+            let mut landing = std::pin::pin!(lander.land(batch));
+            loop {
+                tokio::select! {
+                    // What lands goes first: the database is to have its next statement without delay.
+                    biased;
+                    stands = &mut landing => break stands,
+                    job = inbox.jobs.recv(), if inbox.is_open && next.jobs < BATCH_MAX => match job {
+                        Some(job) => next.take(job, inbox, runs, &in_flight),
+                        None => inbox.is_open = false,
+                    },
+                }
             }
         };
-        let mut done = Vec::with_capacity(small.len());
-        for job in small.drain(..) {
-            done.push(self.run_small(job).await);
-        }
-        let listened_ms = self.listened_due().then(|| self.listened_ms.load(Ordering::Relaxed));
-        let ended = match self.store_listened(listened_ms).await {
-            Ok(()) => self.connection.execute("COMMIT").await.map(|_done| ()),
-            Err(failed) => Err(failed),
-        };
-        if let Err(failed) = ended {
-            self.roll_back().await;
-            let failed = StoreError::database("committing")(failed);
-            for done in done {
-                (done.reply)(Err(failed.clone()));
-            }
-            return Err(failed);
-        }
-        self.last_event = last_event;
-        if let Some(listened_ms) = listened_ms {
-            self.listened_stored_ms = listened_ms;
-            self.listened_stored_at = Instant::now();
-        }
-        Ok(Committed { events, sensors, small: done })
-    }
-
-    async fn write(
-        &mut self,
-        units: &[Unit],
-        log_rows: &[LogRowsJob],
-        sensors: &[SensorJob],
-        last_event: &mut u64,
-    ) -> Result<(Vec<Vec<Vec<EventView>>>, Vec<Taken>), StoreError> {
-        let events = unit::write_all(&mut self.connection, units, last_event).await?;
-        super::logs::index::insert_all(&mut self.connection, log_rows).await?;
-        let sensors = super::sensors::insert_all(&mut self.connection, sensors).await?;
-        Ok((events, sensors))
-    }
-
-    async fn run_small(&mut self, job: SmallJob) -> SmallDone {
-        if let Err(failed) = self.connection.execute("SAVEPOINT small").await {
-            // Without it the job could not be undone alone, so it does not run; its caller sees its answer dropped.
-            warn!(error = %failed, "a small job could not begin");
-            return SmallDone { good: false, reply: Box::new(|_committed| ()) };
-        }
-        let done = job(&mut self.connection).await;
-        let end = if done.good { "RELEASE small" } else { "ROLLBACK TO small; RELEASE small" };
-        match self.connection.execute(end).await {
-            Ok(_done) => done,
-            Err(failed) => {
-                let failed = StoreError::database("ending a part of a transaction")(failed);
-                let reply = done.reply;
-                SmallDone { good: false, reply: Box::new(move |_committed| reply(Err(failed))) }
+        if in_flight.touches_runs {
+            runs.clear();
+        } else {
+            for (run, known) in stands {
+                runs.learn(&run, known);
             }
         }
-    }
-
-    async fn begin(&mut self) -> Result<(), StoreError> {
-        if self.connection.execute("BEGIN IMMEDIATE").await.is_ok() {
-            return Ok(());
-        }
-        // A transaction that could not be undone may still be open; nothing of it was acknowledged.
-        self.roll_back().await;
-        self.connection
-            .execute("BEGIN IMMEDIATE")
-            .await
-            .map(|_done| ())
-            .map_err(StoreError::database("beginning a transaction"))
-    }
-
-    /// Undoes the transaction. After some errors SQLite has done so itself, and then says that there is none.
-    async fn roll_back(&mut self) {
-        if let Err(failed) = self.connection.execute("ROLLBACK").await {
-            warn!(error = %failed, "a transaction was not rolled back, or had been already");
-        }
-    }
-
-    fn listened_due(&self) -> bool {
-        self.listened_ms.load(Ordering::Relaxed) > self.listened_stored_ms
-            && self.listened_stored_at.elapsed() >= LISTENED_EVERY
-    }
-
-    async fn store_listened(&mut self, listened_ms: Option<u64>) -> Result<(), sqlx::Error> {
-        let Some(listened_ms) = listened_ms else {
-            return Ok(());
-        };
-        sqlx::query("UPDATE meta SET value = ? WHERE key = 'listened_ms'")
-            .bind(listened_ms.to_string())
-            .execute(&mut self.connection)
-            .await
-            .map(|_done| ())
-    }
-}
-
-/// Answers the jobs of one commit.
-fn reply(
-    outcome: Result<Committed, StoreError>,
-    units: Vec<Unit>,
-    log_rows: Vec<LogRowsJob>,
-    sensors: Vec<SensorJob>,
-) {
-    match outcome {
-        Ok(committed) => {
-            for (unit, events) in units.into_iter().zip(committed.events) {
-                unit.reply(Ok(events));
-            }
-            for rows in log_rows {
-                let _gone = rows.reply.send(Ok(()));
-            }
-            for (batch, taken) in sensors.into_iter().zip(committed.sensors) {
-                let _gone = batch.reply.send(Ok(taken));
-            }
-            for done in committed.small {
-                (done.reply)(Ok(()));
-            }
-        }
-        Err(failed) => {
-            for unit in units {
-                unit.reply(Err(failed.clone()));
-            }
-            for rows in log_rows {
-                let _gone = rows.reply.send(Err(failed.clone()));
-            }
-            for batch in sensors {
-                let _gone = batch.reply.send(Err(failed.clone()));
-            }
-        }
+        next
     }
 }

@@ -30,6 +30,7 @@ pub fn options(data: PathBuf) -> Options {
         requests_per_second_max: 10_000,
         url: None,
         iperf_port: Some(5201),
+        clock_step_ms: None,
         store: StoreOptions::default(),
     }
 }

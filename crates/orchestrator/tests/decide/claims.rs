@@ -55,6 +55,51 @@ fn with_an_outcome_in_the_outbox_the_attempt_stands() {
 }
 
 #[test]
+fn an_attempt_is_no_crash_where_the_agent_was_stopped_in_it_in_order() {
+    let rows = [
+        ("this attempt", Some(of(inventory(), 1)), 0),
+        ("nothing", None, 1),
+        ("another attempt", Some(of(inventory(), 2)), 1),
+        ("another stage's", Some(of(stress(), 1)), 1),
+    ];
+    for (what, stopped, crashes) in rows {
+        let mut bench = Bench::claimed();
+        let mut request = restarted(agent(1), 1);
+        request.stopped = stopped;
+        assert_eq!(bench.claim_again(&request).unwrap().attempt, Attempt(2), "{what}");
+        assert_eq!(bench.run.stage().crashes, crashes, "{what}");
+        assert_eq!((bench.told("stopped"), bench.told("crashed")), (crashes == 0, crashes == 1), "{what}");
+    }
+
+    // An outcome says more than a stop does.
+    let mut bench = Bench::claimed();
+    let mut request = restarted(agent(1), 1);
+    request.stopped = Some(of(inventory(), 1));
+    request.outbox = vec![entry(inventory(), 1, 1)];
+    assert_eq!(bench.claim_again(&request).unwrap().attempt, Attempt(1));
+    assert!(!bench.told("stopped"));
+
+    // However often: nothing is wrong with the stage.
+    let mut bench = Bench::claimed();
+    let mut request = agent(1);
+    for stop in 1..=5 {
+        request = restarted(request, u64::from(stop));
+        request.stopped = Some(of(inventory(), stop));
+        assert_eq!(bench.claim_again(&request).unwrap().attempt, Attempt(stop + 1));
+    }
+    assert_eq!((bench.run.state(), bench.run.stage().crashes), (walking(inventory()), 0));
+
+    // A machine that was reset unasked cannot pass, whoever stopped its agent on the way.
+    let mut bench = Bench::claimed();
+    let mut request = restarted(agent(1), 1);
+    request.stopped = Some(of(inventory(), 1));
+    request.boot_id = Some(boot(90));
+    bench.claim_again(&request).unwrap();
+    assert!(bench.told("unexpected_reset") && bench.told("stopped"));
+    assert_eq!(bench.run.stage().resets.len(), 1);
+}
+
+#[test]
 fn a_process_that_goes_on_keeps_its_attempt() {
     let mut bench = Bench::claimed();
     let mut request = agent(1);
@@ -256,7 +301,7 @@ fn a_reset_with_the_outcome_in_the_outbox_fails_that_attempt() {
 #[test]
 fn resets_are_bounded() {
     let mut bench = Bench::claimed();
-    bench.run.profile.limits.crashes = 1_000;
+    std::sync::Arc::make_mut(&mut bench.run.profile).limits.crashes = 1_000;
     let mut request = agent(1);
     for turn in 1..=100 {
         request = restarted(request, turn);

@@ -201,7 +201,7 @@ fn no_clock_and_no_limit_makes_it_panic() {
     for clock in [0, u64::MAX / 2, u64::MAX] {
         for limit in [0, u64::MAX] {
             let mut bench = Bench::claimed();
-            let limits = &mut bench.run.profile.limits;
+            let limits = &mut std::sync::Arc::make_mut(&mut bench.run.profile).limits;
             (limits.silence, limits.hold, limits.reboot) = (limit, limit, limit);
             bench.now.listened_ms = clock;
             bench.now.wall = groundcrew_protocol::time::WallMs(i64::MAX);

@@ -175,7 +175,7 @@ fn an_ended_run_stays_as_it_is() {
 #[test]
 fn restores_again_and_again_keep_the_document_bounded() {
     let mut bench = Bench::claimed();
-    bench.run.profile.limits.crashes = u32::MAX;
+    std::sync::Arc::make_mut(&mut bench.run.profile).limits.crashes = u32::MAX;
     for turn in 1..=200u32 {
         bench.put(&Input::Restored).unwrap();
         let mut request = restarted(agent(1), u64::from(turn));

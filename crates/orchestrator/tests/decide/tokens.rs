@@ -108,6 +108,31 @@ fn a_spent_boot_token_is_good_again_only_for_a_later_boot_of_the_machine_that_th
 }
 
 #[test]
+fn only_where_time_alone_makes_a_spent_token_good_again_it_is_said_when() {
+    let left_ms = |bench: &mut Bench, request: &groundcrew_protocol::wire::ClaimRequest| {
+        let before = bench.run.clone();
+        let refused = bench.claim(request).unwrap_err();
+        assert_eq!(bench.run, before);
+        match refused {
+            Refused::TokenSpent { retry_after_ms, .. } => retry_after_ms,
+            other => panic!("{other}"),
+        }
+    };
+    for (quiet_ms, expected) in [(0, 30_000), (12_000, 18_000), (29_999, 1)] {
+        let mut bench = Bench::claimed();
+        bench.heard(1, &[]).unwrap();
+        bench.now.listened_ms += quiet_ms;
+        assert_eq!(left_ms(&mut bench, &reborn(agent(1), 90)), Some(expected));
+        // Another machine, or the same boot: no time mends that.
+        assert_eq!(left_ms(&mut bench, &reborn(agent(2), 90)), None);
+        assert_eq!(left_ms(&mut bench, &reborn(agent(1), 1)), None);
+        // And it is true.
+        bench.now.listened_ms += expected;
+        bench.claim(&reborn(agent(1), 90)).unwrap();
+    }
+}
+
+#[test]
 fn a_refused_token_changes_nothing_and_says_how_to_make_a_new_one() {
     let mut bench = Bench::claimed();
     let before = bench.run.clone();

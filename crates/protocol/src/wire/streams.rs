@@ -46,7 +46,7 @@ pub struct LogRequest {
     pub closes: bool,
 }
 
-/// Lines that are not there, and how many.
+/// Lines or readings that are not there, and how many.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct LogGap {
@@ -90,6 +90,9 @@ pub struct SensorRequest {
     pub seq: u64,
     /// The readings.
     pub samples: Vec<SensorSample>,
+    /// What the spool had to let go before these readings.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gap: Option<LogGap>,
     /// The closing mark.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub closes: bool,

@@ -1,5 +1,7 @@
 //! What was said to control calls.
 
+use std::time::Duration;
+
 use groundcrew_protocol::ids::Generation;
 use groundcrew_protocol::limits;
 use groundcrew_protocol::wire::{
@@ -7,6 +9,11 @@ use groundcrew_protocol::wire::{
 };
 
 use super::{Action, Core, Failure, Power, Reply, Target, Under};
+
+/// A pause as the clock of the loop counts.
+fn millis(pause: Duration) -> u64 {
+    u64::try_from(pause.as_millis()).unwrap_or(u64::MAX)
+}
 
 impl Core {
     pub(super) fn answered(&mut self, answered: Result<Reply, Failure>, now_ms: u64) {
@@ -18,17 +25,17 @@ impl Core {
                 self.claimed(*answer);
             }
             Ok(Reply::Result(answer)) => {
-                self.tries = 0;
+                self.backoff.reset();
                 self.result_taken(*answer, now_ms);
             }
             // What was asked under a claim that is over meanwhile says nothing any more.
             Ok(Reply::Intent) if self.power == Power::Flushed => {
-                self.tries = 0;
+                self.backoff.reset();
                 self.power = Power::Acknowledged;
             }
             Ok(Reply::Intent) => {}
             Ok(Reply::Hold(answer)) => {
-                self.tries = 0;
+                self.backoff.reset();
                 self.hold_answered(answer, now_ms);
             }
             Err(failure) => self.call_failed(under, &failure, now_ms),
@@ -52,7 +59,8 @@ impl Core {
                 self.say(LogLevel::Error, format!("asked again in 5 minutes: {text}"));
                 self.next_try_ms = now_ms + limits::SLOW_RETRY_MS;
             }
-            Failure::Unauthorized(text) => self.unauthorized(under, text, now_ms),
+            Failure::Unauthorized(text) => self.unauthorized(under, text, None, now_ms),
+            Failure::NotYet { text, after_s } => self.unauthorized(under, text, Some(*after_s), now_ms),
             Failure::Elsewhere(text) => {
                 self.say(LogLevel::Warn, format!("waits: {text}"));
                 self.displace();
@@ -67,8 +75,8 @@ impl Core {
     }
 
     /// The token is not accepted. A home that has claimed before tries its other token at once; where neither is
-    /// good, somebody else has the run: what is in flight ends.
-    pub(super) fn unauthorized(&mut self, under: Under, text: &str, now_ms: u64) {
+    /// good, somebody else has the run: what is in flight ends. `after_s`: time alone will mend it.
+    pub(super) fn unauthorized(&mut self, under: Under, text: &str, after_s: Option<u64>, now_ms: u64) {
         if under != Under::Claim {
             if self.claim.is_some() {
                 self.token_lost(text, now_ms);
@@ -80,11 +88,21 @@ impl Core {
             self.by_boot_token = true;
             return;
         }
-        self.say(LogLevel::Error, format!("asked again in 5 minutes: {text}"));
+        let pause = match after_s {
+            Some(after_s) => {
+                let pause = self.backoff.asked_for(after_s);
+                self.say(LogLevel::Warn, format!("asked again in {} s: {text}", pause.as_secs()));
+                pause
+            }
+            None => {
+                self.say(LogLevel::Error, format!("asked again in 5 minutes: {text}"));
+                self.backoff.slow()
+            }
+        };
         self.by_boot_token = !self.memory.claimed;
         self.displace();
         self.leave_hold();
-        self.next_try_ms = now_ms + limits::SLOW_RETRY_MS;
+        self.next_try_ms = now_ms + millis(pause);
     }
 
     /// The run token is not accepted for anything but perhaps a claim.
@@ -96,12 +114,9 @@ impl Core {
     }
 
     pub(super) fn back_off(&mut self, now_ms: u64) {
-        let doubled = limits::BACKOFF_FIRST_MS.saturating_mul(1 << self.tries.min(10));
-        let pause = doubled.min(limits::BACKOFF_MAX_MS);
-        self.tries = self.tries.saturating_add(1);
-        // From three quarters of the pause to all of it, so that a fleet does not come back as one.
-        let spread = self.next_random() % (pause / 4 + 1);
-        self.next_try_ms = now_ms + pause - spread;
+        // The upper half is the better one of this generator.
+        let random = (self.next_random() >> 32) as u32;
+        self.next_try_ms = now_ms + millis(self.backoff.pause(random));
     }
 
     pub(super) fn refused(&mut self, under: Under, text: &str, now_ms: u64) {
@@ -133,6 +148,7 @@ impl Core {
     pub(super) fn claimed(&mut self, answer: ClaimAnswer) {
         self.memory.claimed = true;
         self.memory.gone = false;
+        self.memory.stopped = None;
         self.by_boot_token = false;
         self.memory.known_claim = self.memory.known_claim.max(answer.claim);
         self.know_generation(answer.generation);

@@ -54,7 +54,7 @@ impl Core {
     pub(super) fn heartbeat_answered(&mut self, answer: &HeartbeatAnswer, now_ms: u64) {
         // What that heartbeat reported has arrived, unless it was still on its way; then it is asked for again.
         self.reports.clear();
-        self.tries = 0;
+        self.backoff.reset();
         if std::mem::take(&mut self.said_silence) {
             self.say(LogLevel::Info, "heartbeats are answered again");
         }
@@ -93,7 +93,7 @@ impl Core {
             Failure::OldClaim(text) => self.stand_down(text, now_ms),
             Failure::UnknownClaim(text) => self.lost_life(text, now_ms),
             Failure::Gone(text) => self.run_gone(text, now_ms),
-            Failure::Unauthorized(text) => self.token_lost(text, now_ms),
+            Failure::Unauthorized(text) | Failure::NotYet { text, .. } => self.token_lost(text, now_ms),
             Failure::Slow(text) => {
                 if !std::mem::replace(&mut self.said_silence, true) {
                     self.say(LogLevel::Error, format!("heartbeat, asked again in 5 minutes: {text}"));

@@ -207,6 +207,9 @@ impl Core {
         self.exiting = true;
         if let Some(one) = self.in_flight.as_mut().filter(|one| one.ended_by.is_none()) {
             one.ended_by = Some(EndedBy::Stop);
+            // Before the stage ends: whoever asked may lose patience, and an order is no crash for that.
+            self.memory.stopped = Some(StageAttempt { stage: one.stage.clone(), attempt: one.attempt });
+            self.persist();
             self.actions.push(Action::EndStage(EndedBy::Stop));
         }
     }

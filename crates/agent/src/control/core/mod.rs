@@ -24,6 +24,7 @@ use groundcrew_protocol::stage::{Stage, State};
 use groundcrew_protocol::wire::{DirectiveReport, LogLevel, OutboxEntry, OverrideFlags, StageAttempt};
 
 use super::memory::Memory;
+use crate::backoff::Backoff;
 pub use words::{Action, Call, EndedBy, Event, Facts, Failure, Reply, StartStage};
 
 #[derive(Debug, Clone, PartialEq)]
@@ -80,7 +81,7 @@ pub struct Core {
     sending: Option<StageAttempt>,
     said_hello: bool,
     by_boot_token: bool,
-    tries: u32,
+    backoff: Backoff,
     next_try_ms: u64,
     holding: bool,
     /// The key is being taken out.
@@ -119,7 +120,7 @@ impl Core {
             under: Under::Nothing,
             sending: None,
             said_hello: false,
-            tries: 0,
+            backoff: Backoff::default(),
             next_try_ms: 0,
             holding: false,
             key_leaves: false,

@@ -107,6 +107,7 @@ impl Core {
                 .as_ref()
                 .filter(|one| one.ended_by.is_none())
                 .map(|one| StageAttempt { stage: one.stage.clone(), attempt: one.attempt }),
+            stopped: self.memory.stopped.clone(),
             serial: self.facts.serial.clone(),
             macs: self.facts.macs.clone(),
             wall: WallMs(0),

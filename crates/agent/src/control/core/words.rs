@@ -89,6 +89,14 @@ pub enum Failure {
     Soon(String),
     /// The token is not accepted (401): another home has the claim, or the store was restored to a time before it.
     Unauthorized(String),
+    /// The boot token is not accepted (401) until the claim that it made has been silent for long enough: asked again
+    /// when the answer says.
+    NotYet {
+        /// What was said.
+        text: String,
+        /// The seconds that it names.
+        after_s: u64,
+    },
     /// What only an operator can mend (403, 404, a wrong pin): asked again every five minutes.
     Slow(String),
     /// Another agent has the claim and is alive (409 `claimed_elsewhere`): asked again soon, with nothing in flight.
@@ -109,6 +117,7 @@ impl Failure {
         match self {
             Failure::Soon(text)
             | Failure::Unauthorized(text)
+            | Failure::NotYet { text, .. }
             | Failure::Slow(text)
             | Failure::Elsewhere(text)
             | Failure::OldClaim(text)

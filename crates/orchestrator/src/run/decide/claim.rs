@@ -172,14 +172,20 @@ fn check_token(
     if request.boot_id.is_none() || request.boot_id == claim.boot {
         return Err(spent(step, "and this is no later boot than the last claim's"));
     }
-    if !awaits_boot(step) && step.now.quiet_ms() < limits::FRESH_MS {
-        return Err(spent(step, "and the agent that claimed with it is alive"));
+    let left_ms = limits::FRESH_MS.saturating_sub(step.now.quiet_ms());
+    if !awaits_boot(step) && left_ms > 0 {
+        // The machine is the right one and has booted since: all that is missing is that its last words are old.
+        return Err(Refused::TokenSpent {
+            run: run.id.clone(),
+            why: format!("and the agent that claimed with it was heard {} ms ago", step.now.quiet_ms()),
+            retry_after_ms: Some(left_ms),
+        });
     }
     Ok(UseOfToken::Again)
 }
 
 fn spent(step: &Step, why: &str) -> Refused {
-    Refused::TokenSpent { run: step.run.id.clone(), why: why.to_owned() }
+    Refused::TokenSpent { run: step.run.id.clone(), why: why.to_owned(), retry_after_ms: None }
 }
 
 fn awaits_boot(step: &Step) -> bool {

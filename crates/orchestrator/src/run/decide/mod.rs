@@ -12,6 +12,8 @@ mod result;
 mod step;
 mod time;
 
+use std::sync::Arc;
+
 use groundcrew_protocol::check::Judged;
 use groundcrew_protocol::ids::{Attempt, ClaimNumber, NodeName, RunId, Sha256Hex};
 use groundcrew_protocol::profile::Profile;
@@ -198,6 +200,8 @@ pub enum Refused {
         run: RunId,
         /// Why it is not good again.
         why: String,
+        /// Where time alone makes it good again: how long that takes, in milliseconds.
+        retry_after_ms: Option<u64>,
     },
     /// A token that is neither the run's boot token nor its run token.
     #[error("this token is not one of run {run}")]
@@ -236,7 +240,7 @@ pub struct NewRun {
 
 /// Makes a run that waits for its first claim. The profile has at least one stage, and the first is an agent's.
 pub fn create(new: NewRun, now: Now) -> Change {
-    let stages = new.profile.stages.iter().map(|spec| StageRecord::new(spec.clone())).collect();
+    let stages = new.profile.stages.iter().map(|spec| StageRecord::new(Arc::new(spec.clone()))).collect();
     let run = Run {
         id: new.id,
         node: new.node,
@@ -259,7 +263,7 @@ pub fn create(new: NewRun, now: Now) -> Change {
         restored: false,
         offered: Vec::new(),
         host_keys: Vec::new(),
-        profile: new.profile,
+        profile: Arc::new(new.profile),
     };
     let mut step = Step::new(&run, now);
     step.tell("created", &new.by, format!("run created with profile {}", step.run.profile.name));

@@ -219,6 +219,12 @@ fn resume(step: &mut Step, request: &ClaimRequest) {
         step.close_attempt(Fate::Replaced);
         return step.give_attempt();
     }
+    if request.stopped == Some(StageAttempt { stage: name.clone(), attempt: open }) {
+        // Somebody stopped the agent, in order: nothing says that the stage or the machine cannot bear another attempt.
+        step.close_attempt(Fate::Replaced);
+        step.tell("stopped", AGENT, format!("{name}: the agent was stopped in order in attempt {open}"));
+        return step.give_attempt();
+    }
     step.close_attempt(Fate::Crashed);
     let stage = &mut step.run.stages[step.run.at];
     stage.crashes = stage.crashes.saturating_add(1);

@@ -1,5 +1,7 @@
 //! A decision in the making: the run as it will be, what to tell, and the moves that several inputs share.
 
+use std::sync::Arc;
+
 use groundcrew_protocol::check::{Judged, Limit, PlannedCheck, Verdict};
 use groundcrew_protocol::ids::{Attempt, BootId, ClaimNumber, DirectiveId};
 use groundcrew_protocol::limits;
@@ -56,7 +58,8 @@ impl<'a> Step<'a> {
         if let Some(result) = &mut self.result {
             result.own = std::mem::take(&mut self.own);
         }
-        let changed = self.run != *self.before || !self.events.is_empty() || self.result.is_some();
+        // The run itself is compared last: that is the dear part.
+        let changed = !self.events.is_empty() || self.result.is_some() || self.run != *self.before;
         let own = self.own;
         Change { run: self.run, changed, events: self.events, answer, result: self.result, own }
     }
@@ -461,7 +464,7 @@ pub(super) fn what_holds(judged: &Judged) -> String {
 
 impl StageRecord {
     /// A stage that was not started yet.
-    pub fn new(spec: StageSpec) -> StageRecord {
+    pub fn new(spec: Arc<StageSpec>) -> StageRecord {
         StageRecord {
             spec,
             attempts_made: Attempt(0),

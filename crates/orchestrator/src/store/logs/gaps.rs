@@ -58,9 +58,8 @@ async fn swept(store: &Store, run: &RunId, what: &str) -> Result<Option<String>,
 
 /// Numbers that are not there, and what a spool said that it let go.
 async fn missing(store: &Store, run: &RunId, table: &Table, all: &mut Vec<String>) -> Result<(), StoreError> {
-    let gap = if table.name == "log_chunks" { "gap" } else { "NULL" };
     let query = format!(
-        "SELECT stream, seq, before, gap FROM (SELECT stream, seq, {gap} AS gap, \
+        "SELECT stream, seq, before, gap FROM (SELECT stream, seq, gap, \
          lag(seq, 1, -1) OVER (PARTITION BY stream ORDER BY seq) AS before FROM {} \
          WHERE run = ? AND stream IS NOT NULL) WHERE seq <> before + 1 OR gap IS NOT NULL LIMIT {ROWS_MAX}",
         table.name

@@ -117,6 +117,17 @@ async fn gaps_are_told() {
     store.append_sensors(batch(&run, 3, 1.0)).await.unwrap();
     let gaps = logs.gaps(&run, false).await.unwrap();
     assert!(gaps.len() == 4 && gaps[2].contains("sensors") && gaps[2].contains("chunks 0 to 2"), "{gaps:?}");
+
+    // What the agent says of its readings is told as what it says of its lines.
+    let mut marked = batch(&run, 6, 1.0);
+    marked.gap = Some(LogGap { chunks: 2, bytes: 96, why: "the spool was full of readings".into() });
+    assert_eq!(store.append_sensors(marked.clone()).await.unwrap(), Taken::First);
+    assert_eq!(store.append_sensors(marked.clone()).await.unwrap(), Taken::Repeated);
+    let unmarked = SensorBatch { gap: None, ..marked };
+    assert_eq!(store.append_sensors(unmarked).await.unwrap(), Taken::OtherContent);
+    let gaps = logs.gaps(&run, false).await.unwrap();
+    let told = "2 chunks (96 bytes) were let go before chunk 6: the spool was full of readings";
+    assert!(gaps.len() == 5 && gaps[3].starts_with("sensors") && gaps[3].contains(told), "{gaps:?}");
 }
 
 #[tokio::test]

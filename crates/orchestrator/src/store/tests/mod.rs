@@ -3,6 +3,7 @@
 mod damage;
 mod logs;
 mod measure;
+mod overlap;
 mod retention;
 mod transfer;
 mod writes;
@@ -56,7 +57,7 @@ fn event(text: &str) -> NewEventRow {
 
 fn write(run: &RunId, doc: &str, ended: Option<i64>) -> RunWrite {
     RunWrite {
-        doc: Some((doc.into(), columns(run, ended))),
+        doc: Some((RunDoc::of(doc), columns(run, ended))),
         events: vec![event(doc)],
         audit: None,
         results: Vec::new(),
@@ -77,7 +78,7 @@ async fn put(store: &Store, run: &RunId, doc: &str, ended: Option<i64>) {
 
 async fn doc(store: &Store, run: &RunId) -> Option<Arc<str>> {
     match store.run(run).await.unwrap() {
-        RunLookup::Found(run) => Some(run.doc),
+        RunLookup::Found(run) => Some(Arc::from(run.doc.json())),
         RunLookup::Gone | RunLookup::Never => None,
     }
 }
@@ -118,6 +119,14 @@ fn batch(run: &RunId, seq: u64, value: f64) -> SensorBatch {
             unit: "°C".into(),
             ts: WallMs(11),
         }],
+        gap: None,
         closes: false,
+    }
+}
+
+/// Lets every task that was spawned on this test's one thread run until it waits.
+async fn let_all_hand_in() {
+    for _turn in 0..10 {
+        tokio::task::yield_now().await;
     }
 }

@@ -28,7 +28,7 @@ async fn a_change_is_there_once_it_is_answered_and_after_a_reopening() {
     let store = open(data.path()).await;
     assert_eq!(store.listened_at_open_ms(), 90_000);
     let RunLookup::Found(found) = store.run(&run).await.unwrap() else { panic!("the run is gone") };
-    assert_eq!((&*found.doc, found.version), ("\"b\"", 2));
+    assert_eq!((found.doc.json(), found.version), ("\"b\"", 2));
     let ids: Vec<u64> = store.events(Some(&run), 0, 10).await.unwrap().iter().map(|event| event.id).collect();
     assert_eq!(ids, [1, 2]);
 }
@@ -50,13 +50,6 @@ async fn stall(store: &Store) -> std::sync::mpsc::Sender<()> {
     go_on
 }
 
-/// Lets every task that was spawned on this test's one thread run until it waits.
-async fn let_all_hand_in() {
-    for _turn in 0..10 {
-        tokio::task::yield_now().await;
-    }
-}
-
 #[tokio::test]
 async fn later_decisions_of_one_commit_see_earlier_ones() {
     let data = tempfile::tempdir().unwrap();
@@ -66,7 +59,7 @@ async fn later_decisions_of_one_commit_see_earlier_ones() {
     let add = |store: Store, run: RunId| async move {
         let id = run.clone();
         let counted = move |stored: Option<&StoredRun>| {
-            let count: u64 = stored.unwrap().doc.parse().unwrap();
+            let count: u64 = stored.unwrap().doc.json().parse().unwrap();
             Ok::<_, ()>((write(&id, &(count + 1).to_string(), None), count + 1))
         };
         store.change_run(run, counted).await.unwrap().unwrap().0
@@ -146,6 +139,9 @@ async fn a_change_from_an_old_version_conflicts_and_the_others_of_its_commit_lan
     let (fought, calm) = (run_id("fought"), run_id("calm"));
     put(&store, &fought, "0", None).await;
     put(&store, &calm, "0", None).await;
+    // A store that remembers neither: both are loaded and decided on between two commits, where another process can write.
+    store.close().await.unwrap();
+    let store = open(data.path()).await;
     let change = |run: &RunId, meddle: bool| {
         let (store, run, folder) = (store.clone(), run.clone(), data.path().to_owned());
         let id = run.clone();
@@ -167,6 +163,9 @@ async fn a_change_from_an_old_version_conflicts_and_the_others_of_its_commit_lan
     assert!(matches!(&outcome, Err(StoreError::Conflict { run }) if *run == fought), "{outcome:?}");
     second.await.unwrap().unwrap().unwrap();
     assert_eq!(doc(&store, &fought).await.as_deref(), Some("0"));
+    let shown = move |stored: Option<&StoredRun>| Err::<(RunWrite, ()), _>(stored.map(|run| run.version));
+    let version = store.change_run(fought.clone(), shown).await.unwrap().unwrap_err();
+    assert_eq!(version, Some(2), "what another process wrote was not read");
     assert_eq!(doc(&store, &calm).await.as_deref(), Some("1"));
     assert_eq!(store.events(Some(&fought), 0, 10).await.unwrap().len(), 1);
 }

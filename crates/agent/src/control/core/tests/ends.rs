@@ -192,6 +192,33 @@ fn a_stop_ends_the_stage_then_the_process_and_a_second_one_does_not_wait() {
 }
 
 #[test]
+fn a_stop_is_on_disk_before_the_stage_ends_and_the_next_claim_alone_says_it() {
+    let mut agent = walking();
+    let actions = agent.core.step(Event::Stop, 2_000);
+    let at = |wanted: &dyn Fn(&Action) -> bool| actions.iter().position(wanted).unwrap();
+    let stopped = Some(StageAttempt { stage: Stage::CpuStress, attempt: Attempt(1) });
+    let noted = at(&|action| matches!(action, Action::Persist(memory) if memory.stopped == stopped));
+    assert!(noted < at(&|action| matches!(action, Action::EndStage(EndedBy::Stop))));
+
+    let memory = agent.core.memory().clone();
+    let mut next = Loop::new(facts(), memory);
+    next.on(Event::Start(Vec::new()));
+    let actions = next.core.step(Event::Answered(Err(Failure::Soon(String::new()))), next.now_ms);
+    let said = actions.iter().find_map(|action| match action {
+        Action::Send(Call::Claim { request, .. }) => Some(request.stopped.clone()),
+        _other => None,
+    });
+    assert_eq!(said, Some(stopped));
+    assert_eq!(next.told(claim("CPUStress", 2)), ["start CPUStress/2"]);
+    assert_eq!(next.core.memory().stopped, None);
+
+    // Nothing was in flight: there is nothing to say.
+    let mut holding = holding();
+    assert_eq!(holding.on(Event::Stop), ["exit"]);
+    assert_eq!(holding.core.memory().stopped, None);
+}
+
+#[test]
 fn a_heartbeat_says_that_the_home_failed_and_what_is_waited_for() {
     let agent = holding();
     let beat = agent.core.heartbeat("busy", true, WallMs(9)).unwrap();
