@@ -1,4 +1,5 @@
-//! What the tests over agent and orchestrator share: the model of the whole walk, and the built binaries.
+//! What the tests over agent and orchestrator share: the model of the whole walk, the built binaries, and virtual machines.
 
+pub mod guest;
 pub mod harness;
 pub mod model;

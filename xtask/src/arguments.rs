@@ -13,12 +13,13 @@ usage: cargo xtask TASK [OPTION..]
 
   up            vet this very machine: orchestrator, agent and one run of the demo profile
   test          build everything and run every test
+  guest         prepare what the tests boot: QEMU, a kernel and a small Debian, into target/guest
   bench         measure the orchestrator and the agent on this machine
   dist          build the static binaries that are shipped, into target/dist
   check-layers  hold the arrows between crates, and between the modules inside them
 
-`cargo xtask TASK --help` tells more of each. `up`, `test`, `bench` and `dist` install the Debian packages that they
-miss when run as root, and name them otherwise. Exit codes: 0 done, 1 failed, 64 usage.";
+`cargo xtask TASK --help` tells more of each. `up`, `test`, `guest`, `bench` and `dist` install the Debian packages
+that they miss when run as root, and name them otherwise. Exit codes: 0 done, 1 failed, 64 usage.";
 
 const UP: &str = "\
 usage: cargo xtask up [--keep]
@@ -37,6 +38,12 @@ Builds every binary and test of the workspace and runs them with `cargo test`.
   --no-vm     leave out the tests that boot a guest
   --seeds N   seeds of the model test (10000 unless told)
   FILTER      run only the tests whose names hold one of these";
+
+const GUEST: &str = "\
+usage: cargo xtask guest
+
+Prepares what the tests that boot a guest need, in target/guest, and prints that folder: `test` does it as well. Takes root
+and apt's mirrors, and a minute; what is there is used again until its recipe in xtask/src/guest changes.";
 
 const BENCH: &str = "\
 usage: cargo xtask bench [ARGUMENT..]
@@ -62,6 +69,7 @@ pub enum Task {
     Help(&'static str),
     Up { keep: bool },
     Test(test::Options),
+    Guest,
     Bench { arguments: Vec<OsString> },
     Dist,
     CheckLayers,
@@ -78,6 +86,7 @@ pub fn parse(mut parser: Parser) -> Result<Task, lexopt::Error> {
     match name.as_str() {
         "up" => up(&mut parser),
         "test" => test(&mut parser),
+        "guest" => bare(&mut parser, Task::Guest, GUEST),
         "bench" => bench(&mut parser),
         "dist" => bare(&mut parser, Task::Dist, DIST),
         "check-layers" => bare(&mut parser, Task::CheckLayers, CHECK_LAYERS),
@@ -143,6 +152,7 @@ mod tests {
         assert_eq!(parsed(&["up"]), Ok(Task::Up { keep: false }));
         assert_eq!(parsed(&["up", "--keep"]), Ok(Task::Up { keep: true }));
         assert_eq!(parsed(&["dist"]), Ok(Task::Dist));
+        assert_eq!(parsed(&["guest"]), Ok(Task::Guest));
         assert_eq!(parsed(&["check-layers"]), Ok(Task::CheckLayers));
         assert_eq!(parsed(&["test"]), Ok(Task::Test(test::Options::default())));
         let options = test::Options { guests: false, seeds: 7, filters: vec!["a".into(), "b".into()] };
@@ -159,9 +169,14 @@ mod tests {
 
     #[test]
     fn every_task_has_help() {
-        for (task, help) in
-            [("up", UP), ("test", TEST), ("bench", BENCH), ("dist", DIST), ("check-layers", CHECK_LAYERS)]
-        {
+        for (task, help) in [
+            ("up", UP),
+            ("test", TEST),
+            ("guest", GUEST),
+            ("bench", BENCH),
+            ("dist", DIST),
+            ("check-layers", CHECK_LAYERS),
+        ] {
             assert_eq!(parsed(&[task, "--help"]), Ok(Task::Help(help)));
             assert!(help.starts_with(&format!("usage: cargo xtask {task}")), "{help}");
             assert!(USAGE.contains(&format!("\n  {task} ")), "the overview leaves out {task}");

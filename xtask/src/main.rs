@@ -1,13 +1,15 @@
-//! The project's own tasks: `cargo xtask up | test | bench | dist | check-layers`.
+//! The project's own tasks: `cargo xtask up | test | guest | bench | dist | check-layers`.
 //!
 //! Each task is one file; `cargo.rs` is the only place that runs other programs, `packages.rs` the only one that
 //! installs any. Nothing here is part of what is shipped.
 
+mod apt;
 mod arguments;
 mod bench;
 mod cargo;
 mod dist;
 mod elf;
+mod guest;
 mod layers;
 mod packages;
 mod release;
@@ -46,6 +48,10 @@ fn run(task: Task) -> anyhow::Result<()> {
         }
         Task::Up { keep } => up::run(keep),
         Task::Test(options) => test::run(&options),
+        Task::Guest => {
+            println!("{}", guest::prepare()?.display());
+            Ok(())
+        }
         Task::Bench { arguments } => bench::run(&arguments),
         Task::Dist => dist::run(),
         Task::CheckLayers => layers::run(),

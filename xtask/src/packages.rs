@@ -14,6 +14,7 @@ use crate::cargo;
 pub enum Need {
     Up,
     Test,
+    Guest,
     Bench,
     Dist,
 }
@@ -63,6 +64,24 @@ pub const PACKAGES: &[Package] = &[
         sign: Sign::Program("chromium"),
         name: "chromium",
         why: "opens the pages, whose script nothing else runs",
+        needs: &[Need::Test],
+    },
+    Package {
+        sign: Sign::Program("mmdebstrap"),
+        name: "mmdebstrap",
+        why: "unpacks QEMU and the small Debian that tests boot, beside what is installed",
+        needs: &[Need::Guest],
+    },
+    Package {
+        sign: Sign::File("/usr/share/keyrings/debian-archive-keyring.gpg"),
+        name: "debian-archive-keyring",
+        why: "has the keys that the packages of those guests are signed with",
+        needs: &[Need::Guest],
+    },
+    Package {
+        sign: Sign::Program("debootstrap"),
+        name: "debootstrap",
+        why: "makes the root file system in which the recorded cases of the package agent are replayed",
         needs: &[Need::Test],
     },
 ];
@@ -155,7 +174,7 @@ mod tests {
     #[test]
     fn the_explanation_names_each_package_why_and_the_command() {
         let text = explain("not root", &missing_for(Need::Up, |_| false), "sudo ");
-        for package in PACKAGES.iter().filter(|package| package.needs.contains(&Need::Up)) {
+        for package in missing_for(Need::Up, |_| false) {
             assert!(text.contains(&format!("  {}: {}", package.name, package.why)), "{text}");
         }
         let command =

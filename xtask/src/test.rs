@@ -10,7 +10,7 @@
 
 use anyhow::Result;
 
-use crate::{cargo, packages};
+use crate::{cargo, guest, packages};
 
 /// How many seeds the model test runs unless told.
 const SEEDS: u64 = 10_000;
@@ -35,6 +35,7 @@ impl Default for Options {
 /// Builds and runs the tests; what they print ends with cargo's own closing lines.
 pub fn run(options: &Options) -> Result<()> {
     packages::ensure(packages::Need::Test)?;
+    let guests = options.guests.then(guest::prepare).transpose()?;
     cargo::run(cargo::cargo().args(["build", "--workspace", "--bins", "--tests"]))?;
     let mut test = cargo::cargo();
     test.args(["test", "--workspace", "--no-fail-fast"]);
@@ -43,9 +44,14 @@ pub fn run(options: &Options) -> Result<()> {
     }
     test.env("GROUNDCREW_BIN_DIR", cargo::target_folder()?.join("debug"));
     test.env("GROUNDCREW_MODEL_SEEDS", options.seeds.to_string());
-    if !options.guests {
+    let Some(guests) = guests else {
         eprintln!("tests that boot a guest are left out (--no-vm)");
-        test.env("GROUNDCREW_NO_VM", "1");
+        return cargo::run(test.env("GROUNDCREW_NO_VM", "1"));
+    };
+    guest::forget_spent(&guests)?;
+    let outcome = cargo::run(test.env("GROUNDCREW_GUEST_DIR", &guests).env_remove("GROUNDCREW_NO_VM"));
+    if let Some(spent) = guest::spent(&guests) {
+        eprintln!("{spent}");
     }
-    cargo::run(&mut test)
+    outcome
 }

@@ -37,6 +37,7 @@ impl Stage {
         stage.program("bin/cc", "exit 0");
         stage.program("bin/stress-ng", "exit 0");
         stage.program("bin/chromium", "exit 0");
+        stage.program("bin/debootstrap", "exit 0");
         for name in ["groundcrew", "groundcrewd", "groundcrewctl"] {
             stage.program(&format!("target/release/{name}"), binary);
         }
@@ -48,6 +49,23 @@ impl Stage {
         let path = self.folder.join(path);
         fs::write(&path, format!("#!/bin/sh\n{body}\n")).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+
+    /// Has the guests prepared already, by the recipe of today.
+    fn with_guests(self) -> Stage {
+        let tools = concat!(include_str!("../src/guest/bootstrap.rs"), include_str!("../src/guest/tools.rs"));
+        let image = concat!(
+            include_str!("../src/guest/image.rs"),
+            include_str!("../src/guest/init.sh"),
+            include_str!("../src/guest/hand.service"),
+            include_str!("../src/guest/unit-ended.sh")
+        );
+        for (part, recipe) in [("tools", tools.to_owned()), ("image", [tools, image].concat())] {
+            let part = self.folder.join("target/guest").join(part);
+            fs::create_dir_all(&part).unwrap();
+            fs::write(part.join("recipe"), recipe).unwrap();
+        }
+        self
     }
 
     fn xtask(&self, arguments: &[&str]) -> Command {
@@ -130,26 +148,59 @@ fn up_refuses_a_binary_with_faults_and_a_failed_build() {
 
 #[test]
 fn test_builds_and_runs_with_one_selection_and_tells_the_tests_what_they_need() {
-    let stage = Stage::new("test", "exit 0");
+    let stage = Stage::new("test", "exit 0").with_guests();
     let cargo = fs::read_to_string(stage.folder.join("bin/cargo")).unwrap();
-    let report = "[ \"$1\" != test ] || echo \"$GROUNDCREW_BIN_DIR $GROUNDCREW_MODEL_SEEDS ${GROUNDCREW_NO_VM-guests}\"";
+    let told =
+        "$GROUNDCREW_BIN_DIR $GROUNDCREW_MODEL_SEEDS ${GROUNDCREW_NO_VM-guests} ${GROUNDCREW_GUEST_DIR-}";
+    let guests = stage.folder.join("target/guest").display().to_string();
+    // The stand-in for all tests boots one guest and writes down what it took.
+    let report = format!(
+        "[ \"$1\" != test ] || {{ echo \"{told}\"; [ -z \"$GROUNDCREW_GUEST_DIR\" ] || echo one 61.5 >>{guests}/spent; }}"
+    );
     stage.program("bin/cargo", &format!("{cargo}\n{report}"));
-    let output = finished(stage.xtask(&["test"]));
     let debug = stage.folder.join("target/debug").display().to_string();
-    assert_eq!(String::from_utf8_lossy(&output.stdout), format!("{debug} 10000 guests\n"));
-    assert_eq!(
-        stage.calls(),
-        "cargo build --workspace --bins --tests\ncargo metadata --no-deps --format-version=1\n\
-         cargo test --workspace --no-fail-fast\n"
+    for _again in 0..2 {
+        let output = finished(stage.xtask(&["test"]));
+        assert_eq!(String::from_utf8_lossy(&output.stdout), format!("{debug} 10000 guests {guests}\n"));
+        let spent = "1 guests took 1 min 02 s together";
+        assert!(stderr(&output).contains(spent), "{}", stderr(&output));
+    }
+    assert!(
+        stage.calls().ends_with(
+            "cargo metadata --no-deps --format-version=1\ncargo build --workspace --bins --tests\n\
+             cargo metadata --no-deps --format-version=1\ncargo test --workspace --no-fail-fast\n"
+        ),
+        "{}",
+        stage.calls()
     );
     let output = finished(stage.xtask(&["test", "--no-vm", "--seeds", "5", "model", "wire"]));
-    assert_eq!(String::from_utf8_lossy(&output.stdout), format!("{debug} 5 1\n"));
+    assert_eq!(String::from_utf8_lossy(&output.stdout), format!("{debug} 5 1 \n"));
     assert!(
         stage.calls().ends_with("cargo test --workspace --no-fail-fast -- model wire\n"),
         "{}",
         stage.calls()
     );
     assert!(stderr(&output).contains("left out (--no-vm)"), "{}", stderr(&output));
+}
+
+#[test]
+fn guests_that_cannot_be_prepared_end_the_test_before_anything_is_built() {
+    let stage = Stage::new("no-guests", "exit 0");
+    stage.program("bin/mmdebstrap", "exit 7");
+    for (task, name) in [(&["guest"][..], "guest"), (&["test"], "test")] {
+        let output = finished(stage.xtask(task));
+        assert_eq!(output.status.code(), Some(1), "{name}: {}", stderr(&output));
+        let why = if rustix::process::geteuid().is_root() { "apt-get" } else { "--no-vm" };
+        assert!(stderr(&output).contains(why), "{name}: {}", stderr(&output));
+    }
+    stage.program("bin/apt-get", "exit 0");
+    let output = finished(stage.xtask(&["test"]));
+    if rustix::process::geteuid().is_root() {
+        assert!(stderr(&output).contains("mmdebstrap"), "{}", stderr(&output));
+        assert!(stderr(&output).contains("exit status: 7"), "{}", stderr(&output));
+    }
+    assert!(!stage.calls().contains("cargo build"), "{}", stage.calls());
+    assert!(!stage.folder.join("target/guest/tools").exists(), "half of a part is none");
 }
 
 #[test]
