@@ -23,6 +23,9 @@ const ZONE_FILE: &str = "/etc/localtime";
 /// Larger than any zone.
 const ZONE_BYTES_MAX: u64 = 256 * 1024;
 
+/// Twice what a zone needs in a build without optimisation.
+const ZONE_STACK_BYTES: usize = 4 * 1024 * 1024;
+
 /// Why a key could not be put in or taken out.
 #[derive(Debug, thiserror::Error)]
 pub enum HoldError {
@@ -34,6 +37,13 @@ pub enum HoldError {
         /// Why.
         #[source]
         source: Error,
+    },
+    /// The machine's time zone.
+    #[error("starting a thread to read the time zone")]
+    Zone {
+        /// Why it did not start.
+        #[source]
+        source: std::io::Error,
     },
     /// The key that was offered is none.
     #[error("the key of the hold: found {found:?}, expected one line of an SSH public key without options")]
@@ -48,7 +58,7 @@ pub enum HoldError {
 /// # Errors
 /// [`HoldError::BadKey`] where the key could hold options or a second line; [`HoldError::File`].
 pub fn install(path: &Path, run: &RunId, key: &str, expires_at: WallMs) -> Result<bool, HoldError> {
-    let line = line_of(run, key, expires_at, &zone_in(Path::new(ZONE_FILE)))?;
+    let line = line_of(run, key, expires_at, &zone_in(Path::new(ZONE_FILE))?)?;
     change(path, |text| with_key(text, run, Some(&line)))
 }
 
@@ -72,10 +82,20 @@ fn change(path: &Path, edit: impl Fn(&[u8]) -> Vec<u8>) -> Result<bool, HoldErro
 }
 
 /// The zone in that file. The C library, and with it sshd, takes UTC where it is missing or says nothing; so does this.
-fn zone_in(path: &Path) -> TimeZone {
-    let mut bytes = Vec::new();
-    let read = std::fs::File::open(path).and_then(|file| file.take(ZONE_BYTES_MAX).read_to_end(&mut bytes));
-    read.ok().and_then(|_| TimeZone::tzif("localtime", &bytes).ok()).unwrap_or(TimeZone::UTC)
+///
+/// The parser unfolds a zone on the stack, more than the agent's small threads have: it gets a thread of its own.
+fn zone_in(path: &Path) -> Result<TimeZone, HoldError> {
+    let read = || {
+        let mut bytes = Vec::new();
+        let file = std::fs::File::open(path).ok()?;
+        file.take(ZONE_BYTES_MAX).read_to_end(&mut bytes).ok()?;
+        TimeZone::tzif("localtime", &bytes).ok()
+    };
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().stack_size(ZONE_STACK_BYTES).spawn_scoped(scope, read);
+        let thread = thread.map_err(|source| HoldError::Zone { source })?;
+        Ok(thread.join().unwrap_or_default().unwrap_or(TimeZone::UTC))
+    })
 }
 
 fn line_of(run: &RunId, key: &str, expires_at: WallMs, zone: &TimeZone) -> Result<String, HoldError> {
@@ -137,7 +157,8 @@ mod tests {
         assert!(!install(&path, &run("r-1"), KEY, WallMs(1_800_000_000_000)).unwrap());
         let text = std::fs::read_to_string(&path).unwrap();
         assert_eq!(text.matches("groundcrew-hold:r-1\n").count(), 1, "{text}");
-        let line = line_of(&run("r-1"), KEY, WallMs(1_800_000_000_000), &zone_in(Path::new(ZONE_FILE)));
+        let line =
+            line_of(&run("r-1"), KEY, WallMs(1_800_000_000_000), &zone_in(Path::new(ZONE_FILE)).unwrap());
         assert!(text.contains(&line.unwrap()), "{text}");
         assert!(remove(&path, &run("r-1")).unwrap());
         assert!(!remove(&path, &run("r-1")).unwrap());
@@ -164,10 +185,20 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("localtime");
         std::fs::write(&path, zone).unwrap();
-        assert_eq!(stamp(&zone_in(&path)), "expiry-time=\"20270115100000\"");
+        assert_eq!(stamp(&zone_in(&path).unwrap()), "expiry-time=\"20270115100000\"");
         for other in ["missing", "."] {
-            assert_eq!(zone_in(&folder.path().join(other)), TimeZone::UTC, "{other}");
+            assert_eq!(zone_in(&folder.path().join(other)).unwrap(), TimeZone::UTC, "{other}");
         }
+    }
+
+    #[test]
+    fn a_key_goes_in_from_a_thread_with_a_small_stack() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("keys");
+        let install = move || install(&path, &run("r-1"), KEY, WallMs(0));
+        // As the I/O thread has it.
+        let thread = std::thread::Builder::new().stack_size(256 * 1024).spawn(install).unwrap();
+        assert!(thread.join().unwrap().unwrap());
     }
 
     #[test]
