@@ -1,19 +1,30 @@
 //! The key of a hold in authorized_keys: put in once, taken out again by something that keeps trying.
 //!
 //! A line is ours by its comment, `groundcrew-hold:RUN`; every other line stays as it is, byte for byte. The
-//! option `expiry-time` (sshd(8), AUTHORIZED_KEYS FILE FORMAT) ends the key even where nobody takes it out.
+//! option `expiry-time` (sshd(8), AUTHORIZED_KEYS FILE FORMAT) ends the key even where nobody takes it out. Its time is
+//! written in the machine's own zone: a `Z` for UTC is known to newer servers only, and older ones refuse the line.
 
+use std::io::Read;
 use std::path::Path;
 
 use groundcrew_durable::Error;
 use groundcrew_durable::whole::{Options, read_bounded, write_whole};
 use groundcrew_protocol::ids::RunId;
 use groundcrew_protocol::time::WallMs;
+use jiff::tz::TimeZone;
 
 /// An authorized_keys over this size is left alone.
 const KEYS_BYTES_MAX: u64 = 1024 * 1024;
 /// Only its owner reads a new one, as sshd wants it.
 const KEYS_MODE: u32 = 0o600;
+
+/// The machine's time zone, in which sshd reads a time.
+const ZONE_FILE: &str = "/etc/localtime";
+/// Larger than any zone.
+const ZONE_BYTES_MAX: u64 = 256 * 1024;
+
+/// Twice what a zone needs in a build without optimisation.
+const ZONE_STACK_BYTES: usize = 4 * 1024 * 1024;
 
 /// Why a key could not be put in or taken out.
 #[derive(Debug, thiserror::Error)]
@@ -26,6 +37,13 @@ pub enum HoldError {
         /// Why.
         #[source]
         source: Error,
+    },
+    /// The machine's time zone.
+    #[error("starting a thread to read the time zone")]
+    Zone {
+        /// Why it did not start.
+        #[source]
+        source: std::io::Error,
     },
     /// The key that was offered is none.
     #[error("the key of the hold: found {found:?}, expected one line of an SSH public key without options")]
@@ -40,7 +58,7 @@ pub enum HoldError {
 /// # Errors
 /// [`HoldError::BadKey`] where the key could hold options or a second line; [`HoldError::File`].
 pub fn install(path: &Path, run: &RunId, key: &str, expires_at: WallMs) -> Result<bool, HoldError> {
-    let line = line_of(run, key, expires_at)?;
+    let line = line_of(run, key, expires_at, &zone_in(Path::new(ZONE_FILE))?)?;
     change(path, |text| with_key(text, run, Some(&line)))
 }
 
@@ -63,7 +81,24 @@ fn change(path: &Path, edit: impl Fn(&[u8]) -> Vec<u8>) -> Result<bool, HoldErro
     Ok(true)
 }
 
-fn line_of(run: &RunId, key: &str, expires_at: WallMs) -> Result<String, HoldError> {
+/// The zone in that file. The C library, and with it sshd, takes UTC where it is missing or says nothing; so does this.
+///
+/// The parser unfolds a zone on the stack, more than the agent's small threads have: it gets a thread of its own.
+fn zone_in(path: &Path) -> Result<TimeZone, HoldError> {
+    let read = || {
+        let mut bytes = Vec::new();
+        let file = std::fs::File::open(path).ok()?;
+        file.take(ZONE_BYTES_MAX).read_to_end(&mut bytes).ok()?;
+        TimeZone::tzif("localtime", &bytes).ok()
+    };
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().stack_size(ZONE_STACK_BYTES).spawn_scoped(scope, read);
+        let thread = thread.map_err(|source| HoldError::Zone { source })?;
+        Ok(thread.join().unwrap_or_default().unwrap_or(TimeZone::UTC))
+    })
+}
+
+fn line_of(run: &RunId, key: &str, expires_at: WallMs, zone: &TimeZone) -> Result<String, HoldError> {
     let bad = || HoldError::BadKey { found: key.chars().take(40).collect() };
     let mut words = key.split(' ');
     let (kind, blob) = (words.next().ok_or_else(bad)?, words.next().ok_or_else(bad)?);
@@ -73,7 +108,7 @@ fn line_of(run: &RunId, key: &str, expires_at: WallMs) -> Result<String, HoldErr
         return Err(bad());
     }
     let until = jiff::Timestamp::from_millisecond(expires_at.0).map_err(|_| bad())?;
-    let stamp = until.strftime("%Y%m%d%H%M%SZ");
+    let stamp = until.to_zoned(zone.clone()).strftime("%Y%m%d%H%M%S");
     Ok(format!("expiry-time=\"{stamp}\" {kind} {blob} {}", comment_of(run)))
 }
 
@@ -122,11 +157,48 @@ mod tests {
         assert!(!install(&path, &run("r-1"), KEY, WallMs(1_800_000_000_000)).unwrap());
         let text = std::fs::read_to_string(&path).unwrap();
         assert_eq!(text.matches("groundcrew-hold:r-1\n").count(), 1, "{text}");
-        assert!(text.contains("expiry-time=\"20270115080000Z\" ssh-ed25519 AAAA"), "{text}");
+        let line =
+            line_of(&run("r-1"), KEY, WallMs(1_800_000_000_000), &zone_in(Path::new(ZONE_FILE)).unwrap());
+        assert!(text.contains(&line.unwrap()), "{text}");
         assert!(remove(&path, &run("r-1")).unwrap());
         assert!(!remove(&path, &run("r-1")).unwrap());
         let after = std::fs::read(&path).unwrap();
         assert_eq!(after, [&others[..], b"\n"].concat());
+    }
+
+    #[test]
+    fn the_time_at_which_a_key_ends_is_the_machines_own_and_without_a_z() {
+        let stamp = |zone: &TimeZone| {
+            let line = line_of(&run("r-1"), KEY, WallMs(1_800_000_000_000), zone).unwrap();
+            line.split(' ').next().unwrap().to_owned()
+        };
+        assert_eq!(stamp(&TimeZone::UTC), "expiry-time=\"20270115080000\"");
+        assert_eq!(stamp(&TimeZone::fixed(jiff::tz::offset(-9))), "expiry-time=\"20270114230000\"");
+        // A file of tzfile(5), version 1: no transitions, one type, two hours east of Greenwich.
+        let mut zone = b"TZif\0".to_vec();
+        zone.extend([0; 15]);
+        for count in [0_u32, 0, 0, 0, 1, 4] {
+            zone.extend(count.to_be_bytes());
+        }
+        zone.extend(7200_i32.to_be_bytes());
+        zone.extend(b"\0\0EET\0");
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("localtime");
+        std::fs::write(&path, zone).unwrap();
+        assert_eq!(stamp(&zone_in(&path).unwrap()), "expiry-time=\"20270115100000\"");
+        for other in ["missing", "."] {
+            assert_eq!(zone_in(&folder.path().join(other)).unwrap(), TimeZone::UTC, "{other}");
+        }
+    }
+
+    #[test]
+    fn a_key_goes_in_from_a_thread_with_a_small_stack() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("keys");
+        let install = move || install(&path, &run("r-1"), KEY, WallMs(0));
+        // As the I/O thread has it.
+        let thread = std::thread::Builder::new().stack_size(256 * 1024).spawn(install).unwrap();
+        assert!(thread.join().unwrap().unwrap());
     }
 
     #[test]

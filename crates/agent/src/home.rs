@@ -9,7 +9,6 @@
 //!   refused/         outcomes that the orchestrator will not take      /
 //!   artifacts/       raw output of tools, until it is acknowledged       artifacts/
 //!   spool/           log lines and readings, until acknowledged          spool/
-//!   directives.json  what became of directives
 //!   child.json       the process that runs, and that a successor ends
 //!   runs/RUN/        what belonged to an earlier run and was never sent
 //! ```
@@ -24,20 +23,17 @@ use groundcrew_durable::whole::{Options, create_folder, read_bounded, sweep_left
 use groundcrew_durable::{Error, fault};
 use groundcrew_protocol::ids::{RandomId, RunId};
 use groundcrew_protocol::wire::HomeKind;
-use serde::Serialize;
 
 use crate::control::memory::Memory;
-use crate::files::{io_error, move_into, names_in, read_json, set_aside, write_json};
+use crate::files::{io_error, move_into, names_in, read_json, set_aside};
 use crate::points;
 
 /// A few hundred bytes, with room for what newer versions add.
 const RUN_FILE_BYTES_MAX: u64 = 64 * 1024;
-/// Directives and the child: a few kilobytes.
-const SMALL_FILE_BYTES_MAX: u64 = 256 * 1024;
 const INSTANCE_BYTES_MAX: u64 = 256;
 
 /// What belongs to one run. `child.json` is not among them: a child is ended whosever it was.
-const PARTS_OF_A_RUN: [&str; 6] = ["outbox", "refused", "kept", "spool", "artifacts", "directives.json"];
+const PARTS_OF_A_RUN: [&str; 5] = ["outbox", "refused", "kept", "spool", "artifacts"];
 
 /// Why a home cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -125,22 +121,6 @@ impl Home {
     pub fn notes(&self) -> &[String] {
         &self.notes
     }
-
-    /// Reads a small JSON file (`directives.json`, `child.json`); a broken one is set aside and noted. Blocks.
-    ///
-    /// # Errors
-    /// Those of the disk.
-    pub fn read_small<T: serde::de::DeserializeOwned>(&mut self, name: &str) -> Result<Option<T>, Error> {
-        read_json(&self.path.join(name), SMALL_FILE_BYTES_MAX, &mut self.notes)
-    }
-}
-
-/// Writes a small JSON file into the home at `home`. Blocks: for the I/O thread.
-///
-/// # Errors
-/// Those of the disk.
-pub fn write_small(home: &Path, name: &str, value: &impl Serialize) -> Result<(), Error> {
-    write_json(&home.join(name), value)
 }
 
 fn random<const BYTES: usize>() -> Result<[u8; BYTES], HomeError> {
@@ -285,14 +265,10 @@ mod tests {
         drop(first);
         fs::write(path.join("run.json"), "{\"run\":\"r-1\",\"tok").unwrap();
         fs::write(path.join("instance"), "").unwrap();
-        fs::write(path.join("child.json"), vec![b'x'; 300_000]).unwrap();
-        fs::write(path.join("directives.json"), "[]").unwrap();
-        let mut home = Home::open(path, &run("r-1")).unwrap();
+        let home = Home::open(path, &run("r-1")).unwrap();
         assert!(home.run().token != token && *home.instance() != instance);
-        assert_eq!(home.read_small::<Vec<u8>>("child.json").unwrap(), None);
-        assert_eq!(home.read_small::<Vec<u8>>("directives.json").unwrap(), Some(vec![]));
-        assert_eq!(home.notes().len(), 3, "{:?}", home.notes());
-        for name in ["run.json", "instance", "child.json"] {
+        assert_eq!(home.notes().len(), 2, "{:?}", home.notes());
+        for name in ["run.json", "instance"] {
             let aside = format!("{name}.broken-1");
             assert!(path.join(&aside).is_file() && home.notes().iter().any(|note| note.contains(&aside)));
         }

@@ -107,11 +107,6 @@ impl Outbox {
         self.known.iter().map(|known| known.entry.clone()).collect()
     }
 
-    /// The oldest outcome that no orchestrator has acknowledged.
-    pub fn next_unacknowledged(&self) -> Option<OutboxEntry> {
-        self.known.iter().find(|known| !known.entry.acknowledged).map(|known| known.entry.clone())
-    }
-
     /// How many outcomes live in memory only.
     pub fn in_memory(&self) -> usize {
         self.known.iter().filter(|known| known.in_memory.is_some()).count()

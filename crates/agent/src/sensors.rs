@@ -3,6 +3,8 @@
 //! On a thread of its own, because a reading of sysfs can hang in a driver. A sensor that is gone drops out of the
 //! next batch; a machine without any is no error.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -22,20 +24,22 @@ pub struct Sensors {
 }
 
 impl Sensors {
-    /// Starts reading the sensors below `root` into `spool`. A disk that will not take them goes into `health`.
+    /// Starts reading the sensors below `root` into `spool`. A disk that will not take them goes into `health`. Nothing is read
+    /// while `is_over` says that the run is: its report must not change any more.
     ///
     /// # Errors
     /// Where the system has no thread to give.
-    pub fn start(spool: Spool, root: Root, health: HomeHealth) -> std::io::Result<Sensors> {
+    pub fn start(
+        spool: Spool,
+        root: Root,
+        health: HomeHealth,
+        is_over: Arc<AtomicBool>,
+    ) -> std::io::Result<Sensors> {
         let (stop, stopped) = channel();
         let read = move || {
             let pause = Duration::from_millis(SENSOR_INTERVAL_MS);
             while stopped.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
-                let samples = hwmon::read(&root, wall());
-                // What the spool cannot take is counted there, and the next batch says so.
-                if let Err(error @ SpoolError::Disk { .. }) = spool.append_samples(&samples) {
-                    health.fail(crate::errors::chain(&error));
-                }
+                read(&spool, &root, &health, &is_over);
             }
             spool.finish();
         };
@@ -51,5 +55,41 @@ impl Sensors {
             // It cannot have panicked without having been seen: nothing in it does.
             let _ended = self.thread.join();
         }
+    }
+}
+
+/// One reading.
+fn read(spool: &Spool, root: &Root, health: &HomeHealth, is_over: &AtomicBool) {
+    if is_over.load(Ordering::Relaxed) {
+        return;
+    }
+    let samples = hwmon::read(root, wall());
+    // What the spool cannot take is counted there, and the next batch says so.
+    if let Err(error @ SpoolError::Disk { .. }) = spool.append_samples(&samples) {
+        health.fail(crate::errors::chain(&error));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use groundcrew_protocol::limits::SPOOL_BYTES_MAX;
+
+    use super::*;
+    use crate::probe::fixture;
+    use crate::spool::Kind;
+
+    #[test]
+    fn no_reading_is_taken_once_the_run_is_over() {
+        let (machine, folder) = (fixture::server(), tempfile::tempdir().unwrap());
+        let run = "r-1".parse().unwrap();
+        let (spool, _) = Spool::open_in(folder.path(), &run, Kind::Sensor, SPOOL_BYTES_MAX).unwrap();
+        let (health, is_over) = (HomeHealth::default(), AtomicBool::new(true));
+        read(&spool, &machine.root, &health, &is_over);
+        assert_eq!(spool.status().unsent_chunks, 0);
+        // An orchestrator that was restored may know the run as it went on.
+        is_over.store(false, Ordering::Relaxed);
+        read(&spool, &machine.root, &health, &is_over);
+        assert_eq!(spool.status().unsent_chunks, 1);
+        assert_eq!(health.failure(), None);
     }
 }

@@ -30,15 +30,16 @@ pub const FLAGS_HELP: &str = "  --url URL               https://HOST[:PORT] of t
   --run RUN               id of the run
   --token TOKEN           its boot token (GROUNDCREW_TOKEN keeps it out of process lists)
   --fpr SHA256[,SHA256]   SHA-256 of the orchestrator's certificate, colons allowed
-  --mac MAC               address of the interface that the machine booted from
+  --mac MAC               address of the interface that the machine booted from; named first to the orchestrator
   --clock machine|hello   hello: set this machine's clock from the orchestrator's, for live images (default machine)
   --home FOLDER           what the agent keeps (default /var/lib/groundcrew)
   --allow-power           may switch this machine off
-  --allow-reboot          may restart this machine
+  --allow-reboot          may restart this machine (not used yet: no stage of this version restarts it)
   --authorized-keys FILE  where the key of a hold goes; none is taken without it
   --allow-root-keys       that file may be root's own
 Each can be given in the environment (GROUNDCREW_URL, GROUNDCREW_ALLOW_POWER=yes), the first six on the
-kernel command line (groundcrew.url=). A flag wins over the environment, and that over the kernel.";
+kernel command line (groundcrew.url=). A flag wins over the environment, and that over the kernel. An empty
+variable or kernel parameter counts as not given.";
 
 /// A token that is not shown.
 #[derive(Clone, PartialEq, Eq)]

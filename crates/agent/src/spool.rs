@@ -374,19 +374,6 @@ impl LineSender {
             self.spool.shared.lost.add(1, bytes);
         }
     }
-
-    /// Hands readings over.
-    pub fn send_samples(&self, samples: Vec<SensorSample>) {
-        let (spool, health, items) = (self.spool.clone(), self.io.health().clone(), samples.len());
-        let append = move || {
-            if let Err(error) = spool.append_samples(&samples) {
-                health.fail(crate::errors::chain(&error));
-            }
-        };
-        if !self.io.post(append) {
-            self.spool.shared.lost.add(items, 0);
-        }
-    }
 }
 
 /// How long a chunk stays open.

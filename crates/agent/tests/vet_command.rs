@@ -68,6 +68,22 @@ impl Place {
     }
 }
 
+#[test]
+fn a_second_vet_in_one_folder_is_refused_and_harms_the_first_not() {
+    let place = Place::new(ENDLESS);
+    let (mut first, pids) = place.start_endless();
+    let second = place.output(&[]);
+    assert_eq!(second.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&second.stderr).into_owned();
+    assert!(said.contains("one vet at a time") && said.contains(&first.id().to_string()), "{said}");
+    assert!(!said.contains("left running"), "{said}");
+    for pid in pids {
+        assert!(!is_gone(pid), "the second vet ended a process of the first");
+    }
+    kill_process(Pid::from_child(&first), Signal::INT).unwrap();
+    assert_eq!(first.wait().unwrap().code(), Some(130));
+}
+
 fn is_gone(pid: i32) -> bool {
     match std::fs::read_to_string(format!("/proc/{pid}/stat")) {
         Ok(stat) => stat.rsplit(')').next().unwrap().trim_start().starts_with(['Z', 'X']),

@@ -50,7 +50,7 @@ pub fn tls_config(pins: PinSet) -> Arc<ClientConfig> {
     let algorithms = provider.signature_verification_algorithms;
     let mut config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
-        .expect("ring has cipher suites for TLS 1.2 and 1.3")
+        .expect("ring has cipher suites for what rustls is built with: TLS 1.3")
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(PinVerifier { pins, algorithms }))
         .with_no_client_auth();

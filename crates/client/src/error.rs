@@ -115,23 +115,6 @@ impl Error {
         }
     }
 
-    /// True where an outcome that is sent again would be refused again: 400, 410, 413 and 422 (rule 2 of the
-    /// design), and what cannot be sent at all.
-    pub fn is_final_for_a_result(&self) -> bool {
-        match self {
-            Error::Status { code, .. } => matches!(code, 400 | 410 | 413 | 422),
-            Error::Unsendable { .. } => true,
-            Error::WrongPin { .. }
-            | Error::Resolve { .. }
-            | Error::Connect { .. }
-            | Error::Handshake { .. }
-            | Error::Timeout { .. }
-            | Error::Broken { .. }
-            | Error::AnswerTooLarge { .. }
-            | Error::BadAnswer { .. } => false,
-        }
-    }
-
     /// The HTTP status, where there was an answer with one.
     pub fn status(&self) -> Option<u16> {
         if let Error::Status { code, .. } = self { Some(*code) } else { None }

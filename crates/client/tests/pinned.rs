@@ -141,7 +141,7 @@ async fn refusals_carry_their_words_and_say_how_soon_to_ask_again() {
     let server = refuse("409 Conflict", own).await;
     let error = get(&client(&server, [identity.pin()])).await.unwrap_err();
     assert_eq!((error.status(), error.code()), (Some(409), "old_claim"));
-    assert!(error.is_retried_quickly() && !error.is_final_for_a_result());
+    assert!(error.is_retried_quickly());
     assert!(error.to_string().contains("claim 2 holds this run"), "{error}");
 
     let server = refuse("502 Bad Gateway", "<html>\x1b[31mproxy</html>").await;
@@ -150,25 +150,21 @@ async fn refusals_carry_their_words_and_say_how_soon_to_ask_again() {
     assert!(error.to_string().contains("<html>[31mproxy"), "{error}");
 
     let found = [
-        ("400 x", true, true),
-        ("401 x", false, false),
-        ("403 x", false, false),
-        ("404 x", false, false),
-        ("410 x", false, true),
-        ("413 x", true, true),
-        ("422 x", true, true),
-        ("429 x", true, false),
-        ("500 x", true, false),
-        ("507 x", true, false),
+        ("400 x", true),
+        ("401 x", false),
+        ("403 x", false),
+        ("404 x", false),
+        ("410 x", false),
+        ("413 x", true),
+        ("422 x", true),
+        ("429 x", true),
+        ("500 x", true),
+        ("507 x", true),
     ];
-    for (status, quickly, is_final) in found {
+    for (status, quickly) in found {
         let server = refuse(status, "").await;
         let error = get(&client(&server, [identity.pin()])).await.unwrap_err();
-        assert_eq!(
-            (error.is_retried_quickly(), error.is_final_for_a_result()),
-            (quickly, is_final),
-            "{status}"
-        );
+        assert_eq!(error.is_retried_quickly(), quickly, "{status}");
     }
 }
 

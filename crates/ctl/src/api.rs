@@ -120,6 +120,11 @@ impl Api {
         Ok((bytes, report))
     }
 
+    /// The content of an artifact. Errors as [`get`](Self::get).
+    pub(crate) async fn artifact(&self, path: &str) -> Result<Bytes> {
+        self.client.get_bytes(path, REPORT_LIMIT).await.map_err(explained)
+    }
+
     /// The same as a page. Errors as [`get`](Self::get).
     pub(crate) async fn report_page(&self, run: &RunId) -> Result<Bytes> {
         let path = run_path(run, "/report?format=html");

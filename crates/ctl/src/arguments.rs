@@ -56,9 +56,21 @@ pub(crate) enum Command {
     /// Trips of a node through a profile.
     #[command(subcommand)]
     Run(RunCommand),
+    /// Raw output of the tools of a run.
+    #[command(subcommand)]
+    Artifact(ArtifactCommand),
     /// Operators' tokens.
     #[command(subcommand)]
     Token(TokenCommand),
+    /// The SSH key that lets operators into held machines.
+    #[command(subcommand)]
+    HoldKey(HoldKeyCommand),
+    /// Show the certificate that is served, and how a rotation stands.
+    Certificate,
+    /// Show how the tasks do that the orchestrator keeps up beside answering.
+    Tasks,
+    /// List who did what, newest first.
+    Audit(PageArguments),
     /// Start an orchestrator and an agent on this machine, and walk one run to its end.
     Up(UpArguments),
 }
@@ -87,6 +99,11 @@ pub(crate) enum NodeCommand {
         /// Its name.
         name: NodeName,
     },
+    /// Delete one, unless a run of it is going.
+    Delete {
+        /// Its name.
+        name: NodeName,
+    },
 }
 
 /// Profiles.
@@ -101,6 +118,11 @@ pub(crate) enum ProfileCommand {
     },
     /// Show one as it was written.
     Show {
+        /// Its name.
+        name: ProfileName,
+    },
+    /// Delete one. Runs keep the profile that they were made with.
+    Delete {
         /// Its name.
         name: ProfileName,
     },
@@ -171,6 +193,44 @@ pub(crate) enum RunCommand {
     Abort(OrderArguments),
     /// Make a new boot token, in place of the old one.
     Token(RunArgument),
+    /// Delete one that has ended, with its log, readings and artifacts.
+    Delete(RunArgument),
+}
+
+/// Raw output of the tools of a run.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ArtifactCommand {
+    /// List them.
+    List(RunArgument),
+    /// Write the content of one to a file, or print it.
+    Get {
+        /// The run.
+        run: RunId,
+        /// Its stage.
+        stage: String,
+        /// Its attempt.
+        attempt: u32,
+        /// Its name.
+        name: String,
+        /// Write it to this file. Without it, it is printed; on a terminal without what would steer that.
+        #[arg(long, value_name = "FILE", conflicts_with = "json")]
+        output: Option<PathBuf>,
+    },
+}
+
+/// The SSH key that lets operators into held machines.
+#[derive(Debug, Subcommand)]
+pub(crate) enum HoldKeyCommand {
+    /// Show it.
+    Show,
+    /// Set it, in the place of another; held machines have it within five minutes.
+    Set {
+        /// The public key: a file (as id_ed25519.pub), or the line itself.
+        #[arg(value_name = "FILE|KEY")]
+        key: String,
+    },
+    /// Take it away, also from machines that are held.
+    Clear,
 }
 
 /// Operators' tokens.
@@ -268,6 +328,8 @@ mod tests {
             (&["run", "list", "--limit", "0"], "1..=500"),
             (&["run", "report", "r-1", "--html", "f", "--json"], "cannot be used with"),
             (&["up"], "--profile"),
+            (&["artifact", "get", "r-1", "CPUStress", "x", "n"], "invalid digit"),
+            (&["hold-key", "set"], "FILE|KEY"),
         ] {
             let words = std::iter::once("groundcrewctl").chain(line.iter().copied());
             let error = Arguments::try_parse_from(words).expect_err("it is wrong");

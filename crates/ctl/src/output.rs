@@ -54,8 +54,20 @@ pub(crate) fn print(text: &str) -> Result<()> {
 /// # Errors
 /// As [`print`].
 pub(crate) fn print_bytes(bytes: &[u8]) -> Result<()> {
-    let mut out = std::io::stdout().lock();
     let end: &[u8] = if bytes.is_empty() || bytes.ends_with(b"\n") { b"" } else { b"\n" };
+    print_parts(bytes, end)
+}
+
+/// Prints what came as it came, to the byte.
+///
+/// # Errors
+/// As [`print`].
+pub(crate) fn print_exactly(bytes: &[u8]) -> Result<()> {
+    print_parts(bytes, b"")
+}
+
+fn print_parts(bytes: &[u8], end: &[u8]) -> Result<()> {
+    let mut out = std::io::stdout().lock();
     match out.write_all(bytes).and_then(|()| out.write_all(end)).and_then(|()| out.flush()) {
         // Whoever read it has seen enough, as `head` has. We end as a program ends that the signal reaches.
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {

@@ -3,7 +3,8 @@
 use comfy_table::{Attribute, Cell, Color, ColumnConstraint, ContentArrangement, Table, TableStyle};
 use groundcrew_protocol::check::Verdict;
 use groundcrew_protocol::operator::{
-    Node, NodeList, ProfileList, RunCreated, RunList, RunSummary, RunView, StageView, TokenView,
+    ArtifactView, AuditList, CertificateView, Node, NodeList, ProfileList, RunCreated, RunList, RunSummary,
+    RunView, StageView, TaskView, TokenView,
 };
 use groundcrew_protocol::stage::State;
 use groundcrew_protocol::time::WallMs;
@@ -261,6 +262,72 @@ pub(crate) fn tokens(tokens: &[TokenView], reader: &Reader, now: WallMs) -> Stri
         table.add_row([clean(&token.name), moment(token.created, now), revoked]);
     }
     finished(table)
+}
+
+/// Artifacts of a run.
+pub(crate) fn artifacts(artifacts: &[ArtifactView], reader: &Reader, now: WallMs) -> String {
+    if artifacts.is_empty() {
+        return "No artifacts.\n".to_owned();
+    }
+    let mut table = table(reader, &["STAGE", "ATTEMPT", "NAME", "BYTES", "CAME"]);
+    for artifact in artifacts {
+        table.add_row([
+            clean(&artifact.stage.to_string()),
+            artifact.attempt.to_string(),
+            clean(&artifact.name),
+            artifact.bytes.to_string(),
+            moment(artifact.at, now),
+        ]);
+    }
+    finished(table)
+}
+
+/// The certificate that is served.
+pub(crate) fn certificate(view: &CertificateView) -> String {
+    let Some(next) = &view.next else {
+        return format!("Served: {}\nNo rotation is under way.\n", view.fingerprint);
+    };
+    let runs: Vec<String> = view.waiting_for.iter().map(ToString::to_string).collect();
+    let waits = match runs.as_slice() {
+        [] => "Every agent of the last 7 days knows it: it is served in a moment.".to_owned(),
+        runs => format!("It waits for the agents of {} runs: {}", runs.len(), runs.join(" ")),
+    };
+    format!("Served: {}\nNext:   {next}\n{waits}\n", view.fingerprint)
+}
+
+/// The orchestrator's tasks.
+pub(crate) fn tasks(tasks: &[TaskView], reader: &Reader, now: WallMs) -> String {
+    let mut table = table(reader, &["TASK", "HEALTHY", "PASSES", "FAILED", "LAST", "SAID"]);
+    for task in tasks {
+        let healthy = if task.healthy { Cell::new("yes") } else { Cell::new("no").fg(Color::Red) };
+        table.add_row([
+            Cell::new(clean(&task.name)),
+            healthy,
+            Cell::new(task.passes),
+            Cell::new(task.failures),
+            Cell::new(task.last.map_or_else(|| "-".to_owned(), |at| ago(at, now))),
+            Cell::new(clean(&task.said)),
+        ]);
+    }
+    finished(table)
+}
+
+/// The audit trail.
+pub(crate) fn audit(list: &AuditList, reader: &Reader, now: WallMs) -> String {
+    if list.rows.is_empty() {
+        return "Nobody has done anything.\n".to_owned();
+    }
+    let mut table = table(reader, &["WHEN", "WHO", "DID", "RUN", "WHAT"]);
+    for row in &list.rows {
+        table.add_row([
+            moment(row.at, now),
+            clean(&row.actor),
+            clean(&row.action),
+            row.run.as_ref().map(ToString::to_string).unwrap_or_default(),
+            clean(&row.text),
+        ]);
+    }
+    more(finished(table), list.next.map(|next| next.to_string()).as_deref())
 }
 
 fn or_dash(text: String) -> String {

@@ -1,4 +1,5 @@
-//! `groundcrewctl run watch` and `run logs` against a server that breaks off in the middle.
+//! `groundcrewctl` against a scripted server: one that breaks off in the middle of `run watch` and `run logs`, and one that
+//! answers what concerns no single run.
 
 use std::process::Stdio;
 use std::sync::{Arc, Mutex};
@@ -192,4 +193,59 @@ async fn json_is_what_the_orchestrator_said_and_a_refusal_is_its_words() {
     assert_eq!((code, stderr.as_str()), (Some(1), "groundcrewctl: retry needs a held run (409)\n"));
     let (code, _, stderr) = ctl(&server, &["run", "retry", "r_1"]).await;
     assert_eq!(code, Some(64), "{stderr}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_concerns_no_single_run_is_shown_and_artifacts_are_fetched_to_the_byte() {
+    let pin = "ab".repeat(32);
+    let certificate = json!({"fingerprint": pin, "next": "cd".repeat(32), "waiting_for": ["r-1", "r-2"]});
+    let script = move |path: &str, _count: usize| {
+        let body = match path {
+            "/api/v1/certificate" => certificate.to_string(),
+            "/api/v1/tasks" => json!([{"name": "deadlines", "healthy": false, "said": "no disk", "passes": 7,
+                "failures": 2, "last": 0}])
+            .to_string(),
+            "/api/v1/audit?after=9&limit=1" => {
+                json!({"rows": [{"id": 8, "at": 0, "actor": "ann", "action": "override",
+                "run": "r-1", "text": "known\u{1b}[2J cable"}], "next": 8})
+                .to_string()
+            }
+            "/api/v1/runs/r-1/artifacts" => {
+                json!([{"stage": "CPUStress", "attempt": 2, "name": "stress-ng.yaml",
+                "sha256": "ab".repeat(32), "bytes": 3, "at": 0}])
+                .to_string()
+            }
+            "/api/v1/runs/r-1/artifact?stage=cpustress&attempt=2&name=a%2fb" => "a\u{1b}b".to_owned(),
+            "/api/v1/hold-key" => json!({"authorized_key": "ssh-ed25519 AAAA ann"}).to_string(),
+            "/api/v1/runs/r-1" | "/api/v1/nodes/n1" | "/api/v1/profiles/p" => String::new(),
+            other => panic!("{other}"),
+        };
+        (200, body)
+    };
+    let server = serve(Arc::new(script)).await;
+    for (words, said) in [
+        (&["certificate"][..], &["Served: abab", "Next:   cdcd", "of 2 runs: r-1 r-2"][..]),
+        (&["tasks"], &["deadlines", "no disk", " 7", " 2"]),
+        (&["audit", "--after", "9", "--limit", "1"], &["ann", "override", "known [2J cable", "--after 8"]),
+        (&["artifact", "list", "r-1"], &["CPUStress", "stress-ng.yaml", "1970-01-01"]),
+        (&["hold-key", "show"], &["ssh-ed25519 AAAA ann"]),
+        (&["run", "delete", "r-1"], &["Run r-1 is deleted."]),
+        (&["node", "delete", "n1"], &["Node n1 is deleted."]),
+        (&["profile", "delete", "p"], &["Profile p is deleted."]),
+    ] {
+        let (code, stdout, stderr) = ctl(&server, words).await;
+        assert_eq!(code, Some(0), "{words:?}: {stderr}");
+        for part in said {
+            assert!(stdout.contains(part), "{words:?} does not say {part:?}: {stdout}");
+        }
+    }
+    let get = ["artifact", "get", "r-1", "CPUStress", "2", "a/b"];
+    assert_eq!(ctl(&server, &get).await.1, "a\u{1b}b", "a pipe gets what the tool wrote, to the byte");
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("out");
+    let (code, ..) = ctl(&server, &[&get[..], &["--output", path.to_str().unwrap()]].concat()).await;
+    assert_eq!((code, std::fs::read(&path).unwrap()), (Some(0), b"a\x1bb".to_vec()));
+    let heads = server.heads.lock().unwrap();
+    let deleted = heads.iter().filter(|head| head.starts_with("delete ")).count();
+    assert_eq!(deleted, 3);
 }

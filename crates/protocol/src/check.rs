@@ -4,10 +4,12 @@
 //! What could not be checked is never a pass: an observation that is missing or unreadable makes a check
 //! inconclusive, and a stage without a single check is inconclusive too.
 
+mod incoming;
+
 use serde::{Deserialize, Serialize};
 
 /// How a check, a stage or a run came out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
@@ -75,7 +77,7 @@ impl std::fmt::Display for Verdict {
 /// What was observed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-#[serde(tag = "kind", rename_all = "snake_case")]
+#[serde(remote = "Self", tag = "kind", rename_all = "snake_case")]
 pub enum Observation {
     /// A number. A number that is not finite counts as unreadable.
     Measured {
@@ -225,7 +227,7 @@ pub struct PlannedCheck {
 }
 
 /// A check as an agent reports it and as it was judged.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Check {
     /// Name of the check.

@@ -15,7 +15,8 @@ pub struct Inventory {
     pub disks: Vec<Disk>,
     /// Network interfaces with a device behind them, and virtual ones that a driver names.
     pub nics: Vec<Nic>,
-    /// Display and 3D controllers on the PCI bus.
+    /// Display controllers on the PCI bus, and accelerators that are GPUs in all but their class. Not each is a GPU:
+    /// see [`Gpu::is_console`].
     pub gpus: Vec<Gpu>,
     /// What the firmware says of the machine.
     pub dmi: Dmi,
@@ -136,7 +137,7 @@ pub struct Nic {
     pub is_virtual: bool,
 }
 
-/// A display or 3D controller.
+/// A display controller, or an accelerator.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(default)]
@@ -151,6 +152,44 @@ pub struct Gpu {
     pub class: String,
     /// Driver bound to it.
     pub driver: Option<String>,
+}
+
+/// Vendors (PCI ids) whose display controllers show a console and compute nothing: of the board's management, or of a
+/// virtual machine.
+const CONSOLE_VENDORS: [&str; 11] = [
+    "1a03", // ASPEED, on most server boards
+    "102b", // Matrox G200, on server boards before that
+    "1013", // Cirrus, QEMU
+    "1234", // Bochs, QEMU
+    "1af4", // virtio
+    "1b36", // QXL, Red Hat
+    "1414", // Hyper-V
+    "15ad", // VMware
+    "80ee", // VirtualBox
+    "1ab8", // Parallels
+    "5853", // Xen
+];
+/// The same of vendors that make other things of this class too: vendor and device.
+const CONSOLE_DEVICES: [(&str, &str); 3] = [
+    ("1002", "515e"), // ES1000 of ATI, on server boards
+    ("19e5", "1711"), // Hi171x of Huawei, on server boards
+    ("1d0f", "1111"), // the console of an EC2 machine
+];
+
+impl Gpu {
+    /// True for a display controller that only shows a console: of the board's management, or of a virtual machine. It
+    /// is no GPU: nothing counts it as one, and it may go without a driver.
+    pub fn is_console(&self) -> bool {
+        CONSOLE_VENDORS.contains(&self.vendor.as_str())
+            || CONSOLE_DEVICES.contains(&(self.vendor.as_str(), self.device.as_str()))
+    }
+}
+
+impl Inventory {
+    /// The GPUs, without the display controllers that only show a console.
+    pub fn real_gpus(&self) -> impl Iterator<Item = &Gpu> {
+        self.gpus.iter().filter(|gpu| !gpu.is_console())
+    }
 }
 
 /// What the firmware says of the machine.

@@ -312,6 +312,36 @@ pub struct HoldKey {
     pub authorized_key: Option<String>,
 }
 
+/// Something that somebody did: a row of the audit trail.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct AuditView {
+    /// Its number; they grow with time.
+    pub id: u64,
+    /// When.
+    pub at: WallMs,
+    /// Who: an operator, `agent`, `deadline` or `orchestrator`.
+    pub actor: String,
+    /// What was done, as `override` or `put_hold_key`.
+    pub action: String,
+    /// The run that it was done to, where it was one.
+    #[serde(default)]
+    pub run: Option<RunId>,
+    /// With what words.
+    pub text: String,
+}
+
+/// A part of the audit trail, newest first.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct AuditList {
+    /// The rows.
+    pub rows: Vec<AuditView>,
+    /// Hand this in as `after` for the next part, which is older; absent at the end.
+    #[serde(default)]
+    pub next: Option<u64>,
+}
+
 /// The certificate that is served, and the one that will be.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]

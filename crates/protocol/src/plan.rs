@@ -16,7 +16,7 @@ pub mod names {
     pub const DISKS: &str = "disks";
     /// Inventory: network interfaces could be read.
     pub const NICS: &str = "nics";
-    /// Inventory: the PCI bus could be searched for GPUs.
+    /// Inventory: each GPU on the PCI bus has a driver.
     pub const GPUS: &str = "gpus";
     /// Inventory: the firmware names the machine.
     pub const DMI: &str = "dmi";

@@ -10,6 +10,9 @@ use groundcrew_protocol::time::WallMs;
 use groundcrew_protocol::wire::{DirectiveOutcome, DirectiveReport, StageAttempt};
 use serde::{Deserialize, Serialize};
 
+/// Certificates that are remembered as replaced: more rotations than a run sees.
+const PINS_RETIRED_MAX: usize = 16;
+
 /// Its name in the home.
 pub const FILE: &str = "run.json";
 
@@ -50,6 +53,10 @@ pub struct Memory {
     /// Certificates that the orchestrator has announced; they count beside those of the settings.
     #[serde(default)]
     pub pins: Vec<Sha256Hex>,
+    /// Certificates that it has announced before and does so no more: a rotation has put others in their place. They count
+    /// no more, also where the settings name them. The latest are last.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pins_retired: Vec<Sha256Hex>,
     /// What a newer version wrote, kept for it.
     #[serde(flatten)]
     pub other: serde_json::Map<String, serde_json::Value>,
@@ -92,8 +99,29 @@ impl Memory {
             hold_key_expires: WallMs(0),
             gone: false,
             pins: Vec::new(),
+            pins_retired: Vec::new(),
             other: serde_json::Map::new(),
         }
+    }
+
+    /// Takes in the certificates that the orchestrator announces, all of them; false where nothing changed.
+    pub fn note_pins(&mut self, announced: &[Sha256Hex]) -> bool {
+        if announced.is_empty() || self.pins == announced {
+            return false;
+        }
+        let before = std::mem::replace(&mut self.pins, announced.to_vec());
+        self.pins_retired.extend(before);
+        let mut seen = std::collections::HashSet::new();
+        self.pins_retired.retain(|pin| !announced.contains(pin) && seen.insert(pin.clone()));
+        let over = self.pins_retired.len().saturating_sub(PINS_RETIRED_MAX);
+        self.pins_retired.drain(..over);
+        true
+    }
+
+    /// The certificates that count, beside those that the settings name.
+    pub fn pins_beside(&self, settings: &[Sha256Hex]) -> Vec<Sha256Hex> {
+        let all = settings.iter().chain(&self.pins);
+        all.filter(|pin| !self.pins_retired.contains(pin)).cloned().collect()
     }
 
     /// True where this home has started that attempt, or a later one, of the stage.
@@ -133,5 +161,34 @@ impl Memory {
             self.directives.pop_front();
         }
         report
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_certificate_that_was_rotated_away_counts_no_more() {
+        let pin = |byte: u8| Sha256Hex::of(&[byte]);
+        let settings = [pin(1), pin(9)];
+        let mut memory = Memory::new("r-1".parse().unwrap(), [7; 32]);
+        assert_eq!(memory.pins_beside(&settings), settings);
+        assert!(memory.note_pins(&[pin(1)]) && !memory.note_pins(&[pin(1)]) && !memory.note_pins(&[]));
+        assert!(memory.note_pins(&[pin(1), pin(2)]));
+        assert_eq!(memory.pins_beside(&settings), [pin(1), pin(9), pin(1), pin(2)]);
+        // The rotation is done: the first is the key that may have been stolen.
+        assert!(memory.note_pins(&[pin(2)]));
+        let after: Memory = serde_json::from_slice(&serde_json::to_vec(&memory).unwrap()).unwrap();
+        assert_eq!(after.pins_beside(&settings), [pin(9), pin(2)], "also for the next agent in this home");
+        for next in 3..40 {
+            memory.note_pins(&[pin(next - 1), pin(next)]);
+            memory.note_pins(&[pin(next)]);
+        }
+        assert_eq!(memory.pins_retired.len(), PINS_RETIRED_MAX);
+        assert_eq!(memory.pins_beside(&[]), [pin(39)]);
+        // What is announced again counts again.
+        memory.note_pins(&[pin(38)]);
+        assert_eq!(memory.pins_beside(&[]), [pin(38)]);
     }
 }

@@ -28,6 +28,17 @@ impl Machine {
         std::os::unix::fs::symlink(Path::new(target), path).unwrap();
     }
 
+    /// Puts a device without a driver on the PCI bus.
+    pub(crate) fn pci(&self, address: &str, class: &str, vendor: &str, device: &str) {
+        let folder = format!("/sys/bus/pci/devices/{address}");
+        self.attributes(&folder, &[("class", class), ("vendor", vendor), ("device", device)]);
+    }
+
+    /// Takes the driver from a device on the PCI bus.
+    pub(crate) fn take_driver(&self, address: &str) {
+        std::fs::remove_file(self.root.path(&format!("/sys/bus/pci/devices/{address}/driver"))).unwrap();
+    }
+
     /// Writes several attributes below a folder.
     fn attributes(&self, folder: &str, attributes: &[(&str, &str)]) {
         for (name, value) in attributes {
@@ -163,9 +174,9 @@ fn cards(machine: &Machine) {
         ("0000:03:00.0", "0x030000", "0x1a03", "0x2000"),
         ("0000:17:00.0", "0x030200", "0x10de", "0x2335"),
     ] {
-        let folder = format!("/sys/bus/pci/devices/{pci}");
-        machine.attributes(&folder, &[("class", class), ("vendor", vendor), ("device", device)]);
+        machine.pci(pci, class, vendor, device);
     }
+    machine.link("/sys/bus/pci/devices/0000:17:00.0/driver", "../../../../bus/pci/drivers/nvidia");
     machine.link("/sys/bus/pci/devices/0000:03:00.0/driver", "../../../../bus/pci/drivers/ast");
 }
 

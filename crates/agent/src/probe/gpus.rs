@@ -1,4 +1,5 @@
-//! GPUs, from the PCI bus: whatever is of class 03, display controllers, driver or none.
+//! GPUs, from the PCI bus: whatever is of class 03, display controllers, and what AMD makes of class 12, processing
+//! accelerators (the MI300 says that it is one); driver or none.
 
 use groundcrew_protocol::inventory::Gpu;
 
@@ -16,9 +17,11 @@ pub fn read(root: &Root, unreads: &mut Unreads) -> Vec<Gpu> {
 
 fn gpu(root: &Root, unreads: &mut Unreads, pci: String) -> Option<Gpu> {
     const DISPLAY: &str = "03";
+    const ACCELERATOR: &str = "12";
+    const AMD: &str = "1002";
     let folder = format!("{FOLDER}/{pci}");
     let class = hexadecimal(&unreads.attribute(root, PART, &format!("{folder}/class"))?);
-    if !class.starts_with(DISPLAY) {
+    if !class.starts_with(DISPLAY) && !class.starts_with(ACCELERATOR) {
         return None;
     }
     let mut id = |name: &str| {
@@ -26,6 +29,9 @@ fn gpu(root: &Root, unreads: &mut Unreads, pci: String) -> Option<Gpu> {
         text.map(|text| hexadecimal(&text)).unwrap_or_default()
     };
     let (vendor, device) = (id("vendor"), id("device"));
+    if class.starts_with(ACCELERATOR) && vendor != AMD {
+        return None;
+    }
     let driver = root.link_name(&format!("{folder}/driver"));
     Some(Gpu { pci, vendor, device, class, driver })
 }
@@ -42,6 +48,9 @@ mod tests {
     #[test]
     fn display_controllers_are_found_with_or_without_a_driver() {
         let machine = fixture::server();
+        machine.take_driver("0000:17:00.0");
+        machine.pci("0000:27:00.0", "0x120000", "0x1002", "0x74a1");
+        machine.pci("0000:37:00.0", "0x120000", "0x8086", "0x1020");
         let mut unreads = Unreads::default();
         let gpus = read(&machine.root, &mut unreads);
         let gpu = |pci: &str, vendor: &str, device: &str, class: &str, driver: Option<&str>| Gpu {
@@ -54,6 +63,7 @@ mod tests {
         let expected = [
             gpu("0000:03:00.0", "1a03", "2000", "030000", Some("ast")),
             gpu("0000:17:00.0", "10de", "2335", "030200", None),
+            gpu("0000:27:00.0", "1002", "74a1", "120000", None),
         ];
         assert_eq!(gpus, expected);
         assert!(unreads.into_vec().is_empty());

@@ -34,18 +34,18 @@ const KINDS: [Kind; 5] = [
 /// Reads every sensor once. Keys are unique within a kind and the same at every reading.
 pub fn read(root: &Root, now: WallMs) -> Vec<SensorSample> {
     let mut samples = Vec::new();
+    let mut seen = Seen::default();
     for chip in root.list(FOLDER).ok().flatten().unwrap_or_default() {
-        read_chip(root, &chip, now, &mut samples);
+        read_chip(root, &chip, now, &mut seen, &mut samples);
     }
     if !samples.iter().any(|sample| sample.kind == "temperature") {
         read_zones(root, now, &mut samples);
     }
-    make_unique(&mut samples);
     samples.truncate(SENSOR_SAMPLES_MAX);
     samples
 }
 
-fn read_chip(root: &Root, chip: &str, now: WallMs, samples: &mut Vec<SensorSample>) {
+fn read_chip(root: &Root, chip: &str, now: WallMs, seen: &mut Seen, samples: &mut Vec<SensorSample>) {
     let folder = format!("{FOLDER}/{chip}");
     let name = root.detail(&format!("{folder}/name")).unwrap_or_else(|| chip.to_owned());
     let device = root.link_name(&format!("{folder}/device")).unwrap_or_else(|| chip.to_owned());
@@ -55,13 +55,15 @@ fn read_chip(root: &Root, chip: &str, now: WallMs, samples: &mut Vec<SensorSampl
         channels.dedup();
         for channel in channels {
             let at = |suffix: &str| root.detail(&format!("{folder}/{channel}{suffix}"));
+            let label = at("_label").unwrap_or_else(|| channel.to_owned());
+            let key =
+                if name == device { format!("{name} {label}") } else { format!("{name} {device} {label}") };
+            // One that drops out keeps its number, so that the next does not go on in its series.
+            let key = seen.unique(kind.word, key);
             if at("_fault").as_deref() == Some("1") {
                 continue;
             }
             let Some(value) = kind.suffixes.iter().find_map(|suffix| number(&at(suffix)?)) else { continue };
-            let label = at("_label").unwrap_or_else(|| channel.to_owned());
-            let key =
-                if name == device { format!("{name} {label}") } else { format!("{name} {device} {label}") };
             samples.push(sample(kind, key, value, now));
         }
     }
@@ -97,14 +99,14 @@ fn sample(kind: &Kind, key: String, value: f64, ts: WallMs) -> SensorSample {
 }
 
 /// Numbers keys that several sensors of a kind share, in the order of their channels.
-fn make_unique(samples: &mut [SensorSample]) {
-    let mut seen: BTreeMap<(String, String), u32> = BTreeMap::new();
-    for sample in samples {
-        let count = seen.entry((sample.kind.clone(), sample.key.clone())).or_default();
+#[derive(Default)]
+struct Seen(BTreeMap<(&'static str, String), u32>);
+
+impl Seen {
+    fn unique(&mut self, kind: &'static str, key: String) -> String {
+        let count = self.0.entry((kind, key.clone())).or_default();
         *count += 1;
-        if *count > 1 {
-            sample.key = format!("{} #{count}", sample.key);
-        }
+        if *count > 1 { format!("{key} #{count}") } else { key }
     }
 }
 
@@ -160,6 +162,12 @@ mod tests {
         }
         let keys: Vec<String> = read(&machine.root, WallMs(0)).into_iter().map(|sample| sample.key).collect();
         assert_eq!(keys, ["x hwmon0 Sensor", "x hwmon0 Sensor #2", "x hwmon0 Sensor #3"]);
+        // The first drops out: the others keep their names.
+        for (file, content) in [("temp1_fault", "1"), ("temp1_input", "garbage")] {
+            machine.write(&format!("/sys/class/hwmon/hwmon0/{file}"), content);
+            let keys: Vec<String> = read(&machine.root, WallMs(0)).into_iter().map(|s| s.key).collect();
+            assert_eq!(keys, ["x hwmon0 Sensor #2", "x hwmon0 Sensor #3"], "{file}");
+        }
     }
 
     #[test]

@@ -171,8 +171,10 @@ impl Values {
             let Some(flag) = name.strip_prefix(KERNEL_PREFIX) else { continue };
             match VALUES.iter().find(|(known, from_kernel)| *known == flag && *from_kernel) {
                 Some((known, _)) => {
+                    // One without a value gives none: a boot script may fill in what it does not know.
+                    let Some(value) = value.filter(|value| !value.is_empty()) else { continue };
                     let source = Source::KernelLine(path.to_owned());
-                    self.given.insert(known, Given { value: value.unwrap_or_default(), source });
+                    self.given.insert(known, Given { value, source });
                 }
                 None => self.unknown.push(name.chars().take(80).collect()),
             }
@@ -185,7 +187,8 @@ impl Values {
         environment: impl Fn(&str) -> Option<OsString>,
     ) -> Result<(), SettingsError> {
         for flag in VALUES.iter().map(|(flag, _)| *flag).chain(SWITCHES).chain([HEARTBEAT_INTERVAL]) {
-            if let Some(value) = environment(&variable(flag)) {
+            // An empty variable is a line of an environment file that nobody has filled in.
+            if let Some(value) = environment(&variable(flag)).filter(|value| !value.is_empty()) {
                 self.insert(flag, value, Source::Environment)?;
             }
         }

@@ -58,6 +58,29 @@ fn the_kernel_command_line_is_enough() {
 }
 
 #[test]
+fn an_empty_variable_or_kernel_parameter_is_not_given() {
+    let whole = load(&given()).unwrap();
+    let mut given = given();
+    for name in ["URL", "RUN", "TOKEN", "FPR", "MAC", "HOME", "AUTHORIZED_KEYS", "ALLOW_POWER"] {
+        given.environment.insert(format!("GROUNDCREW_{name}").leak(), OsString::new());
+    }
+    given.kernel_line.insert_str(0, "groundcrew.token= groundcrew.mac ");
+    given.kernel_line =
+        given.kernel_line.replace('\n', " groundcrew.url= groundcrew.run=\"\" groundcrew.fpr\n");
+    let settings = load(&given).unwrap();
+    assert_eq!(settings.heartbeat_interval_ms, whole.heartbeat_interval_ms);
+    assert_eq!((settings.url, settings.run, settings.pins), (whole.url, whole.run, whole.pins));
+    assert_eq!((settings.token, settings.mac, settings.home), (whole.token, whole.mac, whole.home));
+    // An empty flag is a mistake of whoever typed it.
+    given.flags = vec!["--run".to_owned(), String::new()];
+    assert!(error_of(&given).starts_with("--run from a flag: found \"\""), "{}", error_of(&given));
+    // What is nowhere else is missing, and not bad.
+    given.flags.clear();
+    given.kernel_line = given.kernel_line.replace("groundcrew.run=", "other=");
+    assert!(error_of(&given).starts_with("missing: --run"), "{}", error_of(&given));
+}
+
+#[test]
 fn the_environment_wins_over_the_kernel_and_a_flag_over_both() {
     let mut given = given();
     given.environment.insert("GROUNDCREW_URL", "https://10.0.0.2".into());
@@ -130,7 +153,7 @@ fn what_is_missing_says_how_to_give_it() {
     }
     let mut empty = given();
     empty.kernel_line = empty.kernel_line.replace(RUN, "");
-    assert!(error_of(&empty).contains("found \"\""), "{}", error_of(&empty));
+    assert!(error_of(&empty).starts_with("missing: --run"), "{}", error_of(&empty));
 }
 
 #[test]

@@ -14,10 +14,11 @@ mod stage;
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use groundcrew_client::PinSet;
-use groundcrew_protocol::ids::{ClaimNumber, RandomId};
+use groundcrew_protocol::ids::{ClaimNumber, MacAddress, RandomId};
 use groundcrew_protocol::time::WallMs;
 use groundcrew_protocol::wire::{Heartbeat, LogLevel, LogLine};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -104,6 +105,8 @@ pub(crate) struct Agent {
     children: Arc<ChildRecords>,
     activity: Activity,
     said_failure: bool,
+    /// The run is over: lines go to the console alone, and no readings are taken.
+    is_over: Arc<AtomicBool>,
 }
 
 /// Runs the agent until it is told to stop.
@@ -133,7 +136,8 @@ pub async fn run(settings: Settings, console: Console) -> Result<(), StartError>
             format!("processes of an earlier agent cannot be killed: {:?}", swept.stuck),
         );
     }
-    let sensors = Sensors::start(agent.readings.clone(), Root::system(), agent.io.health().clone())
+    let (health, is_over) = (agent.io.health().clone(), agent.is_over.clone());
+    let sensors = Sensors::start(agent.readings.clone(), Root::system(), health, is_over)
         .map_err(system("the sensors' thread"))?;
     agent.work(waiting).await;
     sensors.stop();
@@ -153,7 +157,7 @@ impl Agent {
         let (log, log_notes) = Spool::open(home, Kind::Log).map_err(system("the spool of log lines"))?;
         let lines = LineSender::new(log.clone(), io.clone());
         let memory = home.run().clone();
-        let pins = PinSet::new(settings.pins.iter().chain(&memory.pins).cloned());
+        let pins = PinSet::new(memory.pins_beside(&settings.pins));
         let connection = || {
             let token = Some(memory.token.clone());
             Orchestrator::new(settings.url.clone(), pins.clone(), token, settings.run.clone())
@@ -194,6 +198,7 @@ impl Agent {
             children: Arc::new(ChildRecords::in_home(home.path())),
             activity: Activity::default(),
             said_failure: false,
+            is_over: Arc::default(),
             io,
             settings,
         };
@@ -259,6 +264,8 @@ impl Agent {
                     perform::Then::End => return true,
                 }
             }
+            // What this step had to say of the end was still told.
+            self.is_over.store(self.core.is_over(), Ordering::Relaxed);
             self.latest.send_replace(self.core.heartbeat("", false, wall()));
             self.claim.send_if_modified(|known| {
                 let claim = self.core.claim().unwrap_or_default();
@@ -282,7 +289,7 @@ impl Agent {
     fn uploader(&self) -> Uploader {
         let token = Some(self.core.memory().token.clone());
         let (url, run) = (self.settings.url.clone(), self.settings.run.clone());
-        let (console, lines) = (self.console.clone(), self.lines.clone());
+        let (console, lines, is_over) = (self.console.clone(), self.lines.clone(), self.is_over.clone());
         Uploader {
             store: self.artifacts.clone(),
             io: self.io.clone(),
@@ -291,6 +298,9 @@ impl Agent {
             kept: self.artifact_kept.clone(),
             say: Box::new(move |text| {
                 console.say(LogLevel::Warn, &text);
+                if is_over.load(Ordering::Relaxed) {
+                    return;
+                }
                 lines.send_line(LogLine { ts: stamp(), level: LogLevel::Warn, stage: None, text });
             }),
         }
@@ -333,10 +343,13 @@ impl Agent {
         }
     }
 
-    /// Tells something: on the console, and as a framing line to the orchestrator.
+    /// Tells something: on the console, and as a framing line to the orchestrator for as long as the run is not over.
     pub(crate) fn say(&self, level: LogLevel, text: impl Into<String>) {
         let text = text.into();
         self.console.say(level.clone(), &text);
+        if self.is_over.load(Ordering::Relaxed) {
+            return;
+        }
         self.lines.send_line(LogLine { ts: stamp(), level, stage: None, text });
     }
 }
@@ -380,6 +393,15 @@ fn seed() -> Result<u64, StartError> {
     Ok(u64::from_le_bytes(bytes))
 }
 
+/// The machine's addresses, with the one that it booted from first, also where no driver shows that interface.
+fn with_first(booted: Option<MacAddress>, mut macs: Vec<MacAddress>) -> Vec<MacAddress> {
+    if let Some(booted) = booted {
+        macs.retain(|mac| *mac != booted);
+        macs.insert(0, booted);
+    }
+    macs
+}
+
 fn facts(settings: &Settings, home: &Home) -> Result<Facts, StartError> {
     let root = Root::system();
     let mut session = [0; 16];
@@ -394,7 +416,7 @@ fn facts(settings: &Settings, home: &Home) -> Result<Facts, StartError> {
         home: home.kind().clone(),
         ip: ip::address(&root).map(|ip| ip.to_string()).unwrap_or_default(),
         serial: dmi::serial(&root),
-        macs: nics::macs(&root),
+        macs: with_first(settings.mac.clone(), nics::macs(&root)),
         power_allowed: settings.allow_power,
         keys_allowed: settings.authorized_keys.is_some(),
     })
@@ -403,6 +425,14 @@ fn facts(settings: &Settings, home: &Home) -> Result<Facts, StartError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_interface_that_the_machine_booted_from_is_named_first() {
+        let mac = |last: u8| -> MacAddress { format!("52:54:00:00:00:{last:02x}").parse().unwrap() };
+        assert_eq!(with_first(None, vec![mac(1), mac(2)]), [mac(1), mac(2)]);
+        assert_eq!(with_first(Some(mac(2)), vec![mac(1), mac(2)]), [mac(2), mac(1)]);
+        assert_eq!(with_first(Some(mac(3)), vec![mac(1)]), [mac(3), mac(1)]);
+    }
 
     #[test]
     fn a_broken_record_of_children_is_set_aside_and_said_and_keeps_nobody_from_starting() {

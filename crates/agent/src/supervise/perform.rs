@@ -91,13 +91,12 @@ impl Agent {
         }
     }
 
-    /// Certificates that are announced count from now on, beside those of the settings, also for the next agent.
+    /// Certificates that are announced count from now on, beside those of the settings, also for the next agent. Those that
+    /// a rotation has replaced do not, wherever they were named.
     fn know_pins(&mut self, pins: &[Sha256Hex]) {
-        if pins.is_empty() || self.core.memory().pins == pins {
-            return;
+        if self.core.know_pins(pins) {
+            self.run_pins.replace(self.core.memory().pins_beside(&self.settings.pins));
         }
-        self.core.know_pins(pins.to_vec());
-        self.run_pins.replace(self.settings.pins.iter().chain(pins).cloned());
     }
 
     /// Performs one action.

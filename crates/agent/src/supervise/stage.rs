@@ -41,12 +41,10 @@ impl Running {
     pub fn start(context: StageContext, events: mpsc::Sender<Event>) -> std::io::Result<Running> {
         let cancel = context.cancel.clone();
         let thread = std::thread::Builder::new().name("stage".to_owned()).spawn(move || {
+            let _told = TellEnd(events);
             let began = wall();
             let outcome = run_stage(&context);
-            let finished = Finished { outcome, began, ended: wall() };
-            // It fails only where the loop has ended, and then nobody asks.
-            let _ended_loop = events.blocking_send(Event::StageEnded);
-            finished
+            Finished { outcome, began, ended: wall() }
         })?;
         Ok(Running { cancel, thread })
     }
@@ -54,6 +52,16 @@ impl Running {
     /// The outcome, once the end was told. `None` where the thread itself broke off.
     pub fn finish(self) -> Option<Finished> {
         self.thread.join().ok()
+    }
+}
+
+/// Tells the end of a stage however its thread ends: a stage that broke off must not stay in flight.
+struct TellEnd(mpsc::Sender<Event>);
+
+impl Drop for TellEnd {
+    fn drop(&mut self) {
+        // It fails only where the loop has ended, and then nobody asks.
+        let _ended_loop = self.0.blocking_send(Event::StageEnded);
     }
 }
 
@@ -78,4 +86,20 @@ pub(super) fn progress_sink(activity: Activity) -> ProgressSink {
         let percent = (progress.fraction * 100.0) as u32;
         activity.set(&format!("{percent} % {}", progress.activity));
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_a_stage_is_told_also_where_its_thread_breaks_off() {
+        let (events, mut waiting) = mpsc::channel(1);
+        let thread = std::thread::spawn(move || {
+            let _told = TellEnd(events);
+            std::panic::resume_unwind(Box::new("a test breaks it off"));
+        });
+        assert!(matches!(waiting.blocking_recv(), Some(Event::StageEnded)));
+        assert!(thread.join().is_err());
+    }
 }

@@ -20,6 +20,7 @@ use groundcrew_report::{render_html, render_text};
 
 use super::alone::{Alone, Walked, nothing_was_checked};
 use super::terminal::{self, Screen};
+use super::work_folder::WorkFolder;
 use crate::probe::Root;
 use crate::process::{Cancel, Launcher, sweep};
 
@@ -38,6 +39,9 @@ Exit status: 0 passed or warned, 1 failed or input refused, 2 inconclusive or no
 const FOLDER_DEFAULT: &str = "groundcrew-report";
 /// Where tools are looked for when the environment does not say.
 const SEARCH_PATH_DEFAULT: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Wider than any line: a log of a build is read later, where nobody can widen it.
+const WIDTH_OF_A_PIPE: usize = 64 * 1024;
 
 const FAILED: u8 = 1;
 const INCONCLUSIVE: u8 = 2;
@@ -94,8 +98,8 @@ fn parse(arguments: &[OsString]) -> Result<Option<Arguments>, lexopt::Error> {
 fn vet(arguments: &Arguments) -> anyhow::Result<u8> {
     let profile = read_profile(&arguments.profile)?;
     let folder = std::path::absolute(&arguments.folder).context("find the current folder")?;
-    let work = folder.join("work");
-    std::fs::create_dir_all(&work).with_context(|| format!("make the folder {}", work.display()))?;
+    let place = WorkFolder::open(&folder)?;
+    let work = place.path.clone();
     let swept =
         sweep::sweep(&work).with_context(|| format!("read what may still run, in {}", work.display()))?;
     let screen = Arc::new(Screen::stderr());
@@ -115,8 +119,7 @@ fn vet(arguments: &Arguments) -> anyhow::Result<u8> {
     };
     let walked = alone.walk();
     let written = write_files(&folder, &walked);
-    // It holds nothing but what the stages left; one that cannot be removed harms nobody.
-    let _ = std::fs::remove_dir_all(&work);
+    place.close();
     print(&walked.report, arguments.json, &folder).context("print the report")?;
     written?;
     Ok(exit_code(&walked.report))
@@ -174,7 +177,8 @@ fn print(report: &Report, json: bool, folder: &Path) -> std::io::Result<()> {
         return writeln!(out);
     }
     let colour = out.is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    writeln!(out, "\n{}", render_text(report, terminal::width(), colour))?;
+    let width = if out.is_terminal() { terminal::width() } else { WIDTH_OF_A_PIPE };
+    writeln!(out, "\n{}", render_text(report, width, colour))?;
     writeln!(out, "Report: {}", folder.join("report.html").display())?;
     writeln!(out, "        {}", folder.join("report.json").display())
 }

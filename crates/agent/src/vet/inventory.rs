@@ -6,7 +6,7 @@ use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 use groundcrew_protocol::check::{Check, Observation};
-use groundcrew_protocol::inventory::{Dmi, Firmware, Inventory};
+use groundcrew_protocol::inventory::{Dmi, Firmware, Gpu, Inventory};
 use groundcrew_protocol::plan::{INVENTORY_CHECKS, names};
 
 use super::{Done, StageContext};
@@ -50,23 +50,37 @@ fn done(context: &StageContext, inventory: Inventory) -> Done {
     Done { checks, inventory: Some(Box::new(inventory)), ..Done::default() }
 }
 
-/// The nine checks, one for each part.
+/// A check for each part, and for GPUs one for each of them.
 fn checks(context: &StageContext, inventory: &Inventory) -> Vec<Check> {
-    let check = |name: &&str| {
+    let checks = |name: &&'static str| {
         let whys: Vec<&str> = inventory
             .unread
             .iter()
             .filter(|unread| unread.part == **name)
             .map(|unread| unread.why.as_str())
             .collect();
-        let (observed, source) = if whys.is_empty() {
-            part(name, inventory, &context.root)
-        } else {
-            (Observation::Unreadable { why: whys.join("; ") }, "")
-        };
-        context.check(name, observed).with_evidence(source)
+        if !whys.is_empty() {
+            let observed = Observation::Unreadable { why: whys.join("; ") };
+            return vec![context.check(name, observed)];
+        }
+        if *name == names::GPUS && inventory.real_gpus().next().is_some() {
+            return inventory.real_gpus().map(|gpu| gpu_check(context, gpu)).collect();
+        }
+        let (observed, source) = part(name, inventory, &context.root);
+        vec![context.check(name, observed).with_evidence(source)]
     };
-    INVENTORY_CHECKS.iter().map(check).collect()
+    INVENTORY_CHECKS.iter().flat_map(checks).collect()
+}
+
+/// A GPU on the bus without its driver computes nothing: that fails, wherever the profile counts GPUs or not.
+fn gpu_check(context: &StageContext, gpu: &Gpu) -> Check {
+    let named = format!("{}:{}", gpu.vendor, gpu.device);
+    let observed = match &gpu.driver {
+        Some(driver) => found(format!("{named} {driver}")),
+        None => Observation::Missing { what: format!("the driver of the GPU {named} at {}", gpu.pci) },
+    };
+    let evidence = format!("{}/{}/driver", gpus::FOLDER, gpu.pci);
+    Check { component: Some(gpu.pci.clone()), ..context.check(names::GPUS, observed) }.with_evidence(evidence)
 }
 
 /// What a part says of itself, and where it was read.
@@ -89,7 +103,7 @@ fn part(name: &str, inventory: &Inventory, root: &Root) -> (Observation, &'stati
             );
         }
         names::GPUS if !root.exists(gpus::FOLDER) => absent("the machine has no PCI bus"),
-        names::GPUS => return (listed(&gpus(inventory), "no GPU on the PCI bus"), gpus::FOLDER),
+        names::GPUS => return (absent(&no_gpu(inventory)), gpus::FOLDER),
         names::DMI if inventory.dmi == Dmi::default() => absent("the firmware does not name the machine"),
         names::DMI => found(dmi(inventory)),
         names::FIRMWARE if nothing_of_firmware(&inventory.firmware) => {
@@ -179,12 +193,14 @@ fn nics(inventory: &Inventory) -> Vec<String> {
         .collect()
 }
 
-fn gpus(inventory: &Inventory) -> Vec<String> {
-    let driver = |driver: &Option<String>| driver.clone().unwrap_or_else(|| "no driver".to_owned());
-    let text = |gpu: &groundcrew_protocol::inventory::Gpu| {
-        format!("{} {}:{} {}", gpu.pci, gpu.vendor, gpu.device, driver(&gpu.driver))
-    };
-    inventory.gpus.iter().map(text).collect()
+/// Why there is no GPU, with what is not counted as one.
+fn no_gpu(inventory: &Inventory) -> String {
+    let consoles: Vec<String> =
+        inventory.gpus.iter().map(|gpu| format!("{} {}:{}", gpu.pci, gpu.vendor, gpu.device)).collect();
+    if consoles.is_empty() {
+        return "no GPU on the PCI bus".to_owned();
+    }
+    format!("no GPU on the PCI bus; {} only shows a console", consoles.join(", "))
 }
 
 fn dmi(inventory: &Inventory) -> String {

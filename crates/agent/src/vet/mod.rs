@@ -10,6 +10,7 @@ mod cpu_stress;
 mod inventory;
 mod outcome;
 mod terminal;
+mod work_folder;
 
 use std::ffi::OsString;
 use std::path::PathBuf;

@@ -3,6 +3,7 @@
 use std::sync::Mutex;
 
 use groundcrew_protocol::check::Verdict;
+use groundcrew_protocol::plan::INVENTORY_CHECKS;
 use groundcrew_protocol::profile::CpuStressSettings;
 
 use super::*;
@@ -95,6 +96,45 @@ fn the_inventory_of_a_server_passes_with_every_part_named() {
 }
 
 #[test]
+fn a_gpu_on_the_bus_without_its_driver_fails() {
+    let machine = fixture::server();
+    machine.pci("0000:27:00.0", "0x030200", "0x10de", "0x2335");
+    let outcome = run_stage(&stage("Inventory", &machine.root).context);
+    assert_eq!((outcome.verdict, outcome.passed), (Verdict::Fail, false), "{outcome:?}");
+    assert_eq!(
+        outcome.message,
+        "gpus of 0000:27:00.0: the driver of the GPU 10de:2335 at 0000:27:00.0 is missing"
+    );
+    let of_gpus = |check: &&Check| check.name == "gpus";
+    let gpus: Vec<(Option<&str>, Verdict)> = outcome
+        .checks
+        .iter()
+        .filter(of_gpus)
+        .map(|check| (check.component.as_deref(), check.verdict))
+        .collect();
+    let expected = [(Some("0000:17:00.0"), Verdict::Pass), (Some("0000:27:00.0"), Verdict::Fail)];
+    assert_eq!(gpus, expected, "each GPU has a check of its own, the console none");
+    // The orchestrator judges the same: the plan's limit does not let it pass either.
+    let judged = groundcrew_protocol::check::judge_stage(
+        &planned_checks(&stage("Inventory", &machine.root).context.spec),
+        &outcome.checks,
+    );
+    assert_eq!(judged.verdict, Verdict::Fail);
+}
+
+#[test]
+fn a_console_without_a_driver_is_no_gpu() {
+    let machine = fixture::server();
+    std::fs::remove_dir_all(machine.root.path("/sys/bus/pci/devices/0000:17:00.0")).unwrap();
+    machine.take_driver("0000:03:00.0");
+    let outcome = run_stage(&stage("Inventory", &machine.root).context);
+    assert_eq!(verdict(&outcome, "gpus"), Verdict::Skipped);
+    assert!(outcome.passed, "{}", outcome.message);
+    let gpus = outcome.checks.iter().find(|check| check.name == "gpus").unwrap();
+    assert!(gpus.reason.contains("0000:03:00.0 1a03:2000 only shows a console"), "{gpus:?}");
+}
+
+#[test]
 fn what_a_machine_does_not_have_is_skipped_unless_it_is_required() {
     let machine = fixture::server();
     for folder in ["/sys/firmware/dmi", "/sys/bus/pci"] {
@@ -131,7 +171,9 @@ fn this_machines_inventory_names_its_cpus_and_memory() {
     for name in ["cpu", "memory"] {
         assert_eq!(verdict(&outcome, name), Verdict::Pass, "{name}: {}", outcome.message);
     }
-    assert_eq!(outcome.checks.len(), 9);
+    for name in INVENTORY_CHECKS {
+        assert!(outcome.checks.iter().any(|check| check.name == name), "no check of {name}");
+    }
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! One command after the other: ask, then print the orchestrator's JSON or a text for people.
 
+mod artifacts;
 mod logs;
+mod office;
 mod runs;
 
 use anyhow::Result;
@@ -23,6 +25,12 @@ pub(crate) struct Desk {
 }
 
 impl Desk {
+    /// Deletes what is at the path, and says so.
+    async fn delete(&self, path: &str, what: &str) -> Result<()> {
+        let answer = self.api.send(Method::DELETE, path, bytes::Bytes::new()).await?;
+        self.show(&answer, |_| Ok(format!("{what} is deleted.\n")))
+    }
+
     /// Prints the answer as it came, or what `text` makes of it.
     fn show(&self, answer: &Answer, text: impl FnOnce(&Answer) -> Result<String>) -> Result<()> {
         if self.json { print_bytes(&answer.0) } else { print(&text(answer)?) }
@@ -50,7 +58,12 @@ pub(crate) async fn run(arguments: crate::arguments::Arguments) -> Result<()> {
         Command::Node(command) => node(&desk, command).await,
         Command::Profile(command) => profile(&desk, command).await,
         Command::Run(command) => runs::run(&desk, command).await,
+        Command::Artifact(command) => artifacts::run(&desk, command).await,
         Command::Token(command) => token(&desk, command).await,
+        Command::HoldKey(command) => office::hold_key(&desk, command).await,
+        Command::Certificate => office::certificate(&desk).await,
+        Command::Tasks => office::tasks(&desk).await,
+        Command::Audit(part) => office::audit(&desk, &part).await,
         Command::Up(_) => unreachable!("it was taken out above"),
     }
 }
@@ -78,6 +91,9 @@ async fn node(desk: &Desk, command: NodeCommand) -> Result<()> {
             let answer = desk.api.get(&format!("/api/v1/nodes/{name}")).await?;
             desk.show(&answer, |answer| Ok(tables::node(&answer.parse::<Node>()?)))
         }
+        NodeCommand::Delete { name } => {
+            desk.delete(&format!("/api/v1/nodes/{name}"), &format!("Node {name}")).await
+        }
     }
 }
 
@@ -96,6 +112,9 @@ async fn profile(desk: &Desk, command: ProfileCommand) -> Result<()> {
             // The API's answer is the profile's own text (TOML), with `--json` too.
             let answer = desk.api.get(&format!("/api/v1/profiles/{name}")).await?;
             print(&answer.text())
+        }
+        ProfileCommand::Delete { name } => {
+            desk.delete(&format!("/api/v1/profiles/{name}"), &format!("Profile {name}")).await
         }
     }
 }

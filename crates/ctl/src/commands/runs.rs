@@ -47,6 +47,9 @@ pub(super) async fn run(desk: &Desk, command: RunCommand) -> Result<()> {
         RunCommand::Cancel(order) => give(desk, "cancel", order).await,
         RunCommand::Release(order) => give(desk, "release", order).await,
         RunCommand::Abort(order) => give(desk, "abort", order).await,
+        RunCommand::Delete(argument) => {
+            desk.delete(&run_path(&argument.run, ""), &format!("Run {}", argument.run)).await
+        }
         RunCommand::Token(argument) => {
             let path = run_path(&argument.run, "/token");
             let answer = desk.api.send(Method::POST, &path, Bytes::new()).await?;

@@ -2,7 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -169,12 +169,24 @@ fn sweep(temporary: &Path) {
     let Ok(entries) = std::fs::read_dir(temporary) else { return };
     for entry in entries.flatten() {
         let is_ours = entry.file_name().to_string_lossy().starts_with(PREFIX);
-        let Ok(lock) = File::open(entry.path().join(LOCK)) else { continue };
+        if !is_ours {
+            continue;
+        }
+        let Some(lock) = open_lock(&entry.path()) else { continue };
         let is_free = rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_ok();
-        if is_ours && is_free && std::fs::remove_dir_all(entry.path()).is_ok() {
+        if is_free && std::fs::remove_dir_all(entry.path()).is_ok() {
             eprintln!("Removed {}, which an earlier `up` had to leave.", entry.path().display());
         }
     }
+}
+
+/// The lock file of a folder, where it is one and this user's: anybody may put anything into a folder for all.
+fn open_lock(folder: &Path) -> Option<File> {
+    let flags = rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::NOFOLLOW;
+    let file =
+        OpenOptions::new().read(true).custom_flags(flags.bits() as i32).open(folder.join(LOCK)).ok()?;
+    let found = file.metadata().ok()?;
+    (found.is_file() && found.uid() == rustix::process::geteuid().as_raw()).then_some(file)
 }
 
 fn tail(path: &Path) -> std::io::Result<String> {
@@ -209,7 +221,16 @@ mod tests {
         let (kept, _) = folder("groundcrew-up-kept");
         std::fs::remove_file(kept.join(LOCK)).unwrap();
         let (other, _) = folder("other");
+        // A pipe in the place of the lock file must not make `up` wait for its writer, nor a link lead elsewhere.
+        let (pipe, _) = folder("groundcrew-up-pipe");
+        std::fs::remove_file(pipe.join(LOCK)).unwrap();
+        let mode = rustix::fs::Mode::from_raw_mode(0o600);
+        rustix::fs::mkfifoat(rustix::fs::CWD, pipe.join(LOCK), mode).unwrap();
+        let (linked, _) = folder("groundcrew-up-linked");
+        std::fs::remove_file(linked.join(LOCK)).unwrap();
+        std::os::unix::fs::symlink(other.join(LOCK), linked.join(LOCK)).unwrap();
         sweep(temporary.path());
+        assert!(pipe.exists() && linked.exists());
         assert!(!left.exists());
         assert!(living.exists() && kept.exists() && other.exists());
     }

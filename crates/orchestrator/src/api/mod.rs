@@ -6,6 +6,7 @@
 
 pub mod agent;
 pub mod app;
+pub mod audit;
 pub mod auth;
 pub mod body;
 pub mod claim;
@@ -127,6 +128,7 @@ fn operator_routes() -> Vec<Route> {
         Route::new(Method::DELETE, "/api/v1/tokens/{name}", Operator, delete(tokens::revoke_token)),
         Route::new(Method::GET, "/api/v1/hold-key", Operator, get(hold_key::get_hold_key)),
         Route::new(Method::PUT, "/api/v1/hold-key", Operator, put(hold_key::put_hold_key)),
+        Route::new(Method::GET, "/api/v1/audit", Operator, get(audit::audit)),
         Route::new(Method::GET, "/api/v1/tasks", Operator, get(tasks::tasks)),
         Route::new(Method::GET, "/api/v1/certificate", Operator, get(tasks::certificate)),
         Route::new(Method::GET, "/metrics", Operator, get(metrics::metrics)),

@@ -24,7 +24,7 @@ use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
         super::nodes::profiles, super::nodes::get_profile, super::nodes::put_profile, super::nodes::delete_profile,
         super::tokens::tokens, super::tokens::add_token, super::tokens::revoke_token,
         super::hold_key::get_hold_key, super::hold_key::put_hold_key, super::tasks::tasks,
-        super::tasks::certificate, super::metrics::metrics, super::metrics::healthz,
+        super::tasks::certificate, super::audit::audit, super::metrics::metrics, super::metrics::healthz,
     )
 )]
 struct Document;

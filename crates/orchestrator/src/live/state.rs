@@ -91,8 +91,7 @@ impl LiveState {
         run: &Run,
         (generation, pins, edition): &(Generation, Vec<Sha256Hex>, u64),
     ) {
-        // While one certificate is served and none is announced, the agent has nothing to learn.
-        let pins: &[Sha256Hex] = if pins.len() > 1 { pins } else { &[] };
+        // The one that is left after a rotation too: the agent learns from it that the one before counts no more.
         let answer = heartbeat_answer(run, *generation, pins);
         self.answer = serde_json::to_vec(&answer).expect("our own types serialise").into();
         self.answer_edition = *edition;

@@ -122,16 +122,16 @@ impl Store {
             .await
     }
 
-    /// The audit trail with numbers above `after`, oldest first, at most `limit`.
+    /// The audit trail with numbers below `before`, newest first, at most `limit`.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn audit_rows(&self, after: u64, limit: u32) -> Result<Vec<AuditRow>, StoreError> {
+    pub async fn audit_rows(&self, before: u64, limit: u32) -> Result<Vec<AuditRow>, StoreError> {
         type Row = (i64, i64, String, String, Option<String>, String);
         let rows: Vec<Row> = sqlx::query_as(
-            "SELECT id, at, actor, action, run, text FROM audit WHERE id > ? ORDER BY id LIMIT ?",
+            "SELECT id, at, actor, action, run, text FROM audit WHERE id < ? ORDER BY id DESC LIMIT ?",
         )
-        .bind(text::signed(after))
+        .bind(i64::try_from(before).unwrap_or(i64::MAX))
         .bind(text::limit(limit, PAGE_MAX))
         .fetch_all(&self.inner.readers)
         .await

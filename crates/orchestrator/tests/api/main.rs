@@ -1,5 +1,6 @@
 //! The API over its router and over real sockets, on a real store.
 
+mod audit;
 mod auth;
 mod bench;
 mod bounds;

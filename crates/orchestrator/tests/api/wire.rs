@@ -218,3 +218,22 @@ async fn silence_holds_a_run_and_a_word_of_the_agent_ends_the_hold() {
     deadline::pass(bench.app.clone()).await.unwrap();
     assert_eq!(state().await, "SMART", "it was heard");
 }
+
+#[tokio::test]
+async fn a_result_with_words_of_a_newer_agent_is_taken_and_holds_by_name() {
+    for (verdict, kind, word) in [("degraded", "found", "degraded"), ("pass", "ranged", "ranged")] {
+        let bench = Bench::start().await;
+        let agent = bench.make_agent("n1").await;
+        let observed = json!({ "kind": kind, "text": "yes", "low": 1 });
+        let body = json!({
+            "made_under": 1, "stage": "SMART", "attempt": 1, "passed": true, "summary": "s",
+            "checks": [{ "name": "stage_known", "observed": observed, "verdict": verdict }],
+        });
+        let result = agent.post(&bench, "result", body).await.expect(200);
+        assert_eq!((&result["taken"], &result["next_state"]), (&json!("first"), &json!("FailedHolding")));
+        let report = bench.order("GET", &agent.path("report"), json!(null)).await.expect(200);
+        let check = &report["stages"][0]["checks"][0];
+        assert_eq!(check["verdict"], "inconclusive");
+        assert!(check["reason"].as_str().unwrap().contains(&format!("\"{word}\"")), "{check}");
+    }
+}

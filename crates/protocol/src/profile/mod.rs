@@ -208,7 +208,7 @@ pub struct Expected {
     /// Network interfaces.
     #[serde(rename = "nic")]
     pub nics: Vec<ExpectedNic>,
-    /// Number of GPUs on the PCI bus.
+    /// Number of GPUs on the PCI bus; a controller that only shows a console is none.
     pub gpu_count: Option<Count>,
     /// Firmware and maker.
     pub system: ExpectedSystem,

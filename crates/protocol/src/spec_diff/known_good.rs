@@ -30,7 +30,7 @@ pub fn expected_of(inventory: &Inventory) -> Expected {
         disks: disks_of(disks),
         nic_count: exactly(nics.iter().filter(|nic| !nic.is_virtual).count()).filter(|_| is_whole("nics")),
         nics: nics_of(nics),
-        gpu_count: exactly(inventory.gpus.len()).filter(|_| is_whole("gpus")),
+        gpu_count: exactly(inventory.real_gpus().count()).filter(|_| is_whole("gpus")),
         system: ExpectedSystem {
             vendor: writable(inventory.dmi.vendor.as_deref()),
             product: writable(inventory.dmi.product.as_deref()),

@@ -33,7 +33,7 @@ pub fn spec_diff(expected: &Expected, inventory: &Inventory) -> Vec<Check> {
     checks.extend(nics::checks(expected, inventory));
     checks.extend(listed(
         expected.gpu_count,
-        inventory.gpus.len(),
+        inventory.real_gpus().count(),
         "gpu_count",
         "GPUs",
         why_unread(inventory, "gpus"),

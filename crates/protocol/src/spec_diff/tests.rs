@@ -57,7 +57,7 @@ pub(super) fn machine() -> Inventory {
         nic("eth1", "02:00:00:00:00:02", Some(25_000)),
         Nic { is_virtual: true, ..nic("dummy0", "02:00:00:00:00:03", None) },
     ];
-    machine.gpus = vec![Gpu { pci: "0000:17:00.0".to_owned(), ..Gpu::default() }];
+    machine.gpus = vec![Gpu { pci: "0000:17:00.0".to_owned(), vendor: "10de".to_owned(), ..Gpu::default() }];
     machine.dmi.vendor = text("ACME");
     machine.dmi.product = text("Server 1");
     machine.firmware.version = text("2.1");
@@ -186,7 +186,11 @@ fn modules_are_counted_and_each_has_its_speed() {
 fn counts_fail_below_and_warn_above_and_know_when_they_do_not_know() {
     let cases: [(&str, &str, Set<usize>); 3] = [
         ("disk_count", "disks", |i, n| i.disks.resize(n, disk("sdc", "S3", "ACME", 1))),
-        ("gpu_count", "gpus", |i, n| i.gpus.resize(n, Gpu::default())),
+        ("gpu_count", "gpus", |i, n| {
+            i.gpus.resize(n, Gpu { vendor: "10de".to_owned(), ..Gpu::default() });
+            // One more, which only shows a console and does not count.
+            i.gpus.push(Gpu { vendor: "1a03".to_owned(), class: "030000".to_owned(), ..Gpu::default() });
+        }),
         ("nic_count", "nics", |i, n| {
             // One more, which is virtual and does not count.
             i.nics.resize(n, nic("eth", "", None));

@@ -36,7 +36,7 @@ impl Core {
             Ok(Reply::Intent) => {}
             Ok(Reply::Hold(answer)) => {
                 self.backoff.reset();
-                self.hold_answered(answer);
+                self.hold_answered(answer, now_ms);
             }
             Err(failure) => self.call_failed(under, &failure, now_ms),
         }
@@ -135,8 +135,8 @@ impl Core {
                 self.keep_power(&format!("the power-off was refused: {text}"));
             }
             Under::Hold => {
-                self.say(LogLevel::Warn, format!("no key for this hold: {text}"));
-                self.hold_ask_ms = None;
+                self.say_of_key(LogLevel::Warn, &format!("no key for this hold: {text}"));
+                self.hold_ask_ms = now_ms + limits::SLOW_RETRY_MS;
             }
             Under::Claim | Under::Hello | Under::Nothing => {
                 self.say(LogLevel::Error, format!("asked again in 5 minutes: {text}"));
@@ -156,7 +156,7 @@ impl Core {
         self.settings = answer.stage_settings;
         let is_here = answer.ended_boot.is_some() && answer.ended_boot == self.facts.boot_id;
         self.ended_elsewhere = answer.current_state.is_ended() && !is_here;
-        self.hold_ask_ms = Some(0);
+        self.hold_ask_ms = 0;
         self.idle_reason.clear();
         // What wanted the power off comes again, if it still does.
         self.power = Power::Untouched;

@@ -94,8 +94,13 @@ impl Core {
             Failure::UnknownClaim(text) => self.lost_life(text, now_ms),
             Failure::Gone(text) => self.run_gone(text, now_ms),
             Failure::Unauthorized(text) | Failure::NotYet { text, .. } => self.token_lost(text, now_ms),
+            Failure::Slow(text) => {
+                if !std::mem::replace(&mut self.said_silence, true) {
+                    self.say(LogLevel::Error, format!("heartbeat, asked again in 5 minutes: {text}"));
+                }
+            }
             // Said once for an outage, not every ten seconds.
-            Failure::Soon(text) | Failure::Slow(text) | Failure::Elsewhere(text) | Failure::Refused(text) => {
+            Failure::Soon(text) | Failure::Elsewhere(text) | Failure::Refused(text) => {
                 if !std::mem::replace(&mut self.said_silence, true) {
                     self.say(LogLevel::Warn, format!("heartbeat: {text}"));
                 }

@@ -62,43 +62,56 @@ impl Core {
     pub(super) fn hold(&mut self, claim: ClaimNumber, now_ms: u64) {
         self.holding = true;
         self.idle("held: waits for an operator (retry, override, cancel or release)".to_owned());
-        if self.hold_ask_ms.is_some_and(|at_ms| at_ms <= now_ms) {
-            self.hold_ask_ms = None;
+        if self.hold_ask_ms <= now_ms {
             self.send(Under::Hold, Call::Hold { claim });
         }
     }
 
-    pub(super) fn hold_answered(&mut self, answer: HoldAnswer) {
+    /// The key is asked for again every few minutes: an operator often gives one only once a run holds, and one that
+    /// was taken back, or that has another in its place, must not stay.
+    pub(super) fn hold_answered(&mut self, answer: HoldAnswer, now_ms: u64) {
         if !self.holding || self.claim.is_none() {
             return; // The hold is over meanwhile.
         }
+        self.hold_ask_ms = now_ms + limits::SLOW_RETRY_MS;
         let Some(line) = answer.authorized_key else {
-            return self.say(LogLevel::Info, "no operator has given a key for holds");
+            if self.memory.hold_key.is_some() && !self.key_leaves {
+                self.say(LogLevel::Info, "the key for holds was taken back");
+            }
+            self.take_key_out();
+            return self.say_of_key(LogLevel::Info, "no operator has given a key for holds");
         };
         if !self.facts.keys_allowed {
-            return self.say(
+            return self.say_of_key(
                 LogLevel::Warn,
                 "a key for this hold was offered; this agent's settings name no place for it",
             );
         }
+        self.key_said.clear();
+        self.key_leaves = false;
         // First on disk, so that whoever comes after a crash knows what to take out. Putting it in is repeated by
         // every agent that comes into this hold, and changes nothing where it is in already.
-        self.memory.hold_key = Some(line.clone());
-        self.memory.hold_key_expires = answer.expires_at;
-        self.persist();
+        let known = (self.memory.hold_key.as_ref(), self.memory.hold_key_expires);
+        if known != (Some(&line), answer.expires_at) {
+            self.memory.hold_key = Some(line.clone());
+            self.memory.hold_key_expires = answer.expires_at;
+            self.persist();
+        }
         self.actions.push(Action::InstallKey { line, expires_at: answer.expires_at });
     }
 
-    /// A key that could not be put in is asked for again later.
-    pub(super) fn key_installed(&mut self, done: bool, now_ms: u64) {
-        if !done {
-            self.hold_ask_ms = Some(now_ms + limits::SLOW_RETRY_MS);
+    /// Says something of the hold's key, once and not at every asking.
+    pub(super) fn say_of_key(&mut self, level: LogLevel, text: &str) {
+        if self.key_said != text {
+            text.clone_into(&mut self.key_said);
+            self.say(level, text);
         }
     }
 
     pub(super) fn leave_hold(&mut self) {
         self.holding = false;
-        self.hold_ask_ms = Some(0);
+        self.hold_ask_ms = 0;
+        self.key_said.clear();
         self.take_key_out();
     }
 
@@ -120,7 +133,7 @@ impl Core {
         }
     }
 
-    /// What should be gone is tried again: the key of a hold that is over, or whose time is.
+    /// What should be gone is tried again: the key of a hold that is over, or whose time is, or that was taken back.
     pub(super) fn reconcile(&mut self, wall: WallMs) {
         let expired = self.memory.hold_key.is_some() && self.memory.hold_key_expires.0 <= wall.0;
         if expired && self.holding {
@@ -128,7 +141,7 @@ impl Core {
         }
         // Whether the run still holds is known from a claim on.
         let over = !self.holding && (self.claim.is_some() || self.memory.gone);
-        if expired || over {
+        if expired || over || self.key_leaves {
             self.key_leaves = false;
             self.take_key_out();
         }

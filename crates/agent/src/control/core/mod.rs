@@ -86,8 +86,10 @@ pub struct Core {
     holding: bool,
     /// The key is being taken out.
     key_leaves: bool,
-    /// When the key of this hold is asked for; `None` once it was.
-    hold_ask_ms: Option<u64>,
+    /// When the key of this hold is asked for again.
+    hold_ask_ms: u64,
+    /// What was last said of it.
+    key_said: String,
     power: Power,
     /// The directive that wants the power off.
     powering: Option<DirectiveId>,
@@ -122,7 +124,8 @@ impl Core {
             next_try_ms: 0,
             holding: false,
             key_leaves: false,
-            hold_ask_ms: Some(0),
+            hold_ask_ms: 0,
+            key_said: String::new(),
             power: Power::Untouched,
             powering: None,
             exiting: false,
@@ -151,10 +154,14 @@ impl Core {
         &self.facts.ip
     }
 
-    /// Notes certificates that were announced; they go to disk with the next thing that does.
-    pub fn know_pins(&mut self, pins: Vec<Sha256Hex>) {
-        self.memory.pins = pins;
-        self.persist();
+    /// Notes certificates that were announced; they go to disk with the next thing that does. True where that changed
+    /// which count.
+    pub fn know_pins(&mut self, pins: &[Sha256Hex]) -> bool {
+        let changed = self.memory.note_pins(pins);
+        if changed {
+            self.persist();
+        }
+        changed
     }
 
     /// The current claim.
@@ -172,10 +179,19 @@ impl Core {
         self.target.as_ref().map(|target| &target.state)
     }
 
+    /// True once nothing about the run is left to tell: it has ended or is gone, and every outcome was acknowledged.
+    pub fn is_over(&self) -> bool {
+        let has_ended = self.memory.gone || self.state().is_some_and(State::is_ended);
+        has_ended
+            && self.in_flight.is_none()
+            && self.power == Power::Untouched
+            && self.outbox.iter().all(|entry| entry.acknowledged)
+    }
+
     /// When the loop wants to be woken at the latest, in milliseconds of the driver's clock; `None`: by an event only.
     pub fn wake_ms(&self) -> Option<u64> {
-        let asks_key = if self.holding { self.hold_ask_ms } else { None };
-        let wake_ms = self.next_try_ms.max(asks_key.unwrap_or(0));
+        let asks_key_ms = if self.holding { self.hold_ask_ms } else { 0 };
+        let wake_ms = self.next_try_ms.max(asks_key_ms);
         (self.under == Under::Nothing && !self.exiting).then_some(wake_ms)
     }
 
@@ -191,7 +207,8 @@ impl Core {
             Event::Heartbeat { answered: Err(failure), .. } => self.heartbeat_failed(&failure, now_ms),
             Event::StageEnded => self.stage_ended(),
             Event::Flushed(whole) => self.flushed(whole),
-            Event::KeyInstalled(done) => self.key_installed(done, now_ms),
+            // One that could not be put in comes again with the next answer, as it is asked for again.
+            Event::KeyInstalled(_) => {}
             Event::KeyRemoved(done) => self.key_removed(done),
             Event::Reconcile(wall) => self.reconcile(wall),
             Event::Stop => self.stop(),

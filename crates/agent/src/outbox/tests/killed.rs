@@ -104,7 +104,7 @@ fn a_killed_agent_leaves_another_run_s_things_whole_for_the_next() {
             let first = Home::open(path, &run).unwrap();
             let instance = first.instance().clone();
             drop(first);
-            let files = ["outbox/a.json", "kept/b.json", "refused/c.json", "spool/d", "directives.json"];
+            let files = ["outbox/a.json", "kept/b.json", "refused/c.json", "spool/d"];
             files.iter().for_each(|file| fs::write(path.join(file), "x").unwrap());
             let (_, was_killed) = run_killed("mover", path, point, count);
             deaths += u32::from(was_killed);

@@ -192,7 +192,7 @@ async fn one_write_that_breaks_a_rule_of_the_schema_fails_alone() {
     third.unwrap();
     let found = store.find_nodes(Some("S1"), &[]).await.unwrap();
     assert_eq!(found.iter().map(|node| node.name.as_str()).collect::<Vec<_>>(), ["one", "other"]);
-    assert_eq!(store.audit_rows(0, 10).await.unwrap().len(), 2);
+    assert_eq!(store.audit_rows(u64::MAX, 10).await.unwrap().len(), 2);
 }
 
 fn result(kind: ResultKind, summary: &str, claim: u64) -> NewResultRow {

@@ -45,10 +45,74 @@ fn a_key_that_could_not_be_put_in_is_asked_for_again() {
 }
 
 #[test]
+fn a_key_that_comes_after_the_hold_began_arrives() {
+    let (mut agent, done) = claimed("FailedHolding", 0);
+    assert_eq!(done, ["hold"]);
+    let none = || Reply::Hold(HoldAnswer { authorized_key: None, expires_at: WallMs(i64::MAX) });
+    assert!(agent.told(none()).is_empty());
+    for _ in 0..3 {
+        assert!(agent.after(SLOW_RETRY_MS - 1).is_empty());
+        assert_eq!(agent.after(1), ["hold"]);
+        assert!(agent.told(none()).is_empty());
+    }
+    assert_eq!(agent.after(SLOW_RETRY_MS), ["hold"]);
+    assert_eq!(agent.told(hold_key(i64::MAX)), ["key in"]);
+    assert_eq!(agent.core.memory().hold_key.as_deref(), Some(KEY));
+}
+
+#[test]
+fn a_key_that_was_replaced_or_taken_back_does_not_stay() {
+    let mut agent = holding();
+    assert_eq!(agent.after(SLOW_RETRY_MS), ["hold"]);
+    let other = HoldAnswer { authorized_key: Some("ssh-ed25519 other".into()), expires_at: WallMs(7) };
+    assert_eq!(agent.told(Reply::Hold(other)), ["key in"]);
+    assert_eq!(agent.core.memory().hold_key.as_deref(), Some("ssh-ed25519 other"));
+    assert_eq!(agent.core.memory().hold_key_expires, WallMs(7));
+    assert_eq!(agent.after(SLOW_RETRY_MS), ["hold"]);
+    let none = || Reply::Hold(HoldAnswer { authorized_key: None, expires_at: WallMs(7) });
+    assert_eq!(agent.told(none()), ["key out"]);
+    // It is tried until it is out, also while the run goes on holding.
+    assert!(agent.on(Event::KeyRemoved(false)).is_empty());
+    assert_eq!(agent.on(Event::Reconcile(WallMs(5))), ["key out"]);
+    assert!(agent.on(Event::KeyRemoved(true)).is_empty());
+    assert_eq!(agent.core.memory().hold_key, None);
+    assert!(agent.on(Event::Reconcile(WallMs(5))).is_empty());
+}
+
+#[test]
+fn a_hold_call_that_is_lost_is_made_again() {
+    let (mut agent, done) = claimed("FailedHolding", 0);
+    assert_eq!(done, ["hold"]);
+    assert!(agent.fails(Failure::Soon(String::new())).is_empty());
+    assert_eq!(agent.after(BACKOFF_FIRST_MS), ["hold"]);
+}
+
+#[test]
 fn without_a_place_for_keys_none_is_put_in() {
     let facts = Facts { keys_allowed: false, ..facts() };
     let (mut agent, _) = claimed_with(facts, memory(), Vec::new(), claim("FailedHolding", 0));
     assert!(agent.told(hold_key(i64::MAX)).is_empty());
+}
+
+#[test]
+fn a_run_is_over_once_its_end_is_known_and_every_outcome_acknowledged() {
+    let (mut agent, _) = claimed("CPUStress", 1);
+    assert!(!agent.core.is_over());
+    agent.on(Event::StageEnded);
+    agent.beat(stands_at("Cancelled"));
+    assert!(!agent.core.is_over(), "an outcome is still to be sent");
+    agent.told(taken("Cancelled", 0, 1));
+    assert!(agent.core.is_over());
+    // A restored store may know it as it stood before.
+    agent.beat_fails(Failure::UnknownClaim(String::new()));
+    agent.after(BACKOFF_MAX_MS);
+    agent.told(claim("CPUStress", 2));
+    assert!(!agent.core.is_over());
+    let (mut gone, _) = claimed("CPUStress", 1);
+    gone.beat_fails(Failure::Gone(String::new()));
+    assert!(!gone.core.is_over(), "its stage is not ended yet");
+    gone.on(Event::StageEnded);
+    assert!(gone.core.is_over());
 }
 
 fn shutdown() -> HeartbeatAnswer {
