@@ -2,6 +2,7 @@
 
 pub mod artifacts;
 pub mod backoff;
+pub mod cli;
 pub mod client;
 pub mod clock;
 pub mod console;

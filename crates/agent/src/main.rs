@@ -8,7 +8,7 @@ use groundcrew_agent::console::Console;
 use groundcrew_agent::package;
 use groundcrew_agent::process::{chroot_exec, launcher};
 use groundcrew_agent::settings::{FLAGS_HELP, KERNEL_LINE, Settings};
-use groundcrew_agent::{errors, supervise, vet};
+use groundcrew_agent::{cli, errors, supervise, vet};
 
 const HELP: &str = "\
 groundcrew - the agent on a node
@@ -31,7 +31,7 @@ fn main() -> ExitCode {
         return match arguments.first().and_then(|first| first.to_str()) {
             // It is started again through /proc/self/exe, and may keep the name.
             Some(chroot_exec::SUBCOMMAND) => chroot_exec::run(),
-            _ => package::command::run(&arguments),
+            _ => cli::package::run(&arguments),
         };
     }
     let Some(command) = arguments.next() else {
@@ -44,7 +44,7 @@ fn main() -> ExitCode {
         Some(chroot_exec::SUBCOMMAND) => chroot_exec::run(),
         Some("agent") => run_agent(rest),
         Some("vet") => vet::command::run(&rest),
-        Some("package") => package::command::run(&rest),
+        Some("package") => cli::package::run(&rest),
         Some("--version" | "-V") => {
             println!("groundcrew {}", env!("CARGO_PKG_VERSION"));
             ExitCode::SUCCESS

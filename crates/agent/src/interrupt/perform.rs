@@ -13,13 +13,12 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::proof::{self, FoundRecord, OnDisk, Patience, Progress, Proof, Reboot, RebootRecord, ThisBoot};
 use super::{Interrupt, boot_id, going_down, systemd_chroot};
-use crate::package::command::Ended;
 use crate::package::flags;
 use crate::package::logs::Logs;
 use crate::package::places::Places;
 use crate::package::pyrepr;
 use crate::package::rooted::{FolderLock, Root};
-use crate::package::session::Session;
+use crate::package::session::{Ended, Session};
 use crate::package::step::{handles, open_logs};
 use crate::process::ControlData;
 use crate::process::tee::Command;

@@ -7,14 +7,13 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail, ensure};
 use jiff::Timestamp;
 
-use super::command::Ended;
 use super::config::{CONFIG_BYTES_MAX, Config, Idempotence, Mode, Step};
 use super::flags::{self, Asked, Decision, FlaggedMode};
 use super::history::{self, Previous};
 use super::logs::Logs;
 use super::places::Places;
 use super::rooted::Root;
-use super::session::Session;
+use super::session::{Ended, Session};
 use super::step::{self, Prepared};
 use super::turns::{self, Turn};
 use super::{copying, pyrepr};

@@ -1,13 +1,12 @@
 //! The package agent: what `groundcrew package MODE ROOT_MOUNT COPY_DIR` does on a node.
 //!
 //! One plain process without tokio, in the reference agent's place: same arguments, same environment, same words, same
-//! files. [`command`] is its main; [`controller`] does a mode of a package, [`step`] one step. What an operator, an
+//! files. `cli::package` is its main; [`controller`] does a mode of a package, [`step`] one step. What an operator, an
 //! environment and a package say is parsed by pure parts; every file beneath the root mount is reached through
 //! [`rooted`].
 
 pub mod arguments;
 pub mod banner;
-pub mod command;
 pub mod config;
 pub(crate) mod controller;
 pub mod copying;

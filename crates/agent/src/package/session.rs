@@ -13,6 +13,15 @@ use crate::process::tee::{Note, Tee};
 /// The root mount that stands for none: a step runs where the agent runs.
 const LOCAL: &str = "local";
 
+/// How a call ended that could be made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// All was done.
+    Done,
+    /// Something failed, or was left undone. It has been said.
+    Failed,
+}
+
 /// One call of the package agent.
 pub(crate) struct Session {
     /// What was asked for.

@@ -6,13 +6,13 @@ use std::os::fd::AsFd;
 use std::path::Path;
 use std::process::ExitCode;
 
-use super::arguments::{AskedMode, BadCall, Call, USAGE, unknown_mode_warning};
-use super::config::Mode;
-use super::resource_id::ResourceId;
-use super::session::Session;
-use super::settings::Settings;
-use super::{banner, controller, copying};
 use crate::interrupt;
+use crate::package::arguments::{AskedMode, BadCall, Call, USAGE, unknown_mode_warning};
+use crate::package::config::Mode;
+use crate::package::resource_id::ResourceId;
+use crate::package::session::{Ended, Session};
+use crate::package::settings::Settings;
+use crate::package::{banner, controller, copying};
 use crate::process::tee::{self, Helper, ParentStream, Tee};
 use crate::process::{Cancel, termination};
 
@@ -20,15 +20,6 @@ use crate::process::{Cancel, termination};
 const EXIT_USAGE: u8 = 64;
 /// The container's own resolv.conf.
 const RESOLV: &str = "/etc/resolv.conf";
-
-/// How a call ended that could be made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Ended {
-    /// All was done.
-    Done,
-    /// Something failed, or was left undone. It has been said.
-    Failed,
-}
 
 /// Runs a call. `arguments` are those behind the subcommand, or behind the program where that has one of the
 /// reference's names.

@@ -1,0 +1,3 @@
+//! Subcommands that stand above everything else: from arguments to an exit status.
+
+pub mod package;
