@@ -35,6 +35,7 @@ pub const FLAGS_HELP: &str = "  --url URL               https://HOST[:PORT] of t
   --home FOLDER           what the agent keeps (default /var/lib/groundcrew)
   --allow-power           may switch this machine off
   --allow-reboot          may restart this machine (not used yet: no stage of this version restarts it)
+  --allow-packages        may apply packages to this machine: a run's profile then says which, and where
   --authorized-keys FILE  where the key of a hold goes; none is taken without it
   --allow-root-keys       that file may be root's own
 Each can be given in the environment (GROUNDCREW_URL, GROUNDCREW_ALLOW_POWER=yes), the first six on the
@@ -84,6 +85,8 @@ pub struct Settings {
     pub allow_power: bool,
     /// Whether this machine may be restarted.
     pub allow_reboot: bool,
+    /// Whether packages may be applied to this machine.
+    pub allow_packages: bool,
     /// Where the key of a hold goes; absent: nowhere.
     pub authorized_keys: Option<PathBuf>,
     /// Time between two heartbeats, in milliseconds. For tests alone, and in the environment alone
@@ -135,6 +138,7 @@ impl Settings {
             home,
             allow_power: values.switch("allow-power")?,
             allow_reboot: values.switch("allow-reboot")?,
+            allow_packages: values.switch("allow-packages")?,
             authorized_keys: keys,
             heartbeat_interval_ms: values
                 .parse(sources::HEARTBEAT_INTERVAL, heartbeat_interval_ms)?

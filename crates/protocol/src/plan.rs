@@ -40,6 +40,8 @@ pub mod names {
     pub const AGENT_WORD: &str = "agent_word";
     /// Interrupt: the machine came back under another boot id after a reboot that was asked for.
     pub const REBOOTED: &str = "rebooted";
+    /// Package: every step of the mode was done, now or before.
+    pub const STEPS: &str = "steps";
     /// Any stage: the agent knows how to do it.
     pub const STAGE_KNOWN: &str = "stage_known";
 }
@@ -57,12 +59,19 @@ pub const INVENTORY_CHECKS: [&str; 9] = [
     names::PSUS,
 ];
 
+/// What the check [`names::STEPS`] finds where a package's call ended well.
+pub const STEPS_DONE: &str = "done";
+
 /// The planned checks of a stage. A stage that this version cannot plan owes one check that nobody can fulfil but
 /// an agent that knows the stage, so that it can never pass by reporting nothing.
 pub fn planned_checks(spec: &StageSpec) -> Vec<PlannedCheck> {
     let mut plan: Vec<PlannedCheck> = match &spec.name {
         Stage::Inventory => INVENTORY_CHECKS.iter().map(|name| planned(name, Limit::default())).collect(),
         Stage::CpuStress => cpu_stress(&spec.cpu_stress.clone().unwrap_or_default()),
+        // A package's interrupt is asked for in another way, and no agent does that as a stage yet.
+        Stage::Package { mode, .. } if !mode.starts_with("interrupt") => {
+            vec![planned(names::STEPS, Limit::equal_to(STEPS_DONE))]
+        }
         Stage::SpecValidate | Stage::Reporting => Vec::new(),
         Stage::Smart
         | Stage::Memory
@@ -114,6 +123,7 @@ mod tests {
             deadline: 1000,
             require: require.iter().map(|name| (*name).to_owned()).collect(),
             cpu_stress: None,
+            package: None,
         }
     }
 
@@ -124,6 +134,20 @@ mod tests {
         {
             let plan = planned_checks(&spec(name, &[]));
             assert_eq!(judge_stage(&plan, &[]).verdict, Verdict::Inconclusive, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_package_passes_by_its_word_alone() {
+        let plan = planned_checks(&spec("Package:a/apply", &[]));
+        for (text, verdict) in [(STEPS_DONE, Verdict::Pass), ("FAILED: b.sh  3", Verdict::Fail)] {
+            let found = Observation::Found { text: text.to_owned() };
+            let check = Check::of(names::STEPS, None, found, Limit::default());
+            assert_eq!(judge_stage(&plan, &[check]).verdict, verdict, "{text}");
+        }
+        for mode in ["interrupt", "interrupt-check"] {
+            let plan = planned_checks(&spec(&format!("Package:a/{mode}"), &[]));
+            assert_eq!(plan[0].name, names::STAGE_KNOWN, "{mode}");
         }
     }
 

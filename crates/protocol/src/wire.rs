@@ -167,6 +167,9 @@ pub struct ClaimAnswer {
     /// Attempts that were cancelled or given up: what is kept for them is evidence, and none may be running.
     #[serde(default)]
     pub cancelled_attempts: Vec<StageAttempt>,
+    /// How often an operator has had a stage of the run done again.
+    #[serde(default)]
+    pub operator_retries: u32,
     /// What follows the end of the run.
     pub at_end: AtEnd,
     /// The boot under which the run ended, once it has: power is touched on that boot alone.
@@ -228,6 +231,10 @@ pub struct Heartbeat {
     pub wall: WallMs,
 }
 
+fn is_zero(number: &u32) -> bool {
+    *number == 0
+}
+
 fn running() -> Phase {
     Phase::Running
 }
@@ -282,6 +289,9 @@ pub struct HeartbeatAnswer {
     /// The plan of the attempt to make, frozen.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub planned_checks: Vec<PlannedCheck>,
+    /// How often an operator has had a stage of the run done again, where one has.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub operator_retries: u32,
     /// Where the run stands.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<State>,

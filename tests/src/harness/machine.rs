@@ -22,6 +22,7 @@ pub struct Machine {
     url: String,
     run: Run,
     pin: String,
+    packages: &'static str,
 }
 
 impl Machine {
@@ -32,7 +33,7 @@ impl Machine {
         std::fs::create_dir_all(&bin).expect("the folder is ours");
         let load = Load::install(&folder, &bin);
         let (url, pin) = (server.url().to_owned(), server.fingerprint().to_owned());
-        Machine { folder, load, agent: None, url, run: run.clone(), pin }
+        Machine { folder, load, agent: None, url, run: run.clone(), pin, packages: "no" }
     }
 
     /// One with its agent started.
@@ -51,6 +52,12 @@ impl Machine {
     /// Gives the agent another pin.
     pub fn with_pin(mut self, pin: &str) -> Machine {
         pin.clone_into(&mut self.pin);
+        self
+    }
+
+    /// Lets packages be applied.
+    pub fn with_packages(mut self) -> Machine {
+        self.packages = "yes";
         self
     }
 
@@ -97,6 +104,7 @@ impl Machine {
             .env("GROUNDCREW_TOKEN", self.run.token.as_str())
             .env("GROUNDCREW_FPR", &self.pin)
             .env("GROUNDCREW_HOME", self.home())
+            .env("GROUNDCREW_ALLOW_PACKAGES", self.packages)
             .env("GROUNDCREW_AUTHORIZED_KEYS", self.authorized_keys())
             .env("GROUNDCREW_HEARTBEAT_INTERVAL_MS", HEARTBEAT_INTERVAL_MS);
         let name = self.folder.file_name().map(|name| name.to_string_lossy().into_owned());

@@ -4,6 +4,7 @@ mod artifacts;
 mod browsed;
 mod killed;
 mod orders;
+mod packages;
 mod passing;
 mod profiles;
 mod protocol_1;

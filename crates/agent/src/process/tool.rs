@@ -23,8 +23,8 @@ use super::launcher::{GO, Launcher};
 use super::reader::{Reader, Waited};
 use super::{proc_stat, sweep};
 
-/// Time between the polite signal and the one that cannot be refused.
-const TERM_PATIENCE: Duration = Duration::from_secs(5);
+/// Time between the polite signal and the one that cannot be refused, for a tool that changes nothing.
+pub const TERM_PATIENCE: Duration = Duration::from_secs(5);
 /// Time in which a killed child must be gone; past it, it hangs in the kernel.
 const KILL_PATIENCE: Duration = Duration::from_secs(10);
 /// A child's output may stay open and silent for this long after its end: something else holds it then.
@@ -45,6 +45,8 @@ pub struct Tool {
     pub search_path: OsString,
     /// It is ended after this.
     pub deadline: Duration,
+    /// How long it may take to end once it is asked to; then it is killed, with everything that it started.
+    pub term_patience: Duration,
     /// Bytes of standard output that are kept.
     pub stdout_bytes_max: usize,
     /// Bytes of standard error that are kept.
@@ -219,7 +221,8 @@ pub fn run(tool: &Tool, around: &Surroundings<'_>) -> Result<Finished, ToolError
             return Err(ToolError::Start { program: tool.program.clone(), source });
         }
     };
-    let (stopped, gone) = wait_for_end(&handle, &record, began + tool.deadline, around.cancel);
+    let (stopped, gone) =
+        wait_for_end(&handle, &record, began + tool.deadline, tool.term_patience, around.cancel);
     let elapsed = began.elapsed();
     let leftovers = match (gone, tool.leftovers) {
         (true, Leftovers::Ended) => sweep::end_all(&record).0,
@@ -314,6 +317,7 @@ fn wait_for_end(
     handle: &OwnedFd,
     record: &ChildRecord,
     deadline: Instant,
+    term_patience: Duration,
     cancel: &Cancel,
 ) -> (Option<Stopped>, bool) {
     let mut part = Part::Running;
@@ -330,7 +334,7 @@ fn wait_for_end(
                 stopped = Some(if cancel.is_asked() { Stopped::Cancelled } else { Stopped::TimedOut });
                 ask_to_end(record.pid);
                 part = Part::AskedToEnd;
-                until = now + TERM_PATIENCE;
+                until = now + term_patience;
             }
             Part::AskedToEnd if now >= until => {
                 sweep::end_all(record);

@@ -39,6 +39,7 @@ fn shell(script: &str) -> Tool {
         environment: Vec::new(),
         search_path: PATH.into(),
         deadline: Duration::from_secs(60),
+        term_patience: TERM_PATIENCE,
         stdout_bytes_max: 1000,
         stderr_bytes_max: 1000,
         leftovers: Leftovers::Ended,

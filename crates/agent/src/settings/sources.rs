@@ -25,7 +25,7 @@ const VALUES: [(&str, bool); 8] = [
 /// A parameter that the environment alone may give, for tests.
 pub(super) const HEARTBEAT_INTERVAL: &str = "heartbeat-interval-ms";
 /// Parameters that are on or off.
-const SWITCHES: [&str; 3] = ["allow-power", "allow-reboot", "allow-root-keys"];
+const SWITCHES: [&str; 4] = ["allow-power", "allow-reboot", "allow-packages", "allow-root-keys"];
 
 /// Where a value came from.
 #[derive(Debug, Clone, PartialEq, Eq)]

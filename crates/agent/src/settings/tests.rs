@@ -54,7 +54,7 @@ fn the_kernel_command_line_is_enough() {
     assert_eq!(settings.clock, ClockFrom::Hello);
     assert_eq!(settings.home, Path::new(HOME_DEFAULT));
     assert_eq!((settings.allow_power, settings.allow_reboot, settings.authorized_keys), (false, false, None));
-    assert!(settings.unknown.is_empty());
+    assert!(!settings.allow_packages && settings.unknown.is_empty());
 }
 
 #[test]
@@ -86,12 +86,13 @@ fn the_environment_wins_over_the_kernel_and_a_flag_over_both() {
     given.environment.insert("GROUNDCREW_URL", "https://10.0.0.2".into());
     given.environment.insert("GROUNDCREW_RUN", "from-environment".into());
     given.environment.insert("GROUNDCREW_ALLOW_POWER", "yes".into());
+    given.environment.insert("GROUNDCREW_ALLOW_PACKAGES", "yes".into());
     given.flags =
         vec!["--run".into(), "from-flag".into(), "--allow-reboot".into(), "--allow-power=no".into()];
     let settings = load(&given).unwrap();
     assert_eq!(settings.url.to_string(), "https://10.0.0.2");
     assert_eq!(settings.run.as_str(), "from-flag");
-    assert_eq!((settings.allow_power, settings.allow_reboot), (false, true));
+    assert_eq!((settings.allow_power, settings.allow_reboot, settings.allow_packages), (false, true, true));
 }
 
 #[test]

@@ -46,6 +46,7 @@ pub(super) enum Then {
 pub(super) struct FromClaim {
     expected_disks: Vec<ExpectedDisk>,
     non_destructive: bool,
+    operator_retries: u32,
 }
 
 impl Agent {
@@ -56,6 +57,7 @@ impl Agent {
                 self.claim_answer = FromClaim {
                     expected_disks: answer.expected_disks.clone(),
                     non_destructive: answer.non_destructive,
+                    operator_retries: answer.operator_retries,
                 };
                 self.know_pins(&answer.pins);
                 self.know_time(answer.server_time);
@@ -64,7 +66,12 @@ impl Agent {
                 self.know_pins(&answer.pins);
                 self.know_time(answer.server_time);
             }
-            Event::Heartbeat { answered: Ok(answer), .. } => self.know_pins(&answer.pins),
+            Event::Heartbeat { answered: Ok(answer), .. } => {
+                // It only grows, and an answer may be older than the one before it.
+                let known = &mut self.claim_answer.operator_retries;
+                *known = answer.operator_retries.max(*known);
+                self.know_pins(&answer.pins);
+            }
             Event::StageEnded => self.finished = self.stage.take().and_then(Running::finish),
             Event::Heartbeat { .. }
             | Event::Answered(_)
@@ -185,6 +192,7 @@ impl Agent {
             expected_disks: self.claim_answer.expected_disks.clone(),
             non_destructive: self.claim_answer.non_destructive,
             override_flags: start.flags,
+            packages: self.packages(),
             root: Root::system(),
             launcher: Launcher::this_program(),
             children: self.children.clone(),
@@ -201,6 +209,16 @@ impl Agent {
             }
             Err(error) => self.cannot_start(&error.to_string()),
         }
+    }
+
+    /// Under which instance a package's stage is done, or why none is.
+    fn packages(&self) -> Result<String, &'static str> {
+        if !self.settings.allow_packages {
+            return Err(
+                "this agent's settings do not allow packages (--allow-packages, GROUNDCREW_ALLOW_PACKAGES=yes)",
+            );
+        }
+        Ok(format!("groundcrew-{}-{}", self.settings.run, self.claim_answer.operator_retries))
     }
 
     /// A stage that has no thread ends at once, without an outcome: that is said, and the plan's checks stay open.

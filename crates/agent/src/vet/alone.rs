@@ -172,6 +172,7 @@ impl Alone<'_> {
             // Without a run there is no wipe override, so nothing may ever be written over.
             non_destructive: true,
             override_flags: OverrideFlags::default(),
+            packages: Err("a vet without a run changes nothing, and applies no packages"),
             root: self.root.clone(),
             launcher: self.launcher.clone(),
             children: Arc::clone(children),

@@ -25,7 +25,7 @@ use self::parse::{Failure, Metrics};
 use super::{Done, StageContext};
 use crate::probe::cpu;
 use crate::process::tool::{
-    Ending, Finished, Leftovers, Lines, Surroundings, Tool, ToolError, run as run_tool,
+    Ending, Finished, Leftovers, Lines, Surroundings, TERM_PATIENCE, Tool, ToolError, run as run_tool,
 };
 
 const PROGRAM: &str = "stress-ng";
@@ -137,6 +137,7 @@ fn loaded(
         environment: vec![("LC_ALL".into(), "C".into())],
         search_path: context.search_path.clone(),
         deadline: deadline.saturating_duration_since(Instant::now()),
+        term_patience: TERM_PATIENCE,
         stdout_bytes_max: ARTIFACT_BYTES_MAX / 16,
         stderr_bytes_max: ARTIFACT_BYTES_MAX / 16,
         leftovers: Leftovers::Ended,

@@ -9,6 +9,7 @@ pub mod command;
 mod cpu_stress;
 mod inventory;
 mod outcome;
+mod package;
 mod terminal;
 mod work_folder;
 
@@ -58,6 +59,8 @@ pub struct StageContext {
     pub non_destructive: bool,
     /// Allowances of this attempt.
     pub override_flags: OverrideFlags,
+    /// The instance under which packages are done, `groundcrew-{run}-{operator's retries}`; or why none are.
+    pub packages: Result<String, &'static str>,
     /// The machine, or a folder that stands in for it.
     pub root: Root,
     /// What tools are started through.
@@ -156,6 +159,7 @@ fn perform(context: &StageContext, deadline: Instant) -> Done {
     match &context.spec.name {
         Stage::Inventory => inventory::run(context, deadline),
         Stage::CpuStress => cpu_stress::run(context, deadline),
+        Stage::Package { name, mode } => package::run(context, name, mode, deadline),
         Stage::SpecValidate
         | Stage::Reporting
         | Stage::Smart
@@ -165,7 +169,6 @@ fn perform(context: &StageContext, deadline: Instant) -> Done {
         | Stage::Gpu
         | Stage::Soak
         | Stage::Psu
-        | Stage::Package { .. }
         | Stage::Interrupt { .. }
         | Stage::Unknown(_) => unknown(context),
     }

@@ -1,10 +1,11 @@
 //! Stages on a machine of files and on this one, with a fake stress-ng as a real process, and with the real one.
 
+use std::collections::BTreeMap;
 use std::sync::Mutex;
 
 use groundcrew_protocol::check::Verdict;
 use groundcrew_protocol::plan::INVENTORY_CHECKS;
-use groundcrew_protocol::profile::CpuStressSettings;
+use groundcrew_protocol::profile::{CpuStressSettings, PackageSettings};
 
 use super::*;
 use crate::probe::fixture::{self, Machine};
@@ -12,6 +13,8 @@ use crate::process::tool::tests::stand_in;
 
 const PATH: &str = "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin";
 const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/stress-ng");
+
+const PACKAGES_REFUSED: &str = "a test applies no packages";
 
 /// What a stage said: lines and progress.
 #[derive(Default)]
@@ -31,7 +34,8 @@ fn stage(name: &str, root: &Root) -> Stage {
     let said = Arc::new(Said::default());
     let (lines, progress) = (Arc::clone(&said), Arc::clone(&said));
     let context = StageContext {
-        spec: StageSpec { name: name.into(), deadline: 60_000, require: Vec::new(), cpu_stress: None },
+        spec: StageSpec { deadline: 60_000, ..StageSpec::of(name.into()) },
+        packages: Err(PACKAGES_REFUSED),
         plan: Vec::new(),
         expected_disks: Vec::new(),
         non_destructive: true,
@@ -178,10 +182,45 @@ fn this_machines_inventory_names_its_cpus_and_memory() {
 
 #[test]
 fn a_stage_that_the_agent_does_not_know_is_inconclusive_by_name() {
-    for name in ["SMART", "Package:a/apply", "Interrupt:reboot", "Later", "SpecValidate"] {
+    for name in ["SMART", "Package:a/interrupt", "Interrupt:reboot", "Later", "SpecValidate"] {
         let outcome = run_stage(&stage(name, &Machine::empty().root).context);
         assert_inconclusive(&outcome, &format!("has no stage {name}"));
     }
+}
+
+#[test]
+fn a_package_that_may_not_be_applied_or_is_not_there_is_inconclusive() {
+    let mut stage = stage("Package:a/apply", &Machine::empty().root);
+    assert_inconclusive(&run_stage(&stage.context), "no package's settings");
+    let folder = stage.work.path().join("pkg");
+    stage.context.spec.package = Some(PackageSettings {
+        name: "a".to_owned(),
+        version: "1.0.0".to_owned(),
+        path: folder.display().to_string(),
+        root_mount: "/".to_owned(),
+        copy_dir: None,
+        env: BTreeMap::new(),
+        config_files: BTreeMap::new(),
+    });
+    assert_inconclusive(&run_stage(&stage.context), PACKAGES_REFUSED);
+    stage.context.packages = Ok("groundcrew-r-0".to_owned());
+    assert_inconclusive(&run_stage(&stage.context), "pkg");
+    // Another package than the profile names is a failure that says both.
+    std::fs::create_dir(&folder).unwrap();
+    let step = r#"{"name": "a", "path": "a.sh", "arguments": [], "returncodes": [0], "on_host": true,
+        "idempotence": false, "upgrade_step": false}"#;
+    let config = format!(
+        r#"{{"schema_version": "v1", "package_name": "b", "package_version": "2.0.0", "expected_config_files": [],
+        "modes": {{"apply": [{step}], "apply-check": [{step}]}}}}"#
+    );
+    std::fs::write(folder.join("config.json"), config).unwrap();
+    let outcome = run_stage(&stage.context);
+    assert_eq!(verdict(&outcome, "steps"), Verdict::Fail, "{}", outcome.message);
+    assert!(
+        outcome.message.contains("b 2.0.0") && outcome.message.contains("a 1.0.0"),
+        "{}",
+        outcome.message
+    );
 }
 
 #[test]

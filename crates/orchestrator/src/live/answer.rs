@@ -12,6 +12,7 @@ use crate::run::state::{Directive, Run};
 pub fn heartbeat_answer(run: &Run, generation: Generation, pins: &[Sha256Hex]) -> HeartbeatAnswer {
     let mut answer = HeartbeatAnswer {
         claim: run.claim.as_ref().map(|claim| claim.number).unwrap_or_default(),
+        operator_retries: run.operator_retries,
         state: Some(run.state()),
         generation,
         pins: pins.to_vec(),

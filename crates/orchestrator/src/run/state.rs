@@ -101,10 +101,12 @@ pub struct Run {
     #[serde(default)]
     pub restored: bool,
     /// Outcomes that the agent of the current claim keeps and that the store has no attempt for: they were made
-    /// before a restore. When the walk comes to such a stage, that attempt is waited for instead of a new one.
-    /// At most one for each stage.
+    /// before a restore. When the walk comes to such a stage, that attempt is waited for, and no new one. One a stage.
     #[serde(default)]
     pub offered: Vec<StageAttempt>,
+    /// How often an operator has had a stage done again: what a package does once is done once for each of them.
+    #[serde(default)]
+    pub operator_retries: u32,
     /// The machine's public SSH host keys, from the agent's request for a hold.
     #[serde(default)]
     pub host_keys: Vec<String>,

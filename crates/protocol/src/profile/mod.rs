@@ -2,6 +2,7 @@
 //!
 //! A profile is TOML. [`Profile::parse`] reads it; a run keeps the profile that it was created with.
 
+mod package;
 mod parse;
 mod part;
 
@@ -10,6 +11,8 @@ mod tests;
 
 pub(crate) use parse::{COUNT_MAX, LIST_MAX, MTU_MIN, SIZE_MAX, SIZE_MIN, SPEED_MBPS_MAX, SPEED_MTS_MAX};
 pub(crate) use part::TEXT_BYTES_MAX;
+
+pub use package::PackageSettings;
 
 use serde::{Deserialize, Serialize};
 
@@ -48,6 +51,9 @@ pub struct Profile {
     /// The stages in order. `SpecValidate` follows `Inventory` and `Reporting` ends the list, written or not.
     #[serde(rename = "stage")]
     pub stages: Vec<StageSpec>,
+    /// The packages that its stages `Package:NAME/MODE` name.
+    #[serde(rename = "package", default, skip_serializing_if = "Vec::is_empty")]
+    pub packages: Vec<PackageSettings>,
     /// The hardware that the machine should have.
     #[serde(default)]
     pub expected: Expected,
@@ -142,12 +148,15 @@ pub struct StageSpec {
     /// Settings of CPUStress.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cpu_stress: Option<CpuStressSettings>,
+    /// The package of a stage `Package:NAME/MODE`, as an agent is told it. A profile lists it under `[[package]]`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub package: Option<PackageSettings>,
 }
 
 impl StageSpec {
     /// A stage with nothing but defaults.
     pub fn of(name: Stage) -> StageSpec {
-        StageSpec { name, deadline: stage_deadline(), require: Vec::new(), cpu_stress: None }
+        StageSpec { name, deadline: stage_deadline(), require: Vec::new(), cpu_stress: None, package: None }
     }
 }
 

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeSet;
 
+use super::package;
 use super::part::{Field, Part, bad_syntax, one_of};
 use super::{
     AtEnd, BadProfile, Count, CpuStressSettings, Expected, ExpectedCpu, ExpectedDisk, ExpectedMemory,
-    ExpectedNic, ExpectedSystem, Profile, RunLimits, StageSpec, WriteAllowance,
+    ExpectedNic, ExpectedSystem, PackageSettings, Profile, RunLimits, StageSpec, WriteAllowance,
 };
 use crate::ids::MacAddress;
 use crate::limits;
@@ -47,7 +48,8 @@ pub(crate) const SPEED_MBPS_MAX: u32 = 100_000_000;
 /// Smallest MTU: that of IPv4.
 pub(crate) const MTU_MIN: u32 = 68;
 
-const PROFILE_KEYS: [&str; 7] = ["name", "description", "at_end", "limits", "stage", "expected", "write"];
+const PROFILE_KEYS: [&str; 8] =
+    ["name", "description", "at_end", "limits", "stage", "package", "expected", "write"];
 const LIMITS_KEYS: [&str; 5] = ["silence", "claim_within", "hold", "reboot", "crashes"];
 const STAGE_KEYS: [&str; 4] = ["name", "deadline", "require", "cpu_stress"];
 const CPU_STRESS_KEYS: [&str; 6] =
@@ -83,13 +85,15 @@ impl Profile {
         let root = Part::root(text, &document, &PROFILE_KEYS)?;
         let name = root.needed("name", "a profile name")?.id()?;
         let expected = root.optional("expected", expected)?.unwrap_or_default();
-        let stages = stages(&root, &expected)?;
+        let packages = root.optional("package", package::packages)?.unwrap_or_default();
+        let stages = stages(&root, &expected, &packages)?;
         Ok(Profile {
             name,
             description: root.optional("description", description)?.unwrap_or_default(),
             at_end: root.optional("at_end", at_end)?.unwrap_or(AtEnd::Stay),
             limits: root.optional("limits", run_limits)?.unwrap_or_default(),
             stages,
+            packages,
             expected,
             write: root.optional("write", write_allowance)?.unwrap_or_default(),
         })
@@ -124,7 +128,11 @@ fn run_limits(field: Field<'_>) -> Result<RunLimits, BadProfile> {
 }
 
 /// The stages as a run walks them: those that are written, `SpecValidate` and `Reporting`.
-fn stages(root: &Part<'_>, expected: &Expected) -> Result<Vec<StageSpec>, BadProfile> {
+fn stages(
+    root: &Part<'_>,
+    expected: &Expected,
+    packages: &[PackageSettings],
+) -> Result<Vec<StageSpec>, BadProfile> {
     let words = "at least one [[stage]]";
     let fields = root.needed("stage", words)?.items(words, limits::STAGES_MAX)?;
     let parts: Vec<Part<'_>> =
@@ -134,6 +142,14 @@ fn stages(root: &Part<'_>, expected: &Expected) -> Result<Vec<StageSpec>, BadPro
         stages.push(stage(part)?);
     }
     refuse_repeated(&parts, &stages)?;
+    if let Some((index, name)) = package::unlisted(&stages, packages) {
+        let found = format!("\"{}\"", stages[index].name);
+        return Err(parts[index].refuse_at(
+            "name",
+            &found,
+            &format!("a [[package]] with the name \"{name}\""),
+        ));
+    }
     refuse_wrong_order(root, &parts, &stages, expected)?;
     put_in_what_is_not_written(&mut stages, expected);
     if stages.len() > limits::STAGES_MAX {
@@ -153,6 +169,7 @@ fn stage(part: &Part<'_>) -> Result<StageSpec, BadProfile> {
         cpu_stress: part.optional("cpu_stress", cpu_stress)?,
         name,
         deadline,
+        package: None,
     };
     if !spec.require.is_empty() && spec.name.is_orchestrators() {
         return Err(part.refuse_at(
@@ -305,6 +322,7 @@ fn put_in_what_is_not_written(stages: &mut Vec<StageSpec>, expected: &Expected) 
         deadline: limits::STAGE_DEADLINE_MS,
         require: Vec::new(),
         cpu_stress: None,
+        package: None,
     };
     let is_written = stages.iter().any(|spec| spec.name == Stage::SpecValidate);
     let inventory = stages.iter().position(|spec| spec.name == Stage::Inventory);

@@ -190,6 +190,27 @@ impl<'t> Field<'t> {
         Part { text: self.text, path: self.path.clone(), at, table }.with_known_keys(known)
     }
 
+    /// The entries of a table whose keys may be any, in the order of the keys.
+    pub(super) fn entries(&self, length_max: usize) -> Result<Vec<(String, Field<'t>)>, BadProfile> {
+        let table = self.refuse_unless(self.value.get_ref().as_table(), || "a table".to_owned())?;
+        if table.len() > length_max {
+            let found = format!("{} of them", table.len());
+            return Err(BadProfile { found, ..self.refuse(&format!("at most {length_max}")) });
+        }
+        let entry = |(key, value): (&Spanned<std::borrow::Cow<'t, str>>, &'t Spanned<DeValue<'t>>)| {
+            let name = key.get_ref().to_string();
+            let path = joined(&self.path, &cut(&name));
+            (name, Field { text: self.text, path, value })
+        };
+        Ok(table.iter().map(entry).collect())
+    }
+
+    /// Refuses the last part of the key under which the value stands.
+    pub(super) fn refuse_key(&self, name: &str, expected: &str) -> BadProfile {
+        let found = format!("the key \"{}\"", cut(&name.escape_debug().to_string()));
+        BadProfile { found, ..self.refuse(expected) }
+    }
+
     /// True where the value is a table.
     pub(super) fn is_table(&self) -> bool {
         self.value.get_ref().is_table()

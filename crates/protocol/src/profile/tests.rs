@@ -31,7 +31,12 @@ const BAD_KEYS_AND_VALUES: [(&str, Wanted); 31] = [
     ),
     (
         "colour = 1",
-        (2, "colour", "an unknown key", "one of name, description, at_end, limits, stage, expected, write"),
+        (
+            2,
+            "colour",
+            "an unknown key",
+            "one of name, description, at_end, limits, stage, package, expected, write",
+        ),
     ),
     ("[[stage]]\ndeadline = \"5s\"", (2, "stage[1].name", "nothing", "one of Inventory, SpecValidate")),
     ("[[stage]]\nname = 7", (3, "stage[1].name", "7", "one of Inventory, SpecValidate, SMART")),
@@ -363,6 +368,58 @@ fn the_example_writes_every_key() {
         let keys = |of: &toml::Table| of[table].as_table().unwrap().keys().cloned().collect::<Vec<_>>();
         assert_eq!(keys(&written), keys(&whole), "{table}");
     }
+    let package = |of: &toml::Table| of["package"][0].as_table().unwrap().keys().cloned().collect::<Vec<_>>();
+    assert_eq!(package(&written), package(&whole));
+    assert_eq!(package(&written).len(), 7);
+}
+
+const PACKAGE: &str =
+    "[[stage]]\nname = \"Package:a/apply\"\n[[package]]\nname = \"a\"\nversion = \"1.0.0\"\n";
+
+#[test]
+fn bad_packages_are_refused_with_line_key_found_and_expected() {
+    let long = format!("path = \"/a\"\nenv = {{ A = \"{}\" }}", "x".repeat(24 * 1024));
+    for (rest, wanted) in [
+        ("", (4, "package[1].path", "nothing", "the folder on the node")),
+        ("path = \"a\"", (7, "package[1].path", "\"a\"", "an absolute path")),
+        ("path = \"/a/../b\"", (7, "package[1].path", "\"/a/../b\"", "without \"..\"")),
+        ("path = \"/a\"\nroot_mount = \"here\"", (8, "package[1].root_mount", "\"here\"", "or \"local\"")),
+        (
+            "path = \"/a\"\ncopydir = \"/b\"",
+            (8, "package[1].copydir", "an unknown key", "is copy_dir meant?"),
+        ),
+        ("path = \"/a\"\nenv = 3", (8, "package[1].env", "3", "a table")),
+        ("path = \"/a\"\nenv.B = 3", (8, "package[1].env.B", "3", "a text without control")),
+        (
+            "path = \"/a\"\n[package.env]\nSKYHOOK_DATA_DIR = \"/b\"",
+            (9, "package[1].env.SKYHOOK_DATA_DIR", "the key \"SKYHOOK_DATA_DIR\"", "which the stage sets"),
+        ),
+        (
+            "path = \"/a\"\n[package.config_files]\n\"../b\" = \"\"",
+            (9, "package[1].config_files.../b", "the key \"../b\"", "a name of a file"),
+        ),
+        (long.as_str(), (4, "package[1]", "24577 bytes of env and config_files", "at most 24576 bytes")),
+        (
+            "path = \"/a\"\n[[package]]\nname = \"a\"\nversion = \"2\"\npath = \"/b\"",
+            (9, "package[2].name", "\"a\" a second time", "each package once"),
+        ),
+    ] {
+        assert_refused(&with_name(&format!("{PACKAGE}{rest}")), wanted);
+    }
+    let underscore = PACKAGE.replace("\"a\"", "\"a_b\"");
+    assert_refused(&with_name(&underscore), (5, "package[1].name", "\"a_b\"", "1 to 128 of"));
+    let unlisted = format!("{PACKAGE}path = \"/a\"").replace("Package:a/", "Package:b/");
+    let wanted = (3, "stage[1].name", "\"Package:b/apply\"", "a [[package]] with the name \"b\"");
+    assert_refused(&with_name(&unlisted), wanted);
+}
+
+#[test]
+fn a_stage_is_told_with_its_package() {
+    let profile = Profile::parse(&with_name(&format!("{PACKAGE}path = \"/p\""))).unwrap();
+    let told = profile.settled(&profile.stages[0]).package.unwrap();
+    assert_eq!((told.path.as_str(), told.root_mount.as_str(), told.copy_dir), ("/p", "/", None));
+    assert_eq!(profile.settled(&profile.stages[1]).package, None);
+    assert_eq!(profile.stages[0].package, None);
 }
 
 /// A valid profile with something put in, taken out or repeated at a place.

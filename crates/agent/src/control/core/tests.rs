@@ -131,6 +131,7 @@ fn claim_answer(stands: &str, attempt: u32) -> ClaimAnswer {
         expected_disks: Vec::new(),
         non_destructive: true,
         stage_settings: Vec::new(),
+        operator_retries: 0,
         planned_checks: Vec::new(),
         cancelled_attempts: Vec::new(),
         at_end: AtEnd::Stay,

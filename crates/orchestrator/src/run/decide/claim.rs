@@ -343,10 +343,11 @@ fn answer(step: &Step) -> Answer {
             .stages
             .iter()
             .filter(|spec| !spec.name.is_orchestrators())
-            .cloned()
+            .map(|spec| run.profile.settled(spec))
             .collect(),
         planned_checks,
         cancelled_attempts: run.stages.iter().flat_map(closed).collect(),
+        operator_retries: run.operator_retries,
         at_end: run.profile.at_end.clone(),
         ended_boot: run.ended_boot().cloned(),
         generation: Generation(0),

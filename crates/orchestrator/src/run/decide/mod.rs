@@ -280,6 +280,7 @@ pub fn create(new: NewRun, now: Now) -> Change {
         intent: None,
         restored: false,
         offered: Vec::new(),
+        operator_retries: 0,
         host_keys: Vec::new(),
         profile: Arc::new(new.profile),
     };

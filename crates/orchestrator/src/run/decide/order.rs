@@ -77,6 +77,7 @@ fn retry(step: &mut Step, stage: Option<&Stage>, reason: &str, by: &str) -> Resu
     step.withdraw_attempt();
     step.run.offered.clear();
     step.run.at = index;
+    step.run.operator_retries = step.run.operator_retries.saturating_add(1);
     for record in &mut step.run.stages[index..] {
         record.verdict = None;
         record.overridden = None;

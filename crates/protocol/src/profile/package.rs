@@ -1,0 +1,186 @@
+//! Packages of a profile (`[[package]]`): where each lies, where it is put, and what its steps are told.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use super::part::{Field, Part};
+use super::{BadProfile, Profile, StageSpec};
+use crate::stage::Stage;
+
+const PACKAGE_KEYS: [&str; 7] = ["name", "version", "path", "root_mount", "copy_dir", "env", "config_files"];
+/// Greatest number of packages of a profile: one for each stage.
+const PACKAGES_MAX: usize = crate::limits::STAGES_MAX;
+/// Greatest number of variables, and of config files, of one package.
+const TEXTS_MAX: usize = 256;
+/// Greatest size of all variables and config files of one package: an agent is told them with each of its stages, and
+/// all of that must fit an answer.
+const TEXTS_BYTES_MAX: usize = 24 * 1024;
+/// Longest path in a profile, in bytes.
+const PATH_BYTES_MAX: usize = 1_024;
+/// Variables that the stage itself sets.
+const OWN_VARIABLES: [&str; 2] = ["SKYHOOK_RESOURCE_ID", "SKYHOOK_DATA_DIR"];
+/// The root mount that stands for none: steps run where the agent runs.
+const LOCAL: &str = "local";
+
+/// A package of a profile, as the stages `Package:NAME/MODE` use it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct PackageSettings {
+    /// Its name, as its config.json has it. Without underscores: a resource id is parted by them.
+    pub name: String,
+    /// Its version, as its config.json has it.
+    pub version: String,
+    /// The folder on the node that holds it.
+    pub path: String,
+    /// The root file system that it is applied to, as the node sees it; `local`: steps change no root.
+    #[serde(default = "root_mount")]
+    pub root_mount: String,
+    /// Where it is put beneath the root mount. What stands there already is used as it is. Absent: a folder of its own
+    /// for each run, anew after each retry by an operator, in `/var/lib/groundcrew/packages/{name}-{version}`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub copy_dir: Option<String>,
+    /// Environment of its steps.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub env: BTreeMap<String, String>,
+    /// Texts that are put into its configmaps, by the names of the files.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub config_files: BTreeMap<String, String>,
+}
+
+fn root_mount() -> String {
+    "/".to_owned()
+}
+
+impl Profile {
+    /// A stage as its agent is told it: with the settings of the package that it names.
+    pub fn settled(&self, spec: &StageSpec) -> StageSpec {
+        let package = match &spec.name {
+            Stage::Package { name, .. } => {
+                self.packages.iter().find(|package| package.name == *name).cloned()
+            }
+            Stage::Inventory
+            | Stage::SpecValidate
+            | Stage::Smart
+            | Stage::CpuStress
+            | Stage::Memory
+            | Stage::Storage
+            | Stage::Network
+            | Stage::Gpu
+            | Stage::Soak
+            | Stage::Psu
+            | Stage::Reporting
+            | Stage::Interrupt { .. }
+            | Stage::Unknown(_) => None,
+        };
+        StageSpec { package, ..spec.clone() }
+    }
+}
+
+/// Reads `[[package]]`.
+pub(super) fn packages(field: Field<'_>) -> Result<Vec<PackageSettings>, BadProfile> {
+    let mut names = BTreeSet::new();
+    let mut packages = Vec::new();
+    for item in field.items("an array of tables, one for each package", PACKAGES_MAX)? {
+        let part = item.table(&PACKAGE_KEYS)?;
+        let package = package(&part)?;
+        if !names.insert(package.name.clone()) {
+            let found = format!("\"{}\" a second time", package.name);
+            return Err(part.refuse_at("name", &found, "each package once"));
+        }
+        packages.push(package);
+    }
+    Ok(packages)
+}
+
+fn package(part: &Part<'_>) -> Result<PackageSettings, BadProfile> {
+    let name_form = "1 to 128 of a-z, A-Z, 0-9, '-' and '.', with no '.' at its start";
+    let version_form = "1 to 128 of a-z, A-Z, 0-9, '-', '+' and '.', with no '.' at its start";
+    let path = |field: Field<'_>| {
+        field.text_of("an absolute path of at most 1024 bytes without \"..\"", is_absolute)
+    };
+    let root = |field: Field<'_>| {
+        field.text_of("an absolute path of at most 1024 bytes without \"..\", or \"local\"", |text| {
+            text == LOCAL || is_absolute(text)
+        })
+    };
+    let package = PackageSettings {
+        name: part.needed("name", name_form)?.text_of(name_form, |text| is_name_of(text, b"-."))?,
+        version: part
+            .needed("version", version_form)?
+            .text_of(version_form, |text| is_name_of(text, b"-.+"))?,
+        path: path(part.needed("path", "the folder on the node that holds the package")?)?,
+        root_mount: part.optional("root_mount", root)?.unwrap_or_else(root_mount),
+        copy_dir: part.optional("copy_dir", path)?,
+        env: part.optional("env", |field| texts(&field, is_variable, VARIABLE_FORM))?.unwrap_or_default(),
+        config_files: part
+            .optional("config_files", |field| texts(&field, is_file, FILE_FORM))?
+            .unwrap_or_default(),
+    };
+    let texts = package.env.iter().chain(&package.config_files);
+    let bytes: usize = texts.map(|(name, text)| name.len() + text.len()).sum();
+    if bytes > TEXTS_BYTES_MAX {
+        let expected = format!("at most {TEXTS_BYTES_MAX} bytes");
+        return Err(part.refuse(&format!("{bytes} bytes of env and config_files"), &expected));
+    }
+    Ok(package)
+}
+
+/// The first stage that names a package that is not listed, with that package's name.
+pub(super) fn unlisted<'s>(
+    stages: impl IntoIterator<Item = &'s StageSpec>,
+    packages: &[PackageSettings],
+) -> Option<(usize, &'s str)> {
+    stages.into_iter().enumerate().find_map(|(index, spec)| match &spec.name {
+        Stage::Package { name, .. } if packages.iter().all(|package| package.name != *name) => {
+            Some((index, name.as_str()))
+        }
+        _listed_or_no_package => None,
+    })
+}
+
+const VARIABLE_FORM: &str = "a name of a variable, 1 to 128 of A-Z, a-z, 0-9 and '_', no digit first, and none of \
+                             SKYHOOK_RESOURCE_ID and SKYHOOK_DATA_DIR, which the stage sets";
+const FILE_FORM: &str =
+    "a name of a file, 1 to 128 of a-z, A-Z, 0-9, '_', '-' and '.', with no '.' at its start";
+
+/// A table of texts.
+fn texts(
+    field: &Field<'_>,
+    is_name: fn(&str) -> bool,
+    name_form: &str,
+) -> Result<BTreeMap<String, String>, BadProfile> {
+    let fits = |text: &str| text.chars().all(|letter| !letter.is_control() || "\n\t".contains(letter));
+    let mut texts = BTreeMap::new();
+    for (name, field) in field.entries(TEXTS_MAX)? {
+        if !is_name(&name) {
+            return Err(field.refuse_key(&name, name_form));
+        }
+        texts.insert(name, field.text_of("a text without control characters but tabs and line ends", fits)?);
+    }
+    Ok(texts)
+}
+
+fn is_name_of(text: &str, more: &[u8]) -> bool {
+    (1..=128).contains(&text.len())
+        && !text.starts_with('.')
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || more.contains(&byte))
+}
+
+fn is_file(text: &str) -> bool {
+    is_name_of(text, b"_-.")
+}
+
+fn is_variable(text: &str) -> bool {
+    is_name_of(text, b"_")
+        && !text.starts_with(|first: char| first.is_ascii_digit())
+        && !OWN_VARIABLES.contains(&text)
+}
+
+fn is_absolute(text: &str) -> bool {
+    text.starts_with('/')
+        && text.len() <= PATH_BYTES_MAX
+        && !text.chars().any(char::is_control)
+        && text.split('/').all(|part| part != ".." && part != ".")
+}

@@ -1,0 +1,121 @@
+//! A package as a stage of a run: its steps in a root of their own, their output in the run's log, a failure that holds,
+//! a retry that goes on where it stopped.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use groundcrew_protocol::check::Verdict;
+use groundcrew_protocol::stage::{Stage, State};
+use groundcrew_tests::harness::{Machine, Run, Server, eventually};
+
+const STAGE: &str = "Package:tuning/apply";
+const CONFIG: &str = r#"{"schema_version": "v1", "package_name": "tuning", "package_version": "1.0.0",
+"expected_config_files": ["level.conf"], "modes": {"apply": [
+{"name": "one", "path": "one.sh", "arguments": ["first"], "returncodes": [0], "on_host": true, "idempotence": false,
+ "upgrade_step": false},
+{"name": "two", "path": "two.sh", "arguments": [], "returncodes": [0], "on_host": true, "idempotence": false,
+ "upgrade_step": false}],
+"apply-check": [
+{"name": "check", "path": "check.sh", "arguments": [], "returncodes": [0], "on_host": true, "idempotence": false,
+ "upgrade_step": false}]}}"#;
+const ONE: &str = "#!/bin/sh\necho \"one is here, $1, $LEVEL\"\necho ran >>/one-ran\n";
+const TWO: &str = "#!/bin/sh\nread -r text <\"$SKYHOOK_DIR/configmaps/level.conf\"\necho \"two reads $text\"\n\
+                   [ -e /mended ] || exit 3\n";
+const CHECK: &str = "#!/bin/sh\n[ -e /one-ran ] && [ -e /mended ]\n";
+
+/// A root with a shell and nothing else, and a package beside it.
+fn ground(server: &Server) -> (PathBuf, PathBuf) {
+    assert!(
+        rustix::process::geteuid().is_root(),
+        "applying a package needs root: its steps change their root"
+    );
+    let (root, package) = (server.beside("root"), server.beside("tuning"));
+    let needs = Command::new("ldd").arg("/bin/sh").output().expect("ldd comes with every libc");
+    let needs = String::from_utf8(needs.stdout).unwrap();
+    let libraries = needs.split_whitespace().filter(|word| word.starts_with('/'));
+    for file in libraries.chain(["/bin/sh"]) {
+        let place = root.join(file.trim_start_matches('/'));
+        std::fs::create_dir_all(place.parent().unwrap()).unwrap();
+        std::fs::copy(file, place).unwrap();
+    }
+    std::fs::create_dir_all(package.join("skyhook_dir")).unwrap();
+    std::fs::write(package.join("config.json"), CONFIG).unwrap();
+    for (name, text) in [("one.sh", ONE), ("two.sh", TWO), ("check.sh", CHECK)] {
+        std::fs::write(package.join("skyhook_dir").join(name), text).unwrap();
+    }
+    (root, package)
+}
+
+fn profile(root: &Path, package: &Path) -> String {
+    format!(
+        r#"
+name = "package"
+[[stage]]
+name = "{STAGE}"
+[[stage]]
+name = "Package:tuning/apply-check"
+[[package]]
+name = "tuning"
+version = "1.0.0"
+path = "{}"
+root_mount = "{}"
+[package.env]
+LEVEL = "high"
+COPY_RESOLV = "false"
+[package.config_files]
+"level.conf" = "seven\n"
+"#,
+        package.display(),
+        root.display()
+    )
+}
+
+/// Waits for a line of the stage that holds `part`.
+fn expect_line(server: &Server, run: &Run, part: &str) {
+    eventually(part, || {
+        let lines = server.log(run, Some(&Stage::from(STAGE)));
+        lines.iter().any(|line| line.contains(part)).then_some(())
+    });
+}
+
+#[test]
+fn a_package_that_fails_holds_and_once_mended_goes_on_where_it_stopped() {
+    let server = Server::start();
+    let (root, package) = ground(&server);
+    let run = server.create_run("n1", &profile(&root, &package));
+    let mut machine = Machine::new(&server, &run, "m1").with_packages();
+    machine.start();
+    let held = server.wait_for_state(&run, State::FailedHolding);
+    assert_eq!(held.stages[0].verdict, Some(Verdict::Fail), "{}", held.summary.reason);
+    assert!(held.summary.reason.contains("FAILED: two.sh"), "{}", held.summary.reason);
+    for part in ["one is here, first, high", "SUCEEDED: one.sh first", "two reads seven", "FAILED: two.sh"] {
+        expect_line(&server, &run, part);
+    }
+    let id = |retries: u32| format!("groundcrew-{}-{retries}_tuning_1.0.0", run.id);
+    expect_line(&server, &run, &id(0));
+    assert!(root.join("etc/skyhook/flags").is_dir(), "flags lie where an operator's agent looks for them");
+
+    std::fs::write(root.join("mended"), "").unwrap();
+    server.order(&run, "retry", "");
+    let view = server.wait_for_state(&run, State::Completed);
+    assert_eq!((view.stages[0].attempts, view.stages[0].verdict), (2, Some(Verdict::Pass)));
+    assert_eq!((view.stages[1].attempts, view.stages[1].verdict), (1, Some(Verdict::Pass)));
+    assert_eq!(std::fs::read_to_string(root.join("one-ran")).unwrap(), "ran\n", "the first step ran again");
+    expect_line(&server, &run, "Skipping one.sh");
+    expect_line(&server, &run, "SUCEEDED: two.sh");
+    expect_line(&server, &run, &id(1));
+    assert!(machine.stop().success());
+}
+
+#[test]
+fn a_machine_that_allows_no_packages_is_left_alone() {
+    let server = Server::start();
+    let (root, package) = ground(&server);
+    let run = server.create_run("n1", &profile(&root, &package));
+    let mut machine = Machine::new(&server, &run, "m1");
+    machine.start();
+    let held = server.wait_for_state(&run, State::FailedHolding);
+    assert_eq!(held.stages[0].verdict, Some(Verdict::Inconclusive));
+    assert!(held.summary.reason.contains("--allow-packages"), "{}", held.summary.reason);
+    assert!(!root.join("one-ran").exists() && !root.join("etc").exists());
+}
