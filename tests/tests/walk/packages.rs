@@ -6,7 +6,7 @@ use std::process::Command;
 
 use groundcrew_protocol::check::Verdict;
 use groundcrew_protocol::stage::{Stage, State};
-use groundcrew_tests::harness::{Machine, Run, Server, eventually};
+use groundcrew_tests::harness::{Handle, Machine, Run, Server, eventually};
 
 const STAGE: &str = "Package:tuning/apply";
 const CONFIG: &str = r#"{"schema_version": "v1", "package_name": "tuning", "package_version": "1.0.0",
@@ -61,6 +61,7 @@ path = "{}"
 root_mount = "{}"
 [package.env]
 LEVEL = "high"
+SKYHOOK_AGENT_TERM_GRACE_S = "0.1"
 COPY_RESOLV = "false"
 [package.config_files]
 "level.conf" = "seven\n"
@@ -87,7 +88,7 @@ fn a_package_that_fails_holds_and_once_mended_goes_on_where_it_stopped() {
     machine.start();
     let held = server.wait_for_state(&run, State::FailedHolding);
     assert_eq!(held.stages[0].verdict, Some(Verdict::Fail), "{}", held.summary.reason);
-    assert!(held.summary.reason.contains("FAILED: two.sh"), "{}", held.summary.reason);
+    assert!(held.summary.reason.contains("\"FAILED: two.sh  3\""), "{}", held.summary.reason);
     for part in ["one is here, first, high", "SUCEEDED: one.sh first", "two reads seven", "FAILED: two.sh"] {
         expect_line(&server, &run, part);
     }
@@ -118,4 +119,26 @@ fn a_machine_that_allows_no_packages_is_left_alone() {
     assert_eq!(held.stages[0].verdict, Some(Verdict::Inconclusive));
     assert!(held.summary.reason.contains("--allow-packages"), "{}", held.summary.reason);
     assert!(!root.join("one-ran").exists() && !root.join("etc").exists());
+}
+
+#[test]
+fn a_cancel_ends_the_step_that_runs_and_starts_no_further_one() {
+    let server = Server::start();
+    let (root, package) = ground(&server);
+    assert!(Command::new("mkfifo").arg(root.join("fifo")).status().unwrap().success());
+    let waits = "#!/bin/sh\necho \"one waits as $$\"\nread -r _ </fifo\n";
+    std::fs::write(package.join("skyhook_dir/one.sh"), waits).unwrap();
+    let run = server.create_run("n1", &profile(&root, &package));
+    let mut machine = Machine::new(&server, &run, "m1").with_packages();
+    machine.start();
+    let line = machine.agent().wait_for_line("one waits as ");
+    let step = Handle::on(line.rsplit(' ').next().unwrap().parse().unwrap());
+    server.order(&run, "cancel", "wrong machine");
+    step.wait_gone();
+    server.wait_for_event(&run, "late_result");
+    expect_line(&server, &run, "FAILED: one.sh first -15");
+    let lines = server.log(&run, Some(&Stage::from(STAGE)));
+    assert!(!lines.iter().any(|line| line.contains("two reads")), "{lines:#?}");
+    assert_eq!(server.view(&run).summary.state, State::Cancelled);
+    assert!(machine.stop().success());
 }

@@ -204,8 +204,8 @@ struct Heard {
 
 impl Heard {
     fn take(&mut self, line: &str) {
-        if line.starts_with(FAILED) {
-            self.failed = Some(line.trim_end().to_owned());
+        if let Some(failed) = failure(line) {
+            self.failed = Some(failed.to_owned());
         }
         if self.last.len() == EVIDENCE_LINES_MAX {
             self.last.pop_front();
@@ -217,6 +217,14 @@ impl Heard {
         let last: Vec<&str> = self.last.iter().map(String::as_str).collect();
         last.join("\n")
     }
+}
+
+/// The word on a step that failed. After a step's output it stands behind that stream's label and stamp, which the
+/// package agent writes at the end of each line, as the reference does.
+fn failure(line: &str) -> Option<&str> {
+    let labelled = line.starts_with("[out]") || line.starts_with("[err]");
+    let said = if labelled { line.split_once(' ').map_or(line, |(_, said)| said) } else { line };
+    said.starts_with(FAILED).then(|| said.trim_end())
 }
 
 /// What the end of the package agent says about the steps.
@@ -239,7 +247,7 @@ fn observed(ending: Ending, heard: &Heard) -> Observation {
 
 fn level(output: Output, line: &str) -> LogLevel {
     match output {
-        _ if line.starts_with(FAILED) => LogLevel::Error,
+        _ if failure(line).is_some() => LogLevel::Error,
         Output::Stdout => LogLevel::Info,
         Output::Stderr => LogLevel::Warn,
     }
@@ -252,7 +260,7 @@ mod tests {
     #[test]
     fn the_end_of_the_package_agent_says_how_the_steps_came_out() {
         let mut heard = Heard::default();
-        for line in ["a.sh", "FAILED: a.sh one 3", "[out] done"] {
+        for line in ["a.sh", "[out]2026-01-02T03:04:05 FAILED: a.sh one 3", "[out] done"] {
             heard.take(line);
         }
         let said = |ending, heard: &Heard| observed(ending, heard).describe();
