@@ -4,6 +4,7 @@
 mod shell_root;
 
 use std::fs::File;
+use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Child, Command};
@@ -56,11 +57,16 @@ impl Node {
     }
 
     fn start(&self, settings: &[(&str, &str)]) -> Child {
+        self.command_in("/", settings).spawn().unwrap()
+    }
+
+    fn command_in(&self, copy_dir: &str, settings: &[(&str, &str)]) -> Command {
         let own = |name| File::create(self.folder.path().join(name)).unwrap();
-        Command::new(env!("CARGO_BIN_EXE_groundcrew"))
+        let mut command = Command::new(env!("CARGO_BIN_EXE_groundcrew"));
+        command
             .args(["package", "interrupt"])
             .arg(self.root())
-            .args(["/", NODE_RESTART])
+            .args([copy_dir, NODE_RESTART])
             .env_clear()
             // Nothing outside of the root can be meant.
             .env("PATH", "/programs")
@@ -70,9 +76,8 @@ impl Node {
             .env("SKYHOOK_AGENT_TERM_GRACE_S", LONG_S)
             .envs(settings.iter().copied())
             .stdout(own("stdout"))
-            .stderr(own("stderr"))
-            .spawn()
-            .unwrap()
+            .stderr(own("stderr"));
+        command
     }
 
     /// A call to its end: its exit status.
@@ -137,6 +142,49 @@ fn sigterm_while_the_command_runs_ends_the_agent_with_0_and_keeps_the_flag() {
         assert_eq!(end_of(agent), 0, "{what}: {}", node.said("stdout"));
         assert!(node.flag().exists(), "{what}");
         assert_eq!(node.record(), Some(("asked".to_owned(), 1)), "{what}");
+    }
+}
+
+#[test]
+fn a_command_is_not_started_once_sigterm_has_come() {
+    let node = Node::with_reboot(": >/begun");
+    // The agent has a line to say between the flag and the command, and nobody takes it.
+    let (mut unread, mut full) = std::io::pipe().unwrap();
+    rustix::io::ioctl_fionbio(&full, true).unwrap();
+    while full.write(b"x").is_ok() {}
+    rustix::io::ioctl_fionbio(&full, false).unwrap();
+    let agent = node.command_in("/no/such/folder", &[]).stderr(full).spawn().unwrap();
+    eventually("the flag", || node.flag().exists());
+    send_sigterm(&agent);
+    assert_eq!(end_of(agent), 1);
+    assert!(!node.root().join("begun").exists());
+    assert!(!node.flag().exists());
+    assert_eq!(node.record(), None);
+    let mut said = Vec::new();
+    unread.read_to_end(&mut said).unwrap();
+}
+
+#[test]
+fn a_request_that_is_refused_because_one_before_it_was_heeded_is_no_failure() {
+    for (state, exit) in [("stopping", 0), ("running", 1)] {
+        let node = Node::with_reboot(&format!(": >/begun; {BLOCK}"));
+        let mut agent = node.start(&[]);
+        eventually("the command", || node.root().join("begun").exists());
+        agent.kill().unwrap();
+        agent.wait().unwrap();
+        assert_eq!(node.record(), Some(("intended".to_owned(), 1)));
+        let flag = std::fs::read(node.flag()).unwrap();
+        // As logind does while another shutdown is in progress.
+        node.program("reboot", "exit 1");
+        node.program("systemctl", &format!("echo {state}"));
+        assert_eq!(node.call(&[]), exit, "{state}: {}", node.said("stderr"));
+        if exit == 0 {
+            assert_eq!(std::fs::read(node.flag()).unwrap(), flag);
+            assert_eq!(node.record(), Some(("asked".to_owned(), 1)));
+        } else {
+            assert!(!node.flag().exists());
+            assert!(node.said("stdout").contains("INTERRUPT FAILED: ['reboot'] return_code: 1"));
+        }
     }
 }
 

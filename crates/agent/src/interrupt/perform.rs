@@ -139,11 +139,11 @@ impl Performing<'_> {
             return Ok(Ended::Done);
         }
         flags::set(self.root, &job.flag, &unix_time())?;
-        let exit = self.execute(job, None)?.exit;
-        if exit == 0 {
-            return Ok(Ended::Done);
+        match self.execute(job, None)? {
+            Some(ended) if ended.exit == 0 => return Ok(Ended::Done),
+            Some(ended) => self.say_failed(job, ended.exit),
+            None => {}
         }
-        self.say_failed(job, exit);
         // Left behind it would say for ever that this was done.
         flags::remove(self.root, &job.flag)?;
         Ok(Ended::Failed)
@@ -242,14 +242,24 @@ impl Performing<'_> {
         }
         flags::set(self.root, &job.flag, &flag)?;
         // Whoever has asked for a reboot and gets SIGTERM must not hold it up: the command gets no grace.
-        let ended = self.execute(job, Some(Duration::ZERO))?;
+        let Some(ended) = self.execute(job, Some(Duration::ZERO))? else {
+            // An earlier process may have asked: what it left stands.
+            if !flagged {
+                flags::remove(self.root, &job.flag)?;
+                self.forget_ask(job, disk)?;
+            }
+            return Ok(Ended::Failed);
+        };
         // -15 is no failure of a reboot, and of nothing else: what the reboot ends, it ends with SIGTERM, this command
         // among them. Taking the flag off then would ask again after the reboot, and again, without end. The other way
         // round the status proves nothing either, which is what the record is for. How a command ends that is asked to
         // end together with the agent says no more: one that heeds the signal in its own way exits with what it likes.
         let exit = ended.exit;
         let asked_to_end = ended.not_started.is_none() && self.session.cancel.is_asked();
-        if exit != 0 && exit != TERMINATED && !asked_to_end {
+        // An earlier process that was killed may have asked as well: a second request may then be refused by a machine
+        // that is about to do what the first one said.
+        let mut asked_before = || flagged && going_down::is(self.session);
+        if exit != 0 && exit != TERMINATED && !asked_to_end && !asked_before() {
             self.say_failed(job, exit);
             flags::remove(self.root, &job.flag)?;
             self.forget_ask(job, disk)?;
@@ -279,7 +289,8 @@ impl Performing<'_> {
         Ok(Ended::Failed)
     }
 
-    fn execute(&mut self, job: &Job, term_grace: Option<Duration>) -> anyhow::Result<tee::Ended> {
+    /// `None` where SIGTERM came first and nothing was started.
+    fn execute(&mut self, job: &Job, term_grace: Option<Duration>) -> anyhow::Result<Option<tee::Ended>> {
         let files = open_logs(self.session, &mut self.logs, &format!("interrupts/{}", job.name));
         let directory = self.session.call.copy_dir.clone();
         let is_folder = self.root.metadata(&directory, crate::package::rooted::Link::Follow)?;
@@ -306,6 +317,9 @@ impl Performing<'_> {
         let mut record = |_pid| Ok(());
         let command =
             Command { program, write_command: true, stdout_log, stderr_log, term_grace, record: &mut record };
+        if self.session.cancel.is_asked() {
+            return Ok(None);
+        }
         let ended = self.session.tee.run(command);
         self.session.tell(&ended.notes);
         if let Some(files) = files
@@ -314,7 +328,7 @@ impl Performing<'_> {
             let why = crate::errors::chain(&error);
             self.session.warn(&format!("removing old logs of {}: {why}", job.name));
         }
-        Ok(ended)
+        Ok(Some(ended))
     }
 
     fn say_skipped(&mut self, job: &Job) {
