@@ -326,6 +326,13 @@ fn a_slow_shutdown_is_waited_for(guest: &Guest) {
     assert_eq!((request.flag(0), request.record()), (flag.clone(), record("asked", &before, 1)));
     assert_eq!(guest.boots().len(), 2);
 
+    // What an agent that was killed between its request and the note of it leaves is asked for again, by the next one.
+    let note = format!("{}.boot", request.path_of(0));
+    guest.ok(&["sed", "-i", r#"s/"state":"asked"/"state":"intended"/"#, &note]);
+    assert_eq!(request.record(), record("intended", &before, 1));
+    request.call(&[NO_GRACE]).expect(0, "\nreboot\n", "");
+    assert_eq!((request.flag(0), request.record()), (flag.clone(), record("asked", &before, 1)));
+
     let _told_or_lost = guest.try_call(&Call::new(&["sh", "-c", ": >/run/enough"]));
     let after = guest.wait_for_next_boot(&before);
     assert_eq!((request.flag(0), request.record()), (flag.clone(), record("asked", &before, 1)));
