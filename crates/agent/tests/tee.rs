@@ -181,9 +181,12 @@ fn no_descriptor_of_ours_reaches_a_step() {
 #[test]
 fn a_process_left_behind_is_waited_for_and_then_read_on() {
     let mut place = Place::new();
-    let fifo = place.path().join("fifo");
-    rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
-    let ended = place.run("(read go <fifo; echo late; read go <fifo; echo later) & echo done; exit 4");
+    // One for each time: who opens a fifo again may meet the writer of before, and read its end.
+    let [fifo, second_fifo] = ["fifo", "second_fifo"].map(|name| place.path().join(name));
+    for fifo in [&fifo, &second_fifo] {
+        rustix::fs::mknodat(rustix::fs::CWD, fifo, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+    }
+    let ended = place.run("(read go <fifo; echo late; read go <second_fifo; echo later) & echo done; exit 4");
     assert_eq!(ended.exit, 4);
     assert_eq!(ended.notes, [Note::OutputHeld(Label::Out), Note::OutputHeld(Label::Err)]);
     let first = place.log_path(Label::Out);
@@ -194,7 +197,7 @@ fn a_process_left_behind_is_waited_for_and_then_read_on() {
     assert_eq!((ended.exit, ended.notes.len()), (0, 0));
     assert_eq!(without_stamps(&first), "[out]@ done\n[out]@ late\n");
     // And between steps. The write returns once the process has taken it; its end is what is waited for.
-    std::fs::write(&fifo, "go\n").unwrap();
+    std::fs::write(&second_fifo, "go\n").unwrap();
     while !without_stamps(&first).ends_with("later\n[out]@ ") {
         place.tee.drain();
     }

@@ -13,8 +13,9 @@ use std::process::Command;
 use std::time::Instant;
 
 use base64::Engine;
-use rcgen::{KeyPair, PublicKeyData};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -223,9 +224,31 @@ fn wrong_of(event: &Value) -> Option<String> {
 
 /// SHA-256 of the key of a server's certificate, in base64: what Chromium calls a pin.
 fn key_of(server: &Server) -> String {
-    let pem = std::fs::read_to_string(server.data().join("tls/current.pem")).expect("the server has a key");
-    let (_certificate, key) =
-        pem.split_once("-----END CERTIFICATE-----").expect("its certificate comes first");
-    let key = KeyPair::from_pem(key).expect("the file holds a key");
-    base64::engine::general_purpose::STANDARD.encode(Sha256::digest(key.subject_public_key_info()))
+    let pem = std::fs::read(server.data().join("tls/current.pem")).expect("the server has a certificate");
+    let certificate = CertificateDer::from_pem_slice(&pem).expect("the file holds a certificate");
+    base64::engine::general_purpose::STANDARD.encode(Sha256::digest(public_key_info(&certificate)))
+}
+
+/// The SubjectPublicKeyInfo of a certificate (RFC 5280, 4.1): the seventh part of its first part, where the first is
+/// the version.
+fn public_key_info(certificate: &[u8]) -> &[u8] {
+    let (_, certificate, _) = der(certificate);
+    let (_, mut parts, _) = der(certificate);
+    for _before in 0..6 {
+        (_, _, parts) = der(parts);
+    }
+    der(parts).0
+}
+
+/// The first element of a text in DER: all of it, its content, and what follows it.
+fn der(bytes: &[u8]) -> (&[u8], &[u8], &[u8]) {
+    let short = usize::from(bytes[1]);
+    let (head, length) = match short.checked_sub(0x80) {
+        None => (2, short),
+        Some(count) => {
+            (2 + count, bytes[2..2 + count].iter().fold(0, |sum, byte| sum << 8 | usize::from(*byte)))
+        }
+    };
+    let (element, rest) = bytes.split_at(head + length);
+    (element, &element[head..], rest)
 }

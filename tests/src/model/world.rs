@@ -1,5 +1,6 @@
 //! The world of the model: time, the network, and what goes wrong.
 
+mod act;
 mod ends;
 mod lines;
 mod network;
@@ -14,17 +15,15 @@ use std::time::Instant;
 use groundcrew_agent::control::core::{Action, Event, Failure};
 use groundcrew_orchestrator::run::state::Standing;
 use groundcrew_orchestrator::store::{LogChunk, Taken};
-use groundcrew_protocol::ids::{Attempt, TokenText};
+use groundcrew_protocol::ids::TokenText;
 use groundcrew_protocol::limits;
 use groundcrew_protocol::profile::Profile;
-use groundcrew_protocol::stage::Stage;
-use groundcrew_protocol::wire::{OutboxEntry, StageAttempt};
 
 use queue::{Entry, Happening};
 
 use tempfile::TempDir;
 
-use super::agent::{Child, Home, Machine};
+use super::agent::Machine;
 use super::folder;
 use super::logs::HomeId;
 use super::random::Random;
@@ -33,6 +32,8 @@ use super::tally::Tally;
 
 /// How long things go wrong, in milliseconds of the world.
 const CHAOS_MS: u64 = 3_600_000;
+/// Who was cut off has been heard within this, and has heard whose claim it is: some heartbeats.
+const HEARD_AGAIN_MS: u64 = 60_000;
 /// How long the calm after it may take until the run has ended.
 const CALM_MS: u64 = 24 * 3_600_000;
 /// How often the deadline task of the model's orchestrator passes.
@@ -59,6 +60,8 @@ pub struct World {
     queue: BinaryHeap<Reverse<Entry>>,
     server: Server,
     server_up: bool,
+    /// Until then nothing crosses, in either direction.
+    cut_until_ms: u64,
     backup: Option<Store>,
     machines: Vec<Machine>,
     tags: u64,
@@ -106,6 +109,7 @@ impl World {
             queue: BinaryHeap::new(),
             server,
             server_up: true,
+            cut_until_ms: 0,
             backup: None,
             machines,
             tags: 0,
@@ -147,7 +151,8 @@ impl World {
             if let Some(broken) = self.broken.first() {
                 return Err(broken.clone());
             }
-            if self.now_ms > CHAOS_MS && self.server.store.run.ended().is_some() && self.is_settled() {
+            let calm = self.now_ms > CHAOS_MS.max(self.cut_until_ms + HEARD_AGAIN_MS);
+            if calm && self.server.store.run.ended().is_some() && self.is_settled() {
                 self.tally.completed =
                     u32::from(matches!(self.server.store.run.standing, Standing::Completed { .. }));
                 return self.end();
@@ -166,6 +171,7 @@ impl World {
 
     /// Every agent that runs and has the claim has sent what it kept.
     fn is_settled(&self) -> bool {
+        let current = self.server.store.run.claim.as_ref().map(|claim| claim.number);
         self.machines.iter().all(|machine| {
             let sent = machine
                 .home
@@ -174,7 +180,10 @@ impl World {
             machine
                 .core
                 .as_ref()
-                .is_none_or(|core| core.claim().is_none() || (sent && !machine.key_installed))
+                // One with an older claim has yet to hear that.
+                .is_none_or(|core| {
+                    core.claim().is_none() || (core.claim() == current && sent && !machine.key_installed)
+                })
         })
     }
 
@@ -291,127 +300,6 @@ impl World {
         }
     }
 
-    /// Performs an action; says what follows it.
-    fn act(&mut self, agent: usize, life: u64, action: Action) -> Option<Event> {
-        match action {
-            Action::Persist(memory) => self.home(agent).memory = *memory,
-            Action::Send(call) => self.send(agent, life, call),
-            Action::StartStage(start) => self.start_stage(agent, life, &start.stage, start.attempt),
-            Action::EndStage(by) => {
-                if let Some(child) = &mut self.machines[agent].child {
-                    child.ended_by = Some(by);
-                    let which = child.which.clone();
-                    let after_ms = self.random.below(6_000);
-                    self.put(after_ms, Happening::StageEnd { agent, life, which });
-                }
-            }
-            Action::KeepOutcome(entry) => {
-                self.machines[agent].child = None;
-                self.tags += 1;
-                let tag = self.tags;
-                self.note(format!(
-                    "agent {} keeps outcome {tag}: {} attempt {}",
-                    self.machines[agent].name, entry.stage, entry.attempt
-                ));
-                self.home(agent).outbox.push((entry, tag));
-            }
-            Action::DropOutcome(_) => self.machines[agent].child = None,
-            Action::Acknowledge(which) => {
-                for (entry, _) in &mut self.home(agent).outbox {
-                    if entry.stage == which.stage && entry.attempt == which.attempt {
-                        entry.acknowledged = true;
-                    }
-                }
-            }
-            Action::Reoffer => {
-                for (entry, _) in &mut self.home(agent).outbox {
-                    entry.acknowledged = false;
-                }
-            }
-            Action::Refuse(which, why) => {
-                self.note(format!("agent {}: refused for good: {why}", self.machines[agent].name));
-                let home = self.home(agent);
-                let is_it =
-                    |entry: &OutboxEntry| entry.stage == which.stage && entry.attempt == which.attempt;
-                if let Some(index) = home.outbox.iter().position(|(entry, _)| is_it(entry)) {
-                    let (_, tag) = home.outbox.remove(index);
-                    home.refused.push((which, tag));
-                }
-            }
-            Action::ForgetRun => self.home(agent).outbox.retain(|(entry, _)| !entry.acknowledged),
-            // The file of keys may refuse for a while.
-            Action::InstallKey { .. } => {
-                let done = !(self.is_chaos() && self.random.chance(20));
-                self.machines[agent].key_installed |= done;
-                return Some(Event::KeyInstalled(done));
-            }
-            Action::RemoveKey(_) => {
-                let done = !(self.is_chaos() && self.random.chance(20));
-                self.machines[agent].key_installed &= !done;
-                return Some(Event::KeyRemoved(done));
-            }
-            Action::Flush => {
-                let below = self.machines[agent].log.as_ref().map_or(0, |log| log.finish());
-                self.machines[agent].flushing = Some((self.now_ms + reboots::FLUSH_MS, below));
-                self.plan_forward(agent, 0);
-                self.put(0, Happening::Flush { agent, life });
-            }
-            Action::PowerOff => self.power_off(agent),
-            Action::Exit => {
-                self.note(format!("agent {} ends", self.machines[agent].name));
-                self.machines[agent].crash();
-                let after_ms = 60_000 + self.random.below(60_000);
-                self.put(after_ms, Happening::StartAgent { agent });
-            }
-            Action::Say(_, text) => {
-                let name = self.machines[agent].name;
-                self.note(format!("agent {name}: {text}"));
-                if self.random.chance(40) {
-                    self.write_lines(agent, None, 1);
-                }
-            }
-        }
-        None
-    }
-
-    fn home(&mut self, agent: usize) -> &mut Home {
-        self.machines[agent].home.as_mut().expect("an agent that runs has a home")
-    }
-
-    fn start_stage(&mut self, agent: usize, life: u64, stage: &Stage, attempt: Attempt) {
-        let generation = self.home(agent).memory.generation.0;
-        self.tally.stages += 1;
-        let name = self.machines[agent].name;
-        self.note(format!("agent {name} starts {stage} attempt {attempt} (generation {generation})"));
-        if !self.started.insert((generation, stage.to_string(), attempt.0)) {
-            self.broken
-                .push(format!("{stage} attempt {attempt} was started twice in generation {generation}"));
-        }
-        let home = self.home(agent).id;
-        if !self.started_by.insert((home, stage.to_string(), attempt.0)) {
-            self.broken
-                .push(format!("agent {name} starts {stage} attempt {attempt} again from the same home"));
-        }
-        if self.machines[agent].child.is_some() {
-            self.broken.push(format!("agent {name} starts {stage} beside another stage"));
-        }
-        let which = StageAttempt { stage: stage.clone(), attempt };
-        let passes = !self.is_chaos() || !self.random.chance(15);
-        self.machines[agent].child =
-            Some(Child { which: which.clone(), passes, ended_by: None, reboot: None });
-        let count = self.random.below(5);
-        self.write_lines(agent, Some(stage), count);
-        if stage.to_string() == "Interrupt:reboot" && self.random.chance(80) {
-            return self.begin_reboot(agent);
-        }
-        // Some take longer than their deadline and the limit of silence together.
-        let slow = self.is_chaos() && self.random.chance(4);
-        let after_ms = if slow { 1_200_000 } else { 1_000 + self.random.below(500_000) };
-        self.put(after_ms, Happening::StageEnd { agent, life, which });
-    }
-
-    // ---- trouble ---------------------------------------------------------------------------------------------
-
     fn crash_agent(&mut self, agent: usize) {
         let name = self.machines[agent].name;
         self.note(format!("agent {name} is killed"));
@@ -525,10 +413,8 @@ impl World {
                 self.queue.push(Reverse(entry));
             }
         }
-        // What is sent meanwhile is lost as well: the orchestrator is as good as not there, yet it goes on listening.
-        self.server_up = false;
-        self.server.listen(0);
-        self.put(until_ms - self.now_ms, Happening::ServerStart);
+        // What is sent meanwhile is lost as well. The orchestrator listens all the while, and counts the silence.
+        self.cut_until_ms = self.cut_until_ms.max(until_ms);
     }
 
     // ---- what must hold --------------------------------------------------------------------------------------

@@ -88,7 +88,7 @@ pub fn float(value: f64) -> String {
     if value.is_infinite() {
         return if value > 0.0 { "inf".to_owned() } else { "-inf".to_owned() };
     }
-    let scientific = format!("{value:e}");
+    let scientific = nearest_shortest(value);
     let (mantissa, exponent) = scientific.split_once('e').expect("the format writes an exponent");
     let exponent: i32 = exponent.parse().expect("the format's exponent is a number");
     let (sign, mantissa) = mantissa.strip_prefix('-').map_or(("", mantissa), |rest| ("-", rest));
@@ -98,6 +98,17 @@ pub fn float(value: f64) -> String {
     }
     let exponent_sign = if exponent < 0 { '-' } else { '+' };
     format!("{sign}{mantissa}e{exponent_sign}{:02}", exponent.unsigned_abs())
+}
+
+/// The fewest digits that read back as the same number, in scientific form. Of two such numbers that are equally near,
+/// Python takes the one with the even digit, and Rust's shortest form may be the other; its rounding to a given number
+/// of digits is Python's.
+fn nearest_shortest(value: f64) -> String {
+    let shortest = format!("{value:e}");
+    let mantissa = shortest.split('e').next().unwrap_or_default();
+    let digits = mantissa.bytes().filter(u8::is_ascii_digit).count();
+    let nearest = format!("{value:.*e}", digits.saturating_sub(1));
+    if nearest.parse() == Ok(value) { nearest } else { shortest }
 }
 
 /// The digits `d.ddd` times ten to the `exponent`, written out, with a point in any case.

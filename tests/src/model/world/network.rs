@@ -17,7 +17,8 @@ impl World {
     /// Sends something across: perhaps late, perhaps twice, perhaps never.
     pub(super) fn across(&mut self, make: impl Fn() -> Happening, what: &str) {
         let bad = self.is_chaos();
-        let copies = if bad && self.random.chance(8) {
+        let cut = self.now_ms < self.cut_until_ms;
+        let copies = if cut || bad && self.random.chance(8) {
             0
         } else if bad && self.random.chance(5) {
             2
@@ -45,7 +46,7 @@ impl World {
         let response = self.server.handle(request, tag);
         // A doubled request is answered twice; each answer itself crosses once.
         let bad = self.is_chaos();
-        if bad && self.random.chance(8) {
+        if self.now_ms < self.cut_until_ms || bad && self.random.chance(8) {
             self.tally.lost += 1;
             self.note(format!("lost: an answer to {}", self.machines[from].name));
             return;

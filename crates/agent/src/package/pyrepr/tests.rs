@@ -201,6 +201,8 @@ fn floats_are_written_as_python_does() {
         (1e16, "1e+16"),
         (1.5e16, "1.5e+16"),
         (123_456_789_012_345_680.0, "1.2345678901234568e+17"),
+        // Two texts of as many digits are equally near: the even one.
+        (1_817_981_143_451_810.25, "1817981143451810.2"),
         (f64::MAX, "1.7976931348623157e+308"),
         (5e-324, "5e-324"),
         (f64::NAN, "nan"),
