@@ -44,6 +44,7 @@ fn main() -> anyhow::Result<ExitCode> {
         write_command: false,
         stdout_log: log.transpose().context("making the log")?,
         stderr_log: None,
+        term_grace: None,
         record: &mut |_pid| Ok(()),
     });
     ensure!(ended.exit == 0 && ended.notes.is_empty(), "{ended:?}");

@@ -1,5 +1,6 @@
 //! Steps as real processes: what they print, how they end, and what becomes of them.
 
+mod shell_root;
 mod tee_place;
 
 use std::ffi::OsString;
@@ -9,8 +10,9 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::Duration;
 
+use groundcrew_agent::process::ControlData;
 use groundcrew_agent::process::stamper::Label;
-use groundcrew_agent::process::tee::{Helper, Log, Note};
+use groundcrew_agent::process::tee::{AskError, Helper, Log, Note};
 use tee_place::{Place, without_stamps};
 
 fn sink_failures(notes: &[Note]) -> Vec<(&str, &str)> {
@@ -230,6 +232,13 @@ fn asked_to_end_a_step_has_its_grace_and_then_gets_sigterm() {
 }
 
 #[test]
+fn a_command_may_have_a_grace_of_its_own() {
+    let mut place = Place::with_grace(Duration::from_secs(600));
+    let ended = place.run_and_ask_with_grace("touch begun; exec sleep 1000", Duration::ZERO);
+    assert_eq!((ended.exit, ended.ended_by_us), (-15, true));
+}
+
+#[test]
 fn who_ignores_sigterm_is_killed_with_its_group() {
     let mut place = Place::with_grace(Duration::ZERO);
     let ended = place.run_and_ask("trap '' TERM; sleep 1000 & touch begun; while :; do sleep 0.1; done");
@@ -339,7 +348,7 @@ fn a_root_is_entered_and_nothing_outside_is_touched() {
     assert!(rustix::process::geteuid().is_root(), "this test needs root: run it under `unshare -r`");
     let mut place = Place::new();
     let root = place.path().join("root");
-    tee_place::make_root(&root);
+    shell_root::make_root(&root);
     // Outside and inside have a file of the same name; the symlink, absolute, means the one inside.
     let name = place.path().join("step.sh");
     let inside = root.join(name.strip_prefix("/").unwrap());
@@ -359,4 +368,47 @@ fn a_root_is_entered_and_nothing_outside_is_touched() {
         std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(path).unwrap().permissions()) & 0o777
     };
     assert_eq!((mode(&inside), mode(&name)), (0o755, 0o644));
+}
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+#[test]
+fn an_answer_is_what_is_printed_whatever_the_exit_status() {
+    let place = Place::new();
+    let ask = |script: &str| place.tee.ask(&place.step(script), HOUR);
+    assert_eq!(ask("echo stopping; echo not this >&2; exit 1").as_deref(), Ok("stopping\n"));
+    assert_eq!(ask("exit 0").as_deref(), Ok(""));
+    // Neither is waited for: a pipe that is full, and one that something left behind holds open.
+    assert_eq!(ask("head -c 300000 /dev/zero | tr '\\0' x").map(|answer| answer.len()), Ok(4096));
+    assert_eq!(ask("head -c 300000 /dev/zero >&2; echo x").as_deref(), Ok("x\n"));
+    assert_eq!(ask("sleep 5 & echo x").as_deref(), Ok("x\n"));
+    assert_eq!(place.stdout(), "", "nothing is handed on");
+    let none = ControlData { argv: vec!["no-such-command".into()], no_chmod: true, ..place.step("") };
+    let why = place.tee.ask(&none, HOUR).unwrap_err().to_string();
+    assert_eq!(why, "could not start no-such-command: No such file or directory (os error 2)");
+}
+
+#[test]
+fn who_gives_no_answer_in_time_is_killed_with_its_group() {
+    let mut place = Place::new();
+    let patience = Duration::from_millis(300);
+    let script = place.step("trap '' TERM; sleep 1000 & echo $! >pid; echo early; wait; wait");
+    // The patience begins before the script does: on a busy machine it may not have come so far.
+    let pid = loop {
+        assert_eq!(place.tee.ask(&script, patience), Err(AskError::TooLate(patience)));
+        let pid = std::fs::read_to_string(place.path().join("pid")).unwrap_or_default();
+        if let Ok(pid) = pid.trim().parse::<u32>() {
+            break pid;
+        }
+    };
+    // Whoever is its parent now may not have waited for it yet.
+    let state = || std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    while !state().is_empty() && !state().contains(") Z ") {
+        std::thread::yield_now();
+    }
+    let answer = place.asked_once_begun(|place| {
+        let script = place.step("touch begun; exec sleep 1000");
+        place.tee.ask(&script, HOUR)
+    });
+    assert_eq!(answer, Err(AskError::Cancelled));
 }

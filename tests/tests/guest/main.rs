@@ -1,4 +1,5 @@
 //! Real virtual machines: that what the other tests with guests stand on is so, and what systemd 252 makes of a reboot.
 
 mod ground;
+mod interrupts;
 mod reboot;

@@ -18,7 +18,7 @@ fn an_exit_code_of_reboot_says_nothing_of_a_reboot() {
 }
 
 /// An overlay of the root, which has another root inode.
-const OVERLAY: &str = "mkdir -p /run/o/upper /run/o/work /run/o/root
+pub const OVERLAY: &str = "mkdir -p /run/o/upper /run/o/work /run/o/root
     mount -t overlay overlay -o lowerdir=/,upperdir=/run/o/upper,workdir=/run/o/work /run/o/root
     for folder in proc sys dev run; do mount --rbind /$folder /run/o/root/$folder; done";
 
@@ -77,7 +77,7 @@ fn an_unheeded_chroot_reboots(guest: &Guest) {
 }
 
 /// Nothing is asked of systemd, and the guest is in the boot that it was in.
-fn expect_no_reboot(guest: &Guest, boots: usize) {
+pub fn expect_no_reboot(guest: &Guest, boots: usize) {
     assert!(!guest.is_stopping());
     assert_eq!(guest.boots().len(), boots);
     assert_eq!(guest.boot_id(), guest.sh("cat /proc/sys/kernel/random/boot_id").trim());

@@ -21,7 +21,7 @@ use crate::package::rooted::{FolderLock, Root};
 use crate::package::session::{Ended, Session};
 use crate::package::step::{handles, open_logs};
 use crate::process::ControlData;
-use crate::process::tee::Command;
+use crate::process::tee::{self, Command};
 
 /// What a flag's name ends in.
 const FLAG_SUFFIX: &str = ".complete";
@@ -139,11 +139,11 @@ impl Performing<'_> {
             return Ok(Ended::Done);
         }
         flags::set(self.root, &job.flag, &unix_time())?;
-        let exit = self.execute(job)?;
-        if exit == 0 {
-            return Ok(Ended::Done);
+        match self.execute(job, None)? {
+            Some(ended) if ended.exit == 0 => return Ok(Ended::Done),
+            Some(ended) => self.say_failed(job, ended.exit),
+            None => {}
         }
-        self.say_failed(job, exit);
         // Left behind it would say for ever that this was done.
         flags::remove(self.root, &job.flag)?;
         Ok(Ended::Failed)
@@ -159,11 +159,16 @@ impl Performing<'_> {
             }
         };
         let disk = self.on_disk(job)?;
-        let stopping = disk.flag.is_some() && going_down::is(self.session);
-        let now = ThisBoot { boot_id, boottime_s: boottime_s(), stopping };
+        let mut now = ThisBoot { boot_id, boottime_s: boottime_s(), stopping: false };
         let settings = &self.session.settings;
         let patience = Patience { grace: settings.reboot_grace, asks_max: settings.reboot_limit };
-        match proof::decide(&disk, &now, patience) {
+        let mut decided = proof::decide(&disk, &now, patience);
+        // systemd is asked only where its word counts: it may be absent, or hang.
+        if matches!(decided, Reboot::Lapsed { .. }) && going_down::is(self.session) {
+            now.stopping = true;
+            decided = proof::decide(&disk, &now, patience);
+        }
+        match decided {
             Reboot::Ask { asks, flagged } => self.ask(job, &disk, &now, asks, flagged),
             Reboot::Done(proof) => {
                 self.say_skipped(job);
@@ -236,11 +241,25 @@ impl Performing<'_> {
             self.write_record(job, record)?;
         }
         flags::set(self.root, &job.flag, &flag)?;
-        let exit = self.execute(job)?;
+        // Whoever has asked for a reboot and gets SIGTERM must not hold it up: the command gets no grace.
+        let Some(ended) = self.execute(job, Some(Duration::ZERO))? else {
+            // An earlier process may have asked: what it left stands.
+            if !flagged {
+                flags::remove(self.root, &job.flag)?;
+                self.forget_ask(job, disk)?;
+            }
+            return Ok(Ended::Failed);
+        };
         // -15 is no failure of a reboot, and of nothing else: what the reboot ends, it ends with SIGTERM, this command
         // among them. Taking the flag off then would ask again after the reboot, and again, without end. The other way
-        // round the status proves nothing either, which is what the record is for.
-        if exit != 0 && exit != TERMINATED {
+        // round the status proves nothing either, which is what the record is for. How a command ends that is asked to
+        // end together with the agent says no more: one that heeds the signal in its own way exits with what it likes.
+        let exit = ended.exit;
+        let asked_to_end = ended.not_started.is_none() && self.session.cancel.is_asked();
+        // An earlier process that was killed may have asked as well: a second request may then be refused by a machine
+        // that is about to do what the first one said.
+        let mut asked_before = || flagged && going_down::is(self.session);
+        if exit != 0 && exit != TERMINATED && !asked_to_end && !asked_before() {
             self.say_failed(job, exit);
             flags::remove(self.root, &job.flag)?;
             self.forget_ask(job, disk)?;
@@ -270,7 +289,8 @@ impl Performing<'_> {
         Ok(Ended::Failed)
     }
 
-    fn execute(&mut self, job: &Job) -> anyhow::Result<i32> {
+    /// `None` where SIGTERM came first and nothing was started.
+    fn execute(&mut self, job: &Job, term_grace: Option<Duration>) -> anyhow::Result<Option<tee::Ended>> {
         let files = open_logs(self.session, &mut self.logs, &format!("interrupts/{}", job.name));
         let directory = self.session.call.copy_dir.clone();
         let is_folder = self.root.metadata(&directory, crate::package::rooted::Link::Follow)?;
@@ -295,7 +315,11 @@ impl Performing<'_> {
         let [stdout_log, stderr_log] = handles(self.root, files.as_ref());
         // Nobody looks for a command that outlived its agent: a reboot ends it, and a service's restart may be repeated.
         let mut record = |_pid| Ok(());
-        let command = Command { program, write_command: true, stdout_log, stderr_log, record: &mut record };
+        let command =
+            Command { program, write_command: true, stdout_log, stderr_log, term_grace, record: &mut record };
+        if self.session.cancel.is_asked() {
+            return Ok(None);
+        }
         let ended = self.session.tee.run(command);
         self.session.tell(&ended.notes);
         if let Some(files) = files
@@ -304,7 +328,7 @@ impl Performing<'_> {
             let why = crate::errors::chain(&error);
             self.session.warn(&format!("removing old logs of {}: {why}", job.name));
         }
-        Ok(ended.exit)
+        Ok(Some(ended))
     }
 
     fn say_skipped(&mut self, job: &Job) {

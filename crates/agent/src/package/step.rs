@@ -117,7 +117,14 @@ pub(crate) fn run(
     };
     let [stdout_log, stderr_log] = handles(root, files.as_ref());
     let mut record = |pid| turn.record(pid, &step.path);
-    let command = Command { program, write_command: false, stdout_log, stderr_log, record: &mut record };
+    let command = Command {
+        program,
+        write_command: false,
+        stdout_log,
+        stderr_log,
+        term_grace: None,
+        record: &mut record,
+    };
     let ended = session.tee.run(command);
     turn.strike_off()?;
     session.tell(&ended.notes);

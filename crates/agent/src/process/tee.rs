@@ -9,6 +9,7 @@
 //! A process that a step leaves behind may hold its output. It is waited for 2 s, then that is said; what it prints is
 //! still read and handed on while later steps run, so that it neither blocks nor dies of a closed pipe.
 
+mod ask;
 mod child;
 mod life;
 mod sink;
@@ -22,6 +23,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+pub use ask::AskError;
 pub use child::Helper;
 pub use sink::{Log, ParentStream};
 
@@ -57,6 +59,8 @@ pub struct Command<'a> {
     pub stdout_log: Option<Log>,
     /// The log of its standard error.
     pub stderr_log: Option<Log>,
+    /// How long it may go on once the agent is asked to end, where that is another time than the tee's.
+    pub term_grace: Option<Duration>,
     /// Told the process id before the program starts, which it does not where this fails. A step that outlives a
     /// killed agent can be found by it.
     pub record: &'a mut dyn FnMut(u32) -> io::Result<()>,
@@ -140,7 +144,8 @@ pub struct Settings {
     pub helper: Helper,
     /// Bytes of a read, at least one (`SKYHOOK_AGENT_BUFFER_LIMIT`). Beyond 64 KiB it makes no difference.
     pub read_bytes: usize,
-    /// Time that a running step has once the agent is asked to end (`SKYHOOK_AGENT_TERM_GRACE_S`).
+    /// Time that a running step has once the agent is asked to end (`SKYHOOK_AGENT_TERM_GRACE_S`), unless its command
+    /// says otherwise.
     pub term_grace: Duration,
     /// By which the agent is asked to end.
     pub cancel: Cancel,
@@ -150,6 +155,7 @@ pub struct Settings {
 struct Running {
     step: Option<StepProcess>,
     life: Life,
+    term_grace: Duration,
     streams: [Stream; 2],
     end: Option<End>,
     /// The agent is to end and the step has ended: until then, what was read may still be taken.
@@ -193,7 +199,7 @@ impl Tee {
 
     /// Runs one step to its end. What cannot be started is an end as well: exit 1, with a line on its standard error.
     pub fn run(&mut self, command: Command<'_>) -> Ended {
-        let Command { program, write_command, stdout_log, stderr_log, record } = command;
+        let Command { program, write_command, stdout_log, stderr_log, term_grace, record } = command;
         let mut streams = [Stream::new(Label::Out, stdout_log), Stream::new(Label::Err, stderr_log)];
         if write_command {
             let words: Vec<&[u8]> = program.argv.iter().map(|word| word.as_bytes()).collect();
@@ -204,6 +210,7 @@ impl Tee {
         let mut running = Running {
             step: None,
             life: Life::Running,
+            term_grace: term_grace.unwrap_or(self.term_grace),
             streams,
             end: None,
             give_up_at: None,
@@ -248,7 +255,7 @@ impl Tee {
     fn turn(&mut self, running: &mut Running) {
         // Looked at once: a wait must watch for what its deadline does not allow for.
         let (now, asked) = (Instant::now(), self.cancel.is_asked());
-        self.advance(running, asked, now);
+        Self::advance(running, asked, now);
         let until = running.until();
         if running.give_up_at.is_some_and(|at| now >= at) {
             self.give_up_blocked(running);
@@ -260,14 +267,14 @@ impl Tee {
     }
 
     /// What the time and the asking alone bring.
-    fn advance(&self, running: &mut Running, asked: bool, now: Instant) {
+    fn advance(running: &mut Running, asked: bool, now: Instant) {
         if running.end.is_some() {
             if asked {
                 running.give_up_at.get_or_insert(now + BLOCKED_PATIENCE);
             }
             return;
         }
-        let (life, signal) = running.life.next(asked, now, self.term_grace);
+        let (life, signal) = running.life.next(asked, now, running.term_grace);
         running.life = life;
         if let (Some(signal), Some(step)) = (signal, &running.step) {
             step.signal_group(signal);

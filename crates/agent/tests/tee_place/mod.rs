@@ -76,7 +76,7 @@ impl Place {
     pub fn run_step(&mut self, program: ControlData, write_command: bool) -> Ended {
         let (stdout_log, stderr_log) = self.new_logs();
         let record = &mut |_pid| Ok(());
-        self.tee.run(Command { program, write_command, stdout_log, stderr_log, record })
+        self.tee.run(Command { program, write_command, stdout_log, stderr_log, term_grace: None, record })
     }
 
     pub fn run_recorded(
@@ -85,7 +85,14 @@ impl Place {
         record: &mut dyn FnMut(u32) -> io::Result<()>,
     ) -> Ended {
         let (stdout_log, stderr_log) = self.new_logs();
-        self.tee.run(Command { program, write_command: false, stdout_log, stderr_log, record })
+        self.tee.run(Command {
+            program,
+            write_command: false,
+            stdout_log,
+            stderr_log,
+            term_grace: None,
+            record,
+        })
     }
 
     pub fn run_logged(
@@ -95,11 +102,33 @@ impl Place {
         stderr_log: Option<Log>,
     ) -> Ended {
         let record = &mut |_pid| Ok(());
-        self.tee.run(Command { program, write_command: false, stdout_log, stderr_log, record })
+        self.tee.run(Command {
+            program,
+            write_command: false,
+            stdout_log,
+            stderr_log,
+            term_grace: None,
+            record,
+        })
     }
 
     /// Runs a script, and asks the agent to end once it has made the file `begun`.
     pub fn run_and_ask(&mut self, script: &str) -> Ended {
+        self.asked_once_begun(|place| place.run(script))
+    }
+
+    /// The same with a grace of its own.
+    pub fn run_and_ask_with_grace(&mut self, script: &str, grace: Duration) -> Ended {
+        let program = self.step(script);
+        let (stdout_log, stderr_log) = self.new_logs();
+        let term_grace = Some(grace);
+        let record = &mut |_pid| Ok(());
+        let command = Command { program, write_command: false, stdout_log, stderr_log, term_grace, record };
+        self.asked_once_begun(|place| place.tee.run(command))
+    }
+
+    /// Does something, and asks the agent to end once that has made the file `begun`.
+    pub fn asked_once_begun<T>(&mut self, what: impl FnOnce(&mut Place) -> T) -> T {
         let (begun, cancel) = (self.path().join("begun"), self.cancel.clone());
         let asking = std::thread::spawn(move || {
             while !begun.exists() {
@@ -107,9 +136,9 @@ impl Place {
             }
             cancel.ask();
         });
-        let ended = self.run(script);
+        let done = what(self);
         asking.join().unwrap();
-        ended
+        done
     }
 
     fn new_logs(&mut self) -> (Option<Log>, Option<Log>) {
@@ -167,16 +196,4 @@ pub fn without_stamps(path: &Path) -> String {
         }
     }
     replaced + rest
-}
-
-/// Makes a root that has a shell, its libraries, and nothing else.
-pub fn make_root(root: &Path) {
-    let listed = std::process::Command::new("ldd").arg("/bin/sh").output().unwrap();
-    let listed = String::from_utf8(listed.stdout).unwrap();
-    let libraries = listed.split_whitespace().filter(|word| word.starts_with('/'));
-    for file in libraries.chain(["/bin/sh"]) {
-        let to = root.join(&file[1..]);
-        std::fs::create_dir_all(to.parent().unwrap()).unwrap();
-        std::fs::copy(file, to).unwrap();
-    }
 }
