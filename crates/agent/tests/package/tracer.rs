@@ -47,9 +47,7 @@ pub fn run(mut command: Command, stop: usize, what: At) -> Traced {
     request(libc::PTRACE_SETOPTIONS, pid, libc::PTRACE_O_TRACESYSGOOD | libc::PTRACE_O_EXITKILL);
     let (mut stops, mut at, mut signal) = (0, None, 0);
     loop {
-        // Once it is done, nobody looks any more.
-        let how = if at.is_none() { libc::PTRACE_SYSCALL } else { libc::PTRACE_CONT };
-        request(how, pid, signal);
+        request(libc::PTRACE_SYSCALL, pid, signal);
         signal = 0;
         let status = wait(pid);
         if libc::WIFEXITED(status) {
