@@ -23,8 +23,6 @@ use crate::process::local_time::LocalTime;
 const CONFIG: &str = "config.json";
 /// Where operators before the present one left files for a node's packages.
 const NODE_FILES: &str = "/etc/nvidia-bootstrap/node-files";
-/// The folder of a package's steps in its folder.
-const STEPS: &str = "skyhook_dir";
 
 /// Runs a mode to its end.
 ///
@@ -76,9 +74,8 @@ fn deliver(session: &mut Session, root: &Root, copy_dir: &Path, mode: Mode) -> a
     for warning in config.missing_checks() {
         session.warn(warning.trim_start_matches("WARNING:root:"));
     }
-    let steps = copy_dir.join(STEPS);
     config.check_files(&root.host_path(&copy_dir.join(CONFIG)), |path| {
-        root.exists(&steps.join(path)).unwrap_or(false)
+        root.exists(&step::file_of(copy_dir, path)).unwrap_or(false)
     })?;
     if installs {
         require_config_files(&config, std::iter::once((root, copy_dir)))?;

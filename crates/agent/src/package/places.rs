@@ -113,11 +113,19 @@ pub fn require_step_path(path: &str) -> Result<()> {
     if path.contains('\0') {
         return refuse("no NUL byte");
     }
-    if path.split('/').any(|name| name == "..") {
-        return refuse("a path below the package's skyhook_dir, without `..`");
+    let mut depth = 0_usize;
+    for name in path.split('/') {
+        match name {
+            "" | "." => {}
+            ".." if depth == 0 => {
+                return refuse("a path that does not leave the package's skyhook_dir by `..`");
+            }
+            ".." => depth -= 1,
+            _ => depth += 1,
+        }
     }
     match path.rsplit('/').next() {
-        None | Some("" | ".") => refuse("the path of a file below the package's skyhook_dir"),
+        None | Some("" | "." | "..") => refuse("the path of a file below the package's skyhook_dir"),
         Some(_) => Ok(()),
     }
 }
@@ -175,7 +183,7 @@ mod tests {
         for path in ["", ".", "..", "../x", "a/../../x", "a/..", "a/", "a/.", "a\0"] {
             assert!(require_step_path(path).is_err(), "{path:?}");
         }
-        for path in ["a.sh", "sub/a.sh", "./a.sh", "..a", "a..", "/a.sh", "a\nb"] {
+        for path in ["a.sh", "sub/a.sh", "sub/../a.sh", "./a.sh", "..a", "a..", "/a.sh", "a\nb"] {
             require_step_path(path).unwrap();
         }
     }

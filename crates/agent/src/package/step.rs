@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use super::config::{ReturnCode, Step};
 use super::controller::Versions;
 use super::logs::{LogFiles, Logs};
+use super::places::below;
 use super::rooted::Root;
 use super::session::Session;
 use super::settings::ReturnCodes;
@@ -21,6 +22,11 @@ use crate::process::tee::{Command, Log};
 const FROM_ENVIRONMENT: &str = "env:";
 /// The folder of a package's steps in its folder.
 const STEPS: &str = "skyhook_dir";
+
+/// Where the file of a step lies, inside the root. A slash in front of its path does not lead out of the package.
+pub(crate) fn file_of(copy_dir: &Path, path: &str) -> PathBuf {
+    below(&copy_dir.join(STEPS), &[path])
+}
 
 /// A step with what an upgrade adds to it.
 pub(crate) struct Prepared {
@@ -106,7 +112,7 @@ pub(crate) fn run(
         }
     };
     let files = open_logs(session, logs, &step.path);
-    let program = prepared.copy_dir.join(STEPS).join(&step.path);
+    let program = file_of(&prepared.copy_dir, &step.path);
     let argv = std::iter::once(program.into_os_string()).chain(arguments).collect();
     let program = ControlData {
         argv,

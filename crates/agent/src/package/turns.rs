@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 use super::places::Places;
 use super::rooted::Root;
 use super::session::Session;
+use crate::errors::chain;
 use crate::process::{Cancel, proc_stat};
 
 /// How often it is looked whether the turn has come, or a step that was left has ended: neither can be waited for.
@@ -70,12 +71,15 @@ impl Turn<'_> {
             step: step.to_owned(),
         };
         let bytes = serde_json::to_vec(&record).map_err(io::Error::other)?;
-        self.root.write_whole(&self.record, &bytes, RECORD_MODE).map_err(io::Error::other)
+        let written = self.root.write_whole(&self.record, &bytes, RECORD_MODE);
+        // What is made of it is one line, which must say the cause too.
+        written.map_err(|error| io::Error::other(chain(&error)))
     }
 
-    /// Strikes the step off: it has ended.
+    /// Strikes the step off: it has ended. A power cut may bring the record back, which then names an earlier boot and is
+    /// passed over.
     pub fn strike_off(&mut self) -> anyhow::Result<()> {
-        self.root.remove(&self.record).map(drop).context("striking off the step that has ended")
+        self.root.remove_lazily(&self.record).map(drop).context("striking off the step that has ended")
     }
 }
 

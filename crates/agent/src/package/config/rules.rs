@@ -20,6 +20,12 @@ pub(super) fn check(config: &Config) -> Result<(), Fault> {
             .key("package_version")
             .fault(found, "255 bytes or fewer, as it names a folder"));
     }
+    for (index, name) in config.expected_config_files.iter().enumerate() {
+        if name.chars().any(char::is_control) {
+            let file = Place::top().key("expected_config_files").index(index);
+            return Err(file.fault(quoted(name), "no control characters, as it stands in a line"));
+        }
+    }
     modes(config)?;
     for (mode, steps) in &config.modes {
         for (index, step) in steps.iter().enumerate() {

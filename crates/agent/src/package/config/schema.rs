@@ -178,7 +178,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(1000))]
+        #![proptest_config(ProptestConfig::with_cases(ProptestConfig::default().cases.max(1000)))]
         #[test]
         fn formats_are_what_their_patterns_say(
             version in "[0-9]{1,2}(\\.[0-9]{1,2}){2}([-+][0-9a-z-]{0,3}(\\.[0-9a-z]{0,2}){0,2}){0,2}|[0-9.a+-]{0,9}",

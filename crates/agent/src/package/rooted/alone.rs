@@ -1,21 +1,19 @@
-//! For tests: a thread with a root or with mounts of its own. Needs root; without it the test says so and passes.
+//! For tests: a thread with a root or with mounts of its own. Needs root; without it the test fails and says so.
 
 use std::path::Path;
 use std::process::Command;
 
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
-/// Whether this process may have mounts and roots of its own.
-pub(crate) fn is_root(test: &str) -> bool {
+/// Fails the test where this process may not have mounts and roots of its own.
+pub(crate) fn require_root() {
     let is_root = rustix::process::geteuid().is_root();
-    if !is_root {
-        eprintln!("{test} needs root and was not run");
-    }
-    is_root
+    assert!(is_root, "TEST needs root: it has mounts or a root of its own");
 }
 
 /// Runs `body` in a thread whose root is `root`.
 pub(crate) fn in_chroot<T: Send>(root: &Path, body: impl FnOnce() -> T + Send) -> T {
+    require_root();
     in_thread(UnshareFlags::FS, || {
         rustix::process::chroot(root).unwrap();
         rustix::process::chdir("/").unwrap();
@@ -25,6 +23,7 @@ pub(crate) fn in_chroot<T: Send>(root: &Path, body: impl FnOnce() -> T + Send) -
 
 /// Runs `body` in a thread whose mounts nobody else sees.
 pub(crate) fn with_own_mounts<T: Send>(body: impl FnOnce() -> T + Send) -> T {
+    require_root();
     in_thread(UnshareFlags::FS | UnshareFlags::NEWNS, || {
         mount(&["--make-rprivate", "/"]);
         body()

@@ -1,0 +1,14 @@
+//! `groundcrew package` as operators start it: the built binary, in a root file system of its own, over real files, real
+//! steps and real signals. What the recorded cases show is in `tests/conformance`; here is what they do not.
+//!
+//! All of it needs root, as the agent does: it enters roots and mounts file systems. Without it the tests fail.
+
+mod calls;
+mod disks;
+mod every_moment;
+mod hosts;
+mod many;
+mod names;
+mod place;
+mod processes;
+mod tracer;

@@ -1,0 +1,152 @@
+//! A call that is stopped before each of its system calls that changes anything, by ptrace(2), so that it can be ended
+//! or signalled at every moment that makes a difference, and at none twice.
+
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use rustix::process::Pid;
+
+/// What comes of a stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum At {
+    /// It is ended there: the call at which it stopped is not made.
+    Kill,
+    /// It gets SIGTERM there, and goes on.
+    Terminate,
+    /// It goes on.
+    Nothing,
+}
+
+/// What became of a traced call.
+#[derive(Debug)]
+pub struct Traced {
+    /// Its exit status, or the negative number of a signal.
+    pub exit: i32,
+    /// How often it stopped.
+    pub stops: usize,
+    /// The system call of the stop at which something was done.
+    pub at: Option<i64>,
+}
+
+/// Runs a command, and does `what` at the stop of this number, from 0.
+pub fn run(mut command: Command, stop: usize, what: At) -> Traced {
+    // SAFETY: between fork and exec only ptrace(2) is called, which is one system call and allocates nothing.
+    unsafe {
+        command.pre_exec(|| {
+            if libc::ptrace(libc::PTRACE_TRACEME, 0, 0, 0) == 0 {
+                return Ok(());
+            }
+            Err(std::io::Error::last_os_error())
+        });
+    }
+    #[allow(clippy::zombie_processes, reason = "it is waited for below, by its number")]
+    let child = command.spawn().expect("TEST needs ptrace(2), and a binary that was built");
+    let pid = child.id().cast_signed();
+    let first = wait(pid);
+    assert!(libc::WIFSTOPPED(first), "it stops once it is the program: {first:x}");
+    request(libc::PTRACE_SETOPTIONS, pid, libc::PTRACE_O_TRACESYSGOOD | libc::PTRACE_O_EXITKILL);
+    let (mut stops, mut at, mut signal) = (0, None, 0);
+    loop {
+        request(libc::PTRACE_SYSCALL, pid, signal);
+        signal = 0;
+        let status = wait(pid);
+        if libc::WIFEXITED(status) {
+            return Traced { exit: libc::WEXITSTATUS(status), stops, at };
+        }
+        if libc::WIFSIGNALED(status) {
+            return Traced { exit: -libc::WTERMSIG(status), stops, at };
+        }
+        let stopped_by = libc::WSTOPSIG(status);
+        if stopped_by != libc::SIGTRAP | 0x80 {
+            // A signal on its way, which it gets as if nobody looked.
+            signal = stopped_by;
+            continue;
+        }
+        let Some(call) = entered(pid).filter(|call| call.changes_anything()) else { continue };
+        stops += 1;
+        if stops - 1 != stop {
+            continue;
+        }
+        let process = Pid::from_raw(pid).unwrap();
+        match what {
+            At::Kill => rustix::process::kill_process(process, rustix::process::Signal::KILL).unwrap(),
+            At::Terminate => rustix::process::kill_process(process, rustix::process::Signal::TERM).unwrap(),
+            At::Nothing => continue,
+        }
+        at = Some(call.number);
+    }
+}
+
+/// A system call that is about to be made.
+struct Entered {
+    number: i64,
+    arguments: [u64; 6],
+}
+
+impl Entered {
+    /// Whether anybody else can tell that it was made: a file, a process, a lock or a stream is different after it, or
+    /// time has passed.
+    fn changes_anything(&self) -> bool {
+        match self.number {
+            libc::SYS_openat => self.arguments[2] & libc::O_CREAT as u64 != 0,
+            libc::SYS_fcntl => self.arguments[1] == libc::F_OFD_SETLK as u64,
+            libc::SYS_write
+            | libc::SYS_writev
+            | libc::SYS_sendto
+            | libc::SYS_mkdirat
+            | libc::SYS_renameat
+            | libc::SYS_renameat2
+            | libc::SYS_unlinkat
+            | libc::SYS_linkat
+            | libc::SYS_fchmod
+            | libc::SYS_fchown
+            | libc::SYS_utimensat
+            | libc::SYS_ftruncate
+            | libc::SYS_copy_file_range
+            | libc::SYS_sendfile
+            | libc::SYS_splice
+            | libc::SYS_flock
+            | libc::SYS_clone
+            | libc::SYS_clone3
+            | libc::SYS_poll
+            | libc::SYS_ppoll
+            | libc::SYS_wait4
+            | libc::SYS_waitid
+            | libc::SYS_rt_sigaction
+            | libc::SYS_exit_group => true,
+            _ => false,
+        }
+    }
+}
+
+/// The call before which a process is stopped; `None` where it is stopped behind one.
+fn entered(pid: i32) -> Option<Entered> {
+    // SAFETY: zeros are a valid value of this plain structure.
+    let mut info: libc::ptrace_syscall_info = unsafe { std::mem::zeroed() };
+    let size = size_of::<libc::ptrace_syscall_info>();
+    // SAFETY: the process is stopped and ours, and the kernel writes at most `size` bytes.
+    let filled = unsafe { libc::ptrace(libc::PTRACE_GET_SYSCALL_INFO, pid, size, &raw mut info) };
+    assert!(filled > 0, "ptrace: {}", std::io::Error::last_os_error());
+    if info.op != libc::PTRACE_SYSCALL_INFO_ENTRY {
+        return None;
+    }
+    // SAFETY: the kernel has just said that this is what it has filled in.
+    let entry = unsafe { info.u.entry };
+    Some(Entered { number: entry.nr.cast_signed(), arguments: entry.args })
+}
+
+fn request(what: libc::c_uint, pid: i32, data: i32) {
+    // SAFETY: these requests read no memory of ours.
+    let done = unsafe { libc::ptrace(what, pid, 0, i64::from(data)) };
+    let gone = std::io::Error::last_os_error().raw_os_error() == Some(libc::ESRCH);
+    // One that was killed while it was stopped is gone, which the wait that follows tells.
+    assert!(done == 0 || gone, "ptrace: {}", std::io::Error::last_os_error());
+}
+
+fn wait(pid: i32) -> i32 {
+    let mut status = 0;
+    // SAFETY: the status is ours to be written to.
+    let waited = unsafe { libc::waitpid(pid, &raw mut status, libc::__WALL) };
+    assert_eq!(waited, pid, "waitpid: {}", std::io::Error::last_os_error());
+    status
+}
