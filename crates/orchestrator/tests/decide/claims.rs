@@ -1,6 +1,6 @@
 //! Claims: rule 3, and what an agent finds when it comes back.
 
-use groundcrew_orchestrator::run::decide::Refused;
+use groundcrew_orchestrator::run::decide::{OrderKind, Refused};
 use groundcrew_orchestrator::run::state::{ATTEMPTS_KEPT_MAX, Fate, HeldFor, Machine, Standing, WaitFor};
 use groundcrew_protocol::ids::{Attempt, ClaimNumber, Sha256Hex};
 use groundcrew_protocol::stage::State;
@@ -310,6 +310,9 @@ fn changes_of_hands_in_a_hold_are_bounded() {
     fight(&mut bench, 50, 30 * SECOND);
     assert!(bench.run.hands_changed_ms.len() <= 3);
     assert_eq!(bench.run.state(), State::FailedHolding);
+    // They count against nobody once an operator has said that it goes on.
+    bench.order(OrderKind::Retry, None, "seen to").unwrap();
+    assert!(bench.run.hands_changed_ms.is_empty());
 }
 
 #[test]
@@ -324,7 +327,6 @@ fn a_claim_in_a_hold_holds_again() {
 
 #[test]
 fn a_boot_without_an_intent_is_a_failed_check_until_it_is_overridden() {
-    use groundcrew_orchestrator::run::decide::OrderKind;
     let mut bench = Bench::claimed();
     bench.report(1, inventory(), 1, Outcome::Pass);
     let mut request = restarted(agent(1), 1);

@@ -83,7 +83,7 @@ fn retry(step: &mut Step, stage: Option<&Stage>, reason: &str, by: &str) -> Resu
         record.overridden = None;
         record.crashes = 0;
     }
-    step.run.standing = Standing::Walking;
+    begin_anew(step);
     step.tell("retried", by, sentence(&format!("{wanted} is retried"), by, reason));
     step.give_attempt();
     order_attempt(step, Command::RetryStage);
@@ -112,11 +112,17 @@ fn override_verdict(step: &mut Step, stage: Option<&Stage>, reason: &str, by: &s
     let record = &mut step.run.stages[step.run.at];
     record.overridden = Some(Overridden { reason: reason.to_owned(), by: by.to_owned(), at });
     record.resets.clear();
-    step.run.standing = Standing::Walking;
+    begin_anew(step);
     step.tell("overridden", by, sentence(&format!("the verdict of {name} is overridden"), by, reason));
     step.go_on();
     order_attempt(step, Command::Continue);
     Ok(())
+}
+
+/// Ends a hold by an operator's word. Who changed hands before it does not count against the run after it.
+fn begin_anew(step: &mut Step) {
+    step.run.standing = Standing::Walking;
+    step.run.hands_changed_ms.clear();
 }
 
 /// Tells the agent to make the attempt that was just given out.
