@@ -166,6 +166,9 @@ impl World {
             .into_iter()
             .map(|planned| {
                 let observed = match planned.limit.fail_below.or(planned.limit.fail_above) {
+                    None if passes && planned.limit.equals.is_some() => {
+                        Observation::Found { text: planned.limit.equals.clone().unwrap_or_default() }
+                    }
                     Some(bound) if passes => Observation::measured(bound, "x"),
                     Some(_) | None if planned.limit == Limit::default() => value.clone(),
                     Some(_) | None => Observation::measured(if passes { 0.0 } else { f64::NAN }, "x"),
