@@ -9,7 +9,7 @@ use groundcrew_protocol::operator::RunView;
 use groundcrew_protocol::stage::State;
 
 use crate::figures::Figure;
-use crate::fleet::{call, create_run};
+use crate::fleet::{call, create_run_here};
 use crate::memory::MEGABYTE;
 use crate::process::{Memory, Service, memory_of};
 use crate::server::Server;
@@ -35,7 +35,7 @@ pub fn size(binary: &Path) -> Result<Figure> {
 /// Memory of an agent whose run is held or has ended. The run is made for a node with this number.
 pub async fn idle(server: &Server, binary: &Path, folder: &Path, index: usize) -> Result<Figure> {
     let mut connection = server.connector.open().await?;
-    let created = create_run(server, &mut connection, index).await?;
+    let created = create_run_here(server, &mut connection, index).await?;
     let log = std::fs::File::create(folder.join("groundcrew.log")).context("making the agent's log")?;
     let mut command = Command::new(binary);
     command.arg("agent").args(["--url", &server.url(), "--run", created.run.as_str()]);

@@ -33,6 +33,9 @@ use load::drive::Window;
 use machine::Machine;
 use server::{Place, Server};
 
+/// Runs whose stages end while results are measured, at least: three windows must not use them up.
+const RESULT_RUNS_MIN: usize = 40_000;
+
 /// Before each window, uncounted.
 const WARM_UP: Duration = Duration::from_millis(300);
 
@@ -226,7 +229,7 @@ impl Bench<'_> {
         }
         if self.is_wanted(What::Results) {
             eprintln!("results");
-            let bodies = fleet::walk(&server, runs).await?;
+            let bodies = fleet::walk(&server, runs.max(RESULT_RUNS_MIN)).await?;
             let (count, rounds) = (self.arguments.result_connections, usize::from(self.arguments.rounds));
             let folder = &self.place.folder;
             let window = self.window();
