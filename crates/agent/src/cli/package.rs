@@ -18,8 +18,6 @@ use crate::process::{Cancel, termination};
 
 /// Exit status of a call that cannot be understood (EX_USAGE of sysexits.h).
 const EXIT_USAGE: u8 = 64;
-/// The container's own resolv.conf.
-const RESOLV: &str = "/etc/resolv.conf";
 
 /// Runs a call. `arguments` are those behind the subcommand, or behind the program where that has one of the
 /// reference's names.
@@ -60,11 +58,20 @@ fn start(arguments: &[OsString]) -> anyhow::Result<Ended> {
     let mut session = Session { call, settings, id, tee, cancel };
     let root = session.open_root()?;
     if session.settings.copy_resolv {
-        copying::copy_resolv(&root, Path::new(RESOLV))?;
+        copying::copy_resolv(&root, Path::new(copying::RESOLV_CONF))?;
     }
     let ended = match mode {
         Mode::Interrupt => interrupt::perform::run(&mut session, &root)?,
-        _steps => controller::run(&mut session, &root, mode)?,
+        Mode::Apply
+        | Mode::ApplyCheck
+        | Mode::Config
+        | Mode::ConfigCheck
+        | Mode::Upgrade
+        | Mode::UpgradeCheck
+        | Mode::Uninstall
+        | Mode::UninstallCheck
+        | Mode::PostInterrupt
+        | Mode::PostInterruptCheck => controller::run(&mut session, &root, mode)?,
     };
     session.tee.drain();
     Ok(ended)

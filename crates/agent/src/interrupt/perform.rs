@@ -7,19 +7,18 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, bail};
 use jiff::Timestamp;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::FileType;
 
 use super::proof::{self, FoundRecord, OnDisk, Patience, Progress, Proof, Reboot, RebootRecord, ThisBoot};
 use super::{Interrupt, boot_id, going_down, systemd_chroot};
 use crate::package::flags;
 use crate::package::logs::Logs;
-use crate::package::places::Places;
 use crate::package::pyrepr;
-use crate::package::rooted::{FolderLock, Root};
+use crate::package::rooted::{Link, Root};
 use crate::package::session::{Ended, Session};
-use crate::package::step::{handles, open_logs};
+use crate::package::step::{clean_logs, handles, open_logs};
 use crate::process::ControlData;
 use crate::process::tee::{self, Command};
 
@@ -29,8 +28,6 @@ const FLAG_SUFFIX: &str = ".complete";
 const RECORD_SUFFIX: &str = ".boot";
 /// Greatest size of a flag or record that is read.
 const FILE_BYTES_MAX: u64 = 64 * 1024;
-/// How often another call that has the turn is looked at.
-const LOOK: Duration = Duration::from_millis(100);
 /// The status of a command that a SIGTERM ended.
 const TERMINATED: i32 = -15;
 
@@ -44,17 +41,14 @@ pub(crate) fn run(session: &mut Session, root: &Root) -> anyhow::Result<Ended> {
         bail!("interrupt: found no data, expected base64 of a JSON object as a last argument");
     };
     let interrupt = Interrupt::inflate(&text)?;
-    ensure!(
-        session.call.copy_dir.is_absolute(),
-        "COPY_DIR: found {:?}, expected a path inside the root mount, which begins with /",
-        session.call.copy_dir.display()
-    );
-    let settings = &session.settings;
-    let (root_dir, log_dir) = (Path::new(&settings.root_dir), Path::new(&settings.log_dir));
-    let places = Places::new(root_dir, log_dir, session.id.package(), session.id.version())?;
+    let copy_dir = session.copy_dir()?;
+    let places = session.places(session.id.package(), session.id.version())?;
     let folder = places.interrupt_flags(session.id.text())?;
     root.create_folders(&folder)?;
-    let Some(_turn) = take_turn(session, root, &folder)? else { return Ok(Ended::Failed) };
+    let other = format!("interrupt of {}", session.id.text());
+    let Some(_turn) = session.take_turn(&other, || Ok(root.try_lock(&folder)?))? else {
+        return Ok(Ended::Failed);
+    };
     root.sweep(&folder)?;
     if interrupt == Interrupt::NoOp {
         let flag = folder.join(format!("{}{FLAG_SUFFIX}", interrupt.kind()));
@@ -62,40 +56,14 @@ pub(crate) fn run(session: &mut Session, root: &Root) -> anyhow::Result<Ended> {
         return Ok(Ended::Done);
     }
     let logs = Logs::new(root, places.logs());
-    Performing { session, root, folder, logs, kind: interrupt.kind() }.run(&interrupt)
-}
-
-/// Calls for one resource id take turns. `None` where SIGTERM came first.
-fn take_turn(session: &mut Session, root: &Root, folder: &Path) -> anyhow::Result<Option<FolderLock>> {
-    let mut said = false;
-    loop {
-        if let Some(lock) = root.try_lock(folder)? {
-            return Ok(Some(lock));
-        }
-        if !said {
-            let id = session.id.text().to_owned();
-            session.warn(&format!("waiting for another interrupt of {id} to end"));
-            said = true;
-        }
-        if wait_for_sigterm(session, LOOK) {
-            session.warn("SIGTERM came while waiting for the turn: nothing was run");
-            return Ok(None);
-        }
-    }
-}
-
-/// Waits; true where SIGTERM has come.
-fn wait_for_sigterm(session: &Session, time: Duration) -> bool {
-    let time = Timespec::try_from(time).ok();
-    // Interrupted or not, the question that follows is the same.
-    let _asked_below = poll(&mut [PollFd::new(&session.cancel, PollFlags::IN)], time.as_ref());
-    session.cancel.is_asked()
+    Performing { session, root, copy_dir, folder, logs, kind: interrupt.kind() }.run(&interrupt)
 }
 
 /// An interrupt with commands.
 struct Performing<'a> {
     session: &'a mut Session,
     root: &'a Root,
+    copy_dir: PathBuf,
     folder: PathBuf,
     logs: Logs<'a>,
     kind: &'static str,
@@ -281,7 +249,7 @@ impl Performing<'_> {
     fn await_reboot(&mut self, job: &Job, asked_s_ago: f64) -> anyhow::Result<Ended> {
         let wait = self.session.settings.reboot_wait;
         let began = boottime_s();
-        if wait.is_zero() || wait_until_sigterm(self.session, wait) {
+        if wait.is_zero() || self.session.wait(wait) {
             return Ok(Ended::Done);
         }
         let seconds = asked_s_ago + boottime_s() - began;
@@ -292,18 +260,16 @@ impl Performing<'_> {
     /// `None` where SIGTERM came first and nothing was started.
     fn execute(&mut self, job: &Job, term_grace: Option<Duration>) -> anyhow::Result<Option<tee::Ended>> {
         let files = open_logs(self.session, &mut self.logs, &format!("interrupts/{}", job.name));
-        let directory = self.session.call.copy_dir.clone();
-        let is_folder = self.root.metadata(&directory, crate::package::rooted::Link::Follow)?;
-        let directory = match is_folder {
-            Some(found) if found.kind == rustix::fs::FileType::Directory => directory,
-            _ => {
-                self.session.warn(&format!(
-                    "{} is no folder in the root mount: {} runs in /",
-                    directory.display(),
-                    job.name
-                ));
-                PathBuf::from("/")
-            }
+        let found = self.root.metadata(&self.copy_dir, Link::Follow)?;
+        let directory = if found.is_some_and(|found| found.kind == FileType::Directory) {
+            self.copy_dir.clone()
+        } else {
+            self.session.warn(&format!(
+                "{} is no folder in the root mount: {} runs in /",
+                self.copy_dir.display(),
+                job.name
+            ));
+            PathBuf::from("/")
         };
         let program = ControlData {
             argv: job.command.iter().map(Into::into).collect(),
@@ -322,12 +288,7 @@ impl Performing<'_> {
         }
         let ended = self.session.tee.run(command);
         self.session.tell(&ended.notes);
-        if let Some(files) = files
-            && let Err(error) = self.logs.clean(&files)
-        {
-            let why = crate::errors::chain(&error);
-            self.session.warn(&format!("removing old logs of {}: {why}", job.name));
-        }
+        clean_logs(self.session, &mut self.logs, files, &job.name);
         Ok(Some(ended))
     }
 
@@ -366,19 +327,6 @@ impl Performing<'_> {
             FoundRecord::Read(_) | FoundRecord::Malformed(_) | FoundRecord::None => {
                 flags::remove(self.root, &record_of(job)).map(drop).map_err(Into::into)
             }
-        }
-    }
-}
-
-fn wait_until_sigterm(session: &Session, wait: Duration) -> bool {
-    let until = std::time::Instant::now() + wait;
-    loop {
-        let left = until.saturating_duration_since(std::time::Instant::now());
-        if wait_for_sigterm(session, left) {
-            return true;
-        }
-        if left.is_zero() {
-            return false;
         }
     }
 }

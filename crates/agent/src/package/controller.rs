@@ -21,8 +21,6 @@ use crate::process::local_time::LocalTime;
 
 /// Name of a package's config in its folder.
 const CONFIG: &str = "config.json";
-/// Where operators before the present one left files for a node's packages.
-const NODE_FILES: &str = "/etc/nvidia-bootstrap/node-files";
 
 /// Runs a mode to its end.
 ///
@@ -30,22 +28,16 @@ const NODE_FILES: &str = "/etc/nvidia-bootstrap/node-files";
 /// What stops it before or between steps, and is no failure of a step: a config that is refused, a file that cannot be
 /// read or written.
 pub(crate) fn run(session: &mut Session, root: &Root, mode: Mode) -> anyhow::Result<Ended> {
-    let copy_dir = session.call.copy_dir.clone();
-    ensure!(
-        copy_dir.is_absolute(),
-        "COPY_DIR: found {:?}, expected a path inside the root mount, which begins with /",
-        copy_dir.display()
-    );
+    let copy_dir = session.copy_dir()?;
     let config = deliver(session, root, &copy_dir, mode)?;
-    let settings = &session.settings;
-    let (root_dir, log_dir) = (Path::new(&settings.root_dir), Path::new(&settings.log_dir));
-    let places = Places::new(root_dir, log_dir, &config.package_name, &config.package_version)?;
+    let places = session.places(&config.package_name, &config.package_version)?;
     flags::set_start(root, &places)?;
     let Some(turn) = turns::take(session, root, &places)? else { return Ok(Ended::Failed) };
     flags::sweep(root, &places)?;
     history::sweep(root, &places)?;
     let logs = Logs::new(root, places.logs());
-    Running { session, root, copy_dir, config, places, mode, logs, turn, previous: None }.run()
+    let time = LocalTime::of_system();
+    Running { session, root, copy_dir, config, places, mode, logs, turn, time, previous: None }.run()
 }
 
 /// Sees to it that the package is in its place, and reads its config. What is refused is refused before anything is
@@ -58,7 +50,7 @@ fn deliver(session: &mut Session, root: &Root, copy_dir: &Path, mode: Mode) -> a
         let package =
             Root::open_tree(data).with_context(|| format!("opening the package in {}", data.display()))?;
         // What lies there for this node is copied over the package, and may replace its config.
-        let node_files = Path::new(NODE_FILES);
+        let node_files = Path::new(copying::NODE_FILES);
         let over = if node_files.is_dir() { Some(Root::open_tree(node_files)?) } else { None };
         let config = match &over {
             Some(over) if over.exists(&Path::new("/").join(CONFIG))? => read_config(over, Path::new("/"))?,
@@ -72,7 +64,7 @@ fn deliver(session: &mut Session, root: &Root, copy_dir: &Path, mode: Mode) -> a
     }
     let config = read_config(root, copy_dir)?;
     for warning in config.missing_checks() {
-        session.warn(warning.trim_start_matches("WARNING:root:"));
+        session.say_on_stderr(&warning);
     }
     config.check_files(&root.host_path(&copy_dir.join(CONFIG)), |path| {
         root.exists(&step::file_of(copy_dir, path)).unwrap_or(false)
@@ -127,6 +119,8 @@ struct Running<'a> {
     mode: Mode,
     logs: Logs<'a>,
     turn: Turn<'a>,
+    /// For what flags say of when.
+    time: LocalTime,
     /// Read once, so that every step sees the same.
     previous: Option<Previous>,
 }
@@ -156,12 +150,7 @@ impl Running<'_> {
                 return Ok(Ended::Failed);
             }
             let added = self.versions_of(step)?;
-            let flag = flags::step_flag(
-                &self.places,
-                &step.path,
-                &pyrepr::texts(&step.arguments),
-                &step.returncodes_repr(),
-            )?;
+            let flag = self.flag_of(step)?;
             let asked = Asked {
                 path: &step.path,
                 idempotence_disabled: step.idempotence == Idempotence::Disabled,
@@ -178,7 +167,7 @@ impl Running<'_> {
             if !self.run_step(step, added)? {
                 return Ok(Ended::Failed);
             }
-            let now = LocalTime::of_system().now();
+            let now = self.time.now();
             let last_run = String::from_utf8_lossy(now.as_bytes()).into_owned();
             flags::set_step(self.root, &flag, &last_run, step.idempotence == Idempotence::Disabled)?;
         }
@@ -239,11 +228,24 @@ impl Running<'_> {
         Ok(versions)
     }
 
+    /// A step's flag, by what the config says of it.
+    fn flag_of(&self, step: &Step) -> super::rooted::Result<PathBuf> {
+        let arguments = pyrepr::texts(&step.arguments);
+        flags::step_flag(&self.places, &step.path, &arguments, &step.returncodes_repr())
+    }
+
     fn write_history(&mut self) -> anyhow::Result<()> {
         let version = match self.mode {
             Mode::ApplyCheck | Mode::UpgradeCheck => self.config.package_version.clone(),
             Mode::UninstallCheck => history::UNINSTALLED.to_owned(),
-            _others_write_none => return Ok(()),
+            Mode::Apply
+            | Mode::Config
+            | Mode::ConfigCheck
+            | Mode::Upgrade
+            | Mode::Uninstall
+            | Mode::Interrupt
+            | Mode::PostInterrupt
+            | Mode::PostInterruptCheck => return Ok(()),
         };
         if let Some(message) = history::record(self.root, &self.places, &version, Timestamp::now())? {
             self.session.say(&message);
@@ -251,9 +253,7 @@ impl Running<'_> {
         if self.mode == Mode::UninstallCheck {
             // What is not installed was not run.
             for step in self.config.modes.iter().flat_map(|(_, steps)| steps) {
-                let arguments = pyrepr::texts(&step.arguments);
-                let flag = flags::step_flag(&self.places, &step.path, &arguments, &step.returncodes_repr())?;
-                flags::remove(self.root, &flag)?;
+                flags::remove(self.root, &self.flag_of(step)?)?;
             }
         }
         Ok(())

@@ -1,15 +1,22 @@
 //! What every part of one call shares: what was asked for, the root mount, and the streams.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::ensure;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::arguments::Call;
+use super::places::Places;
 use super::resource_id::ResourceId;
 use super::rooted::Root;
 use super::settings::Settings;
 use crate::process::Cancel;
 use crate::process::tee::{Note, Tee};
 
+/// How often something is looked at that cannot be waited for: another call's turn, another agent's step.
+pub(crate) const LOOK: Duration = Duration::from_millis(100);
 /// The root mount that stands for none: a step runs where the agent runs.
 const LOCAL: &str = "local";
 
@@ -42,9 +49,14 @@ impl Session {
         write_line(self.tee.stdout(), line);
     }
 
+    /// A line on standard error, as it stands.
+    pub fn say_on_stderr(&mut self, line: &str) {
+        write_line(self.tee.stderr(), line);
+    }
+
     /// A warning on standard error, as the reference's logging writes it.
     pub fn warn(&mut self, text: &str) {
-        write_line(self.tee.stderr(), &format!("WARNING:root:{text}"));
+        self.say_on_stderr(&format!("WARNING:root:{text}"));
     }
 
     /// Tells what went wrong beside a step.
@@ -57,6 +69,68 @@ impl Session {
     /// The root that a step enters; none where it stays in the agent's own.
     pub fn entered_root(&self) -> Option<PathBuf> {
         (self.call.root_mount.as_os_str() != LOCAL).then(|| self.call.root_mount.clone())
+    }
+
+    /// The package's folder, inside the root mount.
+    ///
+    /// # Errors
+    /// Where it is no absolute path.
+    pub fn copy_dir(&self) -> anyhow::Result<PathBuf> {
+        let copy_dir = &self.call.copy_dir;
+        ensure!(
+            copy_dir.is_absolute(),
+            "COPY_DIR: found {:?}, expected a path inside the root mount, which begins with /",
+            copy_dir.display()
+        );
+        Ok(copy_dir.clone())
+    }
+
+    /// Where a package's flags, history and logs lie.
+    ///
+    /// # Errors
+    /// Where its name or version is none of a folder.
+    pub fn places(&self, package: &str, version: &str) -> super::rooted::Result<Places> {
+        let (root_dir, log_dir) = (Path::new(&self.settings.root_dir), Path::new(&self.settings.log_dir));
+        Places::new(root_dir, log_dir, package, version)
+    }
+
+    /// Waits for SIGTERM; true where it has come within `time`.
+    pub fn wait(&self, time: Duration) -> bool {
+        let until = Instant::now() + time;
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            // Interrupted or not, the question that follows is the same.
+            let timeout = Timespec::try_from(left).ok();
+            let _asked_below = poll(&mut [PollFd::new(&self.cancel, PollFlags::IN)], timeout.as_ref());
+            if self.cancel.is_asked() || left.is_zero() {
+                return self.cancel.is_asked();
+            }
+        }
+    }
+
+    /// Tries until it has its turn, which `other` has now. `None` where SIGTERM came first.
+    ///
+    /// # Errors
+    /// Those of a try.
+    pub fn take_turn<T>(
+        &mut self,
+        other: &str,
+        mut try_take: impl FnMut() -> anyhow::Result<Option<T>>,
+    ) -> anyhow::Result<Option<T>> {
+        let mut said = false;
+        loop {
+            if let Some(turn) = try_take()? {
+                return Ok(Some(turn));
+            }
+            if !said {
+                self.warn(&format!("waiting for another {other} to end"));
+                said = true;
+            }
+            if self.wait(LOOK) {
+                self.warn("SIGTERM came while waiting for the turn: nothing was run");
+                return Ok(None);
+            }
+        }
     }
 
     /// Opens the root mount.

@@ -134,11 +134,7 @@ pub(crate) fn run(
     let ended = session.tee.run(command);
     turn.strike_off()?;
     session.tell(&ended.notes);
-    if let Some(files) = files
-        && let Err(error) = logs.clean(&files)
-    {
-        session.warn(&format!("removing old logs of {}: {}", step.path, chain(&error)));
-    }
+    clean_logs(session, logs, files, &step.path);
     let verdict =
         judge(ended.exit, ended.not_started.is_some(), &step.returncodes, session.settings.returncodes);
     let shown = prepared.shown.join(" ");
@@ -165,6 +161,15 @@ pub(crate) fn open_logs(session: &mut Session, logs: &mut Logs<'_>, path: &str) 
             session.warn(&format!("{path}: it runs without log files: {}", chain(&error)));
             None
         }
+    }
+}
+
+/// Removes the oldest logs of what has just been logged; `of` is how it is called.
+pub(crate) fn clean_logs(session: &mut Session, logs: &mut Logs<'_>, files: Option<LogFiles>, of: &str) {
+    if let Some(files) = files
+        && let Err(error) = logs.clean(&files)
+    {
+        session.warn(&format!("removing old logs of {of}: {}", chain(&error)));
     }
 }
 

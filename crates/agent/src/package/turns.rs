@@ -16,17 +16,14 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use groundcrew_durable::epoch;
 use groundcrew_protocol::ids::Sha256Hex;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::{Deserialize, Serialize};
 
 use super::places::Places;
 use super::rooted::Root;
-use super::session::Session;
+use super::session::{LOOK, Session};
 use crate::errors::chain;
-use crate::process::{Cancel, proc_stat};
+use crate::process::proc_stat;
 
-/// How often it is looked whether the turn has come, or a step that was left has ended: neither can be waited for.
-const LOOK: Duration = Duration::from_millis(100);
 /// How long a step that outlived its agent may still take.
 const LEFT_WAIT: Duration = Duration::from_secs(600);
 /// From SIGTERM to SIGKILL.
@@ -107,17 +104,14 @@ pub(crate) fn take<'a>(
         .open(&path)
         .with_context(|| format!("opening {} to lock it", root.host_path(&start).display()))?;
     let byte = byte_of(places);
-    let mut said = false;
-    while !try_lock(&lock, byte).with_context(|| format!("locking {}", root.host_path(&start).display()))? {
-        if !said {
-            let (package, version) = (places.package(), places.version());
-            session.warn(&format!("waiting for another call for {package} {version} to end"));
-            said = true;
-        }
-        if wait(&session.cancel, LOOK) {
-            session.warn("SIGTERM came while waiting for the turn: nothing was run");
-            return Ok(None);
-        }
+    let other = format!("call for {} {}", places.package(), places.version());
+    let locked = || {
+        let done = try_lock(&lock, byte);
+        let done = done.with_context(|| format!("locking {}", root.host_path(&start).display()))?;
+        Ok(done.then_some(()))
+    };
+    if session.take_turn(&other, locked)?.is_none() {
+        return Ok(None);
     }
     let record = places.flags().join(format!(".running-{byte:016x}.json"));
     let turn = Turn { _lock: lock, root, record };
@@ -155,14 +149,6 @@ fn try_lock(file: &File, byte: i64) -> io::Result<bool> {
     }
 }
 
-/// Waits; true where SIGTERM has come.
-fn wait(cancel: &Cancel, time: Duration) -> bool {
-    let time = Timespec::try_from(time).ok();
-    // Interrupted or not, the question that follows is the same.
-    let _asked_below = poll(&mut [PollFd::new(cancel, PollFlags::IN)], time.as_ref());
-    cancel.is_asked()
-}
-
 /// Waits for a step that outlived its agent, and ends it at the deadline. False where SIGTERM came first.
 fn wait_for_left(session: &mut Session, turn: &Turn<'_>) -> anyhow::Result<bool> {
     let shown = turn.root.host_path(&turn.record);
@@ -184,7 +170,7 @@ fn wait_for_left(session: &mut Session, turn: &Turn<'_>) -> anyhow::Result<bool>
         ));
     }
     while runs(&record) && Instant::now() < until {
-        if wait(&session.cancel, LOOK) {
+        if session.wait(LOOK) {
             session.warn("SIGTERM came while waiting for it: nothing was run");
             return Ok(false);
         }
