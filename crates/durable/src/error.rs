@@ -44,6 +44,12 @@ pub enum Error {
         /// What stands there.
         found: &'static str,
     },
+    /// A path that must stay beneath a folder leads over a symbolic link, or out. Nothing there is opened.
+    #[error("{} leads over a symbolic link or out of its folder, expected a plain path beneath it", path.display())]
+    LeadsOut {
+        /// The path.
+        path: PathBuf,
+    },
     /// The content is, or would become, larger than the caller allows.
     #[error("{} holds more than the {bytes_max} bytes allowed", path.display())]
     TooLarge {

@@ -8,6 +8,7 @@
 //! key that stands twice keeps its last value, and a number beyond 64 bits its nearest double.
 
 use std::ffi::OsString;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -58,10 +59,25 @@ impl Default for Options {
 /// [`Error::Malformed`], a lock that stays taken [`Error::LockWait`], too much content, before or after,
 /// [`Error::TooLarge`]; after each of them the file is as it was.
 pub fn update_json(path: &Path, options: &Options, edit: impl FnOnce(&mut Fields) -> bool) -> Result<bool> {
-    let place = Place::of(path)?;
-    let _lock = lock_beside(&place, options.lock_wait)?;
+    update_in(&Place::of(path)?, options, edit)
+}
+
+/// [`update_json`] in a folder that the caller holds open for reading, wherever a path to it may lead by now. The name
+/// there is the last component of `path`, which is what errors show.
+pub fn update_json_at(
+    folder: OwnedFd,
+    path: &Path,
+    options: &Options,
+    edit: impl FnOnce(&mut Fields) -> bool,
+) -> Result<bool> {
+    update_in(&Place::within(folder, path)?, options, edit)
+}
+
+fn update_in(place: &Place, options: &Options, edit: impl FnOnce(&mut Fields) -> bool) -> Result<bool> {
+    let path = &place.path;
+    let _lock = lock_beside(place, options.lock_wait)?;
     fault::point(points::JSON_LOCKED);
-    let mut fields = match read_in(&place, options.bytes_max)? {
+    let mut fields = match read_in(place, options.bytes_max)? {
         Some(bytes) => parse(path, &bytes)?,
         None => Fields::new(),
     };
@@ -74,9 +90,9 @@ pub fn update_json(path: &Path, options: &Options, edit: impl FnOnce(&mut Fields
         serde_json::to_vec_pretty(&fields).expect("a map of JSON values with text keys is always JSON");
     bytes.push(b'\n');
     if bytes.len() as u64 > options.bytes_max {
-        return Err(Error::TooLarge { path: path.to_owned(), bytes_max: options.bytes_max });
+        return Err(Error::TooLarge { path: path.clone(), bytes_max: options.bytes_max });
     }
-    write_in(&place, &bytes, &whole::Options { mode_for_new: options.mode_for_new })?;
+    write_in(place, &bytes, &whole::Options { mode_for_new: options.mode_for_new })?;
     fault::point(points::JSON_WRITTEN);
     Ok(true)
 }
@@ -84,6 +100,12 @@ pub fn update_json(path: &Path, options: &Options, edit: impl FnOnce(&mut Fields
 /// Reads the JSON object in the file at `path`, without a lock; `None` where there is no file.
 pub fn read_json(path: &Path, bytes_max: u64) -> Result<Option<Fields>> {
     read_bounded(path, bytes_max)?.map(|bytes| parse(path, &bytes)).transpose()
+}
+
+/// [`read_json`] in a folder that the caller holds open, wherever a path to it may lead by now.
+pub fn read_json_at(folder: OwnedFd, path: &Path, bytes_max: u64) -> Result<Option<Fields>> {
+    let place = Place::within(folder, path)?;
+    read_in(&place, bytes_max)?.map(|bytes| parse(path, &bytes)).transpose()
 }
 
 /// Waits for the sibling lock by trying again and again: flock(2) knows no deadline, and a signal to interrupt
