@@ -83,6 +83,14 @@ pub enum Error {
         /// The parser's own error, where it was the parser that gave up.
         source: Option<serde_json::Error>,
     },
+    /// So many ask for a drain already that one more is refused.
+    #[error("{} has {holders_max} holders, and takes no more: `groundcrew drain cancel` frees all", path.display())]
+    TooManyHolders {
+        /// The marker.
+        path: PathBuf,
+        /// The limit.
+        holders_max: usize,
+    },
     /// Another process kept a lock for longer than the caller wanted to wait.
     #[error("the lock {} was still taken after {waited_ms} ms", path.display())]
     LockWait {

@@ -110,7 +110,7 @@ pub fn read_json_at(folder: OwnedFd, path: &Path, bytes_max: u64) -> Result<Opti
 
 /// Waits for the sibling lock by trying again and again: flock(2) knows no deadline, and a signal to interrupt
 /// it would belong to the whole process.
-fn lock_beside(place: &Place, wait: Duration) -> Result<Locked> {
+pub(crate) fn lock_beside(place: &Place, wait: Duration) -> Result<Locked> {
     let mut name = OsString::from(".");
     name.push(&place.name);
     name.push(".lock");

@@ -39,6 +39,13 @@ crate::fault_points! {
     /// The new content is durable; the lock is still held.
     JSON_WRITTEN = "json.written";
 
+    /// The lock of the drain marker is held.
+    MARKER_LOCKED = "marker.locked";
+    /// The drain marker has been read under its lock.
+    MARKER_READ = "marker.read";
+    /// The new drain marker is durable; its lock is still held.
+    MARKER_WRITTEN = "marker.written";
+
     /// A record file is open; the folder is not yet on the disk.
     RECORDS_OPENED = "records.opened";
     /// A torn tail has been cut off; the file is not yet on the disk.

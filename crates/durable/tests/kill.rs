@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 
 use common::{given_task, victim as victim_command};
+use groundcrew_durable::drain_marker::write::{Cancelled, When, Whom, begin, cancel};
 use groundcrew_durable::fault::{Point, VARIABLE};
 use groundcrew_durable::json::{self, read_json, update_json};
 use groundcrew_durable::lock::HomeLock;
@@ -35,10 +36,17 @@ enum Task {
     AppendRecord,
     AppendBehindTornTail,
     LockHome,
+    BeginDrain,
+    JoinDrain,
+    CancelDrain,
 }
 
+/// When every drain here is asked for.
+const WHEN: When<'static> =
+    When { epoch: "boot:1", wall_ms: 1_782_907_200_000, max_age: std::time::Duration::from_secs(3600) };
+
 impl Task {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 11] = [
         Self::ReplaceFile,
         Self::MakeFile,
         Self::RemoveFile,
@@ -47,6 +55,9 @@ impl Task {
         Self::AppendRecord,
         Self::AppendBehindTornTail,
         Self::LockHome,
+        Self::BeginDrain,
+        Self::JoinDrain,
+        Self::CancelDrain,
     ];
 
     fn named(name: &str) -> Option<Self> {
@@ -69,7 +80,10 @@ impl Task {
                     fs::write(&path, [&whole[..], &whole[..9]].concat()).unwrap();
                 }
             }
-            Self::MakeFile | Self::MakeFolder | Self::LockHome => {}
+            Self::JoinDrain | Self::CancelDrain => {
+                begin(folder, &"first".parse().unwrap(), false, &WHEN).unwrap();
+            }
+            Self::MakeFile | Self::MakeFolder | Self::LockHome | Self::BeginDrain => {}
         }
     }
 
@@ -91,6 +105,10 @@ impl Task {
                 writer.sync().unwrap();
             }
             Self::LockHome => drop(HomeLock::acquire(folder).unwrap()),
+            Self::BeginDrain | Self::JoinDrain => {
+                begin(folder, &"second".parse().unwrap(), false, &WHEN).unwrap();
+            }
+            Self::CancelDrain => assert_eq!(cancel(folder, Whom::All, &WHEN).unwrap(), Cancelled::Gone),
         }
     }
 
@@ -106,14 +124,21 @@ impl Task {
             Self::AppendRecord => operation == "records" && point != points::RECORDS_CUT,
             Self::AppendBehindTornTail => operation == "records",
             Self::LockHome => operation == "home",
+            Self::BeginDrain => operation == "marker" || operation == "whole" && point != points::WHOLE_OWNED,
+            Self::JoinDrain => operation == "marker" || operation == "whole",
+            Self::CancelDrain => {
+                operation == "remove" || operation == "marker" && point != points::MARKER_WRITTEN
+            }
         }
     }
 
     /// The first point at which the new state stands.
     fn turns_at(self) -> Point {
         match self {
-            Self::ReplaceFile | Self::MakeFile | Self::UpdateJson => points::WHOLE_RENAMED,
-            Self::RemoveFile => points::REMOVE_UNLINKED,
+            Self::ReplaceFile | Self::MakeFile | Self::UpdateJson | Self::BeginDrain | Self::JoinDrain => {
+                points::WHOLE_RENAMED
+            }
+            Self::RemoveFile | Self::CancelDrain => points::REMOVE_UNLINKED,
             Self::MakeFolder => points::FOLDER_MADE,
             Self::AppendRecord | Self::AppendBehindTornTail => points::RECORDS_APPENDED,
             Self::LockHome => points::HOME_LOCKED,
@@ -139,8 +164,21 @@ impl Task {
             }
             Self::AppendRecord | Self::AppendBehindTornTail => check_records(&path, turned),
             Self::LockHome => drop(HomeLock::acquire(folder).unwrap()),
+            Self::BeginDrain => check_drain(folder, if turned { &["second"] } else { &[] }),
+            Self::JoinDrain => check_drain(folder, if turned { &["first", "second"] } else { &["first"] }),
+            Self::CancelDrain => check_drain(folder, if turned { &[] } else { &["first"] }),
         }
     }
+}
+
+/// Those who hold the marker after a crash are these, and the next asker finds its lock free.
+fn check_drain(folder: &Path, expected: &[&str]) {
+    let third = "third".parse().unwrap();
+    let body = begin(folder, &third, false, &WHEN).unwrap();
+    let holders: Vec<&String> = body["holders"].as_object().unwrap().keys().collect();
+    assert_eq!(holders, [expected, &["third"]].concat());
+    let ended = cancel(folder, Whom::One(&third), &WHEN).unwrap();
+    assert_eq!(ended == Cancelled::Gone, expected.is_empty(), "{ended:?}");
 }
 
 fn check_records(path: &Path, turned: bool) {
@@ -221,9 +259,11 @@ fn a_process_killed_at_any_point_leaves_the_old_state_or_the_new_one() {
             let (status, said) = run(command.env(VARIABLE, point.name()));
             assert_eq!(status.signal(), Some(SIGKILL), "{task:?} did not come to {}: {said}", point.name());
 
-            // The points of whole writes come before those of JSON updates in the list, but between them in time.
-            let turned = point == points::JSON_WRITTEN
-                || !point.name().starts_with("json.") && place >= place_of(task.turns_at());
+            // The points of whole writes and removals come before those of the locks around them in the list, but between
+            // them in time.
+            let is_around = ["json.", "marker."].iter().any(|around| point.name().starts_with(around));
+            let turned = [points::JSON_WRITTEN, points::MARKER_WRITTEN].contains(&point)
+                || !is_around && place >= place_of(task.turns_at());
             let left = u64::from(leaves.contains(&place));
             assert_eq!(leftovers_in(home.path()) as u64, left, "{task:?} at {}", point.name());
             task.check(home.path(), turned);

@@ -62,6 +62,7 @@ pub const CRATES: &[Crate] = &[
         modules: &[
             "records",
             "agent_info",
+            "drain_marker",
             "json",
             "lock",
             "epoch",
