@@ -25,6 +25,9 @@ pub const HOME_DEFAULT: &str = "/var/lib/groundcrew";
 /// Root's home, whose keys let anybody do anything.
 const ROOT_HOME: &str = "/root";
 
+/// Twice the length of a UUID.
+const POD_UID_BYTES_MAX: usize = 72;
+
 /// The flags of `groundcrew agent`, for its help.
 pub const FLAGS_HELP: &str = "  --url URL               https://HOST[:PORT] of the orchestrator
   --run RUN               id of the run
@@ -92,6 +95,9 @@ pub struct Settings {
     /// Time between two heartbeats, in milliseconds. For tests alone, and in the environment alone
     /// (`GROUNDCREW_HEARTBEAT_INTERVAL_MS`): orders arrive with the answers, and a test must not wait for them.
     pub heartbeat_interval_ms: u64,
+    /// Uid of the pod that the agent is, in the environment alone (`GROUNDCREW_POD_UID`), where its manifest says it:
+    /// whoever watches the cluster's pods then knows this agent's end when it comes.
+    pub pod_uid: Option<String>,
     /// Parameters on the kernel command line that begin as ours do and that this version does not know.
     pub unknown: Vec<String>,
 }
@@ -143,6 +149,7 @@ impl Settings {
             heartbeat_interval_ms: values
                 .parse(sources::HEARTBEAT_INTERVAL, heartbeat_interval_ms)?
                 .unwrap_or(HEARTBEAT_INTERVAL_MS),
+            pod_uid: values.parse(sources::POD_UID, pod_uid)?,
             unknown: values.unknown,
         })
     }
@@ -171,6 +178,17 @@ fn heartbeat_interval_ms(text: &str) -> Result<u64, String> {
     let expected = || format!("10 to {HEARTBEAT_INTERVAL_MS} milliseconds");
     let parsed = text.parse().ok();
     parsed.filter(|ms| (10..=HEARTBEAT_INTERVAL_MS).contains(ms)).ok_or_else(expected)
+}
+
+/// A cluster makes UUIDs; a static pod's is the hash of its manifest.
+fn pod_uid(text: &str) -> Result<String, String> {
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+    let is_uid = text.len() <= POD_UID_BYTES_MAX && text.bytes().all(fits);
+    if is_uid {
+        Ok(text.to_owned())
+    } else {
+        Err(format!("a pod's uid: {POD_UID_BYTES_MAX} letters, digits and dashes at most"))
+    }
 }
 
 fn absolute(text: &str) -> Result<PathBuf, String> {

@@ -13,6 +13,7 @@ pub mod operator;
 pub mod plan;
 pub mod profile;
 pub mod report;
+pub mod runtime;
 pub mod spec_diff;
 pub mod stage;
 pub mod time;

@@ -14,6 +14,7 @@ use crate::ids::{
 };
 use crate::inventory::Inventory;
 use crate::profile::{AtEnd, ExpectedDisk, StageSpec};
+use crate::runtime::AgentRuntime;
 use crate::stage::{Stage, State};
 use crate::time::WallMs;
 
@@ -133,6 +134,9 @@ pub struct ClaimRequest {
     /// Addresses of its interfaces.
     #[serde(default)]
     pub macs: Vec<MacAddress>,
+    /// The pod or process that the agent is. An older agent says none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub runtime: Option<AgentRuntime>,
     /// The agent's wall clock.
     #[serde(default)]
     pub wall: WallMs,

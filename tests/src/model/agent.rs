@@ -200,6 +200,7 @@ impl Machine {
             ip: self.name.to_owned(),
             serial: Some(self.serial.clone()),
             macs: Vec::new(),
+            runtime: None,
             power_allowed: self.power_allowed,
             keys_allowed: true,
         };

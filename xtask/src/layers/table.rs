@@ -42,6 +42,7 @@ pub const CRATES: &[Crate] = &[
             "report",
             "agent_info",
             "wire",
+            "runtime",
             "plan",
             "profile",
             "inventory",

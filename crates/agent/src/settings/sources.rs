@@ -22,6 +22,8 @@ const VALUES: [(&str, bool); 8] = [
     ("home", false),
     ("authorized-keys", false),
 ];
+/// A parameter that the environment alone may give, as a pod's manifest does.
+pub(super) const POD_UID: &str = "pod-uid";
 /// A parameter that the environment alone may give, for tests.
 pub(super) const HEARTBEAT_INTERVAL: &str = "heartbeat-interval-ms";
 /// Parameters that are on or off.
@@ -186,7 +188,8 @@ impl Values {
         &mut self,
         environment: impl Fn(&str) -> Option<OsString>,
     ) -> Result<(), SettingsError> {
-        for flag in VALUES.iter().map(|(flag, _)| *flag).chain(SWITCHES).chain([HEARTBEAT_INTERVAL]) {
+        for flag in VALUES.iter().map(|(flag, _)| *flag).chain(SWITCHES).chain([POD_UID, HEARTBEAT_INTERVAL])
+        {
             // An empty variable is a line of an environment file that nobody has filled in.
             if let Some(value) = environment(&variable(flag)).filter(|value| !value.is_empty()) {
                 self.insert(flag, value, Source::Environment)?;

@@ -210,3 +210,17 @@ fn root_s_own_keys_need_a_word_of_their_own() {
     let own = folder.path().join("home/.ssh/authorized_keys");
     assert_eq!(load(&own, &[]).unwrap().authorized_keys, Some(own));
 }
+
+#[test]
+fn the_environment_alone_names_the_pod() {
+    let mut given = given();
+    assert_eq!(load(&given).unwrap().pod_uid, None);
+    let uid = "6d3f0c1e-8a57-4f0e-9a1b-2f4a5b6c7d8e";
+    given.environment.insert("GROUNDCREW_POD_UID", uid.into());
+    assert_eq!(load(&given).unwrap().pod_uid.as_deref(), Some(uid));
+    for bad in ["a b", "a/b", &"a".repeat(POD_UID_BYTES_MAX + 1)] {
+        given.environment.insert("GROUNDCREW_POD_UID", bad.into());
+        let error = error_of(&given);
+        assert!(error.contains("GROUNDCREW_POD_UID") && error.contains("a pod's uid"), "{error}");
+    }
+}

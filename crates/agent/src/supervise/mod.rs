@@ -18,7 +18,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use groundcrew_client::PinSet;
-use groundcrew_protocol::ids::{ClaimNumber, MacAddress, RandomId};
+use groundcrew_protocol::ids::{BootId, ClaimNumber, MacAddress, RandomId};
+use groundcrew_protocol::runtime::AgentRuntime;
 use groundcrew_protocol::time::WallMs;
 use groundcrew_protocol::wire::{Heartbeat, LogLevel, LogLine};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -41,7 +42,7 @@ use crate::io_thread::{HomeHealth, IoThread};
 use crate::outbox::Outbox;
 use crate::probe::{Root, dmi, ip, nics};
 use crate::process::sweep::Swept;
-use crate::process::{ChildRecords, child_record, sweep};
+use crate::process::{ChildRecords, child_record, proc_stat, sweep};
 use crate::sensors::Sensors;
 use crate::settings::Settings;
 use crate::spool::{Kind, LineSender, Spool};
@@ -402,12 +403,23 @@ fn with_first(booted: Option<MacAddress>, mut macs: Vec<MacAddress>) -> Vec<MacA
     macs
 }
 
+/// What this agent runs in: the pod that its manifest names, else this very process.
+fn runtime(pod_uid: Option<&str>, boot_id: Option<&BootId>) -> Option<AgentRuntime> {
+    if let Some(uid) = pod_uid {
+        return Some(AgentRuntime::pod(uid));
+    }
+    let process = proc_stat::read(i32::try_from(std::process::id()).ok()?)?;
+    Some(AgentRuntime::process(boot_id?.as_str(), process.pid, process.start))
+}
+
 fn facts(settings: &Settings, home: &Home) -> Result<Facts, StartError> {
     let root = Root::system();
     let mut session = [0; 16];
     getrandom::fill(&mut session).map_err(system("drawing a random number"))?;
     let proc = std::path::Path::new(groundcrew_durable::epoch::PROC);
-    let boot_id = groundcrew_durable::epoch::boot_id(proc).ok().and_then(|text| text.parse().ok());
+    let boot_id: Option<BootId> =
+        groundcrew_durable::epoch::boot_id(proc).ok().and_then(|text| text.parse().ok());
+    let runtime = runtime(settings.pod_uid.as_deref(), boot_id.as_ref());
     Ok(Facts {
         instance: home.instance().clone(),
         session: RandomId::from_bytes(session),
@@ -417,6 +429,7 @@ fn facts(settings: &Settings, home: &Home) -> Result<Facts, StartError> {
         ip: ip::address(&root).map(|ip| ip.to_string()).unwrap_or_default(),
         serial: dmi::serial(&root),
         macs: with_first(settings.mac.clone(), nics::macs(&root)),
+        runtime,
         power_allowed: settings.allow_power,
         keys_allowed: settings.authorized_keys.is_some(),
     })

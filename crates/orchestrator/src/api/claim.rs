@@ -65,6 +65,10 @@ pub async fn claim(
     ] {
         expect_text(field, text, TEXT_BYTES_MAX)?;
     }
+    if let Some(runtime) = &request.runtime {
+        expect_text("runtime.source", runtime.source.as_str(), TEXT_BYTES_MAX)?;
+        expect_text("runtime.id", &runtime.id, TEXT_BYTES_MAX)?;
+    }
     let protocol = protocol_of(&request, boot.run.state().hello);
     let input = Input::Claim { request: Box::new(request), protocol, bearer: boot.digest.hex() };
     let landed = advance(&app, &boot.run, input).await;

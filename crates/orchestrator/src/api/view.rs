@@ -19,7 +19,7 @@ pub fn summary(run: &Run, live: &Live, known: &LiveRun) -> RunSummary {
         verdict: verdict(run),
         reason: run.reason(),
         wait: run.wait.as_ref().map(|wait| WaitView {
-            r#for: wait.what.describe().to_owned(),
+            r#for: run.waits_for().unwrap_or_default(),
             since: wait.since,
             until: wait.until,
             then: wait.what.then().to_owned(),

@@ -18,6 +18,7 @@ use std::sync::{Arc, Mutex, RwLock};
 use std::time::Instant;
 
 use bytes::Bytes;
+use groundcrew_protocol::agent_info::Ending;
 use groundcrew_protocol::ids::{ClaimNumber, DirectiveId, Generation, RandomId, RunId, Sha256Hex};
 use groundcrew_protocol::limits;
 use groundcrew_protocol::stage::State;
@@ -97,6 +98,8 @@ pub struct LiveState {
     /// Silence after which it is held, where silence counts.
     silence_ms: Option<u64>,
     held_for_silence: bool,
+    /// Its pod or process was seen to have ended: a word of its is news, and it shows as ended until then.
+    end: Option<Ending>,
     pending: Vec<(DirectiveId, Option<DirectiveOutcome>)>,
     answer: Bytes,
     answer_edition: u64,
@@ -371,11 +374,14 @@ impl Live {
         self.all().iter().filter(|live| due(live)).map(|live| live.id.clone()).collect()
     }
 
-    /// How an agent shows: `offline`, or its phase; absent before the first claim.
+    /// How an agent shows: `stopped` or `error` where its pod or process was seen to end, `offline`, or its phase; absent before the first claim.
     pub fn agent_word(&self, live: &LiveRun) -> Option<String> {
         let quiet_ms = self.quiet_ms(live);
         let state = live.state();
         state.claim.as_ref()?;
+        if let Some(end) = state.end {
+            return Some(end.phase().to_string());
+        }
         if quiet_ms >= offline_after_ms() {
             return Some("offline".to_owned());
         }

@@ -48,6 +48,7 @@ impl LiveState {
             boot_token: TokenDigest::from(&run.boot_token),
             silence_ms: None,
             held_for_silence: false,
+            end: None,
             pending: Vec::new(),
             answer: Bytes::new(),
             answer_edition: 0,
@@ -81,6 +82,7 @@ impl LiveState {
             && self.wait.is_some_and(|(what, _)| what == WaitFor::Result);
         self.silence_ms = silence_counts.then_some(run.profile.limits.silence);
         self.held_for_silence = matches!(&run.standing, Standing::Held { why: HeldFor::Silence { .. }, .. });
+        self.end = run.end().map(|end| end.ending);
         self.pending =
             run.directives.iter().map(|directive| (directive.id, directive.said.clone())).collect();
         self.prepare(run, announced);
@@ -143,7 +145,7 @@ impl LiveState {
         let is_news = |report: &DirectiveReport| {
             self.pending.iter().any(|(id, said)| *id == report.id && said.as_ref() != Some(&report.outcome))
         };
-        !spoke || self.held_for_silence || heartbeat.directives.iter().any(is_news)
+        !spoke || self.held_for_silence || self.end.is_some() || heartbeat.directives.iter().any(is_news)
     }
 }
 

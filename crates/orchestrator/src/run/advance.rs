@@ -226,6 +226,7 @@ fn audit_of(input: &Input, run: &RunId, at: WallMs) -> Option<NewAudit> {
         | Input::Intent(_)
         | Input::Hold { .. }
         | Input::Deadline
+        | Input::RuntimeEnded(_)
         | Input::Restored => return None,
     };
     Some(NewAudit { at, actor: actor.clone(), action: action.into(), run: Some(run.clone()), text })

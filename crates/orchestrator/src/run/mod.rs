@@ -3,4 +3,6 @@
 
 pub mod advance;
 pub mod decide;
+pub mod runtime;
 pub mod state;
+pub mod wait;

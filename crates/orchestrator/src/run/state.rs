@@ -23,12 +23,16 @@ use groundcrew_protocol::ids::{
     Attempt, BootId, ClaimNumber, DirectiveId, MacAddress, NodeName, RandomId, RunId, Sha256Hex,
 };
 use groundcrew_protocol::profile::{Profile, StageSpec};
+use groundcrew_protocol::runtime::AgentRuntime;
 use groundcrew_protocol::stage::{Stage, State};
 use groundcrew_protocol::time::WallMs;
 use groundcrew_protocol::wire::{
     Command, DirectiveOutcome, HomeKind, IntentKind, OverrideFlags, StageAttempt,
 };
 use serde::{Deserialize, Serialize};
+
+use super::runtime::RuntimeEnd;
+pub use super::wait::{Wait, WaitFor};
 
 /// A moment for decisions.
 ///
@@ -338,57 +342,12 @@ pub struct Claim {
     pub listened_ms: u64,
     /// True once a message came under it: its holder knows its number.
     pub spoke: bool,
-}
-
-/// What a run waits for, and what happens when it does not come.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Wait {
-    /// What for.
-    pub what: WaitFor,
-    /// Since when.
-    pub since: WallMs,
-    /// Until when, as people read it.
-    pub until: WallMs,
-    /// Until when on the clock of listening.
-    pub until_ms: u64,
-}
-
-/// What a run waits for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum WaitFor {
-    /// An agent's first claim; then it is held.
-    Claim,
-    /// The result of the attempt in flight; then it is held.
-    Result,
-    /// An operator's decision; then it is cancelled.
-    Operator,
-    /// The machine to come back from a reboot that was asked for; then it is held.
-    Reboot,
-    /// The agent to report what became of the last directives of an ended run; then they are given up.
-    Farewell,
-}
-
-impl WaitFor {
-    /// What it waits for, for people.
-    pub fn describe(self) -> &'static str {
-        match self {
-            WaitFor::Claim => "an agent to claim the run",
-            WaitFor::Result => "the result of the attempt in flight",
-            WaitFor::Operator => "an operator to retry, override, cancel or release",
-            WaitFor::Reboot => "the machine to come back from its reboot",
-            WaitFor::Farewell => "the agent to confirm the end of the run",
-        }
-    }
-
-    /// What happens when it does not come, for people.
-    pub fn then(self) -> &'static str {
-        match self {
-            WaitFor::Claim | WaitFor::Result | WaitFor::Reboot => "the run is held",
-            WaitFor::Operator => "the run is cancelled",
-            WaitFor::Farewell => "the directive is given up",
-        }
-    }
+    /// The pod or process that the agent is, where it says.
+    #[serde(default)]
+    pub runtime: Option<AgentRuntime>,
+    /// How that ended, once somebody saw it end.
+    #[serde(default)]
+    pub end: Option<RuntimeEnd>,
 }
 
 /// An order for the agent.
@@ -464,6 +423,10 @@ impl Run {
     pub fn reason(&self) -> String {
         match &self.standing {
             Standing::Walking | Standing::Completed { .. } => String::new(),
+            Standing::Held { why: why @ HeldFor::Silence { .. }, .. } => {
+                let end = self.end().map(|end| format!("; {end}")).unwrap_or_default();
+                format!("{}{end}", why.describe(&self.stage().spec.name))
+            }
             Standing::Held { why, .. } => why.describe(&self.stage().spec.name),
             Standing::Cancelled { reason, .. } => reason.clone(),
         }

@@ -3,10 +3,13 @@
 use groundcrew_orchestrator::run::decide::{
     Answer, Change, Input, NewEvent, NewRun, OrderKind, Refused, create, decide,
 };
+use groundcrew_orchestrator::run::runtime::RuntimeEnded;
 use groundcrew_orchestrator::run::state::{Fate, HeldFor, Now, Run, Standing, WaitFor};
+use groundcrew_protocol::agent_info::{Ending, Exit};
 use groundcrew_protocol::check::{Check, Observation, PlannedCheck, Verdict};
 use groundcrew_protocol::ids::{Attempt, BootId, ClaimNumber, DirectiveId, RandomId, Sha256Hex};
 use groundcrew_protocol::profile::Profile;
+use groundcrew_protocol::runtime::AgentRuntime;
 use groundcrew_protocol::stage::{Stage, State};
 use groundcrew_protocol::time::WallMs;
 use groundcrew_protocol::wire::{
@@ -64,6 +67,7 @@ pub fn agent(n: u64) -> ClaimRequest {
     request.token_sha256 = Some(Sha256Hex::of(format!("run token {n}").as_bytes()));
     request.serial = Some(format!("serial-{n}"));
     request.macs = vec![format!("02:00:00:00:00:{n:02x}").parse().unwrap()];
+    request.runtime = Some(AgentRuntime::pod(&format!("pod-{n}")));
     request
 }
 
@@ -90,6 +94,17 @@ pub fn entry(stage: Stage, attempt: u32, made_under: u64) -> OutboxEntry {
 }
 pub fn of(stage: Stage, attempt: u32) -> StageAttempt {
     StageAttempt { stage, attempt: Attempt(attempt) }
+}
+
+/// The end of a pod, killed for its memory.
+pub fn end_of(runtime: AgentRuntime, end: &str) -> Input {
+    Input::RuntimeEnded(Box::new(RuntimeEnded {
+        runtime,
+        end: end.into(),
+        ending: Ending::Error,
+        reason: "OOMKilled".into(),
+        exit: Some(Exit::Code(137)),
+    }))
 }
 
 /// Checks that fulfil a plan.
@@ -175,7 +190,11 @@ impl Bench {
             | Input::Heard { .. }
             | Input::Intent(_)
             | Input::Hold { .. } => self.now.heard_ms = self.now.listened_ms,
-            Input::Order { .. } | Input::Deadline | Input::NewBootToken { .. } | Input::Restored => {}
+            Input::Order { .. }
+            | Input::Deadline
+            | Input::RuntimeEnded(_)
+            | Input::NewBootToken { .. }
+            | Input::Restored => {}
         }
         self.run = change.run.clone();
         self.events = change.events.clone();

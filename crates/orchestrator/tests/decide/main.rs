@@ -14,4 +14,5 @@ mod protocol_1;
 mod refused;
 mod restore;
 mod results;
+mod runtime;
 mod tokens;

@@ -108,7 +108,7 @@ impl Model {
         let spoken = Model::spoken(was);
         let held = |at| Place::Held(at, Hold::Other);
         match (input, was) {
-            (Input::NewBootToken { .. } | Input::Restored, _) => vec![was],
+            (Input::NewBootToken { .. } | Input::Restored | Input::RuntimeEnded(_), _) => vec![was],
             (Input::Hold { .. } | Input::Intent(_), _) => vec![spoken],
             (Input::Heard { directives, .. }, _) if directives.is_empty() => vec![spoken],
             (Input::Heard { .. }, _) => match spoken {
@@ -215,7 +215,10 @@ pub fn check_document(run: &Run) -> Result<(), String> {
     let waits_for = run.wait.as_ref().map(|wait| wait.what);
     let fits = match (&run.standing, waits_for) {
         (Standing::Walking, Some(WaitFor::Claim)) => run.claim.is_none() && !in_flight,
-        (Standing::Walking, Some(WaitFor::Result | WaitFor::Reboot)) => run.claim.is_some() && in_flight,
+        // Nobody waits for the result of an agent that is known to have ended.
+        (Standing::Walking, Some(WaitFor::Result)) => run.claim.is_some() && in_flight && run.end().is_none(),
+        (Standing::Walking, Some(WaitFor::Successor)) => in_flight && run.end().is_some(),
+        (Standing::Walking, Some(WaitFor::Reboot)) => run.claim.is_some() && in_flight,
         (Standing::Held { why: HeldFor::Silence { .. }, .. }, Some(WaitFor::Operator)) => in_flight,
         (Standing::Held { .. }, Some(WaitFor::Operator)) => !in_flight,
         (Standing::Completed { .. } | Standing::Cancelled { .. }, Some(WaitFor::Farewell)) => {

@@ -50,6 +50,11 @@ pub enum Op {
         stage: Option<usize>,
         reason: bool,
     },
+    /// The pod of a home's agent ends, for the first or the second time.
+    End {
+        home: usize,
+        end: u8,
+    },
     NewBootToken(u8),
     Backup,
     Restore,
@@ -97,6 +102,7 @@ pub fn any_op() -> impl Strategy<Value = Op> {
         1 => home.prop_map(|home| Op::Hold { home }),
         5 => (order, prop::option::weighted(0.3, 0..4usize), prop::bool::weighted(0.9))
             .prop_map(|(order, stage, reason)| Op::Order { order, stage, reason }),
+        3 => (0..3usize, 1..3u8).prop_map(|(home, end)| Op::End { home, end }),
         1 => (0..3u8).prop_map(Op::NewBootToken),
         1 => Just(Op::Backup),
         1 => Just(Op::Restore),

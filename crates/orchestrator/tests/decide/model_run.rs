@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 
 use groundcrew_orchestrator::run::decide::{Answer, Input, OrderKind, Refused};
-use groundcrew_orchestrator::run::state::{Run, Standing};
+use groundcrew_orchestrator::run::state::{Run, Standing, WaitFor};
 use groundcrew_protocol::ids::{Attempt, BootId, ClaimNumber, DirectiveId, Sha256Hex};
+use groundcrew_protocol::runtime::AgentRuntime;
 use groundcrew_protocol::stage::State;
 use groundcrew_protocol::wire::{ClaimRequest, DirectiveOutcome, DirectiveReport, Intent, StageAttempt};
 use proptest::prelude::*;
@@ -70,6 +71,7 @@ impl World {
             Op::Restart(home) => {
                 self.fresh += 1;
                 self.homes[*home].request.session = Some(id(self.fresh));
+                self.homes[*home].request.runtime = Some(AgentRuntime::pod(&format!("pod-{}", self.fresh)));
                 (self.homes[*home].in_flight, self.homes[*home].has_claimed) = (None, false);
                 Ok(())
             }
@@ -97,6 +99,10 @@ impl World {
                 self.put(Input::Hold { claim, host_keys: vec!["ssh-ed25519 A".into()] }, false).map(|_| ())
             }
             Op::Order { order, stage, reason } => self.order(*order, *stage, *reason),
+            Op::End { home, end } => {
+                let runtime = self.homes[*home].request.runtime.clone().unwrap();
+                self.put(end_of(runtime, &end.to_string()), false).map(|_| ())
+            }
             Op::NewBootToken(n) => {
                 let token = Sha256Hex::of(&[*n]);
                 if self.put(Input::NewBootToken { token: token.clone(), by: "olga".into() }, false)?.is_ok() {
@@ -220,6 +226,7 @@ impl World {
             Input::Claim { .. }
             | Input::Order { .. }
             | Input::Deadline
+            | Input::RuntimeEnded(_)
             | Input::NewBootToken { .. }
             | Input::Restored => return Ok(()),
         };
@@ -273,7 +280,8 @@ impl World {
             prop_assert!(answer.claim > claim.number || (same_process && answer.claim == claim.number));
             prop_assert!(answer.claim > request.known_claim || answer.claim == claim.number);
             let another = claim.instance != request.instance && claim.boot == request.boot_id;
-            prop_assert!(!another || quiet_ms >= 30 * SECOND, "another home took a claim that is alive");
+            let is_alive = quiet_ms < 30 * SECOND && before.end().is_none();
+            prop_assert!(!another || !is_alive, "another home took a claim that is alive");
         }
         prop_assert_eq!(&answer.current_state, &self.bench.run.state());
         if answer_lost {
@@ -378,6 +386,7 @@ fn the_model_reaches_every_place() {
     use proptest::strategy::ValueTree;
     let mut runner = proptest::test_runner::TestRunner::deterministic();
     let (mut completed, mut cancelled, mut offered, mut kinds) = (0, 0, 0, BTreeSet::new());
+    let (mut succeeded, mut contradicted) = (0, 0);
     for _ in 0..300 {
         let ops = prop::collection::vec(any_op(), 1..60).new_tree(&mut runner).unwrap().current();
         let mut world = World::new();
@@ -386,12 +395,15 @@ fn the_model_reaches_every_place() {
             if let Standing::Held { why, .. } = &world.bench.run.standing {
                 kinds.insert(serde_json::to_value(why).unwrap()["kind"].to_string());
             }
+            succeeded += usize::from(world.bench.waits_for() == Some(WaitFor::Successor));
+            contradicted += usize::from(world.bench.told("agent_speaks"));
             offered += usize::from(!world.bench.run.offered.is_empty());
         }
         completed += usize::from(place(&world.bench.run) == Place::Completed);
         cancelled += usize::from(place(&world.bench.run) == Place::Cancelled);
     }
     assert!(completed > 0 && cancelled > 0 && offered > 0, "{completed} {cancelled} {offered}");
+    assert!(succeeded > 0 && contradicted > 0, "{succeeded} {contradicted}");
     assert_eq!(kinds.len(), 7, "{kinds:?}");
 }
 

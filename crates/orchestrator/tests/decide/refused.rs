@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use groundcrew_orchestrator::run::decide::{Input, OrderKind, Refused, decide};
 use groundcrew_orchestrator::run::state::{HeldFor, Machine, Run, Standing, WaitFor};
 use groundcrew_protocol::ids::{ClaimNumber, Sha256Hex};
+use groundcrew_protocol::runtime::AgentRuntime;
 use groundcrew_protocol::stage::Stage;
 
 use crate::bench::*;
@@ -70,6 +71,8 @@ const TABLE: &str = "
     order: abort                          | + + + + + + + + + + X X X +
     deadline: at once                     | = = = = = = = = = = = = = =
     deadline: a month later               | + + + + + + + + + + = = + +
+    runtime ended: the claim's            | = + + + + + + + = + = = = +
+    runtime ended: another's              | = = = = = = = = = = = = = =
     new boot token                        | + + + + + + + + + + X X X +
     restored                              | + + + + + + + + + + = = = +
 ";
@@ -78,7 +81,9 @@ const TABLE: &str = "
 fn column_of(run: &Run) -> &'static str {
     let reboots = run.wait.as_ref().is_some_and(|wait| match wait.what {
         WaitFor::Reboot => true,
-        WaitFor::Claim | WaitFor::Result | WaitFor::Operator | WaitFor::Farewell => false,
+        WaitFor::Claim | WaitFor::Result | WaitFor::Operator | WaitFor::Successor | WaitFor::Farewell => {
+            false
+        }
     });
     match &run.standing {
         Standing::Walking if run.restored => "in flight, restored",
@@ -183,6 +188,7 @@ fn kind_of(input: &Input) -> &'static str {
             | OrderKind::Abort => "order",
         },
         Input::Deadline => "deadline",
+        Input::RuntimeEnded(_) => "runtime ended",
         Input::NewBootToken { .. } => "new boot token",
         Input::Restored => "restored",
     }
@@ -284,6 +290,8 @@ fn input_of(row: &str, bench: &mut Bench, own: groundcrew_protocol::wire::ClaimR
             bench.now.listened_ms += 30 * 24 * HOUR;
             Input::Deadline
         }
+        "runtime ended: the claim's" => end_of(own.runtime.unwrap(), "1"),
+        "runtime ended: another's" => end_of(AgentRuntime::pod("another"), "1"),
         "new boot token" => Input::NewBootToken { token: Sha256Hex::of(b"new"), by: "olga".into() },
         "restored" => Input::Restored,
         row if row.starts_with("claim: ") => {
@@ -338,5 +346,5 @@ fn every_input_against_every_standing() {
     }
     assert!(wrong.is_empty(), "{}\n{found_table}", wrong.join("\n"));
     assert_eq!(letters, "+=OUEMSWNFX".chars().collect(), "every refusal has a place in the table");
-    assert_eq!(kinds.len(), 9, "every input has a row");
+    assert_eq!(kinds.len(), 10, "every input has a row");
 }

@@ -3,18 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::{AgentLife, InfoPhase};
-use crate::text_enum::text_enum;
+pub use crate::runtime::RuntimeSource;
 use crate::time::WallMs;
-
-text_enum! {
-    /// Who says it.
-    RuntimeSource {
-        /// An observer of pods.
-        Kubernetes = "kubernetes",
-        /// The host on which both the agent and the orchestrator run.
-        Local = "local",
-    }
-}
 
 /// How an agent ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

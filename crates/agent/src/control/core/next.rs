@@ -110,6 +110,7 @@ impl Core {
             stopped: self.memory.stopped.clone(),
             serial: self.facts.serial.clone(),
             macs: self.facts.macs.clone(),
+            runtime: self.facts.runtime.clone(),
             wall: WallMs(0),
         };
         let by_boot_token = self.by_boot_token;

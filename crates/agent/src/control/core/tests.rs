@@ -30,6 +30,7 @@ fn facts() -> Facts {
         home: HomeKind::Durable,
         ip: String::new(),
         serial: None,
+        runtime: None,
         macs: Vec::new(),
         power_allowed: true,
         keys_allowed: true,

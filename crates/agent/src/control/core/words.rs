@@ -3,6 +3,7 @@
 use groundcrew_protocol::check::PlannedCheck;
 use groundcrew_protocol::ids::{Attempt, BootId, ClaimNumber, MacAddress, RandomId};
 use groundcrew_protocol::profile::StageSpec;
+use groundcrew_protocol::runtime::AgentRuntime;
 use groundcrew_protocol::stage::Stage;
 use groundcrew_protocol::time::WallMs;
 use groundcrew_protocol::wire::{
@@ -31,6 +32,8 @@ pub struct Facts {
     pub serial: Option<String>,
     /// Addresses of its interfaces.
     pub macs: Vec<MacAddress>,
+    /// The pod or process that this agent is; absent where it cannot say.
+    pub runtime: Option<AgentRuntime>,
     /// Whether settings allow that the machine is switched off.
     pub power_allowed: bool,
     /// Whether settings name a place for the key of a hold.

@@ -34,7 +34,7 @@ pub(super) fn claim(
 
     let old = step.run.claim.clone();
     grant(&mut step, request, protocol, token);
-    note_use_of_token(&mut step, request, use_of_token);
+    note_use_of_token(&mut step, old.as_ref(), request, use_of_token);
     if changes_hands {
         note_change_of_hands(&mut step, old.as_ref(), request);
     }
@@ -193,6 +193,10 @@ fn check_token(
             "this machine does not show the serial and an address of the one that used it",
         ));
     }
+    if run.end().is_some() {
+        // The agent that spent it is gone, and nobody but a successor on its machine gets here.
+        return Ok(UseOfToken::Again);
+    }
     if request.boot_id.is_none() || request.boot_id == claim.boot {
         return Err(spent(step, "and this is no later boot than the last claim's"));
     }
@@ -243,7 +247,9 @@ fn check_hands(step: &Step, request: &ClaimRequest, protocol: u32) -> Result<boo
     // A home that knows the current claim is its holder's, started again. One that does not know a claim which
     // has never spoken is the holder's too: the answer was lost. Any other copy of the home is somebody else.
     let successor = same_home && (protocol == 1 || request.known_claim >= claim.number || !claim.spoke);
-    if successor || (rebooted && awaits_boot(step)) {
+    // Whose pod or process has ended is no second agent beside its successor on the machine.
+    let took_its_place = same_machine && step.run.end().is_some();
+    if successor || took_its_place || (rebooted && awaits_boot(step)) {
         return Ok(false);
     }
     if step.now.quiet_ms() < limits::FRESH_MS {
@@ -281,11 +287,17 @@ fn grant(step: &mut Step, request: &ClaimRequest, protocol: u32, token: Sha256He
         since: step.now.wall,
         listened_ms: step.now.listened_ms,
         spoke: false,
+        runtime: request.runtime.clone(),
+        end: None,
     });
     step.tell("claimed", AGENT, format!("claim {number} by the agent at {ip}"));
 }
 
-fn note_use_of_token(step: &mut Step, request: &ClaimRequest, use_of_token: UseOfToken) {
+fn note_use_of_token(step: &mut Step, old: Option<&Claim>, request: &ClaimRequest, use_of_token: UseOfToken) {
+    let after = match old.is_some_and(|claim| claim.end.is_some()) {
+        true => "after the agent before had ended",
+        false => "after another boot of its machine",
+    };
     match use_of_token {
         UseOfToken::None => {}
         UseOfToken::Spends => {
@@ -294,8 +306,7 @@ fn note_use_of_token(step: &mut Step, request: &ClaimRequest, use_of_token: UseO
         }
         UseOfToken::Again => {
             let ip = cut(&request.ip, NAME_CHARS_MAX);
-            let text =
-                format!("the spent boot token was used again from {ip}, after another boot of its machine");
+            let text = format!("the spent boot token was used again from {ip}, {after}");
             step.tell("boot_token_reused", AGENT, text);
         }
     }

@@ -4,7 +4,7 @@ use groundcrew_protocol::check::Verdict;
 use groundcrew_protocol::wire::{Command, DirectiveOutcome, DirectiveReport, Intent, IntentKind};
 
 use super::step::{AGENT, ORCHESTRATOR, Step, cut};
-use super::{Answer, Change, Refused};
+use super::{Answer, Change, Refused, runtime};
 use crate::run::state::{Directive, Fate, HeldFor, IntentRecord, Standing, WaitFor};
 
 /// Host keys that are kept of a machine, and the length of each.
@@ -15,8 +15,9 @@ const REASON_CHARS_MAX: usize = 500;
 /// Characters that are kept of an outcome that this version does not know.
 const WORD_CHARS_MAX: usize = 64;
 
-/// A hold for silence ends by itself when the current claim speaks again; the attempt in flight stands.
+/// What was said of its end is taken back, and a hold for silence ends by itself when the current claim speaks again; the attempt in flight stands.
 pub(super) fn end_silence(step: &mut Step) {
+    runtime::speaks(step);
     let silent = matches!(&step.run.standing, Standing::Held { why: HeldFor::Silence { .. }, .. });
     if silent {
         step.run.standing = Standing::Walking;

@@ -9,6 +9,7 @@ mod heard;
 mod order;
 mod rejoin;
 mod result;
+mod runtime;
 mod step;
 mod time;
 
@@ -24,6 +25,7 @@ use groundcrew_protocol::wire::{
 };
 
 use self::step::Step;
+use super::runtime::RuntimeEnded;
 use super::state::{Machine, Now, Run, StageRecord, Standing};
 
 /// Something that happened to a run.
@@ -69,6 +71,8 @@ pub enum Input {
     },
     /// Time has passed.
     Deadline,
+    /// The pod or process of an agent was seen to have ended.
+    RuntimeEnded(Box<RuntimeEnded>),
     /// A new boot token was made for the run.
     NewBootToken {
         /// Its hash.
@@ -312,6 +316,10 @@ pub fn decide(run: &Run, input: &Input, now: Now) -> Result<Change, Refused> {
         Input::Order { order, stage, reason, by } => order::order(step, *order, stage.as_ref(), reason, by),
         Input::Deadline => {
             time::deadline(&mut step);
+            Ok(step.done(Answer::Done))
+        }
+        Input::RuntimeEnded(told) => {
+            runtime::ended(&mut step, told);
             Ok(step.done(Answer::Done))
         }
         Input::NewBootToken { token, by } => order::new_boot_token(step, token, by),

@@ -157,6 +157,7 @@ impl<'a> Step<'a> {
     /// Begins to wait for the result of the attempt in flight.
     fn wait_for_result(&mut self) {
         self.wait(WaitFor::Result, over_deadline_ms(&self.run));
+        self.wait_for_successor();
     }
 
     /// Waits on for the result of an attempt that stands: what is left of its time, and after another wait at least

@@ -36,6 +36,10 @@ pub(super) fn deadline(step: &mut Step) {
             step.withdraw_attempt();
             step.hold(HeldFor::OverDeadline { limit_ms }, DEADLINE);
         }
+        (Standing::Walking, Some(WaitFor::Successor)) if silent => {
+            step.hold(HeldFor::Silence { limit_ms: limits.silence }, DEADLINE);
+        }
+        (Standing::Walking, Some(WaitFor::Successor)) => step.wait_longer(),
         (Standing::Walking, None) if silent && waits_for_result(step) => {
             step.hold(HeldFor::Silence { limit_ms: limits.silence }, DEADLINE);
         }
@@ -45,7 +49,14 @@ pub(super) fn deadline(step: &mut Step) {
             | Standing::Held { .. }
             | Standing::Completed { .. }
             | Standing::Cancelled { .. },
-            Some(WaitFor::Claim | WaitFor::Result | WaitFor::Operator | WaitFor::Reboot | WaitFor::Farewell)
+            Some(
+                WaitFor::Claim
+                | WaitFor::Result
+                | WaitFor::Operator
+                | WaitFor::Reboot
+                | WaitFor::Successor
+                | WaitFor::Farewell,
+            )
             | None,
         ) => {}
     }
