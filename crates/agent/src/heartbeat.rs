@@ -156,6 +156,7 @@ mod tests {
             phase: Phase::Running,
             activity: String::new(),
             drain: String::new(),
+            drains: Vec::new(),
             directives: Vec::new(),
             home_failed: false,
             pins_known: Vec::new(),

@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
-use groundcrew_protocol::ids::{MacAddress, NodeName, ProfileName, RunId};
+use groundcrew_protocol::ids::{DrainId, MacAddress, NodeName, ProfileName, RunId};
+use groundcrew_protocol::time::parse_span_ms;
 
 /// Asks and instructs a Groundcrew orchestrator.
 #[derive(Debug, Parser)]
@@ -94,10 +95,20 @@ pub(crate) enum NodeCommand {
         #[arg(long = "label", value_name = "KEY=VALUE", value_parser = key_value)]
         labels: Vec<(String, String)>,
     },
-    /// Show one.
+    /// Show one, and how its drains stand.
     Show {
         /// Its name.
         name: NodeName,
+    },
+    /// Have the agents of a node, or of every node with a label, finish what is active and start nothing more.
+    Drain(DrainArguments),
+    /// End the drains that were asked for with `node drain`.
+    Undrain(UndrainArguments),
+    /// List drains that hold nodes.
+    Drains {
+        /// Also those that have ended lately.
+        #[arg(long)]
+        ended: bool,
     },
     /// Delete one, unless a run of it is going.
     Delete {
@@ -281,6 +292,51 @@ pub(crate) struct OrderArguments {
     pub(crate) reason: String,
 }
 
+/// Which nodes to drain.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub(crate) struct DrainTargetArguments {
+    /// The node.
+    pub(crate) node: Option<NodeName>,
+    /// Every node with this label, also one that gets it later.
+    #[arg(long, value_name = "KEY=VALUE", value_parser = key_value)]
+    pub(crate) label: Option<(String, String)>,
+}
+
+/// A drain to ask for.
+#[derive(Debug, Args)]
+pub(crate) struct DrainArguments {
+    /// Which nodes.
+    #[command(flatten)]
+    pub(crate) target: DrainTargetArguments,
+    /// End it after this time (30m, 2h, 1d). Without it, it stays until `node undrain`.
+    #[arg(long = "for", value_name = "TIME", value_parser = parse_span_ms)]
+    pub(crate) for_ms: Option<u64>,
+    /// End it with this run, however that ends.
+    #[arg(long, value_name = "RUN")]
+    pub(crate) run: Option<RunId>,
+    /// Why. It is shown wherever the drain is.
+    #[arg(long, default_value = "", hide_default_value = true)]
+    pub(crate) reason: String,
+    /// Send no fleet-wide notice when an agent is shut down under this drain.
+    #[arg(long)]
+    pub(crate) quiet: bool,
+}
+
+/// Which drains to end.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub(crate) struct UndrainArguments {
+    /// Those of this node.
+    pub(crate) node: Option<NodeName>,
+    /// Those of every node with this label.
+    #[arg(long, value_name = "KEY=VALUE", value_parser = key_value)]
+    pub(crate) label: Option<(String, String)>,
+    /// The one with this id.
+    #[arg(long, value_name = "DRAIN")]
+    pub(crate) id: Option<DrainId>,
+}
+
 /// How to bring everything up on this machine.
 #[derive(Debug, Args)]
 pub(crate) struct UpArguments {
@@ -325,6 +381,10 @@ mod tests {
             (&["node", "put", "N1"], "node name"),
             (&["node", "put", "n1", "--mac", "xx"], "MAC address"),
             (&["node", "put", "n1", "--label", "=x"], "KEY=VALUE"),
+            (&["node", "drain"], "required"),
+            (&["node", "drain", "n1", "--label", "a=b"], "cannot be used with"),
+            (&["node", "drain", "n1", "--for", "2 hours"], "whole number"),
+            (&["node", "undrain", "n1", "--id", "d-1"], "cannot be used with"),
             (&["run", "list", "--limit", "0"], "1..=500"),
             (&["run", "report", "r-1", "--html", "f", "--json"], "cannot be used with"),
             (&["up"], "--profile"),

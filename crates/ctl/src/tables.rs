@@ -13,6 +13,10 @@ use crate::output::Reader;
 use crate::why;
 use crate::words::{age, ago, ahead, clean, moment, sign, span, wrapped};
 
+mod drains;
+
+pub(crate) use drains::{drain_asked, drains, drains_ended, node_view};
+
 /// Narrower than this no table can be drawn in columns.
 const WIDTH_MIN: usize = 20;
 /// From here on a list of runs has room for the reasons in a column of their own.

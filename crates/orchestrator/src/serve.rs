@@ -195,6 +195,7 @@ async fn start_on(store: &Store, options: Options, stop: CancellationToken) -> R
     })
     .await?;
     load_runs(&app).await?;
+    task::drains::load(&app).await?;
     write(&options.data.join(ADDRESS_FILE), &format!("https://{}\n", reachable(address)))?;
     let connections_max = allow_connections(options.connections_max);
     Ok(Server { address, fingerprint, first_token, app, listener, connections_max, steps })

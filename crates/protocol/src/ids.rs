@@ -93,6 +93,10 @@ text_id!(
     |t| is_name(t, 63, b"-.")
 );
 text_id!(
+    /// Identifies a drain that an operator has asked the orchestrator for.
+    DrainId, "drain id", "1 to 40 of a-z, 0-9 and '-', with a letter or digit at both ends", |t| is_name(t, 40, b"-")
+);
+text_id!(
     /// A random id of 128 bits: of an agent's home (`instance`), of one agent process (`session`), of a spool (`stream`).
     RandomId, "id", "32 lower-case hexadecimal digits", |t| is_lower_hex(t, 32)
 );

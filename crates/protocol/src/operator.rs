@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::check::Verdict;
+use crate::drain::NodeDrain;
 use crate::ids::{Attempt, ClaimNumber, MacAddress, NodeName, ProfileName, RunId, Sha256Hex, TokenText};
 use crate::stage::{Stage, State};
 use crate::time::WallMs;
@@ -24,6 +25,34 @@ pub struct Node {
     /// Words of the operator's own.
     #[serde(default)]
     pub labels: std::collections::BTreeMap<String, String>,
+}
+
+/// A node as it is shown: what an operator wrote, and how its drains stand.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct NodeView {
+    /// Its name.
+    pub name: NodeName,
+    /// Serial of the machine.
+    #[serde(default)]
+    pub serial: Option<String>,
+    /// Addresses of its interfaces.
+    #[serde(default)]
+    pub macs: Vec<MacAddress>,
+    /// Words of the operator's own.
+    #[serde(default)]
+    pub labels: std::collections::BTreeMap<String, String>,
+    /// How its drains stand; absent where none is asked for and no agent of it drains.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drain: Option<NodeDrain>,
+}
+
+impl NodeView {
+    /// What the operator wrote.
+    pub fn node(&self) -> Node {
+        let NodeView { name, serial, macs, labels, drain: _ } = self.clone();
+        Node { name, serial, macs, labels }
+    }
 }
 
 /// Asks for a run.
@@ -133,6 +162,9 @@ pub struct RunView {
     /// What the agent last said that it is busy with.
     #[serde(default)]
     pub activity: String,
+    /// Why the agent drains, in its own words; empty where it does not.
+    #[serde(default)]
+    pub drain: String,
     /// True where the agent's durable home has failed: it keeps what it has in memory.
     #[serde(default)]
     pub home_failed: bool,

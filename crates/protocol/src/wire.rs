@@ -9,8 +9,9 @@ mod words;
 use serde::{Deserialize, Serialize};
 
 use crate::check::{Check, PlannedCheck};
+use crate::drain::DrainOrder;
 use crate::ids::{
-    Attempt, BootId, ClaimNumber, DirectiveId, Generation, MacAddress, RandomId, RunId, Sha256Hex,
+    Attempt, BootId, ClaimNumber, DirectiveId, DrainId, Generation, MacAddress, RandomId, RunId, Sha256Hex,
 };
 use crate::inventory::Inventory;
 use crate::profile::{AtEnd, ExpectedDisk, StageSpec};
@@ -174,6 +175,10 @@ pub struct ClaimAnswer {
     /// How often an operator has had a stage of the run done again.
     #[serde(default)]
     pub operator_retries: u32,
+    /// The orchestrator's drains of this node: they hold it before anything starts under this claim, also on a boot that
+    /// knows nothing of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub drains: Vec<DrainOrder>,
     /// What follows the end of the run.
     pub at_end: AtEnd,
     /// The boot under which the run ended, once it has: power is touched on that boot alone.
@@ -220,6 +225,9 @@ pub struct Heartbeat {
     /// Whether it is drained, and why; empty where it is not.
     #[serde(default)]
     pub drain: String,
+    /// The orchestrator's drains that hold this node, as the agent last read its marker: what it is told follows from this.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub drains: Vec<DrainId>,
     /// What became of directives.
     #[serde(default)]
     pub directives: Vec<DirectiveReport>,
@@ -290,6 +298,9 @@ pub struct HeartbeatAnswer {
     /// Allowances of that attempt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub override_flags: Option<OverrideFlags>,
+    /// For `drain` and `undrain`: which drain, and what it asks for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drain: Option<DrainOrder>,
     /// The plan of the attempt to make, frozen.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub planned_checks: Vec<PlannedCheck>,

@@ -43,6 +43,7 @@ pub const CRATES: &[Crate] = &[
             "agent_info",
             "wire",
             "runtime",
+            "drain",
             "plan",
             "profile",
             "inventory",

@@ -1,12 +1,15 @@
 //! One command after the other: ask, then print the orchestrator's JSON or a text for people.
 
 mod artifacts;
+mod drains;
 mod logs;
 mod office;
 mod runs;
 
 use anyhow::Result;
-use groundcrew_protocol::operator::{CreateToken, Node, NodeList, ProfileList, TokenCreated, TokenView};
+use groundcrew_protocol::operator::{
+    CreateToken, Node, NodeList, NodeView, ProfileList, TokenCreated, TokenView,
+};
 use http::Method;
 
 use crate::api::{Answer, Api, encoded, query};
@@ -89,8 +92,11 @@ async fn node(desk: &Desk, command: NodeCommand) -> Result<()> {
         }
         NodeCommand::Show { name } => {
             let answer = desk.api.get(&format!("/api/v1/nodes/{name}")).await?;
-            desk.show(&answer, |answer| Ok(tables::node(&answer.parse::<Node>()?)))
+            desk.show(&answer, |answer| Ok(tables::node_view(&answer.parse::<NodeView>()?, words::now())))
         }
+        NodeCommand::Drain(asked) => drains::drain(desk, asked).await,
+        NodeCommand::Undrain(which) => drains::undrain(desk, which).await,
+        NodeCommand::Drains { ended } => drains::list(desk, ended).await,
         NodeCommand::Delete { name } => {
             desk.delete(&format!("/api/v1/nodes/{name}"), &format!("Node {name}")).await
         }

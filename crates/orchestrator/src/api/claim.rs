@@ -89,8 +89,14 @@ pub async fn claim(
         unreachable!("a claim that was not refused is answered as one");
     };
     let (generation, pins, _edition) = app.live.announced();
-    let answer =
-        ClaimAnswer { generation, pins, server_time: wall_now(), iperf_port: app.iperf_port, ..*answer };
+    let answer = ClaimAnswer {
+        generation,
+        pins,
+        server_time: wall_now(),
+        iperf_port: app.iperf_port,
+        drains: app.live.drains.of(&boot.run.node),
+        ..*answer
+    };
     Ok(ok(&answer))
 }
 

@@ -13,6 +13,7 @@ use super::app::App;
 use super::auth::Agent;
 use super::body::{Json, json_bytes};
 use super::error::ApiError;
+use crate::live::drains::DRAINS_SAID_MAX;
 use crate::live::{Beat, LiveRun};
 use crate::run::decide::Input;
 
@@ -31,6 +32,7 @@ pub async fn heartbeat(
     Json(heartbeat, _held): Json<Heartbeat, BODY_BYTES_MAX>,
 ) -> Result<Response, ApiError> {
     expect_count("directives", heartbeat.directives.len(), limits::DIRECTIVES_REMEMBERED)?;
+    expect_count("drains", heartbeat.drains.len(), DRAINS_SAID_MAX)?;
     expect_count("pins_known", heartbeat.pins_known.len(), PINS_MAX)?;
     let answer = match app.live.beat(&agent.run, &heartbeat) {
         Beat::Answer(answer) => {

@@ -10,6 +10,7 @@ pub mod audit;
 pub mod auth;
 pub mod body;
 pub mod claim;
+pub mod drains;
 pub mod error;
 pub mod events;
 pub mod heartbeat;
@@ -119,6 +120,9 @@ fn operator_routes() -> Vec<Route> {
         Route::new(Method::GET, "/api/v1/nodes/{name}", Operator, get(nodes::get_node)),
         Route::new(Method::PUT, "/api/v1/nodes/{name}", Operator, put(nodes::put_node)),
         Route::new(Method::DELETE, "/api/v1/nodes/{name}", Operator, delete(nodes::delete_node)),
+        Route::new(Method::GET, "/api/v1/drains", Operator, get(drains::drains)),
+        Route::new(Method::POST, "/api/v1/drains", Operator, post(drains::add_drain)),
+        Route::new(Method::POST, "/api/v1/drains/end", Operator, post(drains::end_drains)),
         Route::new(Method::GET, "/api/v1/profiles", Operator, get(nodes::profiles)),
         Route::new(Method::GET, "/api/v1/profiles/{name}", Operator, get(nodes::get_profile)),
         Route::new(Method::PUT, "/api/v1/profiles/{name}", Operator, put(nodes::put_profile)),

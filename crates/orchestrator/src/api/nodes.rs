@@ -6,7 +6,7 @@ use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use groundcrew_protocol::ids::{NodeName, ProfileName};
 use groundcrew_protocol::limits;
-use groundcrew_protocol::operator::{Node, NodeList, ProfileList};
+use groundcrew_protocol::operator::{Node, NodeList, NodeView, ProfileList};
 use groundcrew_protocol::profile::Profile;
 use groundcrew_protocol::wire::ErrorBody;
 use http::{StatusCode, header};
@@ -16,6 +16,7 @@ use super::agent::{expect_count, expect_text};
 use super::app::App;
 use super::auth::Operator;
 use super::body::{Json, Query, Raw, ok};
+use super::drains;
 use super::error::ApiError;
 use crate::live::clock::wall_now;
 use crate::store::NewAudit;
@@ -78,10 +79,10 @@ pub async fn nodes(
     Ok(ok(&NodeList { nodes, next }))
 }
 
-/// A node.
+/// A node, and how its drains stand.
 #[utoipa::path(get, path = "/api/v1/nodes/{name}", tag = "nodes", security(("operator" = [])),
     params(("name" = String, Path, description = "Its name")),
-    responses((status = 200, body = Node), (status = "4XX", body = ErrorBody)))]
+    responses((status = 200, body = NodeView), (status = "4XX", body = ErrorBody)))]
 pub async fn get_node(
     State(app): State<Arc<App>>,
     _operator: Operator,
@@ -89,7 +90,10 @@ pub async fn get_node(
 ) -> Result<Response, ApiError> {
     let name: NodeName = parse("in the path", &name)?;
     let node = app.store.node(&name).await?;
-    Ok(ok(&node.ok_or_else(|| ApiError::none(format!("there is no node {name}")))?))
+    let node = node.ok_or_else(|| ApiError::none(format!("there is no node {name}")))?;
+    let drain = drains::of(&app, &node).await?;
+    let Node { name, serial, macs, labels } = node;
+    Ok(ok(&NodeView { name, serial, macs, labels, drain }))
 }
 
 /// Makes or replaces a node.

@@ -50,6 +50,7 @@ pub fn view(run: &Run, live: &Live, known: &LiveRun, gaps: Vec<String>) -> RunVi
         ip: run.claim.as_ref().map(|claim| claim.ip.clone()).unwrap_or_default(),
         last_heard: live.last_heard(known),
         activity: said.as_ref().map(|said| said.activity.clone()).unwrap_or_default(),
+        drain: said.as_ref().map(|said| said.drain.clone()).unwrap_or_default(),
         home_failed: said.as_ref().is_some_and(|said| said.home_failed),
         home: run.claim.as_ref().map(|claim| claim.home.clone()),
         host_keys: run.host_keys.clone(),

@@ -30,6 +30,7 @@ fn tell(answer: &mut HeartbeatAnswer, run: &Run, directive: &Directive) {
     answer.directive = Some(directive.id);
     answer.stage = directive.stage.clone();
     answer.attempt = directive.attempt;
+    answer.drain.clone_from(&directive.drain);
     let starts_an_attempt = match &directive.command {
         Command::RetryStage | Command::Continue => true,
         Command::Abort

@@ -9,6 +9,7 @@ pub mod answer;
 pub mod bucket;
 pub mod clock;
 pub mod digest;
+pub mod drains;
 pub mod feed;
 mod state;
 
@@ -19,13 +20,15 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use groundcrew_protocol::agent_info::Ending;
-use groundcrew_protocol::ids::{ClaimNumber, DirectiveId, Generation, RandomId, RunId, Sha256Hex};
+use groundcrew_protocol::ids::{
+    ClaimNumber, DirectiveId, DrainId, Generation, NodeName, RandomId, RunId, Sha256Hex,
+};
 use groundcrew_protocol::limits;
 use groundcrew_protocol::stage::State;
 use groundcrew_protocol::time::WallMs;
-use groundcrew_protocol::wire::{DirectiveOutcome, Heartbeat, Phase};
+use groundcrew_protocol::wire::{DirectiveOutcome, Heartbeat, Phase, StageAttempt};
 
-use crate::run::state::{Now, Run, WaitFor};
+use crate::run::state::{DrainTold, Now, Run, WaitFor};
 use crate::store::AgentSeen;
 use bucket::{Bucket, Rate};
 use clock::ListenClock;
@@ -46,6 +49,8 @@ pub struct Live {
     started: Instant,
     rate: Rate,
     announced: RwLock<Announced>,
+    /// Which nodes operators want to be drained.
+    pub drains: drains::Wanted,
 }
 
 /// What every answer carries.
@@ -63,6 +68,8 @@ struct Announced {
 pub struct LiveRun {
     /// Its id.
     pub id: RunId,
+    /// Its node.
+    pub node: NodeName,
     /// Those who watch it.
     pub feed: Feed,
     bucket: Bucket,
@@ -101,6 +108,10 @@ pub struct LiveState {
     /// Its pod or process was seen to have ended: a word of its is news, and it shows as ended until then.
     end: Option<Ending>,
     pending: Vec<(DirectiveId, Option<DirectiveOutcome>)>,
+    /// The node's drains that its agent was told of.
+    pub drains: Vec<DrainTold>,
+    /// The comparison of the node's drains that was last decided on, and when, on the clock of listening.
+    drains_compared: Option<(drains::Compared, u64)>,
     answer: Bytes,
     answer_edition: u64,
 }
@@ -129,6 +140,10 @@ pub struct Said {
     pub activity: String,
     /// Why it is drained; empty where it is not.
     pub drain: String,
+    /// The orchestrator's drains that hold it.
+    pub drains: Vec<DrainId>,
+    /// The attempt that it has in flight.
+    pub active: Option<StageAttempt>,
     /// How far its clock is ahead of ours, in milliseconds; absent where it sent none.
     pub skew_ms: Option<i64>,
     /// Its durable home has failed.
@@ -173,6 +188,7 @@ impl Live {
             started: Instant::now(),
             rate: Rate::per_second(requests_per_second),
             announced: RwLock::new(Announced { generation, pins, edition: 1 }),
+            drains: drains::Wanted::default(),
         }
     }
 
@@ -225,7 +241,7 @@ impl Live {
         let heard_ms = AtomicU64::new(self.clock.read_ms(Instant::now()));
         let state = Mutex::new(LiveState::of(run, version, &self.announced()));
         let (feed, bucket) = (Feed::default(), Bucket::default());
-        Arc::new(LiveRun { id: run.id.clone(), feed, bucket, heard_ms, state })
+        Arc::new(LiveRun { id: run.id.clone(), node: run.node.clone(), feed, bucket, heard_ms, state })
     }
 
     /// Forgets a run that was deleted, or that nobody asks for any more.

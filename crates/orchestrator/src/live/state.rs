@@ -3,12 +3,13 @@
 use std::sync::MutexGuard;
 
 use bytes::Bytes;
-use groundcrew_protocol::ids::{ClaimNumber, Generation, Sha256Hex};
+use groundcrew_protocol::ids::{ClaimNumber, DrainId, Generation, Sha256Hex};
 use groundcrew_protocol::time::WallMs;
-use groundcrew_protocol::wire::{DirectiveReport, Heartbeat};
+use groundcrew_protocol::wire::{DirectiveReport, Heartbeat, StageAttempt};
 
 use super::answer::heartbeat_answer;
 use super::digest::TokenDigest;
+use super::drains::DRAINS_SAID_MAX;
 use super::{Bearer, LiveClaim, LiveRun, LiveState, SAID_BYTES_MAX, Said};
 use crate::run::state::{HeldFor, Run, Standing, WaitFor};
 use crate::store::AgentSeen;
@@ -50,6 +51,8 @@ impl LiveState {
             held_for_silence: false,
             end: None,
             pending: Vec::new(),
+            drains: Vec::new(),
+            drains_compared: None,
             answer: Bytes::new(),
             answer_edition: 0,
         };
@@ -85,6 +88,7 @@ impl LiveState {
         self.end = run.end().map(|end| end.ending);
         self.pending =
             run.directives.iter().map(|directive| (directive.id, directive.said.clone())).collect();
+        self.drains.clone_from(&run.drains);
         self.prepare(run, announced);
     }
 
@@ -106,6 +110,8 @@ impl LiveState {
             && said.phase == heartbeat.phase
             && said.activity == cut(&heartbeat.activity)
             && said.drain == cut(&heartbeat.drain)
+            && said.drains == drains_of(heartbeat)
+            && is_active(&said.active, heartbeat)
             && said.home_failed == heartbeat.home_failed
         {
             said.heard = heard;
@@ -120,6 +126,8 @@ impl LiveState {
             phase: heartbeat.phase.clone(),
             activity: cut(&heartbeat.activity).to_owned(),
             drain: cut(&heartbeat.drain).to_owned(),
+            drains: drains_of(heartbeat).to_vec(),
+            active: heartbeat.stage.clone().map(|stage| StageAttempt { stage, attempt: heartbeat.attempt }),
             skew_ms,
             home_failed: heartbeat.home_failed,
             pins: heartbeat.pins_known.clone(),
@@ -146,6 +154,19 @@ impl LiveState {
             self.pending.iter().any(|(id, said)| *id == report.id && said.as_ref() != Some(&report.outcome))
         };
         !spoke || self.held_for_silence || self.end.is_some() || heartbeat.directives.iter().any(is_news)
+    }
+}
+
+/// The drains that a heartbeat names, as many as are kept.
+fn drains_of(heartbeat: &Heartbeat) -> &[DrainId] {
+    &heartbeat.drains[..heartbeat.drains.len().min(DRAINS_SAID_MAX)]
+}
+
+fn is_active(known: &Option<StageAttempt>, heartbeat: &Heartbeat) -> bool {
+    match (known, &heartbeat.stage) {
+        (Some(known), Some(stage)) => known.stage == *stage && known.attempt == heartbeat.attempt,
+        (None, None) => true,
+        (Some(_), None) | (None, Some(_)) => false,
     }
 }
 

@@ -225,6 +225,7 @@ fn audit_of(input: &Input, run: &RunId, at: WallMs) -> Option<NewAudit> {
         | Input::Heard { .. }
         | Input::Intent(_)
         | Input::Hold { .. }
+        | Input::Drains { .. }
         | Input::Deadline
         | Input::RuntimeEnded(_)
         | Input::Restored => return None,

@@ -16,11 +16,14 @@
 //!
 //! Nothing here acts. [`super::decide`] makes the changes; the store lands them.
 
+mod describe;
+
 use std::sync::Arc;
 
 use groundcrew_protocol::check::{Judged, PlannedCheck, Verdict};
+use groundcrew_protocol::drain::DrainOrder;
 use groundcrew_protocol::ids::{
-    Attempt, BootId, ClaimNumber, DirectiveId, MacAddress, NodeName, RandomId, RunId, Sha256Hex,
+    Attempt, BootId, ClaimNumber, DirectiveId, DrainId, MacAddress, NodeName, RandomId, RunId, Sha256Hex,
 };
 use groundcrew_protocol::profile::{Profile, StageSpec};
 use groundcrew_protocol::runtime::AgentRuntime;
@@ -114,6 +117,26 @@ pub struct Run {
     /// The machine's public SSH host keys, from the agent's request for a hold.
     #[serde(default)]
     pub host_keys: Vec<String>,
+    /// The node's drains that the agent of this run was told of. One a drain.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub drains: Vec<DrainTold>,
+}
+
+/// What the agent of a run last made of a drain of its node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DrainTold {
+    /// Which drain.
+    pub id: DrainId,
+    /// When it was last asked for, on the clock of listening.
+    pub asked_ms: u64,
+    /// Under which claim that was.
+    pub claim: ClaimNumber,
+    /// True once the agent said that it holds.
+    #[serde(default)]
+    pub held: bool,
+    /// Why the agent does not do it, where it said so.
+    #[serde(default)]
+    pub refused: Option<String>,
 }
 
 /// What a machine says of itself.
@@ -363,6 +386,9 @@ pub struct Directive {
     pub attempt: Attempt,
     /// The last that the agent said of it; absent until it said something.
     pub said: Option<DirectiveOutcome>,
+    /// The drain that it is about, of a `drain` or `undrain`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drain: Option<DrainOrder>,
 }
 
 /// What the agent said it would do.
@@ -429,35 +455,6 @@ impl Run {
             }
             Standing::Held { why, .. } => why.describe(&self.stage().spec.name),
             Standing::Cancelled { reason, .. } => reason.clone(),
-        }
-    }
-}
-
-impl HeldFor {
-    /// The reason in a sentence.
-    pub fn describe(&self, stage: &Stage) -> String {
-        let span = groundcrew_protocol::time::format_span_ms;
-        match self {
-            HeldFor::Verdict { verdict, what } => format!("{stage} came out {verdict}: {what}"),
-            HeldFor::Silence { limit_ms } => {
-                format!("the agent was silent for {} in {stage}", span(*limit_ms))
-            }
-            HeldFor::OverDeadline { limit_ms } => {
-                format!(
-                    "{stage} gave no result within {} (its deadline and the limit of silence)",
-                    span(*limit_ms)
-                )
-            }
-            HeldFor::Crashes { count } => format!("the agent crashed {count} times in {stage}"),
-            HeldFor::ClaimFight { between } => {
-                format!("two agents fight for the claim, last at {} and {}", between[0], between[1])
-            }
-            HeldFor::NeverClaimed { limit_ms } => {
-                format!("no agent claimed the run within {}", span(*limit_ms))
-            }
-            HeldFor::RebootNotSeen { limit_ms } => {
-                format!("a reboot was asked for and not seen within {}", span(*limit_ms))
-            }
         }
     }
 }

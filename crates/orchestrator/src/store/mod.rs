@@ -13,6 +13,7 @@ pub mod backup;
 mod cache;
 pub mod disk;
 mod doc;
+pub mod drains;
 pub mod error;
 pub mod events;
 mod land;

@@ -23,7 +23,7 @@ use crate::owner;
 /// Every step of the schema, embedded. Each step sets `schema` in `meta`.
 pub(super) static MIGRATOR: Migrator = sqlx::migrate!("./migrations");
 /// The schema that this version writes; one step each.
-pub(super) const SCHEMA: u64 = 2;
+pub(super) const SCHEMA: u64 = 3;
 /// `GCrd` in the header of the database: tells ours from any other.
 const APPLICATION_ID: u32 = 0x4743_7264;
 /// Readers at a time: two cores' worth of queries and as many that wait for the disk.
@@ -40,7 +40,8 @@ const WRITER_CACHE_KIB: u32 = 64 * 1024;
 /// than one commit of many results writes; the longer log lets a page that changes often be moved once.
 const CHECKPOINT_PAGES: u32 = 16_384;
 /// Those tables.
-const DECISIVE_TABLES: [&str; 7] = ["meta", "settings", "nodes", "profiles", "tokens", "runs", "segments"];
+const DECISIVE_TABLES: [&str; 8] =
+    ["meta", "settings", "nodes", "profiles", "tokens", "runs", "segments", "drains"];
 
 /// A store's connections, ready for use.
 pub(super) struct Opened {

@@ -6,6 +6,7 @@
 
 pub mod certificate;
 pub mod deadline;
+pub mod drains;
 pub mod retention;
 
 use std::sync::Arc;
@@ -59,13 +60,14 @@ struct Task {
     pass: fn(Arc<App>) -> BoxFuture<'static, Passed>,
 }
 
-const TASKS: [Task; 3] = [
+const TASKS: [Task; 4] = [
     Task { name: "deadlines", period: Duration::from_secs(1), pass: |app| Box::pin(deadline::pass(app)) },
     Task {
         name: "certificate",
         period: Duration::from_secs(1),
         pass: |app| Box::pin(certificate::pass(app)),
     },
+    Task { name: "drains", period: Duration::from_secs(1), pass: |app| Box::pin(drains::pass(app)) },
     Task { name: "retention", period: Duration::from_secs(600), pass: |app| Box::pin(retention::pass(app)) },
 ];
 

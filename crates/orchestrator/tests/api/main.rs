@@ -4,6 +4,7 @@ mod audit;
 mod auth;
 mod bench;
 mod bounds;
+mod drains;
 mod following;
 mod serving;
 mod wire;

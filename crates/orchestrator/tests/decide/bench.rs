@@ -7,6 +7,7 @@ use groundcrew_orchestrator::run::runtime::RuntimeEnded;
 use groundcrew_orchestrator::run::state::{Fate, HeldFor, Now, Run, Standing, WaitFor};
 use groundcrew_protocol::agent_info::{Ending, Exit};
 use groundcrew_protocol::check::{Check, Observation, PlannedCheck, Verdict};
+use groundcrew_protocol::drain::DrainOrder;
 use groundcrew_protocol::ids::{Attempt, BootId, ClaimNumber, DirectiveId, RandomId, Sha256Hex};
 use groundcrew_protocol::profile::Profile;
 use groundcrew_protocol::runtime::AgentRuntime;
@@ -36,6 +37,17 @@ pub fn stress() -> Stage {
 }
 pub fn reboot() -> Stage {
     Stage::Interrupt { name: "reboot".into() }
+}
+
+/// Drains that are wanted beside those that hold.
+pub fn drains(wanted: &[&str], held: &[&str]) -> Input {
+    let order = |id: &&str| DrainOrder {
+        id: id.parse().unwrap(),
+        suppress_notification: false,
+        reason: "why".into(),
+    };
+    let wanted = wanted.iter().map(order).collect();
+    Input::Drains { wanted, held: held.iter().map(|id| id.parse().unwrap()).collect() }
 }
 
 /// A profile with these stages and Reporting.
@@ -191,6 +203,7 @@ impl Bench {
             | Input::Intent(_)
             | Input::Hold { .. } => self.now.heard_ms = self.now.listened_ms,
             Input::Order { .. }
+            | Input::Drains { .. }
             | Input::Deadline
             | Input::RuntimeEnded(_)
             | Input::NewBootToken { .. }
@@ -295,6 +308,11 @@ impl Bench {
         };
         let directives = reports.iter().map(report).collect();
         self.put(&Input::Heard { claim: ClaimNumber(claim), directives })
+    }
+
+    /// The node's drains are compared with what the agent holds.
+    pub fn drains(&mut self, wanted: &[&str], held: &[&str]) -> Change {
+        self.put(&drains(wanted, held)).unwrap()
     }
 
     pub fn order(&mut self, order: OrderKind, stage: Option<Stage>, reason: &str) -> Result<Change, Refused> {

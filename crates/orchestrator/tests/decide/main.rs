@@ -5,6 +5,7 @@ mod bench;
 mod claims;
 mod deadlines;
 mod directives;
+mod drains;
 mod intents;
 mod model;
 mod model_ops;

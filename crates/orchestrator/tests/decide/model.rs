@@ -108,7 +108,10 @@ impl Model {
         let spoken = Model::spoken(was);
         let held = |at| Place::Held(at, Hold::Other);
         match (input, was) {
-            (Input::NewBootToken { .. } | Input::Restored | Input::RuntimeEnded(_), _) => vec![was],
+            (
+                Input::NewBootToken { .. } | Input::Drains { .. } | Input::Restored | Input::RuntimeEnded(_),
+                _,
+            ) => vec![was],
             (Input::Hold { .. } | Input::Intent(_), _) => vec![spoken],
             (Input::Heard { directives, .. }, _) if directives.is_empty() => vec![spoken],
             (Input::Heard { .. }, _) => match spoken {

@@ -56,6 +56,11 @@ pub enum Op {
         end: u8,
     },
     NewBootToken(u8),
+    /// Of four drains those that are wanted and those that hold, a bit each.
+    Drains {
+        wanted: u8,
+        held: u8,
+    },
     Backup,
     Restore,
     Pass {
@@ -104,6 +109,7 @@ pub fn any_op() -> impl Strategy<Value = Op> {
             .prop_map(|(order, stage, reason)| Op::Order { order, stage, reason }),
         3 => (0..3usize, 1..3u8).prop_map(|(home, end)| Op::End { home, end }),
         1 => (0..3u8).prop_map(Op::NewBootToken),
+        1 => (0..16u8, 0..16u8).prop_map(|(wanted, held)| Op::Drains { wanted, held }),
         1 => Just(Op::Backup),
         1 => Just(Op::Restore),
         5 => (span, prop::bool::weighted(0.8)).prop_map(|(span_ms, looks)| Op::Pass { span_ms, looks }),

@@ -110,6 +110,17 @@ impl World {
                 }
                 Ok(())
             }
+            Op::Drains { wanted, held } => {
+                let ids = ["d-0", "d-1", "d-2", "d-3"];
+                let of = |bits: u8| -> Vec<&str> {
+                    ids.iter()
+                        .enumerate()
+                        .filter(|(bit, _)| bits & (1 << bit) != 0)
+                        .map(|(_, id)| *id)
+                        .collect()
+                };
+                self.put(drains(&of(*wanted), &of(*held)), false).map(|_| ())
+            }
             Op::Backup => {
                 self.backup = (self.bench.run.clone(), self.model.clone());
                 Ok(())
@@ -225,6 +236,7 @@ impl World {
             Input::Intent(intent) => intent.claim,
             Input::Claim { .. }
             | Input::Order { .. }
+            | Input::Drains { .. }
             | Input::Deadline
             | Input::RuntimeEnded(_)
             | Input::NewBootToken { .. }
@@ -387,7 +399,7 @@ fn the_model_reaches_every_place() {
     let mut runner = proptest::test_runner::TestRunner::deterministic();
     let (mut completed, mut cancelled, mut offered, mut kinds) = (0, 0, 0, BTreeSet::new());
     let (mut succeeded, mut contradicted) = (0, 0);
-    for _ in 0..300 {
+    for _ in 0..1_500 {
         let ops = prop::collection::vec(any_op(), 1..60).new_tree(&mut runner).unwrap().current();
         let mut world = World::new();
         for op in &ops {

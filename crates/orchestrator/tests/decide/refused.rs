@@ -73,6 +73,9 @@ const TABLE: &str = "
     deadline: a month later               | + + + + + + + + + + = = + +
     runtime ended: the claim's            | = + + + + + + + = + = = = +
     runtime ended: another's              | = = = = = = = = = = = = = =
+    drains: none                          | = = = = = = = = = = = = = =
+    drains: one is wanted                 | = + + + + + + + = + + = + +
+    drains: one is over                   | = + + + + + + + = + + = + +
     new boot token                        | + + + + + + + + + + X X X +
     restored                              | + + + + + + + + + + = = = +
 ";
@@ -187,6 +190,7 @@ fn kind_of(input: &Input) -> &'static str {
             | OrderKind::Release
             | OrderKind::Abort => "order",
         },
+        Input::Drains { .. } => "drains",
         Input::Deadline => "deadline",
         Input::RuntimeEnded(_) => "runtime ended",
         Input::NewBootToken { .. } => "new boot token",
@@ -285,6 +289,9 @@ fn input_of(row: &str, bench: &mut Bench, own: groundcrew_protocol::wire::ClaimR
         "intent: an older claim" => Input::Intent(intent(current.saturating_sub(1), "reboot", true)),
         "hold: host keys" => hold(current),
         "hold: an older claim" => hold(current.saturating_sub(1)),
+        "drains: none" => drains(&[], &[]),
+        "drains: one is wanted" => drains(&["d-1"], &[]),
+        "drains: one is over" => drains(&[], &["d-1"]),
         "deadline: at once" => Input::Deadline,
         "deadline: a month later" => {
             bench.now.listened_ms += 30 * 24 * HOUR;
@@ -346,5 +353,5 @@ fn every_input_against_every_standing() {
     }
     assert!(wrong.is_empty(), "{}\n{found_table}", wrong.join("\n"));
     assert_eq!(letters, "+=OUEMSWNFX".chars().collect(), "every refusal has a place in the table");
-    assert_eq!(kinds.len(), 10, "every input has a row");
+    assert_eq!(kinds.len(), 11, "every input has a row");
 }

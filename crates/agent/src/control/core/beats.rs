@@ -26,6 +26,7 @@ impl Core {
                 self.idle_reason.clone()
             },
             drain: String::new(),
+            drains: Vec::new(),
             directives: self.reports.clone(),
             home_failed,
             pins_known: self.memory.pins.clone(),

@@ -133,6 +133,7 @@ fn claim_answer(stands: &str, attempt: u32) -> ClaimAnswer {
         non_destructive: true,
         stage_settings: Vec::new(),
         operator_retries: 0,
+        drains: Vec::new(),
         planned_checks: Vec::new(),
         cancelled_attempts: Vec::new(),
         at_end: AtEnd::Stay,

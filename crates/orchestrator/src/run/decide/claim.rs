@@ -364,5 +364,6 @@ fn answer(step: &Step) -> Answer {
         generation: Generation(0),
         server_time: WallMs(0),
         pins: Vec::new(),
+        drains: Vec::new(),
     }))
 }

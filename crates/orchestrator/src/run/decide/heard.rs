@@ -4,7 +4,7 @@ use groundcrew_protocol::check::Verdict;
 use groundcrew_protocol::wire::{Command, DirectiveOutcome, DirectiveReport, Intent, IntentKind};
 
 use super::step::{AGENT, ORCHESTRATOR, Step, cut};
-use super::{Answer, Change, Refused, runtime};
+use super::{Answer, Change, Refused, drain, runtime};
 use crate::run::state::{Directive, Fate, HeldFor, IntentRecord, Standing, WaitFor};
 
 /// Host keys that are kept of a machine, and the length of each.
@@ -51,11 +51,15 @@ fn take_report(step: &mut Step, report: &DirectiveReport) {
         DirectiveOutcome::Done => {
             begins(step, index);
             let directive = step.run.directives.remove(index);
+            if drain::done(step, &directive) {
+                return; // It holds as it did: that was asked for to keep it alive.
+            }
             step.tell("directive_done", AGENT, format!("{} is done", directive.command));
         }
         DirectiveOutcome::Refused | DirectiveOutcome::TooLate => {
             let directive = step.run.directives.remove(index);
             let reason = cut(&report.reason, REASON_CHARS_MAX);
+            drain::refused(step, &directive, &reason);
             let text = format!("{}: {} ({reason})", directive.command, report.outcome);
             step.tell("directive_refused", AGENT, text.clone());
             // Nobody makes the attempt that was ordered: that must not look like a stage on its way.

@@ -5,6 +5,7 @@
 //! One file for each kind of input; what they share stands in `step`.
 
 mod claim;
+mod drain;
 mod heard;
 mod order;
 mod rejoin;
@@ -16,7 +17,8 @@ mod time;
 use std::sync::Arc;
 
 use groundcrew_protocol::check::Judged;
-use groundcrew_protocol::ids::{Attempt, ClaimNumber, NodeName, RunId, Sha256Hex};
+use groundcrew_protocol::drain::DrainOrder;
+use groundcrew_protocol::ids::{Attempt, ClaimNumber, DrainId, NodeName, RunId, Sha256Hex};
 use groundcrew_protocol::profile::Profile;
 use groundcrew_protocol::stage::{Stage, State};
 use groundcrew_protocol::time::WallMs;
@@ -68,6 +70,13 @@ pub enum Input {
         reason: String,
         /// The operator's name.
         by: String,
+    },
+    /// The drains of the run's node are compared with what its agent says of them.
+    Drains {
+        /// Those that operators want to hold the node now.
+        wanted: Vec<DrainOrder>,
+        /// Those that hold it, as the current claim last said.
+        held: Vec<DrainId>,
     },
     /// Time has passed.
     Deadline,
@@ -286,6 +295,7 @@ pub fn create(new: NewRun, now: Now) -> Change {
         offered: Vec::new(),
         operator_retries: 0,
         host_keys: Vec::new(),
+        drains: Vec::new(),
         profile: Arc::new(new.profile),
     };
     let mut step = Step::new(&run, now);
@@ -314,6 +324,10 @@ pub fn decide(run: &Run, input: &Input, now: Now) -> Result<Change, Refused> {
             heard::hold(step, host_keys)
         }
         Input::Order { order, stage, reason, by } => order::order(step, *order, stage.as_ref(), reason, by),
+        Input::Drains { wanted, held } => {
+            drain::reconcile(&mut step, wanted, held);
+            Ok(step.done(Answer::Done))
+        }
         Input::Deadline => {
             time::deadline(&mut step);
             Ok(step.done(Answer::Done))

@@ -333,7 +333,7 @@ impl<'a> Step<'a> {
         }
         self.run.directives_made += 1;
         let id = DirectiveId(self.run.directives_made);
-        self.run.directives.push(Directive { id, command, stage, attempt, said: None });
+        self.run.directives.push(Directive { id, command, stage, attempt, said: None, drain: None });
     }
 
     /// Orders the agent to end the attempt that was in flight.

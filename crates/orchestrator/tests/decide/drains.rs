@@ -1,0 +1,114 @@
+//! Drains of a run's node: what operators want beside what the agent says.
+
+use groundcrew_orchestrator::run::state::WaitFor;
+use groundcrew_protocol::stage::State;
+use groundcrew_protocol::wire::Command::{Drain, Undrain};
+use groundcrew_protocol::wire::DirectiveOutcome::{Doing, Done, Refused};
+
+use crate::bench::*;
+
+fn about(bench: &Bench) -> Vec<String> {
+    let directives = bench.run.directives.iter();
+    directives.filter_map(|d| Some(format!("{} {}", d.command, d.drain.as_ref()?.id))).collect()
+}
+
+#[test]
+fn a_drain_is_ordered_once_and_taken_off_once_it_is_over() {
+    let mut bench = Bench::claimed();
+    assert!(bench.drains(&["d-1"], &[]).changed && bench.told("drain_asked"));
+    assert_eq!(bench.orders(), [(1, Drain, 0)]);
+    assert!(!bench.drains(&["d-1"], &[]).changed, "it is under way");
+    bench.heard(1, &[(1, Doing)]).unwrap();
+    bench.heard(1, &[(1, Done)]).unwrap();
+    assert!(bench.told("directive_done") && about(&bench).is_empty());
+    assert!(!bench.drains(&["d-1"], &["d-1"]).changed, "it holds");
+    assert!(bench.drains(&[], &["d-1"]).changed && bench.told("undrain_asked"));
+    assert_eq!(bench.orders(), [(2, Undrain, 0)]);
+    bench.heard(1, &[(2, Done)]).unwrap();
+    bench.drains(&[], &[]);
+    assert!(bench.run.drains.is_empty(), "it is forgotten");
+    assert!(!bench.drains(&[], &[]).changed);
+}
+
+#[test]
+fn one_that_ends_before_the_agent_heard_of_it_is_taken_back() {
+    let mut bench = Bench::claimed();
+    bench.drains(&["d-1"], &[]);
+    bench.drains(&[], &[]);
+    assert_eq!(about(&bench), Vec::<String>::new());
+    // The agent had it in hand all the same: its next word says so, and it is told.
+    bench.drains(&[], &["d-1"]);
+    assert_eq!(about(&bench), ["undrain d-1"]);
+}
+
+#[test]
+fn an_agent_that_lost_it_is_asked_again() {
+    let mut bench = Bench::claimed();
+    bench.drains(&["d-1"], &[]);
+    bench.heard(1, &[(1, Done)]).unwrap();
+    bench.drains(&["d-1"], &["d-1"]);
+    // Started again, on another boot: its marker counts no more.
+    bench.claim_again(&restarted(agent(1), 1)).unwrap();
+    assert!(bench.drains(&["d-1"], &[]).changed);
+    assert_eq!(about(&bench), ["drain d-1"]);
+    // Removed by hand, under the same claim.
+    bench.heard(2, &[(2, Done)]).unwrap();
+    assert!(!bench.drains(&["d-1"], &[]).changed, "its next word may be on its way");
+    bench.pass_heard(MINUTE);
+    assert!(bench.drains(&["d-1"], &[]).changed);
+}
+
+#[test]
+fn one_that_holds_is_renewed_without_a_word() {
+    let mut bench = Bench::claimed();
+    bench.drains(&["d-1"], &[]);
+    bench.heard(1, &[(1, Done)]).unwrap();
+    bench.drains(&["d-1"], &["d-1"]);
+    bench.now.listened_ms += 19 * MINUTE;
+    assert!(!bench.drains(&["d-1"], &["d-1"]).changed);
+    bench.now.listened_ms += MINUTE;
+    bench.drains(&["d-1"], &["d-1"]);
+    assert!(!bench.told("drain_asked"));
+    assert_eq!(about(&bench), ["drain d-1"]);
+    bench.heard(1, &[(2, Done)]).unwrap();
+    assert!(!bench.told("directive_done"));
+}
+
+#[test]
+fn a_refusal_is_kept_and_asked_about_again_after_a_while_or_of_another_agent() {
+    let mut bench = Bench::claimed();
+    bench.drains(&["d-1"], &[]);
+    bench.heard(1, &[(1, Refused)]).unwrap();
+    assert!(bench.told("directive_refused"));
+    assert_eq!(bench.run.drains[0].refused.as_deref(), Some("because"));
+    bench.now.listened_ms += 4 * MINUTE;
+    assert!(!bench.drains(&["d-1"], &[]).changed);
+    bench.now.listened_ms += MINUTE;
+    assert!(bench.drains(&["d-1"], &[]).changed);
+    bench.heard(1, &[(2, Refused)]).unwrap();
+    bench.claim_again(&restarted(agent(1), 1)).unwrap();
+    assert!(bench.drains(&["d-1"], &[]).changed, "another process may know better");
+}
+
+#[test]
+fn drains_leave_room_for_an_operators_orders() {
+    let mut bench = Bench::held();
+    let many: Vec<String> = (0..40).map(|number| format!("d-{number}")).collect();
+    let many: Vec<&str> = many.iter().map(String::as_str).collect();
+    bench.drains(&many, &[]);
+    assert_eq!(about(&bench).len(), 8);
+    bench.order(groundcrew_orchestrator::run::decide::OrderKind::Retry, None, "").unwrap();
+    bench.heard(1, &[(1, Done)]).unwrap();
+    bench.drains(&many, &["d-0"]);
+    assert_eq!(about(&bench).len(), 8, "the rest follows");
+}
+
+#[test]
+fn the_agent_of_an_ended_run_is_told_and_its_farewell_is_not_held_up() {
+    let mut bench = Bench::claimed();
+    bench.order(groundcrew_orchestrator::run::decide::OrderKind::Cancel, None, "").unwrap();
+    bench.heard(1, &[(1, Done)]).unwrap();
+    assert_eq!((bench.run.state(), bench.waits_for()), (State::Cancelled, None));
+    bench.drains(&["d-1"], &[]);
+    assert_eq!((about(&bench), bench.waits_for()), (vec!["drain d-1".to_owned()], None::<WaitFor>));
+}
