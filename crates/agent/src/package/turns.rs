@@ -5,11 +5,15 @@
 //! (`F_OFD_SETLK`, fcntl(2)), so that it ends with the process, however that ends.
 //!
 //! A step may outlive an agent that is killed. So its process is written down before its program starts, and the next
-//! agent waits for it, or ends it at a deadline, before it starts anything.
+//! agent waits for it, or ends it at a deadline, before it starts anything. That record is for another agent under the
+//! same boot, whose reads see what was written here whatever happens to this process: it is not synced, because after a
+//! power cut nothing runs that it could name. A record that is not whole names nobody either: its step is let go only
+//! after all of it was written.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -30,8 +34,6 @@ const LEFT_WAIT: Duration = Duration::from_secs(600);
 const KILL_AFTER: Duration = Duration::from_secs(5);
 /// Greatest size of a record that is read.
 const RECORD_BYTES_MAX: u64 = 64 * 1024;
-/// The record is this agent's own; nobody else need read it.
-const RECORD_MODE: u32 = 0o600;
 
 /// A step that runs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,31 +54,76 @@ struct Record {
 pub(crate) struct Turn<'a> {
     _lock: File,
     root: &'a Root,
-    record: PathBuf,
+    path: PathBuf,
+    /// The file at `path`, once a step has run: empty while none does.
+    file: Option<File>,
+    boot_id: String,
+    pid_namespace: String,
 }
 
-impl Turn<'_> {
-    /// Writes down, durably, which process is about to become a step.
+impl<'a> Turn<'a> {
+    fn new(lock: File, root: &'a Root, path: PathBuf) -> Turn<'a> {
+        let boot_id = epoch::boot_id(Path::new(epoch::PROC)).unwrap_or_default();
+        Turn { _lock: lock, root, path, file: None, boot_id, pid_namespace: pid_namespace() }
+    }
+
+    /// Writes down, for other agents under this boot, which process is about to become a step.
     pub fn record(&mut self, pid: u32, step: &str) -> io::Result<()> {
         let pid = i32::try_from(pid).map_err(io::Error::other)?;
         let stat = proc_stat::read(pid).ok_or_else(|| io::Error::other("its process has ended"))?;
         let record = Record {
             pid,
             start: stat.start,
-            boot_id: epoch::boot_id(Path::new(epoch::PROC)).unwrap_or_default(),
-            pid_namespace: pid_namespace(),
+            boot_id: self.boot_id.clone(),
+            pid_namespace: self.pid_namespace.clone(),
             step: step.to_owned(),
         };
         let bytes = serde_json::to_vec(&record).map_err(io::Error::other)?;
-        let written = self.root.write_whole(&self.record, &bytes, RECORD_MODE);
-        // What is made of it is one line, which must say the cause too.
-        written.map_err(|error| io::Error::other(chain(&error)))
+        let written = self.empty_file().and_then(|mut file| file.write_all(&bytes));
+        // What is made of it is one line, which must say where and why.
+        let shown = self.root.host_path(&self.path);
+        written.map_err(|error| io::Error::other(format!("writing {}: {error}", shown.display())))
     }
 
-    /// Strikes the step off: it has ended. A power cut may bring the record back, which then names an earlier boot and is
-    /// passed over.
+    /// Strikes the step off: it has ended.
     pub fn strike_off(&mut self) -> anyhow::Result<()> {
-        self.root.remove_lazily(&self.record).map(drop).context("striking off the step that has ended")
+        let Some(file) = &self.file else { return Ok(()) };
+        file.set_len(0).context("striking off the step that has ended")
+    }
+
+    /// The file for the record, with nothing in it.
+    fn empty_file(&mut self) -> io::Result<&File> {
+        let kept = match self.file.take() {
+            // A step may have removed it, with the folder around it.
+            Some(file) => Some((file.metadata()?, file)).filter(|(metadata, _file)| metadata.nlink() > 0),
+            None => None,
+        };
+        let file = match kept {
+            Some((metadata, file)) => {
+                // Of a step that was not let go, because its record could not be written whole.
+                if metadata.len() > 0 {
+                    file.set_len(0)?;
+                }
+                file
+            }
+            None => {
+                let made =
+                    self.root.create_new(&self.path).map_err(|error| io::Error::other(chain(&error)))?;
+                made.ok_or_else(|| {
+                    io::Error::other("found a file, expected none: calls for a package take turns")
+                })?
+            }
+        };
+        Ok(self.file.insert(file))
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        if self.file.is_some() {
+            // Where it cannot be removed it stays as an empty file, which names nobody.
+            let _names_nobody = self.root.remove_lazily(&self.path);
+        }
     }
 }
 
@@ -114,7 +161,7 @@ pub(crate) fn take<'a>(
         return Ok(None);
     }
     let record = places.flags().join(format!(".running-{byte:016x}.json"));
-    let turn = Turn { _lock: lock, root, record };
+    let turn = Turn::new(lock, root, record);
     if !wait_for_left(session, &turn)? {
         return Ok(None);
     }
@@ -151,14 +198,17 @@ fn try_lock(file: &File, byte: i64) -> io::Result<bool> {
 
 /// Waits for a step that outlived its agent, and ends it at the deadline. False where SIGTERM came first.
 fn wait_for_left(session: &mut Session, turn: &Turn<'_>) -> anyhow::Result<bool> {
-    let shown = turn.root.host_path(&turn.record);
-    let Some(bytes) = turn.root.read(&turn.record, RECORD_BYTES_MAX)? else { return Ok(true) };
-    let record: Record = match serde_json::from_slice(&bytes) {
-        Ok(record) => record,
-        Err(error) => bail!(
-            "{}: found no record of a running step ({error}); see whether one runs, and remove the file",
+    let shown = turn.root.host_path(&turn.path);
+    let Some(bytes) = turn.root.read(&turn.path, RECORD_BYTES_MAX)? else { return Ok(true) };
+    let record = parse(&bytes).with_context(|| {
+        format!(
+            "{}: found no record of a running step; see whether one runs, and remove the file",
             shown.display()
-        ),
+        )
+    })?;
+    let Some(record) = record else {
+        turn.root.remove_lazily(&turn.path)?;
+        return Ok(true);
     };
     let until = Instant::now() + LEFT_WAIT;
     if runs(&record) {
@@ -178,8 +228,19 @@ fn wait_for_left(session: &mut Session, turn: &Turn<'_>) -> anyhow::Result<bool>
     if runs(&record) {
         end(session, &record)?;
     }
-    turn.root.remove(&turn.record)?;
+    turn.root.remove_lazily(&turn.path)?;
     Ok(true)
+}
+
+/// Reads a record; `None` for one that was never written whole, whose step was not let go. A power cut may leave a file
+/// longer than what reached the disk of it, with zeros for the rest.
+fn parse(bytes: &[u8]) -> serde_json::Result<Option<Record>> {
+    let end = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+    match serde_json::from_slice(&bytes[..end]) {
+        Ok(record) => Ok(Some(record)),
+        Err(error) if error.is_eof() => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// Whether the process that a record names still runs, here and now.
@@ -240,6 +301,49 @@ mod tests {
         assert!(try_lock(&second, b).unwrap());
         drop(first);
         assert!(try_lock(&second, a).unwrap());
+    }
+
+    #[test]
+    fn a_record_that_is_not_whole_names_nobody_and_another_file_is_refused() {
+        let record = Record {
+            pid: 7,
+            start: 8,
+            boot_id: "9".to_owned(),
+            pid_namespace: String::new(),
+            step: "é.sh".to_owned(),
+        };
+        let whole = serde_json::to_vec(&record).unwrap();
+        for end in 0..whole.len() {
+            let cut = [&whole[..end], &[0; 300]].concat();
+            assert_eq!(parse(&whole[..end]).unwrap(), None, "{end}");
+            assert_eq!(parse(&cut).unwrap(), None, "{end}");
+        }
+        assert_eq!(parse(&whole).unwrap(), Some(record));
+        assert!(parse(b"[]").is_err() && parse(b"pid 7").is_err() && parse(b"{}").is_err());
+    }
+
+    #[test]
+    fn one_file_has_the_record_of_the_step_that_runs_and_goes_with_the_turn() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = Root::open(folder.path()).unwrap();
+        let (path, own) = (folder.path().join("flags/.running"), std::process::id());
+        let lock = File::create(folder.path().join("lock")).unwrap();
+        let mut turn = Turn::new(lock, &root, "/flags/.running".into());
+        let found = || parse(&std::fs::read(&path).unwrap()).unwrap();
+        turn.strike_off().unwrap();
+        assert!(!path.exists());
+        turn.record(own, "a-long-name.sh").unwrap();
+        // Its agent could not let it go: nobody struck it off.
+        turn.record(own, "b.sh").unwrap();
+        assert!(found().is_some_and(|record| record.step == "b.sh" && runs(&record)));
+        turn.strike_off().unwrap();
+        assert_eq!(found(), None);
+        // A step that clears the flags does not hide the next one.
+        std::fs::remove_dir_all(folder.path().join("flags")).unwrap();
+        turn.record(own, "c.sh").unwrap();
+        assert!(found().is_some_and(|record| record.step == "c.sh"));
+        drop(turn);
+        assert!(!path.exists());
     }
 
     #[test]
