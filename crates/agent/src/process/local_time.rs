@@ -4,8 +4,17 @@
 //! the read that it is for. Because the zone is asked for each second, a change of its offset is seen in the second in
 //! which it happens.
 
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
+
+/// The rules of the system's zone, as tzfile(5) describes them.
+const LOCALTIME: &str = "/etc/localtime";
+/// The largest of the zone database has 4 kB.
+const RULES_BYTES_MAX: u64 = 64 * 1024;
 
 /// Bytes of a stamp.
 pub const STAMP_BYTES: usize = 26;
@@ -40,7 +49,8 @@ pub struct LocalTime {
 impl LocalTime {
     /// In the zone of the environment variable `TZ`, else of /etc/localtime, else UTC.
     pub fn of_system() -> LocalTime {
-        LocalTime::in_zone(TimeZone::system())
+        let own = if std::env::var_os("TZ").is_none() { zone_in(Path::new(LOCALTIME)) } else { None };
+        LocalTime::in_zone(own.unwrap_or_else(TimeZone::system))
     }
 
     /// In this zone.
@@ -77,6 +87,15 @@ impl LocalTime {
     }
 }
 
+/// The zone whose rules a file holds. The library would look for the zone's name as well, and open each of the hundreds of
+/// files of the zone database for that, which takes longer than most steps.
+fn zone_in(path: &Path) -> Option<TimeZone> {
+    let mut rules = Vec::new();
+    File::open(path).ok()?.take(RULES_BYTES_MAX).read_to_end(&mut rules).ok()?;
+    // What is no such file is left to the library, as is one that is not there.
+    TimeZone::tzif("", &rules).ok()
+}
+
 /// Fills `place` with the last digits of a number.
 fn write_digits(place: &mut [u8], mut value: u64) {
     for digit in place.iter_mut().rev() {
@@ -91,6 +110,22 @@ mod tests {
 
     fn text(time: &mut LocalTime, moment: &str) -> String {
         String::from_utf8(time.at(moment.parse().unwrap()).as_bytes().to_vec()).unwrap()
+    }
+
+    #[test]
+    fn the_rules_in_a_file_are_those_of_its_zone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("localtime");
+        assert!(zone_in(&path).is_none());
+        std::fs::write(&path, "no rules").unwrap();
+        assert!(zone_in(&path).is_none());
+        // tzfile(5), version 2 with nothing but the rule at its end: the first block is empty, as is the second.
+        let head = [&b"TZif2"[..], &[0; 15], &[0; 12], &[0, 0, 0, 0], &[0, 0, 0, 1], &[0, 0, 0, 4]].concat();
+        let one_type = b"\0\0\0\0\0\0UTC\0";
+        let rule = b"\nIST-5:30\n";
+        std::fs::write(&path, [&head[..], one_type, &head, one_type, rule].concat()).unwrap();
+        let mut time = LocalTime::in_zone(zone_in(&path).unwrap());
+        assert_eq!(text(&mut time, "2026-11-20T19:41:23Z"), "2026-11-21T01:11:23.000000");
     }
 
     #[test]
