@@ -127,6 +127,65 @@ fn an_agent_that_cannot_start_itself_says_why() {
     assert_eq!(place.logs()[1], format!("[err]@ groundcrew: {why}\n[err]@ "));
 }
 
+/// A helper that first writes its process id to a file, and the ids of those that it has started so far.
+fn helper_that_counts(folder: &Path) -> (Helper, impl Fn(usize) -> Vec<i32>) {
+    let (program, list) = (folder.join("helper"), folder.join("started"));
+    let script = format!(
+        "#!/bin/sh\necho $$ >>{}\nexec {} \"$@\"\n",
+        list.display(),
+        env!("CARGO_BIN_EXE_groundcrew")
+    );
+    std::fs::write(&program, script).unwrap();
+    std::fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let started = move |at_least| loop {
+        let text = std::fs::read_to_string(&list).unwrap_or_default();
+        let whole = &text[..text.rfind('\n').map_or(0, |end| end + 1)];
+        let ids: Vec<i32> = whole.lines().map(|line| line.parse().unwrap()).collect();
+        if ids.len() >= at_least {
+            return ids;
+        }
+        std::thread::yield_now();
+    };
+    (Helper::other(program), started)
+}
+
+#[test]
+fn the_next_steps_process_is_started_while_a_step_runs() {
+    let folder = tempfile::tempdir().unwrap();
+    let (helper, started) = helper_that_counts(folder.path());
+    let mut place = Place::with_helper(helper);
+    // The first step ends only once the process of the second is there.
+    let list = folder.path().join("started");
+    let wait = format!("while [ $(wc -l <{}) -lt 2 ]; do :; done; echo $$", list.display());
+    place.run_before_another(&wait);
+    let first = place.logs();
+    assert_eq!(place.run("echo $$").exit, 0);
+    let ids = started(2);
+    assert_eq!(ids.len(), 2);
+    assert_eq!(first[0], format!("[out]@ {}\n[out]@ ", ids[0]));
+    assert_eq!(place.logs()[0], format!("[out]@ {}\n[out]@ ", ids[1]));
+}
+
+#[test]
+fn a_process_that_waited_and_is_gone_is_replaced_and_one_that_is_not_needed_ends() {
+    let folder = tempfile::tempdir().unwrap();
+    let (helper, started) = helper_that_counts(folder.path());
+    let mut place = Place::with_helper(helper);
+    place.run_before_another("exit 0");
+    let waiting = rustix::process::Pid::from_raw(started(2)[1]).unwrap();
+    let handle = rustix::process::pidfd_open(waiting, rustix::process::PidfdFlags::empty()).unwrap();
+    rustix::process::kill_process(waiting, rustix::process::Signal::KILL).unwrap();
+    let ended = rustix::event::PollFd::new(&handle, rustix::event::PollFlags::IN);
+    assert_eq!(rustix::event::poll(&mut [ended], None).unwrap(), 1);
+    assert_eq!(place.run_before_another("exit 3").exit, 3);
+    let ids = started(4);
+    assert_eq!(ids.len(), 4);
+    drop(place);
+    // It was reaped, too.
+    let last = rustix::process::Pid::from_raw(ids[3]).unwrap();
+    assert!(rustix::process::test_kill_process(last).is_err());
+}
+
 #[test]
 fn a_step_runs_only_once_it_is_written_down() {
     let mut place = Place::new();

@@ -145,7 +145,7 @@ impl Running<'_> {
     /// Runs steps until one fails, and flags those that succeed. After SIGTERM no further one starts, and the exit status
     /// alone says that something was left undone, as the reference's does.
     fn run_flagged(&mut self, mode: FlaggedMode, steps: &[Step]) -> anyhow::Result<Ended> {
-        for step in steps {
+        for (index, step) in steps.iter().enumerate() {
             if self.session.cancel.is_asked() {
                 return Ok(Ended::Failed);
             }
@@ -164,7 +164,7 @@ impl Running<'_> {
                     continue;
                 }
             }
-            if !self.run_step(step, added)? {
+            if !self.run_step(step, added, index + 1 < steps.len())? {
                 return Ok(Ended::Failed);
             }
             let now = self.time.now();
@@ -180,12 +180,13 @@ impl Running<'_> {
         // Whoever reads the mark of an earlier run meanwhile must not take it for this one's.
         flags::forget_all_checked(self.root, &self.places, name)?;
         let mut results = Vec::with_capacity(steps.len());
-        for step in steps {
+        for (index, step) in steps.iter().enumerate() {
             if self.session.cancel.is_asked() {
                 return Ok(Ended::Failed);
             }
             let added = self.versions_of(step)?;
-            results.push((step.path.as_str(), !self.run_step(step, added)?));
+            let succeeded = self.run_step(step, added, index + 1 < steps.len())?;
+            results.push((step.path.as_str(), !succeeded));
         }
         if results.is_empty() {
             return Ok(Ended::Done);
@@ -199,10 +200,10 @@ impl Running<'_> {
     }
 
     /// One step, from its header to its verdict. True where it succeeded.
-    fn run_step(&mut self, step: &Step, added: Versions) -> anyhow::Result<bool> {
+    fn run_step(&mut self, step: &Step, added: Versions, another_follows: bool) -> anyhow::Result<bool> {
         let prepared = Prepared::new(step, &self.copy_dir, added);
         self.session.say(&step.header(self.mode, &prepared.shown));
-        step::run(self.session, self.root, &mut self.logs, &mut self.turn, step, prepared)
+        step::run(self.session, self.root, &mut self.logs, &mut self.turn, step, prepared, another_follows)
     }
 
     /// What an upgrade tells a step, as environment and, to an upgrade step, as arguments.

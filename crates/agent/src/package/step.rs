@@ -90,7 +90,8 @@ impl Prepared {
     }
 }
 
-/// Runs a step whose header has been printed. True where it succeeded.
+/// Runs a step whose header has been printed. True where it succeeded. `another_follows` says that it is not the mode's
+/// last.
 ///
 /// # Errors
 /// Where what another agent must know of it cannot be written.
@@ -101,6 +102,7 @@ pub(crate) fn run(
     turn: &mut Turn<'_>,
     step: &Step,
     prepared: Prepared,
+    another_follows: bool,
 ) -> anyhow::Result<bool> {
     let arguments = match prepared.arguments(|name| std::env::var_os(name)) {
         Ok(arguments) => arguments,
@@ -131,7 +133,8 @@ pub(crate) fn run(
         term_grace: None,
         record: &mut record,
     };
-    let ended = session.tee.run(command);
+    let ended =
+        if another_follows { session.tee.run_before_another(command) } else { session.tee.run(command) };
     turn.strike_off()?;
     session.tell(&ended.notes);
     clean_logs(session, logs, files, &step.path);

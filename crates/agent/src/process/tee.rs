@@ -32,7 +32,7 @@ use super::chroot_exec::{NOT_STARTED, one_line};
 use super::control_data::ControlData;
 use super::local_time::LocalTime;
 use super::stamper::Label;
-use child::{Started, StepProcess};
+use child::{Started, StepProcess, Waiting};
 use life::Life;
 use sink::BLOCKED_PATIENCE;
 use stream::Stream;
@@ -136,6 +136,8 @@ pub struct Tee {
     buffer: Vec<u8>,
     /// What earlier steps left behind.
     left: Vec<Stream>,
+    /// For the next step.
+    waiting: Option<Waiting>,
 }
 
 /// What a tee is made with.
@@ -184,6 +186,7 @@ impl Tee {
             time: LocalTime::of_system(),
             buffer: vec![0; settings.read_bytes.clamp(1, READ_BYTES_MAX)],
             left: Vec::new(),
+            waiting: None,
         }
     }
 
@@ -199,6 +202,16 @@ impl Tee {
 
     /// Runs one step to its end. What cannot be started is an end as well: exit 1, with a line on its standard error.
     pub fn run(&mut self, command: Command<'_>) -> Ended {
+        self.run_step(command, false)
+    }
+
+    /// As [`Tee::run`], where another step is likely to follow: its process is started while this one runs, so that it need
+    /// not be waited for.
+    pub fn run_before_another(&mut self, command: Command<'_>) -> Ended {
+        self.run_step(command, true)
+    }
+
+    fn run_step(&mut self, command: Command<'_>, another_follows: bool) -> Ended {
         let Command { program, write_command, stdout_log, stderr_log, term_grace, record } = command;
         let mut streams = [Stream::new(Label::Out, stdout_log), Stream::new(Label::Err, stderr_log)];
         if write_command {
@@ -224,6 +237,10 @@ impl Tee {
             running.step = None;
             running.end(i32::from(NOT_STARTED), Some(sentence));
         }
+        if another_follows && !self.cancel.is_asked() {
+            // Without it the next step starts its own, and says what prevents that.
+            self.waiting = Waiting::start(&self.helper).ok();
+        }
         while !running.is_over() {
             self.turn(&mut running);
         }
@@ -245,7 +262,9 @@ impl Tee {
         record: &mut dyn FnMut(u32) -> io::Result<()>,
         running: &mut Running,
     ) -> Result<(), String> {
-        let Started { step, stdout, stderr } = child::start(&self.helper, program, record)?;
+        let waiting = self.waiting.take().and_then(Waiting::if_there);
+        let waiting = waiting.map_or_else(|| Waiting::start(&self.helper), Ok)?;
+        let Started { step, stdout, stderr } = waiting.become_step(program, record)?;
         running.step = Some(step);
         let [out, err] = &mut running.streams;
         out.open(stdout).and_then(|()| err.open(stderr)).map_err(|error| format!("read its output: {error}"))

@@ -73,6 +73,16 @@ impl Place {
         self.run_step(step, false)
     }
 
+    /// Runs a script after which another one is likely to follow.
+    pub fn run_before_another(&mut self, script: &str) -> Ended {
+        let program = self.step(script);
+        let (stdout_log, stderr_log) = self.new_logs();
+        let record = &mut |_pid| Ok(());
+        let command =
+            Command { program, write_command: false, stdout_log, stderr_log, term_grace: None, record };
+        self.tee.run_before_another(command)
+    }
+
     pub fn run_step(&mut self, program: ControlData, write_command: bool) -> Ended {
         let (stdout_log, stderr_log) = self.new_logs();
         let record = &mut |_pid| Ok(());

@@ -48,39 +48,71 @@ pub(super) struct StepProcess {
     socket: UnixStream,
 }
 
-/// Starts a step in a process group of its own. `record` is told its process id before the program is known to it.
+/// A process that waits to be told which step it is: in a process group of its own, and nothing else yet. It ends when
+/// this is dropped.
+pub(super) struct Waiting(Option<Started>);
+
+impl Waiting {
+    /// Starts it.
+    pub(super) fn start(helper: &Helper) -> Result<Waiting, String> {
+        let plumbing = |error: io::Error| format!("make its pipes: {error}");
+        let (stdout, for_stdout) = io::pipe().map_err(plumbing)?;
+        let (stderr, for_stderr) = io::pipe().map_err(plumbing)?;
+        let (socket, for_child) = UnixStream::pair().map_err(plumbing)?;
+        socket.set_write_timeout(Some(HANDOVER_PATIENCE)).map_err(plumbing)?;
+        // Our ends of the other side close with the command, at the end of this statement.
+        let child = Command::new(&helper.0)
+            .arg(SUBCOMMAND)
+            .env_clear()
+            .process_group(0)
+            .stdin(Stdio::from(OwnedFd::from(for_child)))
+            .stdout(for_stdout)
+            .stderr(for_stderr)
+            .spawn()
+            .map_err(|error| helper_failure(helper, &error))?;
+        let handle = Pid::from_raw(child.id().cast_signed()).map(|pid| pidfd_open(pid, PidfdFlags::empty()));
+        let step = StepProcess { child, handle: handle.and_then(Result::ok), socket };
+        Ok(Waiting(Some(Started { step, stdout: stdout.into(), stderr: stderr.into() })))
+    }
+
+    /// Itself where it still waits: somebody may have ended it.
+    pub(super) fn if_there(mut self) -> Option<Waiting> {
+        let ended = self.0.as_mut().and_then(|started| started.step.ended());
+        ended.is_none().then_some(self)
+    }
+
+    /// Tells it which step it is. `record` is told its process id before.
+    pub(super) fn become_step(
+        mut self,
+        data: &ControlData,
+        record: &mut dyn FnMut(u32) -> io::Result<()>,
+    ) -> Result<Started, String> {
+        let encoded = data.encode()?;
+        let started = self.0.as_mut().expect("it is taken only where it becomes a step");
+        record(started.step.child.id()).map_err(|error| {
+            format!("it was not let go, because it could not be written down that it runs: {error}")
+        })?;
+        let told = started.step.socket.write_all(&encoded);
+        told.map_err(|error| format!("hand over what to run: {error}"))?;
+        Ok(self.0.take().expect("it is taken only here"))
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        if let Some(started) = &mut self.0 {
+            started.step.abandon();
+        }
+    }
+}
+
+/// Starts a step. `record` is told its process id before the program is known to it.
 pub(super) fn start(
     helper: &Helper,
     data: &ControlData,
     record: &mut dyn FnMut(u32) -> io::Result<()>,
 ) -> Result<Started, String> {
-    let encoded = data.encode()?;
-    let plumbing = |error: io::Error| format!("make its pipes: {error}");
-    let (stdout, for_stdout) = io::pipe().map_err(plumbing)?;
-    let (stderr, for_stderr) = io::pipe().map_err(plumbing)?;
-    let (socket, for_child) = UnixStream::pair().map_err(plumbing)?;
-    socket.set_write_timeout(Some(HANDOVER_PATIENCE)).map_err(plumbing)?;
-    // Our ends of the other side close with the command, at the end of this statement.
-    let child = Command::new(&helper.0)
-        .arg(SUBCOMMAND)
-        .env_clear()
-        .process_group(0)
-        .stdin(Stdio::from(OwnedFd::from(for_child)))
-        .stdout(for_stdout)
-        .stderr(for_stderr)
-        .spawn()
-        .map_err(|error| helper_failure(helper, &error))?;
-    let handle = Pid::from_raw(child.id().cast_signed()).map(|pid| pidfd_open(pid, PidfdFlags::empty()));
-    let mut step = StepProcess { child, handle: handle.and_then(Result::ok), socket };
-    if let Err(error) = record(step.child.id()) {
-        step.abandon();
-        return Err(format!("it was not let go, because it could not be written down that it runs: {error}"));
-    }
-    if let Err(error) = step.socket.write_all(&encoded) {
-        step.abandon();
-        return Err(format!("hand over what to run: {error}"));
-    }
-    Ok(Started { step, stdout: stdout.into(), stderr: stderr.into() })
+    Waiting::start(helper)?.become_step(data, record)
 }
 
 fn helper_failure(helper: &Helper, error: &io::Error) -> String {
