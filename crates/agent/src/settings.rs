@@ -37,7 +37,8 @@ pub const FLAGS_HELP: &str = "  --url URL               https://HOST[:PORT] of t
   --clock machine|hello   hello: set this machine's clock from the orchestrator's, for live images (default machine)
   --home FOLDER           what the agent keeps (default /var/lib/groundcrew)
   --allow-power           may switch this machine off
-  --allow-reboot          may restart this machine (not used yet: no stage of this version restarts it)
+  --allow-reboot          may reboot this machine, where an interrupt of the run's profile asks for it
+  --allow-services        may restart services of this machine, where an interrupt of the run's profile names them
   --allow-packages        may apply packages to this machine: a run's profile then says which, and where
   --authorized-keys FILE  where the key of a hold goes; none is taken without it
   --allow-root-keys       that file may be root's own
@@ -86,8 +87,10 @@ pub struct Settings {
     pub home: PathBuf,
     /// Whether this machine may be switched off.
     pub allow_power: bool,
-    /// Whether this machine may be restarted.
+    /// Whether this machine may be rebooted.
     pub allow_reboot: bool,
+    /// Whether services of this machine may be restarted.
+    pub allow_services: bool,
     /// Whether packages may be applied to this machine.
     pub allow_packages: bool,
     /// Where the key of a hold goes; absent: nowhere.
@@ -144,6 +147,7 @@ impl Settings {
             home,
             allow_power: values.switch("allow-power")?,
             allow_reboot: values.switch("allow-reboot")?,
+            allow_services: values.switch("allow-services")?,
             allow_packages: values.switch("allow-packages")?,
             authorized_keys: keys,
             heartbeat_interval_ms: values

@@ -62,6 +62,11 @@ fn every_kind_of_hold_gives_its_reason_and_what_an_operator_can_do() {
         ("two agents fight for the claim", json!("running"), "Two agents fight for the claim."),
         ("no agent claimed the run within 24h", json!(null), "No agent has ever claimed it."),
         ("a reboot was asked for and not seen within 30m", json!("offline"), "A reboot was asked for"),
+        (
+            "a reboot was asked for 3 times and the machine is still in the same boot",
+            json!("running"),
+            "still in the same boot.",
+        ),
         ("", json!("holding"), "No reason was given."),
     ] {
         let changes = json!({"state": "FailedHolding", "reason": reason, "agent": agent,

@@ -1,7 +1,7 @@
 //! The checks that a stage owes, from the profile. Frozen by the orchestrator when a stage starts.
 
 use crate::check::{Limit, PlannedCheck};
-use crate::profile::{CpuStressSettings, StageSpec};
+use crate::profile::{CpuStressSettings, InterruptKind, StageSpec};
 use crate::stage::Stage;
 
 /// Names of checks, shared by who plans, who observes and who reads.
@@ -40,6 +40,8 @@ pub mod names {
     pub const AGENT_WORD: &str = "agent_word";
     /// Interrupt: the machine came back under another boot id after a reboot that was asked for.
     pub const REBOOTED: &str = "rebooted";
+    /// Interrupt: each of its commands was done, now or before.
+    pub const COMMANDS: &str = "commands";
     /// Package: every step of the mode was done, now or before.
     pub const STEPS: &str = "steps";
     /// Any stage: the agent knows how to do it.
@@ -62,13 +64,21 @@ pub const INVENTORY_CHECKS: [&str; 9] = [
 /// What the check [`names::STEPS`] finds where a package's call ended well.
 pub const STEPS_DONE: &str = "done";
 
+/// What the check [`names::COMMANDS`] finds where every command of an interrupt ended well.
+pub const COMMANDS_DONE: &str = "done";
+
+/// What the check [`names::REBOOTED`] finds where the machine came back from a reboot that was asked for. An agent never
+/// says so: only the boot id of its next claim does.
+pub const REBOOTED_FOUND: &str = "another boot id";
+
 /// The planned checks of a stage. A stage that this version cannot plan owes one check that nobody can fulfil but
 /// an agent that knows the stage, so that it can never pass by reporting nothing.
 pub fn planned_checks(spec: &StageSpec) -> Vec<PlannedCheck> {
     let mut plan: Vec<PlannedCheck> = match &spec.name {
         Stage::Inventory => INVENTORY_CHECKS.iter().map(|name| planned(name, Limit::default())).collect(),
         Stage::CpuStress => cpu_stress(&spec.cpu_stress.clone().unwrap_or_default()),
-        // A package's interrupt is asked for in another way, and no agent does that as a stage yet.
+        stage if stage.is_interrupt() => vec![interrupt(spec)],
+        // There is no check of an interrupt but its own.
         Stage::Package { mode, .. } if !mode.starts_with("interrupt") => {
             vec![planned(names::STEPS, Limit::equal_to(STEPS_DONE))]
         }
@@ -91,6 +101,20 @@ pub fn planned_checks(spec: &StageSpec) -> Vec<PlannedCheck> {
         }
     }
     plan
+}
+
+/// A reboot is proved, anything else is done. One that this version cannot tell is known to nobody.
+fn interrupt(spec: &StageSpec) -> PlannedCheck {
+    match spec.interrupt.as_ref().map(|interrupt| &interrupt.kind) {
+        Some(InterruptKind::NodeRestart) => planned(names::REBOOTED, Limit::equal_to(REBOOTED_FOUND)),
+        Some(
+            InterruptKind::NoOp
+            | InterruptKind::RestartAllServices
+            | InterruptKind::ScriptInterrupt
+            | InterruptKind::ServiceRestart,
+        ) => planned(names::COMMANDS, Limit::equal_to(COMMANDS_DONE)),
+        Some(InterruptKind::Unknown(_)) | None => planned(names::STAGE_KNOWN, Limit::default()),
+    }
 }
 
 fn cpu_stress(settings: &CpuStressSettings) -> Vec<PlannedCheck> {
@@ -119,11 +143,9 @@ mod tests {
 
     fn spec(name: &str, require: &[&str]) -> StageSpec {
         StageSpec {
-            name: name.into(),
             deadline: 1000,
             require: require.iter().map(|name| (*name).to_owned()).collect(),
-            cpu_stress: None,
-            package: None,
+            ..StageSpec::of(name.into())
         }
     }
 
@@ -148,6 +170,32 @@ mod tests {
         for mode in ["interrupt", "interrupt-check"] {
             let plan = planned_checks(&spec(&format!("Package:a/{mode}"), &[]));
             assert_eq!(plan[0].name, names::STAGE_KNOWN, "{mode}");
+        }
+    }
+
+    #[test]
+    fn an_interrupt_owes_its_commands_and_a_reboot_its_proof() {
+        for (kind, owed) in [
+            ("no_op", names::COMMANDS),
+            ("service_restart", names::COMMANDS),
+            ("node_restart", names::REBOOTED),
+            ("of_later", names::STAGE_KNOWN),
+        ] {
+            let interrupt = crate::profile::InterruptSettings {
+                name: "a".to_owned(),
+                kind: kind.to_owned().into(),
+                services: Vec::new(),
+                root_mount: "/".to_owned(),
+            };
+            for name in ["Interrupt:a", "Package:a/interrupt"] {
+                let spec = StageSpec { interrupt: Some(interrupt.clone()), ..spec(name, &[]) };
+                let plan = planned_checks(&spec);
+                assert_eq!(
+                    plan.iter().map(|check| &*check.name).collect::<Vec<_>>(),
+                    [owed],
+                    "{name} {kind}"
+                );
+            }
         }
     }
 

@@ -51,6 +51,26 @@ impl Stage {
     pub fn is_orchestrators(&self) -> bool {
         matches!(self, Stage::SpecValidate | Stage::Reporting)
     }
+
+    /// True for an interrupt: one that the profile names, or a package's.
+    pub fn is_interrupt(&self) -> bool {
+        match self {
+            Stage::Interrupt { .. } => true,
+            Stage::Package { mode, .. } => mode == "interrupt",
+            Stage::Inventory
+            | Stage::SpecValidate
+            | Stage::Smart
+            | Stage::CpuStress
+            | Stage::Memory
+            | Stage::Storage
+            | Stage::Network
+            | Stage::Gpu
+            | Stage::Soak
+            | Stage::Psu
+            | Stage::Reporting
+            | Stage::Unknown(_) => false,
+        }
+    }
 }
 
 /// The stages whose names are a single word.

@@ -23,6 +23,7 @@ pub struct Machine {
     run: Run,
     pin: String,
     packages: &'static str,
+    interrupts: &'static str,
 }
 
 impl Machine {
@@ -33,7 +34,7 @@ impl Machine {
         std::fs::create_dir_all(&bin).expect("the folder is ours");
         let load = Load::install(&folder, &bin);
         let (url, pin) = (server.url().to_owned(), server.fingerprint().to_owned());
-        Machine { folder, load, agent: None, url, run: run.clone(), pin, packages: "no" }
+        Machine { folder, load, agent: None, url, run: run.clone(), pin, packages: "no", interrupts: "no" }
     }
 
     /// One with its agent started.
@@ -58,6 +59,12 @@ impl Machine {
     /// Lets packages be applied.
     pub fn with_packages(mut self) -> Machine {
         self.packages = "yes";
+        self
+    }
+
+    /// Lets its services be restarted, and itself be rebooted.
+    pub fn with_interrupts(mut self) -> Machine {
+        self.interrupts = "yes";
         self
     }
 
@@ -105,6 +112,8 @@ impl Machine {
             .env("GROUNDCREW_FPR", &self.pin)
             .env("GROUNDCREW_HOME", self.home())
             .env("GROUNDCREW_ALLOW_PACKAGES", self.packages)
+            .env("GROUNDCREW_ALLOW_REBOOT", self.interrupts)
+            .env("GROUNDCREW_ALLOW_SERVICES", self.interrupts)
             .env("GROUNDCREW_AUTHORIZED_KEYS", self.authorized_keys())
             .env("GROUNDCREW_HEARTBEAT_INTERVAL_MS", HEARTBEAT_INTERVAL_MS);
         let name = self.folder.file_name().map(|name| name.to_string_lossy().into_owned());

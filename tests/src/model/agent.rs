@@ -202,6 +202,7 @@ impl Machine {
             macs: Vec::new(),
             runtime: None,
             power_allowed: self.power_allowed,
+            reboot_allowed: true,
             keys_allowed: true,
         };
         self.core = Some(Core::new(facts, home.memory.clone(), random.draw()));

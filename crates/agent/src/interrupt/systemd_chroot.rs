@@ -17,10 +17,13 @@ const PROGRAMS: [&str; 6] = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "
 /// What statfs(2) says of procfs (`PROC_SUPER_MAGIC`).
 const PROCFS: rustix::fs::FsWord = 0x9fa0;
 
+/// The variable that lets systemd heed a request out of a chroot.
+pub(crate) const IGNORE: &str = "SYSTEMD_IGNORE_CHROOT";
+
 /// Why a reboot that is asked for in this root would be ignored; `None` where nothing says that it would.
 pub(crate) fn would_ignore(root: &Root, host: &Path) -> Option<String> {
     // As systemd reads it: only a word that means yes counts.
-    let told = std::env::var("SYSTEMD_IGNORE_CHROOT").unwrap_or_default().to_ascii_lowercase();
+    let told = std::env::var(IGNORE).unwrap_or_default().to_ascii_lowercase();
     if ["1", "yes", "y", "true", "t", "on"].contains(&&*told) || !reboot_is_systemctl(root) {
         return None;
     }

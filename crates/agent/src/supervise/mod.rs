@@ -431,6 +431,7 @@ fn facts(settings: &Settings, home: &Home) -> Result<Facts, StartError> {
         macs: with_first(settings.mac.clone(), nics::macs(&root)),
         runtime,
         power_allowed: settings.allow_power,
+        reboot_allowed: settings.allow_reboot,
         keys_allowed: settings.authorized_keys.is_some(),
     })
 }

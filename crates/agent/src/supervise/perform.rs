@@ -13,7 +13,7 @@ use groundcrew_protocol::wire::{
 };
 
 use super::Agent;
-use super::stage::{Running, line_sink, progress_sink};
+use super::stage::{Running, leave, line_sink, progress_sink};
 use crate::client::Orchestrator;
 use crate::control::core::{Action, Call, EndedBy, Event, Failure, Reply, StartStage};
 use crate::control::failure::failure_of;
@@ -21,7 +21,7 @@ use crate::control::memory::Memory;
 use crate::probe::Root;
 use crate::process::{Cancel, Launcher};
 use crate::stamp::{stamp, wall};
-use crate::vet::StageContext;
+use crate::vet::{Interrupts, StageContext};
 use crate::{hold, power};
 
 /// How long outbox and spool may take to be acknowledged before the power goes.
@@ -77,6 +77,7 @@ impl Agent {
             | Event::Answered(_)
             | Event::Start(_)
             | Event::Tick
+            | Event::RebootWanted
             | Event::Flushed(_)
             | Event::KeyInstalled(_)
             | Event::KeyRemoved(_)
@@ -142,6 +143,11 @@ impl Agent {
             }
             Action::RemoveKey(_) => return Then::Take(Event::KeyRemoved(self.change_keys(None).await)),
             Action::Flush => self.flush(),
+            Action::Leave(answer) => {
+                if let Some(stage) = &self.stage {
+                    stage.permit.give(answer);
+                }
+            }
             Action::PowerOff => self.power_off(),
             Action::Exit => return Then::End,
             Action::Say(level, text) => self.say(level, text),
@@ -186,6 +192,7 @@ impl Agent {
             return self.cannot_start("the process has no file descriptor left");
         };
         let spec = start.spec.unwrap_or_else(|| StageSpec::of(stage.clone()));
+        let (leave, permit) = leave(self.events.clone());
         let context = StageContext {
             spec,
             plan: start.plan,
@@ -193,6 +200,12 @@ impl Agent {
             non_destructive: self.claim_answer.non_destructive,
             override_flags: start.flags,
             packages: self.packages(),
+            interrupts: Ok(Interrupts {
+                instance: self.instance(),
+                attempt: start.attempt,
+                services: self.services(),
+                leave,
+            }),
             root: Root::system(),
             launcher: Launcher::this_program(),
             children: self.children.clone(),
@@ -202,7 +215,7 @@ impl Agent {
             progress: progress_sink(self.activity.clone()),
             cancel,
         };
-        match Running::start(context, self.events.clone()) {
+        match Running::start(context, permit, self.events.clone()) {
             Ok(running) => {
                 self.stage = Some(running);
                 Then::Go
@@ -218,7 +231,22 @@ impl Agent {
                 "this agent's settings do not allow packages (--allow-packages, GROUNDCREW_ALLOW_PACKAGES=yes)",
             );
         }
-        Ok(format!("groundcrew-{}-{}", self.settings.run, self.claim_answer.operator_retries))
+        Ok(self.instance())
+    }
+
+    /// What is done once is done once for this: the run, and each time that an operator has had a stage done again.
+    fn instance(&self) -> String {
+        format!("groundcrew-{}-{}", self.settings.run, self.claim_answer.operator_retries)
+    }
+
+    /// Why services may not be restarted, where they may not.
+    fn services(&self) -> Result<(), &'static str> {
+        if self.settings.allow_services {
+            return Ok(());
+        }
+        Err(
+            "this agent's settings do not allow to restart services (--allow-services, GROUNDCREW_ALLOW_SERVICES=yes)",
+        )
     }
 
     /// A stage that has no thread ends at once, without an outcome: that is said, and the plan's checks stay open.
@@ -248,6 +276,8 @@ impl Agent {
         let Some(stage) = &self.stage else {
             return;
         };
+        // Whether it waits for the leave to reboot or not: it gets none any more.
+        stage.permit.give(Err("the stage was ended before".to_owned()));
         match by {
             EndedBy::Operator => stage.cancel.ask(),
             EndedBy::Displaced => stage.cancel.ask_because("another claim or attempt took its place"),

@@ -1,6 +1,8 @@
 //! The stage in flight: a plain thread of its own, told to end by a handle.
 
-use std::sync::Arc;
+use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use groundcrew_protocol::stage::Stage;
 use groundcrew_protocol::time::WallMs;
@@ -14,12 +16,14 @@ use crate::io_thread::HomeHealth;
 use crate::process::Cancel;
 use crate::spool::{Spool, SpoolError};
 use crate::stamp::{stamp, wall};
-use crate::vet::{LineSink, ProgressSink, StageContext, StageOutcome, run_stage};
+use crate::vet::{Leave, LineSink, ProgressSink, StageContext, StageOutcome, run_stage};
 
 /// A stage that runs.
 pub(super) struct Running {
     /// Ends it.
     pub cancel: Cancel,
+    /// Lets it reboot the machine, or not.
+    pub permit: Permit,
     thread: std::thread::JoinHandle<Finished>,
 }
 
@@ -38,7 +42,11 @@ impl Running {
     ///
     /// # Errors
     /// Where the system has no thread to give.
-    pub fn start(context: StageContext, events: mpsc::Sender<Event>) -> std::io::Result<Running> {
+    pub fn start(
+        context: StageContext,
+        permit: Permit,
+        events: mpsc::Sender<Event>,
+    ) -> std::io::Result<Running> {
         let cancel = context.cancel.clone();
         let thread = std::thread::Builder::new().name("stage".to_owned()).spawn(move || {
             let _told = TellEnd(events);
@@ -46,7 +54,7 @@ impl Running {
             let outcome = run_stage(&context);
             Finished { outcome, began, ended: wall() }
         })?;
-        Ok(Running { cancel, thread })
+        Ok(Running { cancel, permit, thread })
     }
 
     /// The outcome, once the end was told. `None` where the thread itself broke off.
@@ -63,6 +71,37 @@ impl Drop for TellEnd {
         // It fails only where the loop has ended, and then nobody asks.
         let _ended_loop = self.0.blocking_send(Event::StageEnded);
     }
+}
+
+/// Answers a stage that waits for leave to reboot the machine.
+#[derive(Debug)]
+pub(super) struct Permit(SyncSender<Result<(), String>>);
+
+impl Permit {
+    /// Answers. Of two answers that nobody has taken yet the first counts: a stage that was told to go on and then to end
+    /// looks at its cancel handle before it does anything.
+    pub fn give(&self, answer: Result<(), String>) {
+        let _first_counts_or_stage_is_over = self.0.try_send(answer);
+    }
+}
+
+/// What a stage waits by for leave to reboot, and what answers it.
+pub(super) fn leave(events: mpsc::Sender<Event>) -> (Leave, Permit) {
+    let (permit, answers) = sync_channel(1);
+    let answers = Mutex::new(answers);
+    let leave = move |until: Instant| {
+        let answers = answers.lock().unwrap_or_else(PoisonError::into_inner);
+        let over = || "the agent ends".to_owned();
+        events.blocking_send(Event::RebootWanted).map_err(|_| over())?;
+        match answers.recv_timeout(until.saturating_duration_since(Instant::now())) {
+            Ok(answer) => answer,
+            Err(RecvTimeoutError::Disconnected) => Err(over()),
+            Err(RecvTimeoutError::Timeout) => {
+                Err("the orchestrator has not acknowledged it by the stage's deadline".to_owned())
+            }
+        }
+    };
+    (Arc::new(leave), Permit(permit))
 }
 
 /// Takes a stage's lines: into the spool first, then onto the console.
@@ -91,6 +130,28 @@ pub(super) fn progress_sink(activity: Activity) -> ProgressSink {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_stage_waits_for_leave_until_it_is_answered_or_late() {
+        let (events, mut waiting) = mpsc::channel(8);
+        let (leave, permit) = leave(events);
+        let far = || Instant::now() + std::time::Duration::from_secs(600);
+        for answer in [Ok(()), Err("no".to_owned())] {
+            std::thread::scope(|scope| {
+                let asks = scope.spawn(|| leave(far()));
+                assert!(matches!(waiting.blocking_recv(), Some(Event::RebootWanted)));
+                permit.give(answer.clone());
+                assert_eq!(asks.join().unwrap(), answer);
+            });
+        }
+        assert!(leave(Instant::now()).unwrap_err().contains("deadline"));
+        // One that was ended before it asked gets none, whatever is said later.
+        permit.give(Err("ended".to_owned()));
+        permit.give(Ok(()));
+        assert_eq!(leave(far()), Err("ended".to_owned()));
+        drop(permit);
+        assert_eq!(leave(far()), Err("the agent ends".to_owned()));
+    }
 
     #[test]
     fn the_end_of_a_stage_is_told_also_where_its_thread_breaks_off() {

@@ -173,6 +173,7 @@ impl Alone<'_> {
             non_destructive: true,
             override_flags: OverrideFlags::default(),
             packages: Err("a vet without a run changes nothing, and applies no packages"),
+            interrupts: Err("a vet without a run changes nothing, and interrupts nothing"),
             root: self.root.clone(),
             launcher: self.launcher.clone(),
             children: Arc::clone(children),

@@ -7,9 +7,11 @@
 mod alone;
 pub mod command;
 mod cpu_stress;
+mod interrupt;
 mod inventory;
 mod outcome;
 mod package;
+mod package_agent;
 mod terminal;
 mod work_folder;
 
@@ -19,6 +21,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use groundcrew_protocol::check::{Check, Limit, Observation, PlannedCheck};
+use groundcrew_protocol::ids::Attempt;
 use groundcrew_protocol::inventory::Inventory;
 use groundcrew_protocol::plan::{names, planned_checks};
 use groundcrew_protocol::profile::{ExpectedDisk, StageSpec};
@@ -61,6 +64,8 @@ pub struct StageContext {
     pub override_flags: OverrideFlags,
     /// The instance under which packages are done, `groundcrew-{run}-{operator's retries}`; or why none are.
     pub packages: Result<String, &'static str>,
+    /// What interrupts are done with; or why none are.
+    pub interrupts: Result<Interrupts, &'static str>,
     /// The machine, or a folder that stands in for it.
     pub root: Root,
     /// What tools are started through.
@@ -77,6 +82,24 @@ pub struct StageContext {
     pub progress: ProgressSink,
     /// Ends it before its time.
     pub cancel: Cancel,
+}
+
+/// Waits until the machine may be rebooted: until everything that a reboot would lose has arrived, and the orchestrator
+/// knows that it is asked for. Not beyond the moment given. Says why it may not.
+pub type Leave = Arc<dyn Fn(Instant) -> Result<(), String> + Send + Sync>;
+
+/// What the interrupts of a run are done with.
+#[derive(Clone)]
+pub struct Interrupts {
+    /// The instance under which they are done once, `groundcrew-{run}-{operator's retries}`.
+    pub instance: String,
+    /// The attempt. A reboot is done once for each: the orchestrator gives out another only where the last one's was not
+    /// seen.
+    pub attempt: Attempt,
+    /// Why services may not be restarted, where they may not.
+    pub services: Result<(), &'static str>,
+    /// Whether, and when, the machine may be rebooted.
+    pub leave: Leave,
 }
 
 impl StageContext {
@@ -159,6 +182,7 @@ fn perform(context: &StageContext, deadline: Instant) -> Done {
     match &context.spec.name {
         Stage::Inventory => inventory::run(context, deadline),
         Stage::CpuStress => cpu_stress::run(context, deadline),
+        stage if stage.is_interrupt() => interrupt::run(context, deadline),
         Stage::Package { name, mode } => package::run(context, name, mode, deadline),
         Stage::SpecValidate
         | Stage::Reporting
@@ -172,6 +196,11 @@ fn perform(context: &StageContext, deadline: Instant) -> Done {
         | Stage::Interrupt { .. }
         | Stage::Unknown(_) => unknown(context),
     }
+}
+
+/// A stage of which nothing could be checked, for one reason.
+fn refused(context: &StageContext, why: String) -> Done {
+    Done { checks: context.all_unreadable(&why), ..Done::default() }
 }
 
 /// A stage that this agent cannot do is inconclusive, by name.

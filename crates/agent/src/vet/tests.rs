@@ -15,6 +15,9 @@ const PATH: &str = "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin";
 const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/stress-ng");
 
 const PACKAGES_REFUSED: &str = "a test applies no packages";
+const INTERRUPTS_REFUSED: &str = "a test interrupts nothing";
+
+mod interrupts;
 
 /// What a stage said: lines and progress.
 #[derive(Default)]
@@ -36,6 +39,7 @@ fn stage(name: &str, root: &Root) -> Stage {
     let context = StageContext {
         spec: StageSpec { deadline: 60_000, ..StageSpec::of(name.into()) },
         packages: Err(PACKAGES_REFUSED),
+        interrupts: Err(INTERRUPTS_REFUSED),
         plan: Vec::new(),
         expected_disks: Vec::new(),
         non_destructive: true,
@@ -182,7 +186,7 @@ fn this_machines_inventory_names_its_cpus_and_memory() {
 
 #[test]
 fn a_stage_that_the_agent_does_not_know_is_inconclusive_by_name() {
-    for name in ["SMART", "Package:a/interrupt", "Interrupt:reboot", "Later", "SpecValidate"] {
+    for name in ["SMART", "Later", "SpecValidate"] {
         let outcome = run_stage(&stage(name, &Machine::empty().root).context);
         assert_inconclusive(&outcome, &format!("has no stage {name}"));
     }
@@ -199,6 +203,7 @@ fn a_package_that_may_not_be_applied_or_is_not_there_is_inconclusive() {
         path: folder.display().to_string(),
         root_mount: "/".to_owned(),
         copy_dir: None,
+        interrupt: None,
         env: BTreeMap::new(),
         config_files: BTreeMap::new(),
     });

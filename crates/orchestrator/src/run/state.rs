@@ -16,7 +16,7 @@
 //!
 //! Nothing here acts. [`super::decide`] makes the changes; the store lands them.
 
-mod describe;
+mod held;
 
 use std::sync::Arc;
 
@@ -36,6 +36,7 @@ use serde::{Deserialize, Serialize};
 
 use super::runtime::RuntimeEnd;
 pub use super::wait::{Wait, WaitFor};
+pub use held::HeldFor;
 
 /// A moment for decisions.
 ///
@@ -188,49 +189,6 @@ pub enum Standing {
         boot: Option<BootId>,
         /// Why and by whom, in a sentence.
         reason: String,
-    },
-}
-
-/// Why a run is held.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case")]
-pub enum HeldFor {
-    /// The stage did not pass.
-    Verdict {
-        /// How it came out.
-        verdict: Verdict,
-        /// The checks that failed or stayed open, in a sentence.
-        what: String,
-    },
-    /// The agent was silent for longer than the profile allows. Ends by itself when the claim speaks again.
-    Silence {
-        /// The limit.
-        limit_ms: u64,
-    },
-    /// The stage took longer than its deadline and the limit of silence.
-    OverDeadline {
-        /// Both together.
-        limit_ms: u64,
-    },
-    /// The agent crashed too often in this stage.
-    Crashes {
-        /// How often.
-        count: u32,
-    },
-    /// The claim changed hands too often.
-    ClaimFight {
-        /// The one that held it and the one that took it, by address.
-        between: [String; 2],
-    },
-    /// Nobody claimed the run in time.
-    NeverClaimed {
-        /// The limit.
-        limit_ms: u64,
-    },
-    /// A reboot was asked for and not seen in time.
-    RebootNotSeen {
-        /// The limit.
-        limit_ms: u64,
     },
 }
 
@@ -404,8 +362,11 @@ pub struct IntentRecord {
     pub boot: BootId,
     /// When.
     pub at: WallMs,
-    /// How often it was asked for this attempt.
+    /// How often it was said of this attempt.
     pub asks: u32,
+    /// How often the agent came back under that boot, and was told to ask again.
+    #[serde(default)]
+    pub missed: u32,
 }
 
 impl Run {

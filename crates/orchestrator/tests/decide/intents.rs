@@ -50,12 +50,91 @@ fn an_outcome_that_the_agent_kept_counts_before_the_proof() {
 }
 
 #[test]
-fn the_same_boot_proves_nothing() {
+fn an_agent_that_is_back_under_the_same_boot_is_told_to_ask_again_so_often_and_no_more() {
     let mut bench = at_reboot();
     bench.intent(1, "reboot", Some((reboot(), 1)), 1).unwrap();
-    let answer = bench.claim_again(&booted(1, 1)).unwrap();
-    assert_eq!((answer.current_state, answer.attempt), (walking(reboot()), Attempt(2)));
-    assert_eq!(bench.run.stage().crashes, 1);
+    let until_ms = bench.run.wait.as_ref().unwrap().until_ms;
+    for known in 1..3 {
+        let mut request = booted(u64::from(known), 1);
+        request.session = Some(id(8_000 + u64::from(known)));
+        // It was ended in order, as a shutdown does that then comes to nothing: this counts all the same.
+        request.stopped = Some(of(reboot(), known));
+        let answer = bench.claim_again(&request).unwrap();
+        let next = Attempt(known + 1);
+        assert_eq!((answer.current_state, answer.attempt), (walking(reboot()), next));
+        assert!(bench.told("reboot_missed") && !bench.told("crashed"));
+        // What was asked for may come yet, and by the time that was set for it.
+        let intent = bench.run.intent.as_ref().unwrap();
+        assert_eq!((intent.attempt, intent.missed), (next, known));
+        assert_eq!(
+            (bench.waits_for(), bench.run.wait.as_ref().unwrap().until_ms),
+            (Some(WaitFor::Reboot), until_ms)
+        );
+        bench.intent(u64::from(known) + 1, "reboot", Some((reboot(), known + 1)), 1).unwrap();
+        assert_eq!(bench.run.wait.as_ref().unwrap().until_ms, until_ms);
+    }
+    let mut request = booted(3, 1);
+    request.session = Some(id(8_003));
+    assert_eq!(bench.claim_again(&request).unwrap().current_state, State::FailedHolding);
+    assert_eq!(bench.why(), &HeldFor::RebootsMissed { count: 3 });
+    assert_eq!(bench.run.stage().crashes, 0);
+    // One that comes at last is no reset.
+    bench.claim_again(&booted(4, 90)).unwrap();
+    assert!(bench.told("reboot_proved") && !bench.told("unexpected_reset"));
+    assert_eq!(bench.why(), &HeldFor::RebootsMissed { count: 3 });
+}
+
+#[test]
+fn a_reboot_that_was_asked_for_before_the_agent_came_back_proves_the_attempt_after_it() {
+    let mut bench = at_reboot();
+    bench.intent(1, "reboot", Some((reboot(), 1)), 1).unwrap();
+    assert_eq!(bench.claim_again(&booted(1, 1)).unwrap().attempt, Attempt(2));
+    // Before that one has asked for anything, the machine goes down for the first.
+    let answer = bench.claim_again(&booted(2, 90)).unwrap();
+    assert_eq!((answer.current_state, answer.attempt), (walking(stress()), Attempt(1)));
+    assert_eq!(bench.verdict_of(&reboot()), Some(Verdict::Pass));
+}
+
+#[test]
+fn an_agent_that_claims_anew_with_its_interrupt_in_flight_keeps_the_deadline_of_the_reboot() {
+    let mut bench = at_reboot();
+    bench.intent(1, "reboot", Some((reboot(), 1)), 1).unwrap();
+    let until_ms = bench.run.wait.as_ref().unwrap().until_ms;
+    bench.pass_heard(MINUTE);
+    let mut request = booted(1, 1);
+    request.in_flight = Some(of(reboot(), 1));
+    assert_eq!(bench.claim_again(&request).unwrap().attempt, Attempt(1));
+    assert_eq!(
+        (bench.waits_for(), bench.run.wait.as_ref().unwrap().until_ms),
+        (Some(WaitFor::Reboot), until_ms)
+    );
+}
+
+#[test]
+fn a_packages_interrupt_is_proved_as_any_other() {
+    let stage = groundcrew_protocol::stage::Stage::from("Package:tuning/interrupt");
+    let mut bench = Bench::new(profile(&["Package:tuning/interrupt", "CPUStress"], "stay"));
+    bench.claim(&agent(1)).unwrap();
+    bench.intent(1, "reboot", Some((stage.clone(), 1)), 1).unwrap();
+    assert_eq!(bench.claim_again(&booted(1, 90)).unwrap().current_state, walking(stress()));
+    assert_eq!(bench.verdict_of(&stage), Some(Verdict::Pass));
+}
+
+#[test]
+fn an_agents_word_is_no_proof_of_a_reboot() {
+    let mut settled = profile(&["Interrupt:reboot", "CPUStress"], "stay");
+    settled.interrupts =
+        serde_json::from_value(serde_json::json!([{"name": "reboot", "type": "node_restart"}])).unwrap();
+    let mut bench = Bench::new(settled);
+    bench.claim(&agent(1)).unwrap();
+    let owed: Vec<&str> = bench.run.plan.iter().map(|check| check.name.as_str()).collect();
+    assert_eq!(owed, ["rebooted"]);
+    bench.intent(1, "reboot", Some((reboot(), 1)), 1).unwrap();
+    let mut request = bench.outcome(1, reboot(), 1, Outcome::Pass);
+    request.checks.clear();
+    request.passed = true;
+    bench.result(request).unwrap();
+    assert!(matches!(bench.why(), HeldFor::Verdict { verdict: Verdict::Inconclusive, .. }));
 }
 
 #[test]

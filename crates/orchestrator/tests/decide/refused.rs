@@ -100,7 +100,8 @@ fn column_of(run: &Run) -> &'static str {
             HeldFor::Crashes { .. } => "held: crashes",
             HeldFor::ClaimFight { .. } => "held: claim fight",
             HeldFor::NeverClaimed { .. } => "held: never claimed",
-            HeldFor::RebootNotSeen { .. } => "held: reboot not seen",
+            // Both wait for the same, and are made in different stages alone.
+            HeldFor::RebootNotSeen { .. } | HeldFor::RebootsMissed { .. } => "held: reboot not seen",
         },
         Standing::Completed { .. } => "completed",
         Standing::Cancelled { .. } if run.claim.is_none() => "cancelled unclaimed",

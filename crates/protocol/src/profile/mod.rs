@@ -2,6 +2,7 @@
 //!
 //! A profile is TOML. [`Profile::parse`] reads it; a run keeps the profile that it was created with.
 
+mod interrupt;
 mod package;
 mod parse;
 mod part;
@@ -12,6 +13,7 @@ mod tests;
 pub(crate) use parse::{COUNT_MAX, LIST_MAX, MTU_MIN, SIZE_MAX, SIZE_MIN, SPEED_MBPS_MAX, SPEED_MTS_MAX};
 pub(crate) use part::TEXT_BYTES_MAX;
 
+pub use interrupt::{InterruptKind, InterruptSettings, PackageInterrupt};
 pub use package::PackageSettings;
 
 use serde::{Deserialize, Serialize};
@@ -54,6 +56,9 @@ pub struct Profile {
     /// The packages that its stages `Package:NAME/MODE` name.
     #[serde(rename = "package", default, skip_serializing_if = "Vec::is_empty")]
     pub packages: Vec<PackageSettings>,
+    /// The interrupts that its stages `Interrupt:NAME` name.
+    #[serde(rename = "interrupt", default, skip_serializing_if = "Vec::is_empty")]
+    pub interrupts: Vec<InterruptSettings>,
     /// The hardware that the machine should have.
     #[serde(default)]
     pub expected: Expected,
@@ -131,10 +136,10 @@ impl Default for RunLimits {
     }
 }
 
-/// A stage of a profile.
+/// A stage of a profile. Agents are told it: a field that they do not know is passed over (rule 11 of the design), here
+/// and in what it holds.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-#[serde(deny_unknown_fields)]
 pub struct StageSpec {
     /// Its name, as `CPUStress`.
     pub name: Stage,
@@ -151,12 +156,18 @@ pub struct StageSpec {
     /// The package of a stage `Package:NAME/MODE`, as an agent is told it. A profile lists it under `[[package]]`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub package: Option<PackageSettings>,
+    /// The interrupt of a stage `Interrupt:NAME` or `Package:NAME/interrupt`, as an agent is told it. A profile lists it
+    /// under `[[interrupt]]` or `[package.interrupt]`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interrupt: Option<InterruptSettings>,
 }
 
 impl StageSpec {
     /// A stage with nothing but defaults.
     pub fn of(name: Stage) -> StageSpec {
-        StageSpec { name, deadline: stage_deadline(), require: Vec::new(), cpu_stress: None, package: None }
+        let deadline =
+            if name.is_interrupt() { limits::INTERRUPT_DEADLINE_MS } else { limits::STAGE_DEADLINE_MS };
+        StageSpec { name, deadline, require: Vec::new(), cpu_stress: None, package: None, interrupt: None }
     }
 }
 
@@ -167,7 +178,7 @@ fn stage_deadline() -> u64 {
 /// Settings of the stage CPUStress (`[stage.cpu_stress]`).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-#[serde(default, deny_unknown_fields)]
+#[serde(default)]
 pub struct CpuStressSettings {
     /// How long the load lasts.
     #[serde(with = "span")]
@@ -292,7 +303,7 @@ impl Default for ExpectedMemory {
 /// An expected disk. By serial where one is written; otherwise any disk of that model and size, each counted once.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-#[serde(default, deny_unknown_fields)]
+#[serde(default)]
 pub struct ExpectedDisk {
     /// Serial.
     pub serial: Option<String>,

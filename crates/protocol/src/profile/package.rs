@@ -4,11 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+use super::interrupt;
 use super::part::{Field, Part};
-use super::{BadProfile, Profile, StageSpec};
+use super::{BadProfile, InterruptSettings, PackageInterrupt, Profile, StageSpec};
 use crate::stage::Stage;
 
-const PACKAGE_KEYS: [&str; 7] = ["name", "version", "path", "root_mount", "copy_dir", "env", "config_files"];
+const PACKAGE_KEYS: [&str; 8] =
+    ["name", "version", "path", "root_mount", "copy_dir", "interrupt", "env", "config_files"];
 /// Greatest number of packages of a profile: one for each stage.
 const PACKAGES_MAX: usize = crate::limits::STAGES_MAX;
 /// Greatest number of variables, and of config files, of one package.
@@ -22,11 +24,11 @@ const PATH_BYTES_MAX: usize = 1_024;
 const OWN_VARIABLES: [&str; 2] = ["SKYHOOK_RESOURCE_ID", "SKYHOOK_DATA_DIR"];
 /// The root mount that stands for none: steps run where the agent runs.
 const LOCAL: &str = "local";
+pub(super) const ROOT_FORM: &str = "an absolute path of at most 1024 bytes without \"..\", or \"local\"";
 
 /// A package of a profile, as the stages `Package:NAME/MODE` use it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-#[serde(deny_unknown_fields)]
 pub struct PackageSettings {
     /// Its name, as its config.json has it. Without underscores: a resource id is parted by them.
     pub name: String,
@@ -41,6 +43,9 @@ pub struct PackageSettings {
     /// for each run, anew after each retry by an operator, in `/var/lib/groundcrew/packages/{name}-{version}`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub copy_dir: Option<String>,
+    /// What its stage `Package:NAME/interrupt` does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interrupt: Option<PackageInterrupt>,
     /// Environment of its steps.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub env: BTreeMap<String, String>,
@@ -49,16 +54,22 @@ pub struct PackageSettings {
     pub config_files: BTreeMap<String, String>,
 }
 
-fn root_mount() -> String {
+pub(super) fn root_mount() -> String {
     "/".to_owned()
 }
 
 impl Profile {
-    /// A stage as its agent is told it: with the settings of the package that it names.
+    /// A stage as its agent is told it: with the settings of the package or the interrupt that it names.
     pub fn settled(&self, spec: &StageSpec) -> StageSpec {
-        let package = match &spec.name {
+        let (package, interrupt) = match &spec.name {
             Stage::Package { name, .. } => {
-                self.packages.iter().find(|package| package.name == *name).cloned()
+                let package = self.packages.iter().find(|package| package.name == *name).cloned();
+                let interrupts = package.as_ref().filter(|_| spec.name.is_interrupt());
+                let interrupt = interrupts.and_then(PackageSettings::as_interrupt);
+                (package, interrupt)
+            }
+            Stage::Interrupt { name } => {
+                (None, self.interrupts.iter().find(|interrupt| interrupt.name == *name).cloned())
             }
             Stage::Inventory
             | Stage::SpecValidate
@@ -71,10 +82,18 @@ impl Profile {
             | Stage::Soak
             | Stage::Psu
             | Stage::Reporting
-            | Stage::Interrupt { .. }
-            | Stage::Unknown(_) => None,
+            | Stage::Unknown(_) => (None, None),
         };
-        StageSpec { package, ..spec.clone() }
+        StageSpec { package, interrupt, ..spec.clone() }
+    }
+}
+
+impl PackageSettings {
+    /// Its interrupt, by the package's name and in its root.
+    fn as_interrupt(&self) -> Option<InterruptSettings> {
+        let PackageInterrupt { kind, services } = self.interrupt.clone()?;
+        let (name, root_mount) = (self.name.clone(), self.root_mount.clone());
+        Some(InterruptSettings { name, kind, services, root_mount })
     }
 }
 
@@ -100,11 +119,7 @@ fn package(part: &Part<'_>) -> Result<PackageSettings, BadProfile> {
     let path = |field: Field<'_>| {
         field.text_of("an absolute path of at most 1024 bytes without \"..\"", is_absolute)
     };
-    let root = |field: Field<'_>| {
-        field.text_of("an absolute path of at most 1024 bytes without \"..\", or \"local\"", |text| {
-            text == LOCAL || is_absolute(text)
-        })
-    };
+    let root = |field: Field<'_>| field.text_of(ROOT_FORM, is_root);
     let package = PackageSettings {
         name: part.needed("name", name_form)?.text_of(name_form, |text| is_name_of(text, b"-."))?,
         version: part
@@ -113,6 +128,7 @@ fn package(part: &Part<'_>) -> Result<PackageSettings, BadProfile> {
         path: path(part.needed("path", "the folder on the node that holds the package")?)?,
         root_mount: part.optional("root_mount", root)?.unwrap_or_else(root_mount),
         copy_dir: part.optional("copy_dir", path)?,
+        interrupt: part.optional("interrupt", interrupt::of_package)?,
         env: part.optional("env", |field| texts(&field, is_variable, VARIABLE_FORM))?.unwrap_or_default(),
         config_files: part
             .optional("config_files", |field| texts(&field, is_file, FILE_FORM))?
@@ -127,17 +143,26 @@ fn package(part: &Part<'_>) -> Result<PackageSettings, BadProfile> {
     Ok(package)
 }
 
-/// The first stage that names a package that is not listed, with that package's name.
+/// The first stage for which the profile lists nothing, with what it should.
 pub(super) fn unlisted<'s>(
     stages: impl IntoIterator<Item = &'s StageSpec>,
     packages: &[PackageSettings],
-) -> Option<(usize, &'s str)> {
-    stages.into_iter().enumerate().find_map(|(index, spec)| match &spec.name {
-        Stage::Package { name, .. } if packages.iter().all(|package| package.name != *name) => {
-            Some((index, name.as_str()))
+    interrupts: &[InterruptSettings],
+) -> Option<(usize, String)> {
+    let lacks = |spec: &StageSpec| match &spec.name {
+        Stage::Package { name, .. } => match packages.iter().find(|package| package.name == *name) {
+            None => Some(format!("a [[package]] with the name \"{name}\"")),
+            Some(package) if spec.name.is_interrupt() && package.interrupt.is_none() => {
+                Some(format!("a [package.interrupt] of the package \"{name}\""))
+            }
+            Some(_) => None,
+        },
+        Stage::Interrupt { name } if interrupts.iter().all(|interrupt| interrupt.name != *name) => {
+            Some(format!("an [[interrupt]] with the name \"{name}\""))
         }
-        _listed_or_no_package => None,
-    })
+        _listed_or_needs_none => None,
+    };
+    stages.into_iter().enumerate().find_map(|(index, spec)| Some((index, lacks(spec)?)))
 }
 
 const VARIABLE_FORM: &str = "a name of a variable, 1 to 128 of A-Z, a-z, 0-9 and '_', no digit first, and none of \
@@ -162,7 +187,7 @@ fn texts(
     Ok(texts)
 }
 
-fn is_name_of(text: &str, more: &[u8]) -> bool {
+pub(super) fn is_name_of(text: &str, more: &[u8]) -> bool {
     (1..=128).contains(&text.len())
         && !text.starts_with('.')
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || more.contains(&byte))
@@ -176,6 +201,10 @@ fn is_variable(text: &str) -> bool {
     is_name_of(text, b"_")
         && !text.starts_with(|first: char| first.is_ascii_digit())
         && !OWN_VARIABLES.contains(&text)
+}
+
+pub(super) fn is_root(text: &str) -> bool {
+    text == LOCAL || is_absolute(text)
 }
 
 fn is_absolute(text: &str) -> bool {

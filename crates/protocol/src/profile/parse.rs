@@ -2,12 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use super::package;
 use super::part::{Field, Part, bad_syntax, one_of};
 use super::{
     AtEnd, BadProfile, Count, CpuStressSettings, Expected, ExpectedCpu, ExpectedDisk, ExpectedMemory,
-    ExpectedNic, ExpectedSystem, PackageSettings, Profile, RunLimits, StageSpec, WriteAllowance,
+    ExpectedNic, ExpectedSystem, InterruptSettings, PackageSettings, Profile, RunLimits, StageSpec,
+    WriteAllowance,
 };
+use super::{interrupt, package};
 use crate::ids::MacAddress;
 use crate::limits;
 use crate::stage::{Stage, stage_words};
@@ -48,8 +49,8 @@ pub(crate) const SPEED_MBPS_MAX: u32 = 100_000_000;
 /// Smallest MTU: that of IPv4.
 pub(crate) const MTU_MIN: u32 = 68;
 
-const PROFILE_KEYS: [&str; 8] =
-    ["name", "description", "at_end", "limits", "stage", "package", "expected", "write"];
+const PROFILE_KEYS: [&str; 9] =
+    ["name", "description", "at_end", "limits", "stage", "package", "interrupt", "expected", "write"];
 const LIMITS_KEYS: [&str; 5] = ["silence", "claim_within", "hold", "reboot", "crashes"];
 const STAGE_KEYS: [&str; 4] = ["name", "deadline", "require", "cpu_stress"];
 const CPU_STRESS_KEYS: [&str; 6] =
@@ -86,7 +87,8 @@ impl Profile {
         let name = root.needed("name", "a profile name")?.id()?;
         let expected = root.optional("expected", expected)?.unwrap_or_default();
         let packages = root.optional("package", package::packages)?.unwrap_or_default();
-        let stages = stages(&root, &expected, &packages)?;
+        let interrupts = root.optional("interrupt", interrupt::interrupts)?.unwrap_or_default();
+        let stages = stages(&root, &expected, &packages, &interrupts)?;
         Ok(Profile {
             name,
             description: root.optional("description", description)?.unwrap_or_default(),
@@ -94,6 +96,7 @@ impl Profile {
             limits: root.optional("limits", run_limits)?.unwrap_or_default(),
             stages,
             packages,
+            interrupts,
             expected,
             write: root.optional("write", write_allowance)?.unwrap_or_default(),
         })
@@ -132,6 +135,7 @@ fn stages(
     root: &Part<'_>,
     expected: &Expected,
     packages: &[PackageSettings],
+    interrupts: &[InterruptSettings],
 ) -> Result<Vec<StageSpec>, BadProfile> {
     let words = "at least one [[stage]]";
     let fields = root.needed("stage", words)?.items(words, limits::STAGES_MAX)?;
@@ -142,13 +146,8 @@ fn stages(
         stages.push(stage(part)?);
     }
     refuse_repeated(&parts, &stages)?;
-    if let Some((index, name)) = package::unlisted(&stages, packages) {
-        let found = format!("\"{}\"", stages[index].name);
-        return Err(parts[index].refuse_at(
-            "name",
-            &found,
-            &format!("a [[package]] with the name \"{name}\""),
-        ));
+    if let Some((index, lacks)) = package::unlisted(&stages, packages, interrupts) {
+        return Err(parts[index].refuse_at("name", &format!("\"{}\"", stages[index].name), &lacks));
     }
     refuse_wrong_order(root, &parts, &stages, expected)?;
     put_in_what_is_not_written(&mut stages, expected);
@@ -163,13 +162,13 @@ fn stage(part: &Part<'_>) -> Result<StageSpec, BadProfile> {
     let words: Vec<&str> = stage_words().collect();
     let name = stage_name(&part.needed("name", &format!("one of {}", words.join(", ")))?, &words)?;
     let written = part.optional("deadline", |field| field.span_ms(1..=SPAN_MS_MAX))?;
-    let deadline = written.unwrap_or(limits::STAGE_DEADLINE_MS);
+    let by_default = StageSpec::of(name);
+    let deadline = written.unwrap_or(by_default.deadline);
     let spec = StageSpec {
         require: part.optional("require", required)?.unwrap_or_default(),
         cpu_stress: part.optional("cpu_stress", cpu_stress)?,
-        name,
         deadline,
-        package: None,
+        ..by_default
     };
     if !spec.require.is_empty() && spec.name.is_orchestrators() {
         return Err(part.refuse_at(
@@ -317,20 +316,13 @@ fn refuse_wrong_order(
 }
 
 fn put_in_what_is_not_written(stages: &mut Vec<StageSpec>, expected: &Expected) {
-    let own = |name: Stage| StageSpec {
-        name,
-        deadline: limits::STAGE_DEADLINE_MS,
-        require: Vec::new(),
-        cpu_stress: None,
-        package: None,
-    };
     let is_written = stages.iter().any(|spec| spec.name == Stage::SpecValidate);
     let inventory = stages.iter().position(|spec| spec.name == Stage::Inventory);
     if let (false, true, Some(index)) = (is_written, *expected != Expected::default(), inventory) {
-        stages.insert(index + 1, own(Stage::SpecValidate));
+        stages.insert(index + 1, StageSpec::of(Stage::SpecValidate));
     }
     if stages.last().is_none_or(|spec| spec.name != Stage::Reporting) {
-        stages.push(own(Stage::Reporting));
+        stages.push(StageSpec::of(Stage::Reporting));
     }
 }
 

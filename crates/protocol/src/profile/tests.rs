@@ -2,6 +2,8 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod interrupts;
+
 const DEMO: &str = include_str!("../../../../profiles/demo.toml");
 const EXAMPLE: &str = include_str!("../../../../profiles/example.toml");
 
@@ -35,7 +37,7 @@ const BAD_KEYS_AND_VALUES: [(&str, Wanted); 31] = [
             2,
             "colour",
             "an unknown key",
-            "one of name, description, at_end, limits, stage, package, expected, write",
+            "one of name, description, at_end, limits, stage, package, interrupt, expected, write",
         ),
     ),
     ("[[stage]]\ndeadline = \"5s\"", (2, "stage[1].name", "nothing", "one of Inventory, SpecValidate")),
@@ -294,7 +296,11 @@ fn what_is_no_toml_is_refused_with_line_key_found_and_expected() {
 #[test]
 fn what_is_too_much_is_refused() {
     let stages = |count: usize| {
-        (0..count).map(|n| format!("[[stage]]\nname = \"Interrupt:i{n}\"\n")).collect::<String>()
+        let stages = (0..count).map(|n| format!("[[stage]]\nname = \"Interrupt:i{n}\"\n"));
+        // The limit of stages is said first, and that of interrupts is the same.
+        let listed =
+            (0..count.min(64)).map(|n| format!("[[interrupt]]\nname = \"i{n}\"\ntype = \"no_op\"\n"));
+        stages.chain(listed).collect::<String>()
     };
     assert!(Profile::parse(&with_name(&stages(63))).is_ok());
     assert_refused(
@@ -368,9 +374,14 @@ fn the_example_writes_every_key() {
         let keys = |of: &toml::Table| of[table].as_table().unwrap().keys().cloned().collect::<Vec<_>>();
         assert_eq!(keys(&written), keys(&whole), "{table}");
     }
-    let package = |of: &toml::Table| of["package"][0].as_table().unwrap().keys().cloned().collect::<Vec<_>>();
-    assert_eq!(package(&written), package(&whole));
-    assert_eq!(package(&written).len(), 7);
+    let keys = |of: &toml::Value| of.as_table().unwrap().keys().cloned().collect::<Vec<_>>();
+    for (of, count) in
+        [(|of: &toml::Table| of["package"][0].clone(), 8), (|of: &toml::Table| of["interrupt"][0].clone(), 4)]
+            as [(fn(&toml::Table) -> toml::Value, usize); 2]
+    {
+        assert_eq!(keys(&of(&written)), keys(&of(&whole)));
+        assert_eq!(keys(&of(&written)).len(), count);
+    }
 }
 
 const PACKAGE: &str =

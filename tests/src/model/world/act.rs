@@ -47,6 +47,7 @@ impl World {
                 self.plan_forward(agent, 0);
                 self.put(0, Happening::Flush { agent, life });
             }
+            Action::Leave(_) => unreachable!("the model's stages reboot by an actor of their own"),
             Action::PowerOff => self.power_off(agent),
             Action::Exit => {
                 self.note(format!("agent {} ends", self.machines[agent].name));
@@ -109,6 +110,7 @@ impl World {
             | Action::InstallKey { .. }
             | Action::RemoveKey(_)
             | Action::Flush
+            | Action::Leave(_)
             | Action::PowerOff
             | Action::Exit
             | Action::Say(..) => unreachable!("it is about something else"),

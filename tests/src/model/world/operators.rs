@@ -51,7 +51,8 @@ impl World {
             | HeldFor::Crashes { .. }
             | HeldFor::ClaimFight { .. }
             | HeldFor::NeverClaimed { .. }
-            | HeldFor::RebootNotSeen { .. } => OrderKind::Retry,
+            | HeldFor::RebootNotSeen { .. }
+            | HeldFor::RebootsMissed { .. } => OrderKind::Retry,
         };
         let done = self.server.order(order, "mended");
         self.note(format!("operator: {order:?}: {}", done.map_or_else(|why| why, |()| "done".into())));

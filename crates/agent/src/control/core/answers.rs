@@ -33,7 +33,10 @@ impl Core {
                 self.backoff.reset();
                 self.power = Power::Acknowledged;
             }
-            Ok(Reply::Intent) => {}
+            Ok(Reply::Intent) => {
+                self.backoff.reset();
+                self.reboot_acknowledged();
+            }
             Ok(Reply::Hold(answer)) => {
                 self.backoff.reset();
                 self.hold_answered(answer, now_ms);
@@ -132,7 +135,9 @@ impl Core {
                 }
             }
             Under::Intent => {
-                self.keep_power(&format!("the power-off was refused: {text}"));
+                if !self.reboot_intent_refused(text) {
+                    self.keep_power(&format!("the power-off was refused: {text}"));
+                }
             }
             Under::Hold => {
                 self.say_of_key(LogLevel::Warn, &format!("no key for this hold: {text}"));

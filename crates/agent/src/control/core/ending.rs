@@ -178,7 +178,7 @@ impl Core {
     /// Outbox and spool are acknowledged, or not within their time. What a volatile home still has would be lost
     /// with the power.
     pub(super) fn flushed(&mut self, whole: bool) {
-        if self.power != Power::Wanted {
+        if self.flushed_for_reboot(whole) || self.power != Power::Wanted {
             return;
         }
         if whole || self.facts.home == HomeKind::Durable {

@@ -15,6 +15,7 @@ mod beats;
 mod directives;
 mod ending;
 mod next;
+mod reboot;
 mod words;
 
 use groundcrew_protocol::check::PlannedCheck;
@@ -33,6 +34,8 @@ struct InFlight {
     attempt: Attempt,
     claim: ClaimNumber,
     ended_by: Option<EndedBy>,
+    /// How far it is with the reboot that it asks for, where it does.
+    reboot: Power,
 }
 
 /// Where the run stands, as last said.
@@ -54,10 +57,11 @@ enum Under {
     Hold,
 }
 
+/// How far the end of this boot is: a power-off after the end of the run, or a stage's reboot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Power {
     Untouched,
-    /// A directive wants it off: outbox and spool go first.
+    /// A directive or a stage wants it: outbox and spool go first.
     Wanted,
     Flushed,
     /// The intent was acknowledged.
@@ -206,6 +210,7 @@ impl Core {
             Event::Heartbeat { answered: Ok(answer), .. } => self.heartbeat_answered(&answer, now_ms),
             Event::Heartbeat { answered: Err(failure), .. } => self.heartbeat_failed(&failure, now_ms),
             Event::StageEnded => self.stage_ended(),
+            Event::RebootWanted => self.reboot_wanted(),
             Event::Flushed(whole) => self.flushed(whole),
             // One that could not be put in comes again with the next answer, as it is asked for again.
             Event::KeyInstalled(_) => {}

@@ -5,7 +5,7 @@ use groundcrew_protocol::stage::{Stage, State};
 use groundcrew_protocol::time::WallMs;
 use groundcrew_protocol::wire::{ClaimRequest, LogLevel, StageAttempt};
 
-use super::{Action, Call, Core, InFlight, StartStage, Target, Under};
+use super::{Action, Call, Core, InFlight, Power, StartStage, Target, Under};
 
 impl Core {
     /// Takes the next step that is open: a call, a stage, an end. Does nothing while a call is under way.
@@ -28,7 +28,7 @@ impl Core {
             return self.send(Under::Result, Call::Result { claim, entry });
         }
         if self.in_flight.is_some() {
-            return;
+            return self.say_reboot(claim);
         }
         let Some(target) = self.target.clone() else {
             // An outcome was refused for good, and nobody has said where the run stands since.
@@ -76,8 +76,13 @@ impl Core {
         self.idle_reason.clear();
         self.memory.note_started(&stage, target.attempt);
         self.persist();
-        self.in_flight =
-            Some(InFlight { stage: stage.clone(), attempt: target.attempt, claim, ended_by: None });
+        self.in_flight = Some(InFlight {
+            stage: stage.clone(),
+            attempt: target.attempt,
+            claim,
+            ended_by: None,
+            reboot: Power::Untouched,
+        });
         let spec = self.settings.iter().find(|spec| spec.name == stage).cloned();
         let (attempt, plan, flags) = (target.attempt, target.plan.clone(), target.flags.clone());
         self.actions.push(Action::StartStage(Box::new(StartStage { stage, attempt, spec, plan, flags })));

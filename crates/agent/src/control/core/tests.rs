@@ -33,6 +33,7 @@ fn facts() -> Facts {
         runtime: None,
         macs: Vec::new(),
         power_allowed: true,
+        reboot_allowed: true,
         keys_allowed: true,
     }
 }
@@ -65,6 +66,11 @@ fn word(action: &Action) -> Option<String> {
         Action::InstallKey { .. } => "key in".to_owned(),
         Action::RemoveKey(_) => "key out".to_owned(),
         Action::Flush => "flush".to_owned(),
+        Action::Leave(Ok(())) => "leave".to_owned(),
+        // The first clause says what it was.
+        Action::Leave(Err(why)) => {
+            format!("no leave: {}", why.split([',', '(']).next().unwrap_or_default().trim_end())
+        }
         Action::PowerOff => "power off".to_owned(),
         Action::Exit => "exit".to_owned(),
     };
@@ -444,3 +450,4 @@ fn the_orchestrators_word_counts_where_the_two_disagree_for_three_heartbeats() {
 
 mod directives;
 mod ends;
+mod reboots;

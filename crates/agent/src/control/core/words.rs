@@ -36,6 +36,8 @@ pub struct Facts {
     pub runtime: Option<AgentRuntime>,
     /// Whether settings allow that the machine is switched off.
     pub power_allowed: bool,
+    /// Whether settings allow that the machine is rebooted.
+    pub reboot_allowed: bool,
     /// Whether settings name a place for the key of a hold.
     pub keys_allowed: bool,
 }
@@ -58,6 +60,8 @@ pub enum Event {
     },
     /// The stage in flight ended, and the driver holds its outcome.
     StageEnded,
+    /// The stage in flight waits for leave to reboot the machine: [`Action::Leave`].
+    RebootWanted,
     /// Outbox and spool were acknowledged (true), or the time for that is over (false).
     Flushed(bool),
     /// Whether the key of the hold came into authorized_keys.
@@ -194,6 +198,8 @@ pub enum Action {
     RemoveKey(String),
     /// Have outbox and spool acknowledged, or wait for as long as that may take, then say [`Event::Flushed`].
     Flush,
+    /// Tell the stage in flight whether it may reboot the machine, or why not.
+    Leave(Result<(), String>),
     /// Switch the machine off.
     PowerOff,
     /// End this process.

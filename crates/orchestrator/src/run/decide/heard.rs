@@ -169,6 +169,7 @@ fn record_intent(step: &mut Step, intent: &Intent) {
         boot: intent.boot_id.clone(),
         at: step.now.wall,
         asks: 1,
+        missed: 0,
     });
     let text = format!("the agent is about to {} under boot id {}", intent.kind, intent.boot_id);
     step.tell("intent", AGENT, text);

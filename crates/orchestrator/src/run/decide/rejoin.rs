@@ -2,14 +2,17 @@
 
 use groundcrew_protocol::check::{Check, Judged, Limit, Observation, Verdict};
 use groundcrew_protocol::ids::{Attempt, BootId};
-use groundcrew_protocol::plan::names;
+use groundcrew_protocol::limits::REBOOTS_MISSED_MAX;
+use groundcrew_protocol::plan::{REBOOTED_FOUND, names};
 use groundcrew_protocol::stage::Stage;
 use groundcrew_protocol::wire::{ClaimRequest, Command, IntentKind, StageAttempt};
 
 use super::claim::may_be_from;
 use super::result::reset_check;
 use super::step::{AGENT, ORCHESTRATOR, Step, what_holds};
-use crate::run::state::{Claim, Directive, Fate, HeldFor, RESETS_KEPT_MAX, Reset, Standing};
+use crate::run::state::{
+    Claim, Directive, Fate, HeldFor, IntentRecord, RESETS_KEPT_MAX, Reset, Standing, WaitFor,
+};
 
 /// How far beyond the store's last attempt of a stage an agent's may be. After a restore it is a few; a number far
 /// beyond would use up the numbers that are left.
@@ -165,13 +168,11 @@ fn pass_interrupt(step: &mut Step, request: &ClaimRequest) {
     };
     let name = step.run.stage().spec.name.clone();
     let is_current = intent.stage.as_ref() == Some(&name) && step.open_attempt() == Some(intent.attempt);
-    let is_interrupt = matches!(name, Stage::Interrupt { .. });
-    if !is_current || !is_interrupt || holds_outcome(request, &name, intent.attempt) {
+    if !is_current || !name.is_interrupt() || holds_outcome(request, &name, intent.attempt) {
         return;
     }
-    let text = "another boot id";
-    let observed = Observation::Found { text: text.to_owned() };
-    let mut checks = vec![Check::of(names::REBOOTED, None, observed, Limit::equal_to(text))];
+    let observed = Observation::Found { text: REBOOTED_FOUND.to_owned() };
+    let mut checks = vec![Check::of(names::REBOOTED, None, observed, Limit::equal_to(REBOOTED_FOUND))];
     checks.extend(reset_check(step));
     let verdict = Verdict::over(checks.iter().map(|check| check.verdict));
     let judged = Judged { verdict, checks };
@@ -184,6 +185,40 @@ fn pass_interrupt(step: &mut Step, request: &ClaimRequest) {
         step.go_on();
     } else {
         step.hold(HeldFor::Verdict { verdict, what }, ORCHESTRATOR);
+    }
+}
+
+/// The reboot for which the interrupt's open attempt has asked, where the agent is back under the very boot that was to end.
+fn missed_reboot(step: &Step, request: &ClaimRequest) -> Option<IntentRecord> {
+    let name = &step.run.stage().spec.name;
+    let intent = step.run.intent.as_ref().filter(|intent| {
+        intent.kind == IntentKind::Reboot
+            && intent.stage.as_ref() == Some(name)
+            && Some(intent.attempt) == step.open_attempt()
+            && Some(&intent.boot) == request.boot_id.as_ref()
+    });
+    intent.filter(|_| name.is_interrupt()).cloned()
+}
+
+/// Tells the agent to ask for the reboot again, by another attempt. A second request under one boot cannot reboot twice; what
+/// was asked for before may yet come, and then counts: the intent goes over to the new attempt, and so does its deadline.
+fn ask_again(step: &mut Step, intent: IntentRecord) {
+    let name = step.run.stage().spec.name.clone();
+    let (before, boot, count) = (intent.attempt, intent.boot.clone(), intent.missed.saturating_add(1));
+    step.close_attempt(Fate::Replaced);
+    let text = format!(
+        "{name}: the agent is back under boot id {boot}, under which attempt {before} asked for the reboot ({count} of at \
+         most {REBOOTS_MISSED_MAX} times)"
+    );
+    step.tell("reboot_missed", AGENT, text);
+    if count >= REBOOTS_MISSED_MAX {
+        return step.hold(HeldFor::RebootsMissed { count }, ORCHESTRATOR);
+    }
+    let wait = step.run.wait.take().filter(|wait| wait.what == WaitFor::Reboot);
+    step.give_attempt();
+    if let (Some(attempt), Some(wait)) = (step.open_attempt(), wait) {
+        step.run.intent = Some(IntentRecord { attempt, missed: count, asks: 0, ..intent });
+        step.run.wait = Some(wait);
     }
 }
 
@@ -218,6 +253,9 @@ fn resume(step: &mut Step, request: &ClaimRequest) {
         // What the agent did since the backup is forgotten here: that it comes without this attempt is no crash.
         step.close_attempt(Fate::Replaced);
         return step.give_attempt();
+    }
+    if let Some(missed) = missed_reboot(step, request) {
+        return ask_again(step, missed);
     }
     if request.stopped == Some(StageAttempt { stage: name.clone(), attempt: open }) {
         // Somebody stopped the agent, in order: nothing says that the stage or the machine cannot bear another attempt.

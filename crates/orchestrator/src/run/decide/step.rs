@@ -136,7 +136,7 @@ impl<'a> Step<'a> {
         self.put_attempt(number, claim, Fate::InFlight);
         let stage = &mut self.run.stages[self.run.at];
         stage.verdict = None;
-        self.run.plan = frozen_plan(&stage.spec, protocol);
+        self.run.plan = frozen_plan(&self.run.profile.settled(&stage.spec), protocol);
         self.wait_for_result();
     }
 
@@ -163,7 +163,9 @@ impl<'a> Step<'a> {
     /// Waits on for the result of an attempt that stands: what is left of its time, and after another wait at least
     /// the limit of silence, in which an agent that is back can bring it.
     pub fn wait_for_result_again(&mut self) {
-        if self.run.wait.as_ref().is_some_and(|wait| wait.what == WaitFor::Result) {
+        let awaits = |what: WaitFor| self.run.wait.as_ref().is_some_and(|wait| wait.what == what);
+        // An agent that only claims anew may go down yet, and has the time for it that it had.
+        if awaits(WaitFor::Result) || (awaits(WaitFor::Reboot) && self.run.intent.is_some()) {
             return;
         }
         let began_ms = self.run.attempt().map_or(self.now.listened_ms, |attempt| attempt.began_ms);
@@ -313,8 +315,7 @@ impl<'a> Step<'a> {
     pub fn hold(&mut self, why: HeldFor, actor: &str) {
         let text = format!("held: {}", why.describe(&self.run.stage().spec.name));
         // What the agent is about to do may happen yet while nobody hears it.
-        let may_happen_yet = matches!(why, HeldFor::Silence { .. } | HeldFor::RebootNotSeen { .. });
-        if !may_happen_yet {
+        if !why.may_pass_yet() {
             self.run.intent = None;
         }
         self.run.standing = Standing::Held { why, since: self.now.wall };

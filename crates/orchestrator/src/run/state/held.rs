@@ -1,0 +1,97 @@
+//! Why a run is held, and the sentence that an operator reads.
+
+use groundcrew_protocol::check::Verdict;
+use groundcrew_protocol::stage::Stage;
+use serde::{Deserialize, Serialize};
+
+/// Why a run is held.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum HeldFor {
+    /// The stage did not pass.
+    Verdict {
+        /// How it came out.
+        verdict: Verdict,
+        /// The checks that failed or stayed open, in a sentence.
+        what: String,
+    },
+    /// The agent was silent for longer than the profile allows. Ends by itself when the claim speaks again.
+    Silence {
+        /// The limit.
+        limit_ms: u64,
+    },
+    /// The stage took longer than its deadline and the limit of silence.
+    OverDeadline {
+        /// Both together.
+        limit_ms: u64,
+    },
+    /// The agent crashed too often in this stage.
+    Crashes {
+        /// How often.
+        count: u32,
+    },
+    /// The claim changed hands too often.
+    ClaimFight {
+        /// The one that held it and the one that took it, by address.
+        between: [String; 2],
+    },
+    /// Nobody claimed the run in time.
+    NeverClaimed {
+        /// The limit.
+        limit_ms: u64,
+    },
+    /// A reboot was asked for and not seen in time.
+    RebootNotSeen {
+        /// The limit.
+        limit_ms: u64,
+    },
+    /// A reboot was asked for, and the agent came back too often under the same boot.
+    RebootsMissed {
+        /// How often.
+        count: u32,
+    },
+}
+
+impl HeldFor {
+    /// True where what the agent said it would do may happen yet while the run is held.
+    pub fn may_pass_yet(&self) -> bool {
+        match self {
+            HeldFor::Silence { .. } | HeldFor::RebootNotSeen { .. } | HeldFor::RebootsMissed { .. } => true,
+            HeldFor::Verdict { .. }
+            | HeldFor::OverDeadline { .. }
+            | HeldFor::Crashes { .. }
+            | HeldFor::ClaimFight { .. }
+            | HeldFor::NeverClaimed { .. } => false,
+        }
+    }
+
+    /// The reason in a sentence.
+    pub fn describe(&self, stage: &Stage) -> String {
+        let span = groundcrew_protocol::time::format_span_ms;
+        match self {
+            HeldFor::Verdict { verdict, what } => format!("{stage} came out {verdict}: {what}"),
+            HeldFor::Silence { limit_ms } => {
+                format!("the agent was silent for {} in {stage}", span(*limit_ms))
+            }
+            HeldFor::OverDeadline { limit_ms } => {
+                format!(
+                    "{stage} gave no result within {} (its deadline and the limit of silence)",
+                    span(*limit_ms)
+                )
+            }
+            HeldFor::Crashes { count } => format!("the agent crashed {count} times in {stage}"),
+            HeldFor::ClaimFight { between } => {
+                format!("two agents fight for the claim, last at {} and {}", between[0], between[1])
+            }
+            HeldFor::NeverClaimed { limit_ms } => {
+                format!("no agent claimed the run within {}", span(*limit_ms))
+            }
+            HeldFor::RebootNotSeen { limit_ms } => {
+                format!("a reboot was asked for and not seen within {}", span(*limit_ms))
+            }
+            HeldFor::RebootsMissed { count } => {
+                format!("a reboot was asked for {count} times and the machine is still in the same boot")
+            }
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! Interrupts as stages of a run: services once each, and a reboot that is asked for only once the orchestrator knows of it.
+//! What reboots here is a program that says that it was called, so that the machine never does.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use groundcrew_protocol::check::Verdict;
+use groundcrew_protocol::stage::State;
+use groundcrew_tests::harness::{Machine, Server};
+
+/// A root with a shell and nothing else but `program`, where the agent of machine `m1` looks for programs.
+fn root_with(server: &Server, program: &str, script: &str) -> PathBuf {
+    assert!(rustix::process::geteuid().is_root(), "an interrupt needs root: its commands change their root");
+    let root = server.beside("root");
+    let needs = Command::new("ldd").arg("/bin/sh").output().expect("ldd comes with every libc");
+    let needs = String::from_utf8(needs.stdout).unwrap();
+    let libraries = needs.split_whitespace().filter(|word| word.starts_with('/'));
+    for file in libraries.chain(["/bin/sh"]) {
+        put(&root, Path::new(file), &std::fs::read(file).unwrap());
+    }
+    put(&root, &server.beside("m1").join("bin").join(program), script.as_bytes());
+    root
+}
+
+fn put(root: &Path, file: &Path, bytes: &[u8]) {
+    let place = root.join(file.strip_prefix("/").unwrap());
+    std::fs::create_dir_all(place.parent().unwrap()).unwrap();
+    std::fs::write(&place, bytes).unwrap();
+    std::fs::set_permissions(&place, PermissionsExt::from_mode(0o755)).unwrap();
+}
+
+fn profile(root: &Path, settings: &str) -> String {
+    let root = root.display();
+    format!(
+        "name = \"interrupts\"\n[[stage]]\nname = \"Interrupt:it\"\ndeadline = \"3s\"\n[[interrupt]]\nname = \"it\"\n\
+         root_mount = \"{root}\"\n{settings}\n"
+    )
+}
+
+fn calls(root: &Path) -> Vec<String> {
+    let text = std::fs::read_to_string(root.join("calls")).unwrap_or_default();
+    text.lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn services_are_restarted_in_order_and_one_that_fails_holds_until_it_is_mended() {
+    let server = Server::start();
+    let script = "#!/bin/sh\necho \"$*\" >>/calls\n[ \"$2\" != ailing ] || [ -e /mended ]\n";
+    let root = root_with(&server, "systemctl", script);
+    let services = "type = \"service_restart\"\nservices = [\"well\", \"ailing\"]";
+    let run = server.create_run("n1", &profile(&root, services));
+    let mut machine = Machine::new(&server, &run, "m1").with_interrupts();
+    machine.start();
+    let held = server.wait_for_state(&run, State::FailedHolding);
+    assert_eq!(held.stages[0].verdict, Some(Verdict::Fail), "{}", held.summary.reason);
+    let failed = "INTERRUPT FAILED: ['systemctl', 'restart', 'ailing'] return_code: 1";
+    assert!(held.summary.reason.contains(failed), "{}", held.summary.reason);
+    assert_eq!(calls(&root), ["daemon-reload", "restart well", "restart ailing"]);
+    std::fs::write(root.join("mended"), "").unwrap();
+    server.order(&run, "retry", "");
+    let view = server.wait_for_state(&run, State::Completed);
+    assert_eq!((view.stages[0].attempts, view.stages[0].verdict), (2, Some(Verdict::Pass)));
+    assert!(machine.stop().success());
+}
+
+#[test]
+fn a_reboot_is_asked_for_once_it_is_acknowledged_and_one_that_never_comes_holds() {
+    let server = Server::start();
+    let root = root_with(&server, "reboot", "#!/bin/sh\necho reboot >>/calls\n");
+    let run = server.create_run("n1", &profile(&root, "type = \"node_restart\""));
+    let mut machine = Machine::new(&server, &run, "m1").with_interrupts();
+    machine.start();
+    let held = server.wait_for_state(&run, State::FailedHolding);
+    assert_eq!(held.stages[0].verdict, Some(Verdict::Fail), "{}", held.summary.reason);
+    assert!(held.summary.reason.contains("after the reboot was asked for"), "{}", held.summary.reason);
+    assert_eq!(calls(&root), ["reboot"]);
+    assert_eq!(server.count_of(&run, "intent"), 1);
+    assert!(machine.stop().success());
+}
+
+#[test]
+fn a_machine_that_allows_neither_reboots_nor_services_is_left_alone() {
+    for (settings, flag) in [
+        ("type = \"node_restart\"", "--allow-reboot"),
+        ("type = \"service_restart\"\nservices = [\"well\"]", "--allow-services"),
+    ] {
+        let server = Server::start();
+        let root = root_with(&server, "systemctl", "#!/bin/sh\necho called >>/calls\n");
+        let run = server.create_run("n1", &profile(&root, settings));
+        let mut machine = Machine::new(&server, &run, "m1");
+        machine.start();
+        let held = server.wait_for_state(&run, State::FailedHolding);
+        assert_eq!(held.stages[0].verdict, Some(Verdict::Inconclusive));
+        assert!(held.summary.reason.contains(flag), "{}", held.summary.reason);
+        assert!(calls(&root).is_empty() && server.count_of(&run, "intent") == 0);
+        assert!(machine.stop().success());
+    }
+}
