@@ -8,10 +8,11 @@ use groundcrew_protocol::operator::{
 };
 use groundcrew_protocol::stage::State;
 use groundcrew_protocol::time::WallMs;
+use groundcrew_report::sign;
 
 use crate::output::Reader;
 use crate::why;
-use crate::words::{age, ago, ahead, clean, moment, sign, span, wrapped};
+use crate::words::{age, ago, ahead, clean, moment, span, wrapped};
 
 mod drains;
 

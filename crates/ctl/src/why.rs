@@ -108,6 +108,11 @@ fn walking(view: &RunView, stage: &Stage, now: WallMs, why: &mut Why) {
     let run = &summary.run;
     let name = clean(&stage.to_string());
     let Some(agent) = summary.agent.as_deref() else {
+        if let Some(refused) = &view.wrong_machine {
+            why.sentences.push(format!("An agent asked for the run and was refused. {}", sentence(refused)));
+            why.commands.push((format!("node show {}", summary.node), "shows what the node is known by"));
+            return;
+        }
         why.sentences.push(format!(
             "No agent has claimed the run yet: the machine has not booted with its token, or cannot reach the \
              orchestrator. It begins with {name}."

@@ -31,6 +31,18 @@ fn a_run_that_nobody_claimed_says_so_and_how_to_get_a_token() {
 }
 
 #[test]
+fn a_refused_machine_is_no_machine_that_never_asked() {
+    let refused =
+        "12:00:00: the run is for node rack1-node7 (serial ABC123), and this machine is another (MAC 02:00)";
+    let changes = json!({"agent": null, "claim": 0, "state": "InventoryCheck", "stage": "Inventory", "attempt": 0,
+        "last_heard": null, "wait": wait("an agent to claim the run", "the run is held"), "wrong_machine": refused});
+    let why = of(&view(changes), NOW);
+    let expected = format!("An agent asked for the run and was refused. {refused}.");
+    assert_eq!(why.sentences[0], expected);
+    assert!(why.commands.iter().all(|(command, _)| !command.starts_with("run token")), "{why:?}");
+}
+
+#[test]
 fn an_offline_agent_comes_first() {
     let text = sentences(json!({"agent": "offline", "last_heard": NOW.0 - 45_000}));
     let wanted = "The run is at CPUStress, attempt 1, and its agent is offline: last heard 45 s ago.";

@@ -1,6 +1,5 @@
 //! Moments, lengths of time and foreign text as an operator reads them. Pure.
 
-use groundcrew_protocol::check::Verdict;
 use groundcrew_protocol::time::WallMs;
 
 /// A length of time in its two largest units; under ten seconds with a tenth.
@@ -119,17 +118,6 @@ pub(crate) fn cut(text: &str, width: usize) -> String {
         return text.to_owned();
     }
     text.chars().take(width.saturating_sub(1)).chain(['…']).collect()
-}
-
-/// A sign beside the word, so that colour never stands alone.
-pub(crate) fn sign(verdict: Verdict) -> &'static str {
-    match verdict {
-        Verdict::Pass => "✓",
-        Verdict::Warn => "!",
-        Verdict::Fail => "✗",
-        Verdict::Inconclusive => "?",
-        Verdict::Skipped => "–",
-    }
 }
 
 #[cfg(test)]

@@ -50,7 +50,7 @@ pub async fn assemble(
         node: Some(run.node.clone()),
         profile: run.profile.name.clone(),
         state: run.state(),
-        verdict: run_verdict(&stages),
+        verdict: run_verdict(stages.iter().map(StageReport::counted)),
         reason: run.reason(),
         began: run.created,
         ended: run.ended(),

@@ -98,11 +98,19 @@ pub struct SensorSeries {
 /// Lines of log of each stage in a report.
 pub const LOG_TAIL_LINES: usize = 60;
 
-/// The verdict over the stages of a run: an overridden stage counts as a warning, one without a verdict as inconclusive.
-pub fn run_verdict<'a>(stages: impl IntoIterator<Item = &'a StageReport>) -> Verdict {
-    Verdict::over(stages.into_iter().map(|stage| match (&stage.overridden, stage.verdict) {
-        (Some(_), _) => Verdict::Warn,
-        (None, Some(verdict)) => verdict,
-        (None, None) => Verdict::Inconclusive,
-    }))
+/// What a stage counts as in its run: an overridden one is a warning. `None` where it has no verdict.
+pub fn counted(overridden: bool, verdict: Option<Verdict>) -> Option<Verdict> {
+    if overridden { Some(Verdict::Warn) } else { verdict }
+}
+
+/// The verdict over all stages of a run, each as it is [`counted`]: one without a verdict is inconclusive.
+pub fn run_verdict(stages: impl IntoIterator<Item = Option<Verdict>>) -> Verdict {
+    Verdict::over(stages.into_iter().map(|verdict| verdict.unwrap_or(Verdict::Inconclusive)))
+}
+
+impl StageReport {
+    /// What the stage counts as in the run's verdict.
+    pub fn counted(&self) -> Option<Verdict> {
+        counted(self.overridden.is_some(), self.verdict)
+    }
 }

@@ -5,7 +5,7 @@ use groundcrew_protocol::report::{Report, StageReport};
 use groundcrew_protocol::wire::{LogLevel, LogLine};
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
-use crate::words::{counted, duration, is_plain_pass, moment, severity, sign, stage_duration, stage_verdict};
+use crate::words::{counted, duration, is_plain_pass, moment, severity, sign, stage_duration};
 use crate::{hardware, plot};
 
 const STYLE: &str = include_str!("style.css");
@@ -106,7 +106,7 @@ fn stages(stages: &[StageReport]) -> Markup {
                 @for (index, stage) in stages.iter().enumerate() {
                     tr {
                         th scope="row" { a href={ "#stage-" (index) } { (stage.stage) } }
-                        td { (badge(stage_verdict(stage))) }
+                        td { (badge(stage.counted())) }
                         td data-label="Took" { (stage_duration(stage).unwrap_or_else(|| "–".to_owned())) }
                         td data-label="Attempts" { (attempts(stage)) }
                         td.wide { (notes(stage)) }
@@ -146,7 +146,7 @@ fn stage_section(index: usize, stage: &StageReport) -> Markup {
         checks.into_iter().partition(|check| passes > PASSES_SHOWN_MAX && is_plain_pass(check));
     html! {
         section id={ "stage-" (index) } {
-            h3 { (stage.stage) " " (badge(stage_verdict(stage))) }
+            h3 { (stage.stage) " " (badge(stage.counted())) }
             @if stage.checks.is_empty() { p.soft { "No checks." } }
             @if !shown.is_empty() { (check_table(&format!("Checks of {}", stage.stage), &shown)) }
             @if !folded.is_empty() {

@@ -15,3 +15,4 @@ mod sample;
 
 pub use html::render_html;
 pub use text::render_text;
+pub use words::sign;

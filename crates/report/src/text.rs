@@ -3,7 +3,7 @@
 use groundcrew_protocol::check::{Check, Verdict};
 use groundcrew_protocol::report::{Report, StageReport};
 
-use crate::words::{counted, duration, is_plain_pass, severity, sign, stage_duration, stage_verdict};
+use crate::words::{counted, duration, is_plain_pass, severity, sign, stage_duration};
 
 /// A narrower terminal gets lines that end in an ellipsis before they say anything.
 const WIDTH_MIN: usize = 20;
@@ -49,7 +49,7 @@ fn stage_lines(stages: &[StageReport], width: usize) -> Vec<Line> {
     let rows: Vec<Row> = stages
         .iter()
         .map(|stage| Row {
-            verdict: stage_verdict(stage),
+            verdict: stage.counted(),
             cells: vec![
                 stage.stage.to_string(),
                 stage_duration(stage).unwrap_or_default(),

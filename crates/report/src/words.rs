@@ -28,13 +28,8 @@ pub(crate) fn stage_duration(stage: &StageReport) -> Option<String> {
     Some(duration(stage.ended?.0.saturating_sub(stage.began?.0)))
 }
 
-/// What a stage came to: an overridden one counts as a warning.
-pub(crate) fn stage_verdict(stage: &StageReport) -> Option<Verdict> {
-    if stage.overridden.is_some() { Some(Verdict::Warn) } else { stage.verdict }
-}
-
 /// A sign beside the word, so that colour never stands alone.
-pub(crate) fn sign(verdict: Verdict) -> &'static str {
+pub fn sign(verdict: Verdict) -> &'static str {
     match verdict {
         Verdict::Pass => "✓",
         Verdict::Warn => "!",

@@ -35,6 +35,8 @@ pub fn failure_of(error: &Error) -> Failure {
 fn hint(error: &Error) -> Option<&'static str> {
     match error.status() {
         Some(401) => Some("make a new boot token for the run and start the agent with it"),
+        // Its message says which machine was meant and what to do; the token is right.
+        Some(403) if error.code() == "wrong_machine" => None,
         Some(403) => {
             Some("this token is another run's, or a proxy stands between: check the token and the URL")
         }
@@ -77,6 +79,7 @@ mod tests {
         assert!(matches!(refusal(413, "large"), Failure::Refused(_)));
         assert!(matches!(refusal(409, "order"), Failure::Refused(_)));
         assert!(matches!(refusal(409, "busy"), Failure::Soon(_)));
+        assert!(!refusal(403, "wrong_machine").text().contains("; "), "its own message says what to do");
         for code in [401, 403, 404, 410] {
             assert!(refusal(code, "").text().contains("; "), "{code} says what must change");
         }

@@ -76,7 +76,7 @@ impl Alone<'_> {
             }
             drop(done);
         });
-        let verdict = run_verdict(&stages);
+        let verdict = run_verdict(stages.iter().map(StageReport::counted));
         let interrupted = self.cancel.is_asked();
         let report = Report {
             run: None,

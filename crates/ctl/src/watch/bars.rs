@@ -8,12 +8,13 @@ use groundcrew_protocol::check::Verdict;
 use groundcrew_protocol::operator::StageView;
 use groundcrew_protocol::stage::{Stage, State};
 use groundcrew_protocol::time::WallMs;
+use groundcrew_report::sign;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::progress::Progress;
 use super::quiet::QuietTerminal;
 use crate::output::Reader;
-use crate::words::{clean, cut, sign, span};
+use crate::words::{clean, cut, span};
 
 /// Lines of log that are shown where there is room.
 const TAIL_LINES: usize = 6;

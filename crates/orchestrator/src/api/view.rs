@@ -3,6 +3,7 @@
 use groundcrew_protocol::check::Verdict;
 use groundcrew_protocol::limits;
 use groundcrew_protocol::operator::{RunSummary, RunView, StageView, WaitView};
+use groundcrew_protocol::report::{counted, run_verdict};
 
 use crate::live::{Live, LiveRun};
 use crate::run::state::{Run, StageRecord};
@@ -30,14 +31,19 @@ pub fn summary(run: &Run, live: &Live, known: &LiveRun) -> RunSummary {
     }
 }
 
-/// Verdict over the stages that have one; an overridden one counts as a warning.
+/// The verdict so far: over the stages that have one. What ended without one, a cancelled run's for example, was not
+/// passed: after the end every stage counts.
 fn verdict(run: &Run) -> Option<Verdict> {
-    let of = |stage: &StageRecord| match (&stage.overridden, stage.verdict) {
-        (Some(_), _) => Some(Verdict::Warn),
-        (None, verdict) => verdict,
-    };
-    let verdicts: Vec<Verdict> = run.stages.iter().filter_map(of).collect();
-    (!verdicts.is_empty()).then(|| Verdict::over(verdicts))
+    let stages = run.stages.iter().map(|stage| counted(stage.overridden.is_some(), stage.verdict));
+    verdict_of(stages.collect(), run.ended().is_some())
+}
+
+fn verdict_of(stages: Vec<Option<Verdict>>, ended: bool) -> Option<Verdict> {
+    if ended {
+        return Some(run_verdict(stages));
+    }
+    let so_far: Vec<Verdict> = stages.into_iter().flatten().collect();
+    (!so_far.is_empty()).then(|| Verdict::over(so_far))
 }
 
 /// A run in full.
@@ -71,5 +77,26 @@ fn stage_view(record: &StageRecord) -> StageView {
         deadline_ms: record.spec.deadline,
         began: latest.map(|attempt| attempt.began),
         ended: latest.and_then(|attempt| attempt.ended),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_that_ended_before_its_last_stage_is_no_pass() {
+        let (pass, none) = (Some(Verdict::Pass), None);
+        for (stages, ended, expected) in [
+            (vec![], false, None),
+            (vec![none, none], false, None),
+            (vec![pass, none], false, Some(Verdict::Pass)),
+            (vec![pass, none], true, Some(Verdict::Inconclusive)),
+            (vec![none, none], true, Some(Verdict::Inconclusive)),
+            (vec![pass, Some(Verdict::Warn)], true, Some(Verdict::Warn)),
+            (vec![Some(Verdict::Fail), none], true, Some(Verdict::Fail)),
+        ] {
+            assert_eq!(verdict_of(stages.clone(), ended), expected, "{stages:?}, ended: {ended}");
+        }
     }
 }
