@@ -51,6 +51,8 @@ impl Server {
             File::options().create(true).append(true).open(&log).context("making the server's log")?;
         let mut command = Command::new(&place.binary);
         command.arg("serve").arg("--data").arg(place.data()).arg("--print-token-to").arg(&token_file);
+        // What is measured is the same on a disk that is nearly full.
+        command.args(["--keep-free-percent", "0"]);
         command.args(["--listen", "127.0.0.1:0", "--requests-per-second-max", REQUESTS_PER_SECOND_MAX]);
         command.stderr(errors);
         let (service, mut lines) = Service::start(command, "groundcrewd")?;

@@ -136,7 +136,8 @@ impl Orchestrator {
         let token_file = folders.token_file();
         let mut command = Command::new(program);
         command
-            .args(["serve", "--listen", "127.0.0.1:0", "--data"])
+            // Nothing grows here for long, and a machine whose disk is nearly full is vetted like any other.
+            .args(["serve", "--listen", "127.0.0.1:0", "--keep-free-percent", "0", "--data"])
             .arg(folders.data().join("orchestrator"))
             .arg("--print-token-to")
             .arg(&token_file)

@@ -59,21 +59,15 @@ pub use sweep::{Retention, Swept};
 /// Name of the database in the data folder.
 pub const DATABASE_FILE: &str = "groundcrew.db";
 
-/// How a store is opened.
-#[derive(Clone)]
+/// How a store is opened. The default keeps no room free, which is the server's to say.
+#[derive(Clone, Default)]
 pub struct StoreOptions {
-    /// Share of the disk, in percent, under which the disk counts as full (rule 6 of the design).
+    /// Share of the disk, in percent, under which the disk counts as full (rule 6 of the design); at 0 it never does.
     pub free_percent_min: f64,
     /// Asks how much room there is; `None` asks the file system of the data folder.
     pub disk_probe: Option<DiskProbe>,
     /// How long things are kept.
     pub retention: Retention,
-}
-
-impl Default for StoreOptions {
-    fn default() -> Self {
-        StoreOptions { free_percent_min: 5.0, disk_probe: None, retention: Retention::default() }
-    }
 }
 
 /// The store. Cheap to clone; the last one that goes ends the writer, [`Store::close`] does so in order.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::body::Body;
 use futures_util::StreamExt;
 use groundcrew_orchestrator::run::decide::NewRun;
-use groundcrew_orchestrator::store::{DiskSpace, StoreOptions};
+use groundcrew_orchestrator::store::{DiskProbe, DiskSpace, StoreOptions};
 use groundcrew_protocol::ids::{Sha256Hex, TokenText};
 use groundcrew_protocol::limits;
 use groundcrew_protocol::profile::Profile;
@@ -149,8 +149,9 @@ async fn a_token_that_asks_too_often_is_told_when_to_come_back() {
 async fn a_full_disk_refuses_logs_and_new_runs_and_still_takes_results() {
     let bench = Bench::with(|options| {
         let space = DiskSpace { free_bytes: 4, total_bytes: 100 };
+        let probe: DiskProbe = Arc::new(move || Ok(space));
         options.store =
-            StoreOptions { disk_probe: Some(Arc::new(move || Ok(space))), ..StoreOptions::default() };
+            StoreOptions { free_percent_min: 5.0, disk_probe: Some(probe), ..StoreOptions::default() };
     })
     .await;
     bench.order("PUT", "/api/v1/nodes/n1", json!({ "name": "n1" })).await.expect(200);

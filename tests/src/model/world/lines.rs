@@ -288,8 +288,7 @@ impl World {
                 let missing = seq - expected;
                 // Never less than is missing. It may be more: what was on its way when the agent let it go may have
                 // arrived, its answer being lost, and a copy of the home may have used such a number.
-                let adds_up = missing == 0 || told >= missing;
-                if !adds_up && self.tally.restores == 0 {
+                if told < missing && self.tally.restores == 0 {
                     return Err(format!("chunks {expected} to {seq} are missing, and a gap says {told}"));
                 }
                 expected = seq + 1;

@@ -126,7 +126,7 @@ async fn artifacts_are_checked_bounded_and_shared() {
 async fn the_room_on_the_disk_is_asked_of_whom_the_options_say() {
     let data = tempfile::tempdir().unwrap();
     let probe: DiskProbe = Arc::new(|| Ok(DiskSpace { free_bytes: 4, total_bytes: 100 }));
-    let options = StoreOptions { disk_probe: Some(probe), ..StoreOptions::default() };
+    let options = StoreOptions { free_percent_min: 5.0, disk_probe: Some(probe), ..StoreOptions::default() };
     let store = Store::open(data.path(), options).await.unwrap();
     assert_eq!(store.disk_state(), DiskState::Full(DiskSpace { free_bytes: 4, total_bytes: 100 }));
     // Results are still taken.
