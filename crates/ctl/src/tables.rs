@@ -196,6 +196,7 @@ pub(crate) fn run(view: &RunView, reader: &Reader, now: WallMs) -> String {
         None => rows.push(("Waits for", "nothing".to_owned())),
     }
     rows.push(("Agent", agent(view, now)));
+    rows.extend(view.machine_unproved.iter().map(|why| ("Machine", format!("not proved: {}", clean(why)))));
     if let Some(skew_ms) = view.skew_ms {
         let side = if skew_ms > 0 { "ahead of" } else { "behind" };
         let skew = span(skew_ms.saturating_abs());

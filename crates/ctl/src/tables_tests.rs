@@ -60,6 +60,8 @@ fn a_run_is_shown_with_its_wait_its_agent_and_its_stages() {
     ] {
         assert!(text.contains(part), "{part} is not in\n{text}");
     }
+    let text_of = |changes| run(&view(changes), &reader(80, false), NOW);
+    assert!(text_of(json!({"machine_unproved": "no serial"})).contains("Machine     not proved: no serial"));
     let first = text.lines().take(4).collect::<Vec<_>>().join("\n");
     assert!(first.contains("CPUStress, attempt 1"), "{first}");
 }

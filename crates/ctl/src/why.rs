@@ -55,6 +55,13 @@ pub(crate) fn of(view: &RunView, now: WallMs) -> Why {
         why.sentences
             .push(format!("The agent was told to {directives} and has not said yet what became of it."));
     }
+    if let Some(unproved) = &view.machine_unproved {
+        why.sentences.push(format!(
+            "It is not proved that this machine is {}. {}",
+            summary.node,
+            sentence(unproved)
+        ));
+    }
     if let Some(skew_ms) = view.skew_ms {
         let skew = span(skew_ms.saturating_abs());
         why.sentences.push(format!("The agent's clock is {skew} off: its stamps mislead, deadlines do not."));

@@ -43,6 +43,15 @@ fn a_refused_machine_is_no_machine_that_never_asked() {
 }
 
 #[test]
+fn a_machine_that_nobody_can_tell_from_another_is_said_to_be_one() {
+    let unproved = "the node is registered with serial ABC123; its agent could not read a serial";
+    let view = view(json!({"machine_unproved": unproved}));
+    let why = of(&view, NOW).sentences.join(" ");
+    let wanted = format!("It is not proved that this machine is rack1-node7. T{}.", &unproved[1..]);
+    assert!(why.contains(&wanted), "{why}");
+}
+
+#[test]
 fn an_offline_agent_comes_first() {
     let text = sentences(json!({"agent": "offline", "last_heard": NOW.0 - 45_000}));
     let wanted = "The run is at CPUStress, attempt 1, and its agent is offline: last heard 45 s ago.";

@@ -178,6 +178,10 @@ pub struct RunView {
     /// Why the latest claim from another machine than the node was refused, since the orchestrator's start.
     #[serde(default)]
     pub wrong_machine: Option<String>,
+    /// Why nobody can tell that the machine of the current claim is the run's node; absent where its serial or an address
+    /// says so, or the node is registered with neither.
+    #[serde(default)]
+    pub machine_unproved: Option<String>,
     /// How far the agent's clock is from the orchestrator's, in milliseconds, where it is over 5 s.
     pub skew_ms: Option<i64>,
     /// Parts of the log that are not there.

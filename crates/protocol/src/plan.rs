@@ -34,6 +34,8 @@ pub mod names {
     pub const FREQUENCY: &str = "frequency";
     /// CPUStress: the load ran for as long as it was meant to.
     pub const DURATION: &str = "duration";
+    /// The first stage: the machine is the one that its node is registered as.
+    pub const IDENTITY: &str = "identity";
     /// Any stage: the machine was not reset in it.
     pub const UNEXPECTED_RESET: &str = "unexpected_reset";
     /// Any stage of an agent of protocol 1, which reports no checks: its word.

@@ -6,6 +6,7 @@ use groundcrew_protocol::operator::{RunSummary, RunView, StageView, WaitView};
 use groundcrew_protocol::report::{counted, run_verdict};
 
 use crate::live::{Live, LiveRun};
+use crate::run::decide;
 use crate::run::state::{Run, StageRecord};
 
 /// A run in a list.
@@ -61,6 +62,7 @@ pub fn view(run: &Run, live: &Live, known: &LiveRun, gaps: Vec<String>) -> RunVi
         home: run.claim.as_ref().map(|claim| claim.home.clone()),
         host_keys: run.host_keys.clone(),
         wrong_machine: known.state().wrong_machine.clone(),
+        machine_unproved: decide::unproved(run),
         skew_ms: said.and_then(|said| said.skew_ms).filter(|skew| skew.abs() > limits::SKEW_SHOWN_MS),
         gaps,
         directives: run.directives.iter().map(|directive| directive.command.to_string()).collect(),

@@ -35,6 +35,7 @@
       `since ${moment(wait.since)}, until ${moment(wait.until)}, then ${wait.then}`, "dim")] : ["nothing"]));
     byId("keys").replaceChildren(...view.host_keys.map((key) => element("code", key)));
     byId("machine").textContent = view.wrong_machine || "";
+    byId("unproved").textContent = view.machine_unproved || "";
     showStages(view.stages);
   };
 

@@ -63,6 +63,7 @@ fn render(view: &RunView, sensors: &[SensorSeries]) -> Markup {
                 @if !view.ip.is_empty() { span.dim { " at " (view.ip) ", claim " (view.claim) } }
                 div.bad id="home" { @if view.home_failed { "its home has failed" } }
                 div.bad id="machine" { (view.wrong_machine.as_deref().unwrap_or_default()) }
+                div.bad id="unproved" { (view.machine_unproved.as_deref().unwrap_or_default()) }
                 @if let Some(skew_ms) = view.skew_ms { div.bad { "its clock is off by " (skew_ms) " ms" } }
             }
             dt { "Host keys" } dd id="keys" { @for key in &view.host_keys { code { (key) } } }

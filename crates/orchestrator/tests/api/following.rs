@@ -216,5 +216,22 @@ async fn a_claim_from_another_machine_than_the_node_is_refused_and_shows() {
     agent.serial = Some("realserial ");
     agent.claim(&bench).await.expect(200);
     let view = bench.order("GET", &path, Value::Null).await.expect(200);
-    assert_eq!(view["wrong_machine"], Value::Null);
+    assert_eq!((&view["wrong_machine"], &view["machine_unproved"]), (&Value::Null, &Value::Null));
+}
+
+#[tokio::test]
+async fn a_claim_of_a_machine_that_cannot_say_its_serial_shows() {
+    let bench = Bench::start().await;
+    bench.make_run("n1").await;
+    let node = json!({ "name": "n1", "serial": "REALSERIAL" });
+    bench.order("PUT", "/api/v1/nodes/n1", node).await.expect(200);
+    let made = bench.order("POST", "/api/v1/runs", json!({ "node": "n1", "profile": "short" })).await;
+    let made = made.expect(201);
+    let (run, boot) = (made["run"].as_str().unwrap(), made["boot_token"].as_str().unwrap());
+    let mut agent = Agent::new(run.to_owned(), boot.to_owned());
+    agent.serial = None;
+    agent.claim(&bench).await.expect(200);
+    let view = bench.order("GET", &format!("/api/v1/runs/{run}"), Value::Null).await.expect(200);
+    let said = view["machine_unproved"].as_str().unwrap();
+    assert!(said.contains("REALSERIAL"), "{said}");
 }

@@ -1,7 +1,7 @@
 //! Claims: rule 3, and what an agent finds when it comes back.
 
 use groundcrew_orchestrator::run::decide::{OrderKind, Refused};
-use groundcrew_orchestrator::run::state::{ATTEMPTS_KEPT_MAX, Fate, HeldFor, Machine, Standing, WaitFor};
+use groundcrew_orchestrator::run::state::{ATTEMPTS_KEPT_MAX, Fate, HeldFor, Standing, WaitFor};
 use groundcrew_protocol::ids::{Attempt, ClaimNumber, Sha256Hex};
 use groundcrew_protocol::stage::State;
 use groundcrew_protocol::wire::{DirectiveOutcome, Taken};
@@ -239,38 +239,6 @@ fn of_two_claims_in_one_commit_the_second_finds_the_first_one_fresh() {
     bench.now = silent;
     bench.pass(0);
     assert!(!matches!(bench.run.standing, Standing::Held { why: HeldFor::Silence { .. }, .. }));
-}
-
-#[test]
-fn a_claim_from_another_machine_than_the_node_is_refused_by_both_names() {
-    let mut bench = Bench::fresh();
-    let node = agent(1);
-    bench.run.node_is = Machine { serial: node.serial.clone(), macs: node.macs.clone() };
-    let before = bench.run.clone();
-    let refused = bench.claim(&agent(2)).unwrap_err();
-    let text = refused.to_string();
-    assert!(matches!(refused, Refused::WrongMachine { .. }));
-    for word in ["node-1".to_owned(), node.serial.clone().unwrap(), agent(2).serial.unwrap()] {
-        assert!(text.contains(&word), "{word} is missing in {text}");
-    }
-    assert_eq!(bench.run, before, "the boot token is not spent by it");
-    // The serial decides where both say one; where not, one address in common does.
-    let mut request = node.clone();
-    request.macs = agent(2).macs;
-    let mut other = Bench::fresh();
-    other.run.node_is = bench.run.node_is.clone();
-    other.claim(&request).unwrap();
-    let mut request = agent(2);
-    request.serial = None;
-    assert!(matches!(bench.claim(&request), Err(Refused::WrongMachine { .. })));
-    request.macs.push(node.macs[0].clone());
-    bench.claim(&request).unwrap();
-    // A machine that can say nothing of itself is taken at its token's word.
-    let mut silent = Bench::fresh();
-    silent.run.node_is = bench.run.node_is.clone();
-    let mut request = agent(2);
-    (request.serial, request.macs) = (None, Vec::new());
-    silent.claim(&request).unwrap();
 }
 
 /// Lets the claim go back and forth between two machines with one home; says how often it changed hands.

@@ -6,6 +6,7 @@ mod claims;
 mod deadlines;
 mod directives;
 mod drains;
+mod identity;
 mod intents;
 mod model;
 mod model_ops;

@@ -5,6 +5,7 @@ use groundcrew_protocol::time::WallMs;
 use groundcrew_protocol::wire::{ClaimAnswer, ClaimRequest, HomeKind, IntentKind, StageAttempt};
 use groundcrew_protocol::{PROTOCOL, PROTOCOL_OLDEST, limits};
 
+use super::identity::{self, Identity};
 use super::step::{AGENT, ORCHESTRATOR, Step, cut};
 use super::{Answer, Change, Refused, heard, rejoin};
 use crate::run::state::{Claim, Fate, HeldFor, MACS_KEPT_MAX, Machine, NAME_CHARS_MAX, StageRecord};
@@ -82,20 +83,13 @@ fn check_bearer(step: &Step, bearer: &Sha256Hex) -> Result<(), Refused> {
     Err(Refused::WrongToken { run: run.id.clone() })
 }
 
-/// A run is its node's. What the operator has not said of the node, or the machine cannot say of itself, is no mismatch.
-///
-/// A serial decides alone: interfaces are exchanged, and boards keep theirs.
+/// A run is its node's. What the operator has not said of the node, or the machine cannot say of itself, is no mismatch:
+/// the latter is told, and is a check of the first stage.
 fn check_machine(step: &Step, request: &ClaimRequest) -> Result<(), Refused> {
     let (node_is, machine) = (&step.run.node_is, machine_of(request));
-    let fits = match (&node_is.serial, &machine.serial) {
-        (Some(expected), Some(found)) => expected.trim().eq_ignore_ascii_case(found.trim()),
-        (None, _) | (_, None) => {
-            let says_nothing = node_is.macs.is_empty() || request.macs.is_empty();
-            says_nothing || node_is.macs.iter().any(|mac| request.macs.contains(mac))
-        }
-    };
-    if fits {
-        return Ok(());
+    match identity::compare(node_is, &machine) {
+        Identity::Unregistered | Identity::Proved(_) | Identity::Unproved(_) => return Ok(()),
+        Identity::Other => {}
     }
     Err(Refused::WrongMachine {
         run: step.run.id.clone(),
@@ -291,6 +285,9 @@ fn grant(step: &mut Step, request: &ClaimRequest, protocol: u32, token: Sha256He
         end: None,
     });
     step.tell("claimed", AGENT, format!("claim {number} by the agent at {ip}"));
+    if let Some(why) = identity::unproved(&step.run) {
+        step.tell("machine_unproved", ORCHESTRATOR, why);
+    }
 }
 
 fn note_use_of_token(step: &mut Step, old: Option<&Claim>, request: &ClaimRequest, use_of_token: UseOfToken) {

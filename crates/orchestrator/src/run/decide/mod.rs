@@ -7,6 +7,7 @@
 mod claim;
 mod drain;
 mod heard;
+mod identity;
 mod order;
 mod rejoin;
 mod result;
@@ -26,6 +27,7 @@ use groundcrew_protocol::wire::{
     ClaimAnswer, ClaimRequest, DirectiveReport, Intent, ResultAnswer, ResultRequest,
 };
 
+pub use self::identity::unproved;
 use self::step::Step;
 use super::runtime::RuntimeEnded;
 use super::state::{Machine, Now, Run, StageRecord, Standing};

@@ -8,7 +8,7 @@ use groundcrew_protocol::stage::Stage;
 use groundcrew_protocol::wire::{ClaimRequest, Command, IntentKind, StageAttempt};
 
 use super::claim::may_be_from;
-use super::result::reset_check;
+use super::result::checks_beside;
 use super::step::{AGENT, ORCHESTRATOR, Step, what_holds};
 use crate::run::state::{
     Claim, Directive, Fate, HeldFor, IntentRecord, RESETS_KEPT_MAX, Reset, Standing, WaitFor,
@@ -173,7 +173,7 @@ fn pass_interrupt(step: &mut Step, request: &ClaimRequest) {
     }
     let observed = Observation::Found { text: REBOOTED_FOUND.to_owned() };
     let mut checks = vec![Check::of(names::REBOOTED, None, observed, Limit::equal_to(REBOOTED_FOUND))];
-    checks.extend(reset_check(step));
+    checks.extend(checks_beside(step));
     let verdict = Verdict::over(checks.iter().map(|check| check.verdict));
     let judged = Judged { verdict, checks };
     let what = what_holds(&judged);

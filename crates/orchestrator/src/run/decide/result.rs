@@ -8,7 +8,7 @@ use groundcrew_protocol::stage::Stage;
 use groundcrew_protocol::wire::{ResultAnswer, ResultRequest, Taken};
 
 use super::step::{AGENT, ORCHESTRATOR, Step, what_holds};
-use super::{Answer, Change, KeptResult, Refused, heard};
+use super::{Answer, Change, KeptResult, Refused, heard, identity};
 use crate::run::state::{Fate, HeldFor};
 
 /// Decides a result.
@@ -70,9 +70,12 @@ fn take_first(step: &mut Step, request: &ResultRequest) -> Judged {
         reported.push(word_of(request));
     }
     let mut judged = judge_stage(&step.run.plan, &reported);
-    if let Some(check) = reset_check(step) {
+    for check in checks_beside(step) {
+        // That the machine is the right one makes no pass of a stage in which nothing was tested.
+        if !check.verdict.goes_on() {
+            judged.verdict = Verdict::over([judged.verdict, check.verdict]);
+        }
         judged.checks.push(check);
-        judged.verdict = Verdict::over(judged.checks.iter().map(|check| check.verdict));
     }
     if request.stage == Stage::Inventory {
         step.run.spec = Some(spec_validate(&step.run.profile.expected, request.inventory.as_deref()));
@@ -102,8 +105,13 @@ fn word_of(request: &ResultRequest) -> Check {
     check.with_evidence(format!("{} {}", request.summary, request.message).trim().to_owned())
 }
 
+/// What the orchestrator itself checks in a stage, beside the plan.
+pub(super) fn checks_beside(step: &Step) -> impl Iterator<Item = Check> {
+    identity::check(step).into_iter().chain(reset_check(step))
+}
+
 /// A stage in which the machine was reset cannot pass without an override.
-pub(super) fn reset_check(step: &Step) -> Option<Check> {
+fn reset_check(step: &Step) -> Option<Check> {
     let resets = &step.run.stage().resets;
     let last = resets.last()?;
     let observed = Observation::measured(resets.len() as f64, "resets");
