@@ -17,6 +17,7 @@ use tokio::time::timeout;
 use crate::connect::{Connection, connect, tls_config};
 use crate::error::Error;
 use crate::events::EventStream;
+use crate::outgoing::Outgoing;
 use crate::pins::PinSet;
 use crate::resolve::Names;
 use crate::url::BaseUrl;
@@ -168,6 +169,30 @@ impl Client {
         self.answer(Call { method: Method::PUT, path, content: Content::Raw(content) }, limit).await
     }
 
+    /// Puts a file of so many bytes, as a package, on a connection of its own, and returns the answer as it came. It is read
+    /// as it is sent. Errors as [`send`](Self::send).
+    pub async fn put_file(
+        &self,
+        path: &str,
+        file: std::fs::File,
+        bytes: u64,
+        limit: Duration,
+    ) -> Result<Bytes, Error> {
+        let call = Call { method: Method::PUT, path, content: Content::Raw(Bytes::new()) };
+        let words = call.words();
+        in_time(limit, &words, async {
+            let mut request = self.request(&call)?;
+            *request.body_mut() = Outgoing::File { file, left: bytes };
+            let mut connection = self.open().await?;
+            let response = connection.sender.send_request(request).await;
+            let response = response.map_err(|source| Error::Broken { call: words.clone(), source })?;
+            let code = response.status();
+            let body = self.body(&words, response).await?;
+            if code.is_success() { Ok(body) } else { Err(status_error(words.clone(), code.as_u16(), &body)) }
+        })
+        .await
+    }
+
     /// Sends JSON that is already written, or nothing where it is empty, and returns the answer as it came: also one
     /// without content. Errors as [`call`](Self::call), but for [`Error::BadAnswer`].
     pub async fn send(
@@ -272,7 +297,7 @@ impl Client {
         }
     }
 
-    fn request(&self, call: &Call<'_>) -> Result<Request<Full<Bytes>>, Error> {
+    fn request(&self, call: &Call<'_>) -> Result<Request<Outgoing>, Error> {
         let (content, kind) = match &call.content {
             Content::Nothing => (Bytes::new(), None),
             Content::Json(bytes) => (bytes.clone(), Some("application/json")),
@@ -289,7 +314,7 @@ impl Client {
             value.set_sensitive(true);
             builder = builder.header(AUTHORIZATION, value);
         }
-        builder.body(Full::new(content)).map_err(|error| unsendable(&call.words(), error))
+        builder.body(Outgoing::Whole(Full::new(content))).map_err(|error| unsendable(&call.words(), error))
     }
 
     /// Reads the body up to the limit.

@@ -5,8 +5,6 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http_body_util::Full;
 use hyper::client::conn::http1::{Builder, SendRequest};
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
@@ -17,6 +15,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 use crate::error::Error;
+use crate::outgoing::Outgoing;
 use crate::pins::{PinSet, PinVerifier, WrongPin};
 use crate::resolve::Names;
 use crate::url::{BaseUrl, Host};
@@ -31,7 +30,7 @@ const HEADERS_MAX: usize = 48;
 
 /// A connection that can take a call. Its I/O is a task that ends with it.
 pub(crate) struct Connection {
-    pub(crate) sender: SendRequest<Full<Bytes>>,
+    pub(crate) sender: SendRequest<Outgoing>,
     io: JoinHandle<()>,
 }
 

@@ -10,6 +10,7 @@ mod connect;
 mod dns;
 mod error;
 mod events;
+mod outgoing;
 mod pins;
 mod resolve;
 mod url;

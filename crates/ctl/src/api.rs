@@ -17,6 +17,8 @@ use serde::de::DeserializeOwned;
 const LIMIT: Duration = Duration::from_millis(limits::CALL_TIMEOUT_MS);
 /// A report is put together from everything that a run has.
 const REPORT_LIMIT: Duration = Duration::from_secs(60);
+/// The largest package at 10 Mbit/s, as the orchestrator waits for it.
+const UPLOAD_LIMIT: Duration = Duration::from_secs(3_600);
 /// A report with the log's tails and every sensor's series; a page of log.
 const ANSWER_BYTES_MAX: usize = 128 * 1024 * 1024;
 /// Lines of a page of log.
@@ -80,6 +82,20 @@ impl Api {
         let answer: serde_json::Value =
             self.client.put_bytes(&path, text.into(), LIMIT).await.map_err(explained)?;
         Ok(Answer(serde_json::to_vec(&answer)?.into()))
+    }
+
+    /// What is there, or that nothing is. Errors as [`get`](Self::get).
+    pub(crate) async fn find(&self, path: &str) -> Result<Option<Answer>> {
+        match self.client.send(Method::GET, path, Bytes::new(), LIMIT).await {
+            Ok(bytes) => Ok(Some(Answer(bytes))),
+            Err(error) if error.status() == Some(404) => Ok(None),
+            Err(error) => Err(explained(error)),
+        }
+    }
+
+    /// Puts a file in its place. Errors as [`get`](Self::get).
+    pub(crate) async fn put_file(&self, path: &str, file: std::fs::File, bytes: u64) -> Result<Answer> {
+        Ok(Answer(self.client.put_file(path, file, bytes, UPLOAD_LIMIT).await.map_err(explained)?))
     }
 
     /// A run in full.

@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
-use groundcrew_protocol::ids::{DrainId, MacAddress, NodeName, ProfileName, RunId};
+use groundcrew_protocol::ids::{
+    DrainId, MacAddress, NodeName, PackageName, PackageVersion, ProfileName, RunId,
+};
 use groundcrew_protocol::time::parse_span_ms;
 
 /// Asks and instructs a Groundcrew orchestrator.
@@ -54,6 +56,9 @@ pub(crate) enum Command {
     /// What runs do, stage by stage.
     #[command(subcommand)]
     Profile(ProfileCommand),
+    /// Packages that the orchestrator stores.
+    #[command(subcommand)]
+    Package(PackageCommand),
     /// Trips of a node through a profile.
     #[command(subcommand)]
     Run(RunCommand),
@@ -137,6 +142,35 @@ pub(crate) enum ProfileCommand {
         /// Its name.
         name: ProfileName,
     },
+}
+
+/// Packages that the orchestrator stores.
+#[derive(Debug, Subcommand)]
+pub(crate) enum PackageCommand {
+    /// List them.
+    List(PageArguments),
+    /// Store one. What a version holds never changes; the same file again is fine.
+    Put {
+        /// Its name, as its config.json has it.
+        name: PackageName,
+        /// Its version, as its config.json has it.
+        version: PackageVersion,
+        /// Its archive: tar, plain or packed with gzip or zstd, with config.json at its top.
+        file: PathBuf,
+    },
+    /// Show one.
+    Show(PackageArgument),
+    /// Delete one.
+    Delete(PackageArgument),
+}
+
+/// A stored package.
+#[derive(Debug, Args)]
+pub(crate) struct PackageArgument {
+    /// Its name.
+    pub(crate) name: PackageName,
+    /// Its version.
+    pub(crate) version: PackageVersion,
 }
 
 /// Runs.
@@ -387,6 +421,7 @@ mod tests {
             (&["node", "undrain", "n1", "--id", "d-1"], "cannot be used with"),
             (&["run", "list", "--limit", "0"], "1..=500"),
             (&["run", "report", "r-1", "--html", "f", "--json"], "cannot be used with"),
+            (&["package", "put", "a_b", "1", "f"], "package name"),
             (&["up"], "--profile"),
             (&["artifact", "get", "r-1", "CPUStress", "x", "n"], "invalid digit"),
             (&["hold-key", "set"], "FILE|KEY"),

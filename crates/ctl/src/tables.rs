@@ -3,8 +3,8 @@
 use comfy_table::{Attribute, Cell, Color, ColumnConstraint, ContentArrangement, Table, TableStyle};
 use groundcrew_protocol::check::Verdict;
 use groundcrew_protocol::operator::{
-    ArtifactView, AuditList, CertificateView, Node, NodeList, ProfileList, RunCreated, RunList, RunSummary,
-    RunView, StageView, TaskView, TokenView,
+    ArtifactView, AuditList, CertificateView, Node, NodeList, PackageList, ProfileList, RunCreated, RunList,
+    RunSummary, RunView, StageView, TaskView, TokenView,
 };
 use groundcrew_protocol::stage::State;
 use groundcrew_protocol::time::WallMs;
@@ -286,6 +286,26 @@ pub(crate) fn artifacts(artifacts: &[ArtifactView], reader: &Reader, now: WallMs
         ]);
     }
     finished(table)
+}
+
+/// Packages that are stored.
+pub(crate) fn packages(list: &PackageList, reader: &Reader, now: WallMs) -> String {
+    if list.packages.is_empty() {
+        return "No packages.\n".to_owned();
+    }
+    let mut table = table(reader, &["NAME", "VERSION", "BYTES", "SHA-256", "STORED", "BY"]);
+    for package in &list.packages {
+        table.add_row([
+            package.name.to_string(),
+            package.version.to_string(),
+            package.bytes.to_string(),
+            package.sha256.to_string(),
+            moment(package.at, now),
+            clean(&package.by),
+        ]);
+    }
+    let more = list.next.as_ref().map(|next| format!("More: --after {}\n", clean(next)));
+    finished(table) + &more.unwrap_or_default()
 }
 
 /// The certificate that is served.

@@ -78,6 +78,12 @@ fn is_name(text: &str, length_max: usize, extra: &[u8]) -> bool {
         && edge(bytes[bytes.len() - 1])
 }
 
+fn is_part_of_resource_id(text: &str, more: &[u8]) -> bool {
+    (1..=128).contains(&text.len())
+        && !text.starts_with('.')
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || more.contains(&b))
+}
+
 text_id!(
     /// Identifies a run. It holds no underscore, because package resource ids join their parts with one.
     RunId, "run id", "1 to 40 of a-z, 0-9 and '-', with a letter or digit at both ends", |t| is_name(t, 40, b"-")
@@ -95,6 +101,16 @@ text_id!(
 text_id!(
     /// Identifies a drain that an operator has asked the orchestrator for.
     DrainId, "drain id", "1 to 40 of a-z, 0-9 and '-', with a letter or digit at both ends", |t| is_name(t, 40, b"-")
+);
+text_id!(
+    /// The name of a package. It holds no underscore, because resource ids join their parts with one.
+    PackageName, "package name", "1 to 128 of a-z, A-Z, 0-9, '-' and '.', with no '.' at its start",
+    |t| is_part_of_resource_id(t, b"-.")
+);
+text_id!(
+    /// The version of a package.
+    PackageVersion, "package version", "1 to 128 of a-z, A-Z, 0-9, '-', '+' and '.', with no '.' at its start",
+    |t| is_part_of_resource_id(t, b"-.+")
 );
 text_id!(
     /// A random id of 128 bits: of an agent's home (`instance`), of one agent process (`session`), of a spool (`stream`).
@@ -136,6 +152,24 @@ impl Sha256Hex {
     /// Writes 32 bytes of digest as text.
     pub fn from_digest(digest: &[u8]) -> Sha256Hex {
         Sha256Hex(hex(digest).into())
+    }
+}
+
+/// Takes bytes in as they come, and says the SHA-256 of them all.
+#[derive(Debug, Clone, Default)]
+pub struct Sha256Sum(sha2::Sha256);
+
+impl Sha256Sum {
+    /// Takes more bytes in.
+    pub fn add(&mut self, bytes: &[u8]) {
+        use sha2::Digest;
+        self.0.update(bytes);
+    }
+
+    /// The sum of all of them.
+    pub fn of_all(self) -> Sha256Hex {
+        use sha2::Digest;
+        Sha256Hex::from_digest(&self.0.finalize())
     }
 }
 
@@ -219,6 +253,22 @@ mod tests {
         }
         assert!("r-7f3k9q2m".parse::<RunId>().is_ok());
         assert!("rack1.node-7".parse::<NodeName>().is_ok());
+    }
+
+    #[test]
+    fn a_sum_is_the_same_in_parts() {
+        let mut sum = Sha256Sum::default();
+        [&b"ab"[..], b"", b"c"].into_iter().for_each(|part| sum.add(part));
+        assert_eq!(sum.of_all(), Sha256Hex::of(b"abc"));
+    }
+
+    #[test]
+    fn names_of_packages_stay_in_one_folder_and_one_part_of_a_resource_id() {
+        for bad in ["", ".", "..", ".a", "a/b", "a_b", "a b", "ä", &"a".repeat(129)] {
+            assert!(bad.parse::<PackageName>().is_err(), "{bad:?}");
+            assert!(bad.parse::<PackageVersion>().is_err(), "{bad:?}");
+        }
+        assert!("1.0.0+b-1".parse::<PackageVersion>().is_ok() && "1+b".parse::<PackageName>().is_err());
     }
 
     #[test]

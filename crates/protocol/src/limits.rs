@@ -28,6 +28,8 @@ pub const ARTIFACTS_MAX: usize = 64;
 pub const CHECKS_MAX: usize = 4_096;
 /// Longest text in a check (measured, reason, evidence), in bytes; longer ones are refused.
 pub const CHECK_TEXT_BYTES_MAX: usize = 16 * 1024;
+/// Greatest archive of a package that the orchestrator stores: drivers and runtimes for GPUs, packed.
+pub const PACKAGE_BYTES_MAX: u64 = 4 * 1024 * 1024 * 1024;
 /// Greatest number of stages in a profile.
 pub const STAGES_MAX: usize = 64;
 /// Greatest size of a profile's text.

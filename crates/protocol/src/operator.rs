@@ -4,7 +4,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::check::Verdict;
 use crate::drain::NodeDrain;
-use crate::ids::{Attempt, ClaimNumber, MacAddress, NodeName, ProfileName, RunId, Sha256Hex, TokenText};
+use crate::ids::{
+    Attempt, ClaimNumber, MacAddress, NodeName, PackageName, PackageVersion, ProfileName, RunId, Sha256Hex,
+    TokenText,
+};
 use crate::stage::{Stage, State};
 use crate::time::WallMs;
 use crate::wire::LogLine;
@@ -53,6 +56,37 @@ impl NodeView {
         let NodeView { name, serial, macs, labels, drain: _ } = self.clone();
         Node { name, serial, macs, labels }
     }
+}
+
+/// A package that the orchestrator stores. Its content never changes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct PackageView {
+    /// Its name, as its config.json has it.
+    pub name: PackageName,
+    /// Its version, as its config.json has it.
+    pub version: PackageVersion,
+    /// SHA-256 of its archive.
+    pub sha256: Sha256Hex,
+    /// Bytes of its archive.
+    pub bytes: u64,
+    /// Bytes of its files, unpacked.
+    pub unpacked_bytes: u64,
+    /// When it was stored.
+    pub at: WallMs,
+    /// Whose token stored it.
+    pub by: String,
+}
+
+/// A part of the list of stored packages.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct PackageList {
+    /// Packages, by name and version.
+    pub packages: Vec<PackageView>,
+    /// Where the next part begins, as `NAME/VERSION`.
+    #[serde(default)]
+    pub next: Option<String>,
 }
 
 /// Asks for a run.

@@ -11,4 +11,5 @@ mod profiles;
 mod protocol_1;
 mod serving;
 mod store;
+mod stored_packages;
 mod strangers;

@@ -56,6 +56,14 @@ pub const CRATES: &[Crate] = &[
         ],
     },
     Crate {
+        package: "groundcrew-archive",
+        folder: "crates/archive",
+        may_use: Only(&[]),
+        never: &["tokio", "hyper"],
+        shipped: false,
+        modules: &["read", "meter", "error", "tree"],
+    },
+    Crate {
         package: "groundcrew-durable",
         folder: "crates/durable",
         may_use: Only(&[]),
@@ -82,7 +90,7 @@ pub const CRATES: &[Crate] = &[
         may_use: Only(&["groundcrew-protocol"]),
         never: &["sqlx", "kube", "axum"],
         shipped: false,
-        modules: &["client", "events", "connect", "error", "resolve", "dns", "pins", "url"],
+        modules: &["client", "events", "connect", "outgoing", "error", "resolve", "dns", "pins", "url"],
     },
     Crate {
         package: "groundcrew-report",
@@ -137,7 +145,12 @@ pub const CRATES: &[Crate] = &[
     Crate {
         package: "groundcrew-orchestrator",
         folder: "crates/orchestrator",
-        may_use: Only(&["groundcrew-protocol", "groundcrew-durable", "groundcrew-report"]),
+        may_use: Only(&[
+            "groundcrew-protocol",
+            "groundcrew-archive",
+            "groundcrew-durable",
+            "groundcrew-report",
+        ]),
         never: &["kube"],
         shipped: true,
         modules: &[

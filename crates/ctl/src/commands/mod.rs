@@ -4,6 +4,7 @@ mod artifacts;
 mod drains;
 mod logs;
 mod office;
+mod packages;
 mod runs;
 
 use anyhow::Result;
@@ -60,6 +61,7 @@ pub(crate) async fn run(arguments: crate::arguments::Arguments) -> Result<()> {
     match command {
         Command::Node(command) => node(&desk, command).await,
         Command::Profile(command) => profile(&desk, command).await,
+        Command::Package(command) => packages::run(&desk, command).await,
         Command::Run(command) => runs::run(&desk, command).await,
         Command::Artifact(command) => artifacts::run(&desk, command).await,
         Command::Token(command) => token(&desk, command).await,

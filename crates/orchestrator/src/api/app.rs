@@ -9,6 +9,7 @@ use super::auth::OperatorTokens;
 use super::body::Budget;
 use super::error::ApiError;
 use super::metrics::Counters;
+use super::packages::UPLOADS_MAX;
 use super::sessions::Sessions;
 use super::tasks::Board;
 use crate::live::bucket::Bucket;
@@ -50,6 +51,8 @@ pub struct App {
     pub strangers: Bucket,
     /// Bounds what request bodies hold.
     pub bodies: Budget,
+    /// Bounds the packages that are uploaded at a time.
+    pub uploads: tokio::sync::Semaphore,
     /// Who reads in a browser.
     pub sessions: Sessions,
     clock: Clock,
@@ -91,6 +94,7 @@ impl App {
             certificates,
             strangers: Bucket::default(),
             bodies: Budget::default(),
+            uploads: tokio::sync::Semaphore::new(UPLOADS_MAX),
             sessions: Sessions::default(),
             store,
             live,

@@ -20,6 +20,7 @@ pub mod metrics;
 pub mod nodes;
 pub mod openapi;
 pub mod orders;
+pub mod packages;
 pub mod reports;
 pub mod result;
 pub mod runs;
@@ -127,6 +128,15 @@ fn operator_routes() -> Vec<Route> {
         Route::new(Method::GET, "/api/v1/profiles/{name}", Operator, get(nodes::get_profile)),
         Route::new(Method::PUT, "/api/v1/profiles/{name}", Operator, put(nodes::put_profile)),
         Route::new(Method::DELETE, "/api/v1/profiles/{name}", Operator, delete(nodes::delete_profile)),
+        Route::new(Method::GET, "/api/v1/packages", Operator, get(packages::packages)),
+        Route::new(Method::GET, "/api/v1/packages/{name}/{version}", Operator, get(packages::get_package)),
+        Route::new(Method::PUT, "/api/v1/packages/{name}/{version}", Operator, put(packages::put_package)),
+        Route::new(
+            Method::DELETE,
+            "/api/v1/packages/{name}/{version}",
+            Operator,
+            delete(packages::delete_package),
+        ),
         Route::new(Method::GET, "/api/v1/tokens", Operator, get(tokens::tokens)),
         Route::new(Method::POST, "/api/v1/tokens", Operator, post(tokens::add_token)),
         Route::new(Method::DELETE, "/api/v1/tokens/{name}", Operator, delete(tokens::revoke_token)),

@@ -40,7 +40,16 @@ pub struct PageQuery {
 }
 
 impl PageQuery {
-    fn limit(&self) -> Result<u32, ApiError> {
+    /// After which entry.
+    pub fn after(&self) -> Option<&str> {
+        self.after.as_deref()
+    }
+
+    /// How many entries.
+    ///
+    /// # Errors
+    /// 400 where it is none of those that are allowed.
+    pub fn limit(&self) -> Result<u32, ApiError> {
         page_limit(self.limit)
     }
 }
@@ -59,7 +68,8 @@ pub fn parse<T: std::str::FromStr<Err: std::fmt::Display>>(place: &str, text: &s
     text.parse().map_err(|error| ApiError::bad(format!("{place}: {error}")))
 }
 
-fn audit(operator: &Operator, action: &str, text: String) -> NewAudit {
+/// A row of the audit trail for what an operator did.
+pub fn audit(operator: &Operator, action: &str, text: String) -> NewAudit {
     let actor = operator.name.to_string();
     NewAudit { at: wall_now(), actor, action: action.to_owned(), run: None, text }
 }

@@ -23,7 +23,8 @@ use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
         super::nodes::nodes, super::nodes::get_node, super::nodes::put_node, super::nodes::delete_node,
         super::drains::drains, super::drains::add_drain, super::drains::end_drains,
         super::nodes::profiles, super::nodes::get_profile, super::nodes::put_profile, super::nodes::delete_profile,
-        super::tokens::tokens, super::tokens::add_token, super::tokens::revoke_token,
+        super::packages::packages, super::packages::get_package, super::packages::put_package,
+        super::packages::delete_package, super::tokens::tokens, super::tokens::add_token, super::tokens::revoke_token,
         super::hold_key::get_hold_key, super::hold_key::put_hold_key, super::tasks::tasks,
         super::tasks::certificate, super::audit::audit, super::metrics::metrics, super::metrics::healthz,
     )

@@ -13,6 +13,7 @@ use sqlx::{ConnectOptions, Connection};
 use super::artifacts::ARTIFACTS_FOLDER;
 use super::logs::{LOGS_FOLDER, segment};
 use super::manifest::{self, Entry, FORMAT, MANIFEST_FILE, Manifest};
+use super::packages::PACKAGES_FOLDER;
 use super::{DATABASE_FILE, OpenError, StoreError, open, restore, text};
 use crate::owner;
 
@@ -54,7 +55,7 @@ pub enum BackupError {
 }
 
 /// Copies the store in `data` to the new folder `to`, also while another process serves from it: a snapshot of the
-/// database, the log segments and artifacts that it names, and every other file of the data folder (certificates,
+/// database, the log segments, artifacts and packages that it names, and every other file of the data folder (certificates,
 /// keys). The folder appears whole, under its name, or not at all.
 ///
 /// # Errors
@@ -153,6 +154,7 @@ struct Named {
     /// Segments, and up to where they are named.
     segments: Vec<(i64, i64)>,
     artifacts: Vec<String>,
+    packages: Vec<String>,
 }
 
 async fn snapshot(data: &Path, partial: &Path) -> Result<Named, BackupError> {
@@ -186,8 +188,17 @@ async fn snapshot(data: &Path, partial: &Path) -> Result<Named, BackupError> {
         .fetch_all(&mut copied)
         .await
         .map_err(&named)?;
+    // A store that no server of this version has opened yet has none.
+    let schema = open::meta_number(&mut copied, &copy, "schema").await?;
+    let packages = match schema >= open::SCHEMA_WITH_PACKAGES {
+        true => sqlx::query_scalar("SELECT DISTINCT sha256 FROM packages")
+            .fetch_all(&mut copied)
+            .await
+            .map_err(&named)?,
+        false => Vec::new(),
+    };
     copied.close().await.map_err(&named)?;
-    Ok(Named { generation, segments, artifacts })
+    Ok(Named { generation, segments, artifacts, packages })
 }
 
 fn copy_all(data: &Path, folder: &Path, named: &Named) -> Result<Vec<Entry>, StoreError> {
@@ -201,12 +212,14 @@ fn copy_all(data: &Path, folder: &Path, named: &Named) -> Result<Vec<Entry>, Sto
         }
         files.push(entry);
     }
-    for sha256 in &named.artifacts {
-        let name = Path::new(ARTIFACTS_FOLDER).join(sha256);
+    let artifacts = named.artifacts.iter().map(|sha256| ("artifact", ARTIFACTS_FOLDER, sha256));
+    let packages = named.packages.iter().map(|sha256| ("package", PACKAGES_FOLDER, sha256));
+    for (what, of, sha256) in artifacts.chain(packages) {
+        let name = Path::new(of).join(sha256);
         let entry = manifest::copy(&data.join(&name), &folder.join(&name), u64::MAX, &name)?;
         if entry.sha256.as_str() != sha256 {
             let why = "it does not hash to its name".into();
-            return Err(StoreError::Unreadable { what: format!("the artifact {name:?}"), why });
+            return Err(StoreError::Unreadable { what: format!("the {what} {name:?}"), why });
         }
         files.push(entry);
     }
@@ -227,8 +240,14 @@ fn copy_all(data: &Path, folder: &Path, named: &Named) -> Result<Vec<Entry>, Sto
 fn is_ours(name: &OsStr) -> bool {
     let name = name.to_string_lossy();
     name.starts_with(DATABASE_FILE)
-        || [LOGS_FOLDER, ARTIFACTS_FOLDER, groundcrew_durable::lock::HOME_LOCK_NAME, MANIFEST_FILE]
-            .contains(&&*name)
+        || [
+            LOGS_FOLDER,
+            ARTIFACTS_FOLDER,
+            PACKAGES_FOLDER,
+            groundcrew_durable::lock::HOME_LOCK_NAME,
+            MANIFEST_FILE,
+        ]
+        .contains(&&*name)
         || restore::is_leftover(&name)
 }
 

@@ -28,7 +28,7 @@ pub enum OpenError {
     /// The database is damaged or no database of ours.
     #[error(
         "the database {file:?} cannot be used: {what}. Nothing was changed. Restore a backup with `groundcrewd restore`, \
-         or, to begin with an empty store, move groundcrew.db with its -wal and -shm, logs/ and artifacts/ away; tls/ stays, \
+         or, to begin with an empty store, move groundcrew.db with its -wal and -shm, logs/, artifacts/ and packages/ away; tls/ stays, \
          and with it the certificate that agents pin"
     )]
     Damaged {
@@ -40,7 +40,7 @@ pub enum OpenError {
     /// The database is gone, and what belongs to it is still there.
     #[error(
         "the database {file:?} is missing while {beside:?} is there. Nothing was changed. Restore a backup with \
-         `groundcrewd restore`, or, to begin with an empty store, move groundcrew.db-wal and -shm, logs/ and artifacts/ away; \
+         `groundcrewd restore`, or, to begin with an empty store, move groundcrew.db-wal and -shm, logs/, artifacts/ and packages/ away; \
          tls/ stays, and with it the certificate that agents pin"
     )]
     Missing {

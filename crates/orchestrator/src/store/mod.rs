@@ -21,6 +21,7 @@ pub mod logs;
 mod manifest;
 pub mod nodes;
 pub mod open;
+pub mod packages;
 pub mod registry;
 pub mod restore;
 pub mod results;
@@ -49,6 +50,7 @@ pub use error::{OpenError, StoreError};
 pub use events::{AuditRow, NewAudit, NewEventRow};
 pub use logs::{LogChunk, LogCursor, LogPage, Logs};
 pub use nodes::ProfileRow;
+pub use packages::Upload;
 pub use registry::{AgentSeen, TokenRow};
 pub use restore::{RestoreError, Restored, restore};
 pub use results::{NewResultRow, ResultKind, StoredResult};
@@ -88,6 +90,8 @@ struct Inner {
     log_room: Arc<Semaphore>,
     /// Held while artifacts are written or swept: a file and its row come and go together.
     artifacts: tokio::sync::Mutex<()>,
+    /// The same for packages.
+    packages: tokio::sync::Mutex<()>,
     sensor_turns: Semaphore,
 }
 
@@ -110,6 +114,7 @@ impl Store {
     /// [`OpenError`]. What is there is left byte for byte as it was.
     pub async fn open(data: &Path, options: StoreOptions) -> Result<Store, OpenError> {
         let opened = open::open(data).await?;
+        packages::remove_broken_uploads(data).map_err(OpenError::Store)?;
         let started = |what: &'static str| {
             let path = data.to_owned();
             move |source| OpenError::File { what, path, source }
@@ -130,6 +135,7 @@ impl Store {
             log_writer,
             log_room: Arc::new(Semaphore::new(logs::IN_FLIGHT_KIB_MAX)),
             artifacts: tokio::sync::Mutex::new(()),
+            packages: tokio::sync::Mutex::new(()),
             sensor_turns: Semaphore::new(sensors::SENSOR_TURNS),
         };
         Ok(Store { inner: Arc::new(inner) })

@@ -23,7 +23,9 @@ use crate::owner;
 /// Every step of the schema, embedded. Each step sets `schema` in `meta`.
 pub(super) static MIGRATOR: Migrator = sqlx::migrate!("./migrations");
 /// The schema that this version writes; one step each.
-pub(super) const SCHEMA: u64 = 3;
+pub(super) const SCHEMA: u64 = 4;
+/// The first schema that has packages.
+pub(super) const SCHEMA_WITH_PACKAGES: u64 = 4;
 /// `GCrd` in the header of the database: tells ours from any other.
 const APPLICATION_ID: u32 = 0x4743_7264;
 /// Readers at a time: two cores' worth of queries and as many that wait for the disk.
@@ -40,8 +42,8 @@ const WRITER_CACHE_KIB: u32 = 64 * 1024;
 /// than one commit of many results writes; the longer log lets a page that changes often be moved once.
 const CHECKPOINT_PAGES: u32 = 16_384;
 /// Those tables.
-const DECISIVE_TABLES: [&str; 8] =
-    ["meta", "settings", "nodes", "profiles", "tokens", "runs", "segments", "drains"];
+const DECISIVE_TABLES: [&str; 9] =
+    ["meta", "settings", "nodes", "profiles", "tokens", "runs", "segments", "drains", "packages"];
 
 /// A store's connections, ready for use.
 pub(super) struct Opened {
@@ -208,7 +210,9 @@ fn nothing(data: &Path, file: &Path, write_ahead: Option<PathBuf>) -> Result<Sta
     let holds_something = |folder: &PathBuf| {
         std::fs::read_dir(folder).is_ok_and(|mut entries| entries.any(|entry| entry.is_ok()))
     };
-    let folders = [super::logs::LOGS_FOLDER, super::artifacts::ARTIFACTS_FOLDER].map(|name| data.join(name));
+    let folders =
+        [super::logs::LOGS_FOLDER, super::artifacts::ARTIFACTS_FOLDER, super::packages::PACKAGES_FOLDER]
+            .map(|name| data.join(name));
     match write_ahead.or_else(|| folders.into_iter().find(holds_something)) {
         Some(beside) => Err(OpenError::Missing { file: file.to_owned(), beside }),
         None => Ok(Standing::Nothing),

@@ -128,6 +128,7 @@ impl Store {
         swept.audit = self.sweep_audit(before(keep.audit_age_ms)).await?;
         self.sweep_late_arrivals(before(LATE_ARRIVALS_MS)).await?;
         self.sweep_artifact_files(FILES_AT_ONCE).await?;
+        self.sweep_package_files().await?;
         let (reply, reclaimed) = oneshot::channel();
         self.inner.log_writer.send(LogJob::Reclaim(reply)).await.map_err(|_closed| StoreError::Closed)?;
         let reclaimed = reclaimed.await.map_err(|_dropped| StoreError::Closed)??;

@@ -32,7 +32,8 @@ async fn every_route_lets_in_whom_it_should_and_nobody_else() {
     ];
     for (who, token, may) in callers {
         for route in &routes {
-            let path = route.path.replace("{run}", &agent.run).replace("{name}", "nobody");
+            let path =
+                route.path.replace("{run}", &agent.run).replace("{name}", "nobody").replace("{version}", "1");
             let call = request(route.method.as_str(), &path, token).body(Body::empty()).unwrap();
             let status = bench.open(call).await.status();
             let let_in = route.access == Access::Open || may.contains(&route.access);

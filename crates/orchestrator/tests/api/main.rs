@@ -6,5 +6,6 @@ mod bench;
 mod bounds;
 mod drains;
 mod following;
+mod packages;
 mod serving;
 mod wire;
