@@ -13,6 +13,7 @@ pub mod forward;
 pub mod heartbeat;
 pub mod hold;
 pub mod home;
+pub mod info;
 pub mod interrupt;
 pub mod io_thread;
 pub mod outbox;

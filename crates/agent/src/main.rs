@@ -14,6 +14,7 @@ const HELP: &str = "\
 groundcrew - the agent on a node
 
   groundcrew agent [FLAGS]        claim the run and walk it
+  groundcrew status [--json]      what the agent of a home says of itself, and whether it still holds
   groundcrew vet --profile FILE   do a profile's stages with no orchestrator (vet --help)
   groundcrew package MODE ROOT_MOUNT COPY_DIR [INTERRUPT]
                                   apply a package's steps, or interrupt the node
@@ -43,6 +44,7 @@ fn main() -> ExitCode {
         Some(launcher::SUBCOMMAND) => launcher::run_tool(&rest),
         Some(chroot_exec::SUBCOMMAND) => chroot_exec::run(),
         Some("agent") => run_agent(rest),
+        Some("status") => cli::status::run(&rest),
         Some("vet") => vet::command::run(&rest),
         Some("package") => cli::package::run(&rest),
         Some("--version" | "-V") => {
@@ -54,7 +56,9 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         _ => {
-            eprintln!("groundcrew: found {command:?}, expected agent, vet, package, --help or --version");
+            eprintln!(
+                "groundcrew: found {command:?}, expected agent, status, vet, package, --help or --version"
+            );
             ExitCode::from(USAGE)
         }
     }

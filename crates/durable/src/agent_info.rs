@@ -13,7 +13,7 @@ use rustix::io::Errno;
 
 use crate::error::{Error, Result};
 use crate::folder::open_folder;
-use crate::json::{self, Fields, update_json_at};
+use crate::json::{self, Fields, update_shared_json_at};
 use crate::whole::sweep_leftovers_at;
 
 /// The name of the file in a home.
@@ -43,15 +43,21 @@ pub fn open_home(root: &Path, within: &Path) -> Result<Option<OwnedFd>> {
     }
 }
 
-/// Changes the file in a home that is open, as [`json::update_json`] does. `path` is what errors call it.
+/// Opens the home at `path` that its owner trusts, wherever links on the way lead.
+pub fn open_own_home(path: &Path) -> Result<OwnedFd> {
+    open_folder(path)
+}
+
+/// Changes the file in a home that is open, as [`json::update_shared_json_at`] does: other systems write such a file
+/// without a lock. `path` is what errors call it.
 pub fn update(
     home: OwnedFd,
     path: &Path,
     lock_wait: Duration,
-    edit: impl FnOnce(&mut Fields) -> bool,
+    edit: impl FnMut(&mut Fields) -> bool,
 ) -> Result<bool> {
     let options = json::Options { bytes_max: BYTES_MAX, lock_wait, mode_for_new: MODE_FOR_NEW };
-    update_json_at(home, path, &options, edit)
+    update_shared_json_at(home, path, &options, edit)
 }
 
 /// Reads the file in a home that is open, without a lock; `None` where there is none.

@@ -91,6 +91,14 @@ pub enum Error {
         /// The limit.
         holders_max: usize,
     },
+    /// Somebody who does not know the lock wrote the file again and again while it was to be replaced.
+    #[error("{} was changed {tries} times while it was being replaced, by somebody without its lock", path.display())]
+    KeepsChanging {
+        /// The file.
+        path: PathBuf,
+        /// How often it was tried.
+        tries: u32,
+    },
     /// Another process kept a lock for longer than the caller wanted to wait.
     #[error("the lock {} was still taken after {waited_ms} ms", path.display())]
     LockWait {

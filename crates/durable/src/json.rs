@@ -2,7 +2,8 @@
 //!
 //! A file is read, changed and replaced whole under an advisory lock. The lock lies on a sibling,
 //! `.NAME.lock`, because a rename puts another inode at the name and so defeats a lock on the file itself.
-//! Whoever writes the file without that lock can still be overwritten; readers need no lock.
+//! Whoever writes the file without that lock can still be overwritten, unless it is [shared](update_shared_json_at)
+//! with such writers; readers need no lock.
 //!
 //! Unknown fields and the order of all fields are kept. Layout is not (two spaces, a newline at the end), a
 //! key that stands twice keeps its last value, and a number beyond 64 bits its nearest double.
@@ -21,7 +22,7 @@ use crate::fault;
 use crate::folder::Place;
 use crate::lock::{LOCK_MODE, Locked, try_lock};
 use crate::points;
-use crate::whole::{self, read_bounded, read_in, write_in};
+use crate::whole::{self, read_bounded, read_in, write_in_where};
 
 /// The fields of a JSON object, in the order of the file.
 pub type Fields = Map<String, Value>;
@@ -32,6 +33,10 @@ const EXPECTED: &str = "a JSON object";
 /// about as long as two fsyncs, a few milliseconds.
 const LOCK_PAUSE_MIN: Duration = Duration::from_millis(1);
 const LOCK_PAUSE_MAX: Duration = Duration::from_millis(32);
+
+/// Times that a shared file is read again because somebody without the lock was quicker. Such a writer comes every few
+/// seconds; one that comes in each of these few milliseconds is out of order.
+const SHARED_TRIES_MAX: u32 = 8;
 
 /// The limits of an update.
 #[derive(Debug, Clone, Copy)]
@@ -62,28 +67,69 @@ pub fn update_json(path: &Path, options: &Options, edit: impl FnOnce(&mut Fields
     update_in(&Place::of(path)?, options, edit)
 }
 
-/// [`update_json`] in a folder that the caller holds open for reading, wherever a path to it may lead by now. The name
-/// there is the last component of `path`, which is what errors show.
-pub fn update_json_at(
+/// [`update_json`] of a file that others write too who do not know the lock, in a folder that the caller holds open for
+/// reading, wherever a path to it may lead by now. The name there is the last component of `path`.
+///
+/// Before the new content takes the place of the old, that is compared with what was read, and where it is another,
+/// `edit` gets that one. What goes on like this is [`Error::KeepsChanging`].
+pub fn update_shared_json_at(
     folder: OwnedFd,
     path: &Path,
     options: &Options,
-    edit: impl FnOnce(&mut Fields) -> bool,
+    mut edit: impl FnMut(&mut Fields) -> bool,
 ) -> Result<bool> {
-    update_in(&Place::within(folder, path)?, options, edit)
+    let place = Place::within(folder, path)?;
+    let _lock = lock_beside(&place, options.lock_wait)?;
+    fault::point(points::JSON_LOCKED);
+    for _ in 0..SHARED_TRIES_MAX {
+        let before = read_in(&place, options.bytes_max)?;
+        let still = || Ok(read_in(&place, options.bytes_max)? == before);
+        match replace(&place, options, before.as_deref(), &mut edit, still)? {
+            Replaced::Unchanged => return Ok(false),
+            Replaced::Written => return Ok(true),
+            Replaced::Overtaken => {}
+        }
+    }
+    Err(Error::KeepsChanging { path: path.to_owned(), tries: SHARED_TRIES_MAX })
 }
 
 fn update_in(place: &Place, options: &Options, edit: impl FnOnce(&mut Fields) -> bool) -> Result<bool> {
-    let path = &place.path;
     let _lock = lock_beside(place, options.lock_wait)?;
     fault::point(points::JSON_LOCKED);
-    let mut fields = match read_in(place, options.bytes_max)? {
-        Some(bytes) => parse(path, &bytes)?,
+    let before = read_in(place, options.bytes_max)?;
+    match replace(place, options, before.as_deref(), edit, || Ok(true))? {
+        Replaced::Unchanged => Ok(false),
+        Replaced::Written => Ok(true),
+        Replaced::Overtaken => unreachable!("whoever holds the lock says that nothing overtakes it"),
+    }
+}
+
+/// What became of an update.
+enum Replaced {
+    /// There was nothing to change.
+    Unchanged,
+    /// The new content is durable.
+    Written,
+    /// The file is not what it was when it was read; nothing was written.
+    Overtaken,
+}
+
+/// Replaces the content under the lock.
+fn replace(
+    place: &Place,
+    options: &Options,
+    before: Option<&[u8]>,
+    edit: impl FnOnce(&mut Fields) -> bool,
+    still: impl FnOnce() -> Result<bool>,
+) -> Result<Replaced> {
+    let path = &place.path;
+    let mut fields = match before {
+        Some(bytes) => parse(path, bytes)?,
         None => Fields::new(),
     };
     fault::point(points::JSON_READ);
     if !edit(&mut fields) {
-        return Ok(false);
+        return Ok(Replaced::Unchanged);
     }
     fault::point(points::JSON_EDITED);
     let mut bytes =
@@ -92,9 +138,12 @@ fn update_in(place: &Place, options: &Options, edit: impl FnOnce(&mut Fields) ->
     if bytes.len() as u64 > options.bytes_max {
         return Err(Error::TooLarge { path: path.clone(), bytes_max: options.bytes_max });
     }
-    write_in(place, &bytes, &whole::Options { mode_for_new: options.mode_for_new })?;
+    let written = whole::Options { mode_for_new: options.mode_for_new };
+    if !write_in_where(place, &bytes, &written, still)? {
+        return Ok(Replaced::Overtaken);
+    }
     fault::point(points::JSON_WRITTEN);
-    Ok(true)
+    Ok(Replaced::Written)
 }
 
 /// Reads the JSON object in the file at `path`, without a lock; `None` where there is no file.
@@ -245,6 +294,38 @@ mod tests {
         assert_eq!(fs::metadata(&path).unwrap().len(), 32);
         fs::write(&path, format!("{{}}{}", " ".repeat(31))).unwrap();
         assert!(matches!(fill(1), Err(Error::TooLarge { bytes_max: 32, .. })));
+    }
+
+    #[test]
+    fn what_somebody_without_the_lock_writes_meanwhile_is_not_lost() {
+        let (home, path) = home();
+        let update = |edit: &mut dyn FnMut(&mut Fields) -> bool| {
+            let folder = crate::folder::open_folder(home.path()).unwrap();
+            update_shared_json_at(folder, &path, &Options::default(), edit)
+        };
+        fs::write(&path, r#"{"phase":"running"}"#).unwrap();
+        let mut calls = 0;
+        let written = update(&mut |fields| {
+            calls += 1;
+            if calls == 1 {
+                fs::write(&path, r#"{"phase":"running","theirs":1}"#).unwrap();
+            }
+            fields.insert("phase".to_owned(), json!("stopped")).is_some()
+        });
+        assert!(written.unwrap() && calls == 2);
+        let fields = read_json(&path, 1024).unwrap().unwrap();
+        assert_eq!(Value::Object(fields), json!({"phase": "stopped", "theirs": 1}));
+        // One that never ceases is named, and its word stands.
+        let mut calls = 0;
+        let error = update(&mut |fields| {
+            calls += 1;
+            fs::write(&path, format!(r#"{{"theirs":{calls}}}"#)).unwrap();
+            fields.insert("phase".to_owned(), json!("stopped"));
+            true
+        });
+        assert!(matches!(error, Err(Error::KeepsChanging { tries: SHARED_TRIES_MAX, .. })));
+        assert_eq!(read_json(&path, 1024).unwrap().unwrap().get("theirs"), Some(&json!(calls)));
+        assert_eq!(fs::read_dir(home.path()).unwrap().count(), 2, "a temporary file is left");
     }
 
     #[test]

@@ -68,6 +68,17 @@ pub fn write_whole_at(folder: OwnedFd, path: &Path, bytes: &[u8], options: &Opti
 
 /// [`write_whole`] in a folder that is already open.
 pub(crate) fn write_in(place: &Place, bytes: &[u8], options: &Options) -> Result<()> {
+    write_in_where(place, bytes, options, || Ok(true)).map(|_always| ())
+}
+
+/// [`write_in`], unless `still` says no: it is asked last of all, right before the new file takes its place. True where
+/// it was written.
+pub(crate) fn write_in_where(
+    place: &Place,
+    bytes: &[u8],
+    options: &Options,
+    still: impl FnOnce() -> Result<bool>,
+) -> Result<bool> {
     let replaced = place.stat(&place.name)?;
     if let Some(stat) = &replaced {
         require_file(&place.path, stat)?;
@@ -82,11 +93,14 @@ pub(crate) fn write_in(place: &Place, bytes: &[u8], options: &Options) -> Result
     fault::point(points::WHOLE_DRESSED);
     temporary.sync()?;
     fault::point(points::WHOLE_SYNCED);
+    if !still()? {
+        return Ok(false);
+    }
     temporary.rename()?;
     fault::point(points::WHOLE_RENAMED);
     place.sync()?;
     fault::point(points::WHOLE_DONE);
-    Ok(())
+    Ok(true)
 }
 
 /// Reads a regular file of at most `bytes_max` bytes; `None` where there is none.

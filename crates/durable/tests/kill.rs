@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 
 use common::{given_task, victim as victim_command};
+use groundcrew_durable::agent_info::{self, open_own_home};
 use groundcrew_durable::drain_marker::write::{Cancelled, When, Whom, begin, cancel};
 use groundcrew_durable::fault::{Point, VARIABLE};
 use groundcrew_durable::json::{self, read_json, update_json};
@@ -33,6 +34,7 @@ enum Task {
     RemoveFile,
     MakeFolder,
     UpdateJson,
+    UpdateAgentInfo,
     AppendRecord,
     AppendBehindTornTail,
     LockHome,
@@ -46,12 +48,13 @@ const WHEN: When<'static> =
     When { epoch: "boot:1", wall_ms: 1_782_907_200_000, max_age: std::time::Duration::from_secs(3600) };
 
 impl Task {
-    const ALL: [Self; 11] = [
+    const ALL: [Self; 12] = [
         Self::ReplaceFile,
         Self::MakeFile,
         Self::RemoveFile,
         Self::MakeFolder,
         Self::UpdateJson,
+        Self::UpdateAgentInfo,
         Self::AppendRecord,
         Self::AppendBehindTornTail,
         Self::LockHome,
@@ -68,7 +71,9 @@ impl Task {
     fn prepare(self, folder: &Path) {
         match self {
             Self::ReplaceFile | Self::RemoveFile => fs::write(folder.join("file"), OLD).unwrap(),
-            Self::UpdateJson => fs::write(folder.join("file"), "{\"count\":1,\"other\":[1]}").unwrap(),
+            Self::UpdateJson | Self::UpdateAgentInfo => {
+                fs::write(folder.join("file"), "{\"count\":1,\"other\":[1]}").unwrap()
+            }
             Self::AppendRecord | Self::AppendBehindTornTail => {
                 let path = folder.join("file");
                 let (mut writer, _) = RecordWriter::open(&path, &records::Options::default()).unwrap();
@@ -99,6 +104,11 @@ impl Task {
             Self::UpdateJson => {
                 increment(&path);
             }
+            Self::UpdateAgentInfo => {
+                let home = open_own_home(folder).unwrap();
+                let two = |fields: &mut json::Fields| fields.insert("count".to_owned(), 2.into()).is_some();
+                assert!(agent_info::update(home, &path, std::time::Duration::from_secs(60), two).unwrap());
+            }
             Self::AppendRecord | Self::AppendBehindTornTail => {
                 let (mut writer, _) = RecordWriter::open(&path, &records::Options::default()).unwrap();
                 writer.append(FOURTH).unwrap();
@@ -120,7 +130,7 @@ impl Task {
             Self::MakeFile => operation == "whole" && point != points::WHOLE_OWNED,
             Self::RemoveFile => operation == "remove",
             Self::MakeFolder => operation == "folder",
-            Self::UpdateJson => operation == "json" || operation == "whole",
+            Self::UpdateJson | Self::UpdateAgentInfo => operation == "json" || operation == "whole",
             Self::AppendRecord => operation == "records" && point != points::RECORDS_CUT,
             Self::AppendBehindTornTail => operation == "records",
             Self::LockHome => operation == "home",
@@ -135,9 +145,12 @@ impl Task {
     /// The first point at which the new state stands.
     fn turns_at(self) -> Point {
         match self {
-            Self::ReplaceFile | Self::MakeFile | Self::UpdateJson | Self::BeginDrain | Self::JoinDrain => {
-                points::WHOLE_RENAMED
-            }
+            Self::ReplaceFile
+            | Self::MakeFile
+            | Self::UpdateJson
+            | Self::UpdateAgentInfo
+            | Self::BeginDrain
+            | Self::JoinDrain => points::WHOLE_RENAMED,
             Self::RemoveFile | Self::CancelDrain => points::REMOVE_UNLINKED,
             Self::MakeFolder => points::FOLDER_MADE,
             Self::AppendRecord | Self::AppendBehindTornTail => points::RECORDS_APPENDED,
@@ -156,7 +169,7 @@ impl Task {
                 assert_eq!(path.is_dir(), turned);
                 create_folder(&path, 0o755).unwrap();
             }
-            Self::UpdateJson => {
+            Self::UpdateJson | Self::UpdateAgentInfo => {
                 let fields = read_json(&path, 1024).unwrap().unwrap();
                 assert_eq!(fields["count"], if turned { 2 } else { 1 });
                 assert_eq!(fields.keys().collect::<Vec<_>>(), ["count", "other"]);

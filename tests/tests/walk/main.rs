@@ -2,6 +2,7 @@
 
 mod artifacts;
 mod browsed;
+mod informed;
 mod interrupts;
 mod killed;
 mod orders;

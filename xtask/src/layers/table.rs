@@ -118,6 +118,7 @@ pub const CRATES: &[Crate] = &[
             "hold",
             "power",
             "sensors",
+            "info",
             "drain",
             "vet",
             "interrupt",

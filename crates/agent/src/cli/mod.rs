@@ -1,3 +1,4 @@
 //! Subcommands that stand above everything else: from arguments to an exit status.
 
 pub mod package;
+pub mod status;

@@ -8,6 +8,7 @@
 //! Only plain threads wait for disks, children and terminals; the loop never does, so that none of them can delay
 //! a heartbeat. What the loop decides is in [`crate::control`]; here is no decision about the run.
 
+mod informed;
 mod perform;
 mod stage;
 
@@ -38,6 +39,7 @@ use crate::files::set_aside;
 use crate::forward::Forwarder;
 use crate::heartbeat::{self, Activity, Beats};
 use crate::home::Home;
+use crate::info::InfoFile;
 use crate::io_thread::{HomeHealth, IoThread};
 use crate::outbox::Outbox;
 use crate::probe::{Root, dmi, ip, nics};
@@ -105,6 +107,7 @@ pub(crate) struct Agent {
     claim_answer: perform::FromClaim,
     children: Arc<ChildRecords>,
     activity: Activity,
+    info: InfoFile,
     said_failure: bool,
     /// The run is over: lines go to the console alone, and no readings are taken.
     is_over: Arc<AtomicBool>,
@@ -115,10 +118,26 @@ pub(crate) struct Agent {
 /// # Errors
 /// Where it cannot start; afterwards nothing ends it but a signal or an `abort`.
 pub async fn run(settings: Settings, console: Console) -> Result<(), StartError> {
-    let (events, waiting) = mpsc::channel(EVENTS_MAX);
     let home = Home::open(&settings.home, &settings.run)?;
+    let facts = facts(&settings, &home)?;
+    let info = informed::start(&settings, &home, &facts, console.clone())?;
+    let ended = walk(settings, &home, facts, info.clone(), console).await;
+    info.end(informed::last_word(&ended));
+    ended.map(|_claim| ())
+}
+
+/// The agent's life in an open home. The claim that it had at the end.
+async fn walk(
+    settings: Settings,
+    home: &Home,
+    facts: Facts,
+    info: InfoFile,
+    console: Console,
+) -> Result<Option<ClaimNumber>, StartError> {
+    let (events, waiting) = mpsc::channel(EVENTS_MAX);
     let (swept, unknown) = sweep_children(home.path());
-    let mut agent = Agent::new(settings, &home, events, console)?;
+    let core = Core::new(facts, home.run().clone(), seed()?);
+    let mut agent = Agent::new(settings, home, events, console, (core, info))?;
     for note in home.notes().to_vec() {
         agent.say(LogLevel::Warn, note);
     }
@@ -142,7 +161,7 @@ pub async fn run(settings: Settings, console: Console) -> Result<(), StartError>
         .map_err(system("the sensors' thread"))?;
     agent.work(waiting).await;
     sensors.stop();
-    Ok(())
+    Ok(agent.core.claim())
 }
 
 impl Agent {
@@ -151,6 +170,7 @@ impl Agent {
         home: &Home,
         events: mpsc::Sender<Event>,
         console: Console,
+        (core, info): (Core, InfoFile),
     ) -> Result<Agent, StartError> {
         let health = HomeHealth::default();
         let io = IoThread::start(health).map_err(system("the I/O thread"))?;
@@ -171,7 +191,6 @@ impl Agent {
         let forwarder = Forwarder::start(spools, io.clone(), connection(), claimed, cancel, console.clone());
         let (control, beats) = (Arc::new(connection()), Arc::new(connection()));
         let memory_run = memory.run.clone();
-        let core = Core::new(facts(&settings, home)?, memory, seed()?);
         let agent = Agent {
             core,
             began: Instant::now(),
@@ -198,6 +217,7 @@ impl Agent {
             claim_answer: perform::FromClaim::default(),
             children: Arc::new(ChildRecords::in_home(home.path())),
             activity: Activity::default(),
+            info,
             said_failure: false,
             is_over: Arc::default(),
             io,
@@ -228,6 +248,8 @@ impl Agent {
         let uploads = tokio::spawn(self.uploader().run());
         let mut retry = interval(Duration::from_millis(RETRY_MS));
         retry.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut beat = interval(Duration::from_millis(self.settings.heartbeat_interval_ms));
+        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let outbox = self.outbox.entries();
         let mut ends = self.take(Event::Start(outbox)).await;
         while !ends {
@@ -238,6 +260,10 @@ impl Agent {
                 Some(_) = tasks.join_next() => {
                     // Without heartbeats the orchestrator would hold the run for silence.
                     tasks.spawn(self.beats().run());
+                    continue
+                }
+                _ = beat.tick() => {
+                    self.inform(true);
                     continue
                 }
                 _ = retry.tick() => {
@@ -268,6 +294,7 @@ impl Agent {
             // What this step had to say of the end was still told.
             self.is_over.store(self.core.is_over(), Ordering::Relaxed);
             self.latest.send_replace(self.core.heartbeat("", false, wall()));
+            self.inform(false);
             self.claim.send_if_modified(|known| {
                 let claim = self.core.claim().unwrap_or_default();
                 std::mem::replace(known, claim) != claim

@@ -1,5 +1,6 @@
 //! Heartbeats: what they say, and what their answers mean.
 
+use groundcrew_protocol::agent_info::{InfoActivity, InfoPhase, heard};
 use groundcrew_protocol::ids::Attempt;
 use groundcrew_protocol::stage::State;
 use groundcrew_protocol::time::WallMs;
@@ -32,6 +33,14 @@ impl Core {
             pins_known: self.memory.pins.clone(),
             wall,
         })
+    }
+
+    /// Where it stands in the words of `agent-info.json`, and why it waits where it does.
+    pub fn in_words_of_the_file(&self) -> (InfoPhase, Option<InfoActivity>, &str) {
+        let (phase, activity) = heard(&self.phase(), self.in_flight.as_ref().map(|one| &one.stage));
+        // Without a claim there is nothing to start, and somebody said why.
+        let is_kept = self.claim.is_none() && !self.idle_reason.is_empty() && !self.exiting;
+        (phase, if is_kept { Some(InfoActivity::Blocked) } else { activity }, &self.idle_reason)
     }
 
     fn phase(&self) -> Phase {
