@@ -82,7 +82,7 @@ impl LiveState {
         // Where anything but a result is waited for, that wait has a limit of its own.
         let silence_counts = run.standing == Standing::Walking
             && run.claim.is_some()
-            && self.wait.is_some_and(|(what, _)| what == WaitFor::Result);
+            && self.wait.is_some_and(|(what, _)| matches!(what, WaitFor::Result | WaitFor::Drain));
         self.silence_ms = silence_counts.then_some(run.profile.limits.silence);
         self.held_for_silence = matches!(&run.standing, Standing::Held { why: HeldFor::Silence { .. }, .. });
         self.end = run.end().map(|end| end.ending);
@@ -133,6 +133,20 @@ impl LiveState {
             pins: heartbeat.pins_known.clone(),
         });
         true
+    }
+
+    /// Whether the attempt that the agent was given waits for the end of a drain, where the run waits as if it were
+    /// otherwise.
+    pub fn waits_for_drain(&self) -> Option<bool> {
+        let said = self.said.as_ref()?;
+        let waits = !said.drain.is_empty() && said.active.is_none();
+        match self.wait?.0 {
+            WaitFor::Result => waits.then_some(true),
+            WaitFor::Drain => (!waits).then_some(false),
+            WaitFor::Claim | WaitFor::Operator | WaitFor::Reboot | WaitFor::Successor | WaitFor::Farewell => {
+                None
+            }
+        }
     }
 
     /// True for a message of the current claim. An agent of protocol 1 knows no numbers.

@@ -226,6 +226,7 @@ fn audit_of(input: &Input, run: &RunId, at: WallMs) -> Option<NewAudit> {
         | Input::Intent(_)
         | Input::Hold { .. }
         | Input::Drains { .. }
+        | Input::AttemptWaits(_)
         | Input::Deadline
         | Input::RuntimeEnded(_)
         | Input::Restored => return None,

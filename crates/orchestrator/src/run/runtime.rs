@@ -74,6 +74,7 @@ impl Run {
             (
                 WaitFor::Claim
                 | WaitFor::Result
+                | WaitFor::Drain
                 | WaitFor::Operator
                 | WaitFor::Reboot
                 | WaitFor::Successor

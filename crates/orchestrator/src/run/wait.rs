@@ -24,6 +24,8 @@ pub enum WaitFor {
     Claim,
     /// The result of the attempt in flight; then it is held.
     Result,
+    /// The node's drain to end: the attempt was given out and not begun. Then it is held.
+    Drain,
     /// An operator's decision; then it is cancelled.
     Operator,
     /// The machine to come back from a reboot that was asked for; then it is held.
@@ -40,6 +42,7 @@ impl WaitFor {
         match self {
             WaitFor::Claim => "an agent to claim the run",
             WaitFor::Result => "the result of the attempt in flight",
+            WaitFor::Drain => "the end of the node's drain, for which the stage waits",
             WaitFor::Operator => "an operator to retry, override, cancel or release",
             WaitFor::Reboot => "the machine to come back from its reboot",
             WaitFor::Successor => "a successor of the agent",
@@ -50,7 +53,9 @@ impl WaitFor {
     /// What happens when it does not come, for people.
     pub fn then(self) -> &'static str {
         match self {
-            WaitFor::Claim | WaitFor::Result | WaitFor::Reboot | WaitFor::Successor => "the run is held",
+            WaitFor::Claim | WaitFor::Result | WaitFor::Drain | WaitFor::Reboot | WaitFor::Successor => {
+                "the run is held"
+            }
             WaitFor::Operator => "the run is cancelled",
             WaitFor::Farewell => "the directive is given up",
         }

@@ -27,12 +27,16 @@ pub async fn pass(app: Arc<App>) -> Passed {
     app.live.drains.replace(wanted);
     let (mut told, mut failed) = (0, None);
     for live in app.live.all() {
-        let Some(due) = app.live.drains_due(&live) else { continue };
-        let input = Input::Drains { wanted: due.wanted.clone(), held: due.held.clone() };
-        match app.advance(&live.id, input).await {
-            Ok(landed) => {
-                told += usize::from(landed.changed);
-                app.live.drains_compared(&live, due);
+        let due = app.live.drains_due(&live);
+        let compare =
+            due.as_ref().map(|due| Input::Drains { wanted: due.wanted.clone(), held: due.held.clone() });
+        let wait = live.state().waits_for_drain().map(Input::AttemptWaits);
+        match advance_all(&app, &live.id, [compare, wait]).await {
+            Ok(changed) => {
+                told += usize::from(changed);
+                if let Some(due) = due {
+                    app.live.drains_compared(&live, due);
+                }
             }
             Err(AdvanceError::NoRun(run)) => app.live.forget(&run),
             Err(error @ AdvanceError::Store(StoreError::Closed)) => return Err(error.into()),
@@ -46,6 +50,19 @@ pub async fn pass(app: Arc<App>) -> Passed {
         Some((run, count, source)) => Err(PassError::Runs { count, run, source }),
         None => Ok(format!("{} drains hold {nodes} nodes; {told} agents are told", drains.len())),
     }
+}
+
+/// Puts in what there is; true where the first of them changed something.
+async fn advance_all(app: &Arc<App>, run: &RunId, inputs: [Option<Input>; 2]) -> Result<bool, AdvanceError> {
+    let [compare, wait] = inputs;
+    let changed = match compare {
+        Some(input) => app.advance(run, input).await?.changed,
+        None => false,
+    };
+    if let Some(input) = wait {
+        app.advance(run, input).await?;
+    }
+    Ok(changed)
 }
 
 /// Ends the drains whose time or run is over; gives the others.

@@ -204,6 +204,7 @@ impl Bench {
             | Input::Hold { .. } => self.now.heard_ms = self.now.listened_ms,
             Input::Order { .. }
             | Input::Drains { .. }
+            | Input::AttemptWaits(_)
             | Input::Deadline
             | Input::RuntimeEnded(_)
             | Input::NewBootToken { .. }

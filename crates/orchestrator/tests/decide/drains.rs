@@ -1,6 +1,7 @@
 //! Drains of a run's node: what operators want beside what the agent says.
 
-use groundcrew_orchestrator::run::state::WaitFor;
+use groundcrew_orchestrator::run::decide::Input;
+use groundcrew_orchestrator::run::state::{Fate, HeldFor, WaitFor};
 use groundcrew_protocol::stage::State;
 use groundcrew_protocol::wire::Command::{Drain, Undrain};
 use groundcrew_protocol::wire::DirectiveOutcome::{Doing, Done, Refused};
@@ -111,4 +112,65 @@ fn the_agent_of_an_ended_run_is_told_and_its_farewell_is_not_held_up() {
     assert_eq!((bench.run.state(), bench.waits_for()), (State::Cancelled, None));
     bench.drains(&["d-1"], &[]);
     assert_eq!((about(&bench), bench.waits_for()), (vec!["drain d-1".to_owned()], None::<WaitFor>));
+}
+
+impl Bench {
+    /// The agent says that its attempt waits for the end of a drain, or does so no more.
+    fn attempt_waits(&mut self, waits: bool) -> bool {
+        self.put(&Input::AttemptWaits(waits)).unwrap().changed
+    }
+}
+
+#[test]
+fn a_stage_that_waits_for_a_drain_has_no_deadline_running_and_then_the_whole_of_it() {
+    let mut bench = Bench::claimed();
+    bench.pass_heard(MINUTE);
+    assert!(bench.attempt_waits(true) && bench.told("waits_for_drain"));
+    assert_eq!((bench.waits_for(), bench.waits_ms()), (Some(WaitFor::Drain), HOLD));
+    assert!(!bench.attempt_waits(true));
+    bench.pass_heard(24 * HOUR);
+    assert_eq!(bench.at(), (walking(inventory()), 1, IN_FLIGHT));
+    assert!(bench.attempt_waits(false) && bench.told("drain_over"));
+    assert_eq!((bench.waits_for(), bench.waits_ms()), (Some(WaitFor::Result), DEADLINE + SILENCE));
+    assert!(!bench.attempt_waits(false));
+    // Also after a silence, which counts the time of an attempt from where it began.
+    bench.pass(SILENCE);
+    bench.heard(1, &[]).unwrap();
+    assert_eq!(bench.waits_ms(), SILENCE);
+}
+
+#[test]
+fn a_drain_without_end_and_an_agent_that_falls_silent_in_it_hold() {
+    let mut bench = Bench::claimed();
+    bench.attempt_waits(true);
+    bench.pass_heard(HOLD);
+    assert_eq!(bench.why(), &HeldFor::Drained { limit_ms: HOLD });
+    let mut bench = Bench::claimed();
+    bench.attempt_waits(true);
+    bench.pass(SILENCE);
+    assert_eq!(bench.why(), &HeldFor::Silence { limit_ms: SILENCE });
+    bench.heard(1, &[]).unwrap();
+    assert!(bench.attempt_waits(true), "it drains still");
+}
+
+#[test]
+fn what_the_drain_was_for_counts_against_no_attempt_that_was_not_begun() {
+    // The machine boots again, or the agent is killed and started again.
+    for boot_number in [9, 1] {
+        let mut bench = Bench::claimed();
+        bench.attempt_waits(true);
+        let mut request = restarted(agent(1), 1);
+        request.boot_id = Some(boot(boot_number));
+        bench.claim_again(&request).unwrap();
+        assert_eq!(bench.at(), (walking(inventory()), 2, IN_FLIGHT));
+        assert_eq!((bench.run.stages[0].crashes, bench.run.stages[0].resets.len()), (0, 0));
+        assert_eq!(bench.run.stages[0].attempts[0].fate, Fate::Replaced);
+        assert_eq!(bench.waits_for(), Some(WaitFor::Result));
+        // One that was begun meanwhile is a crash, or a reset, as ever.
+        let mut bench = Bench::claimed();
+        bench.attempt_waits(true);
+        request.started = vec![of(inventory(), 1)];
+        bench.claim_again(&request).unwrap();
+        assert_eq!(bench.run.stages[0].crashes, 1);
+    }
 }

@@ -109,7 +109,11 @@ impl Model {
         let held = |at| Place::Held(at, Hold::Other);
         match (input, was) {
             (
-                Input::NewBootToken { .. } | Input::Drains { .. } | Input::Restored | Input::RuntimeEnded(_),
+                Input::NewBootToken { .. }
+                | Input::Drains { .. }
+                | Input::AttemptWaits(_)
+                | Input::Restored
+                | Input::RuntimeEnded(_),
                 _,
             ) => vec![was],
             (Input::Hold { .. } | Input::Intent(_), _) => vec![spoken],
@@ -220,6 +224,7 @@ pub fn check_document(run: &Run) -> Result<(), String> {
         (Standing::Walking, Some(WaitFor::Claim)) => run.claim.is_none() && !in_flight,
         // Nobody waits for the result of an agent that is known to have ended.
         (Standing::Walking, Some(WaitFor::Result)) => run.claim.is_some() && in_flight && run.end().is_none(),
+        (Standing::Walking, Some(WaitFor::Drain)) => run.claim.is_some() && in_flight,
         (Standing::Walking, Some(WaitFor::Successor)) => in_flight && run.end().is_some(),
         (Standing::Walking, Some(WaitFor::Reboot)) => run.claim.is_some() && in_flight,
         (Standing::Held { why: HeldFor::Silence { .. }, .. }, Some(WaitFor::Operator)) => in_flight,

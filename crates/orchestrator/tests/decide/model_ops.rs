@@ -61,6 +61,8 @@ pub enum Op {
         wanted: u8,
         held: u8,
     },
+    /// The agent says that its attempt waits for the end of a drain, or that it does so no more.
+    AttemptWaits(bool),
     Backup,
     Restore,
     Pass {
@@ -110,6 +112,7 @@ pub fn any_op() -> impl Strategy<Value = Op> {
         3 => (0..3usize, 1..3u8).prop_map(|(home, end)| Op::End { home, end }),
         1 => (0..3u8).prop_map(Op::NewBootToken),
         1 => (0..16u8, 0..16u8).prop_map(|(wanted, held)| Op::Drains { wanted, held }),
+        2 => any::<bool>().prop_map(Op::AttemptWaits),
         1 => Just(Op::Backup),
         1 => Just(Op::Restore),
         5 => (span, prop::bool::weighted(0.8)).prop_map(|(span_ms, looks)| Op::Pass { span_ms, looks }),

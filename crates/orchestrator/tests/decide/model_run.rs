@@ -121,6 +121,7 @@ impl World {
                 };
                 self.put(drains(&of(*wanted), &of(*held)), false).map(|_| ())
             }
+            Op::AttemptWaits(waits) => self.put(Input::AttemptWaits(*waits), false).map(|_| ()),
             Op::Backup => {
                 self.backup = (self.bench.run.clone(), self.model.clone());
                 Ok(())
@@ -237,6 +238,7 @@ impl World {
             Input::Claim { .. }
             | Input::Order { .. }
             | Input::Drains { .. }
+            | Input::AttemptWaits(_)
             | Input::Deadline
             | Input::RuntimeEnded(_)
             | Input::NewBootToken { .. }
@@ -416,7 +418,7 @@ fn the_model_reaches_every_place() {
     }
     assert!(completed > 0 && cancelled > 0 && offered > 0, "{completed} {cancelled} {offered}");
     assert!(succeeded > 0 && contradicted > 0, "{succeeded} {contradicted}");
-    assert_eq!(kinds.len(), 7, "{kinds:?}");
+    assert_eq!(kinds.len(), 8, "{kinds:?}");
 }
 
 /// Found at random: under one number, a process of the life that a restore has forgotten and one of the new life.

@@ -73,6 +73,8 @@ const TABLE: &str = "
     deadline: a month later               | + + + + + + + + + + = = + +
     runtime ended: the claim's            | = + + + + + + + = + = = = +
     runtime ended: another's              | = = = = = = = = = = = = = =
+    attempt: waits for a drain            | = + = = = = = = = = = = = +
+    attempt: waits for none               | = = = = = = = = = = = = = =
     drains: none                          | = = = = = = = = = = = = = =
     drains: one is wanted                 | = + + + + + + + = + + = + +
     drains: one is over                   | = + + + + + + + = + + = + +
@@ -84,9 +86,12 @@ const TABLE: &str = "
 fn column_of(run: &Run) -> &'static str {
     let reboots = run.wait.as_ref().is_some_and(|wait| match wait.what {
         WaitFor::Reboot => true,
-        WaitFor::Claim | WaitFor::Result | WaitFor::Operator | WaitFor::Successor | WaitFor::Farewell => {
-            false
-        }
+        WaitFor::Claim
+        | WaitFor::Result
+        | WaitFor::Drain
+        | WaitFor::Operator
+        | WaitFor::Successor
+        | WaitFor::Farewell => false,
     });
     match &run.standing {
         Standing::Walking if run.restored => "in flight, restored",
@@ -96,7 +101,8 @@ fn column_of(run: &Run) -> &'static str {
         Standing::Held { why, .. } => match why {
             HeldFor::Verdict { .. } => "held: verdict",
             HeldFor::Silence { .. } => "held: silence",
-            HeldFor::OverDeadline { .. } => "held: over deadline",
+            // Both withdraw the attempt, and are made by different waits alone.
+            HeldFor::OverDeadline { .. } | HeldFor::Drained { .. } => "held: over deadline",
             HeldFor::Crashes { .. } => "held: crashes",
             HeldFor::ClaimFight { .. } => "held: claim fight",
             HeldFor::NeverClaimed { .. } => "held: never claimed",
@@ -192,6 +198,7 @@ fn kind_of(input: &Input) -> &'static str {
             | OrderKind::Abort => "order",
         },
         Input::Drains { .. } => "drains",
+        Input::AttemptWaits(_) => "attempt",
         Input::Deadline => "deadline",
         Input::RuntimeEnded(_) => "runtime ended",
         Input::NewBootToken { .. } => "new boot token",
@@ -290,6 +297,8 @@ fn input_of(row: &str, bench: &mut Bench, own: groundcrew_protocol::wire::ClaimR
         "intent: an older claim" => Input::Intent(intent(current.saturating_sub(1), "reboot", true)),
         "hold: host keys" => hold(current),
         "hold: an older claim" => hold(current.saturating_sub(1)),
+        "attempt: waits for a drain" => Input::AttemptWaits(true),
+        "attempt: waits for none" => Input::AttemptWaits(false),
         "drains: none" => drains(&[], &[]),
         "drains: one is wanted" => drains(&["d-1"], &[]),
         "drains: one is over" => drains(&[], &["d-1"]),
@@ -354,5 +363,5 @@ fn every_input_against_every_standing() {
     }
     assert!(wrong.is_empty(), "{}\n{found_table}", wrong.join("\n"));
     assert_eq!(letters, "+=OUEMSWNFX".chars().collect(), "every refusal has a place in the table");
-    assert_eq!(kinds.len(), 11, "every input has a row");
+    assert_eq!(kinds.len(), 12, "every input has a row");
 }

@@ -48,6 +48,7 @@ impl World {
             HeldFor::Silence { .. } => return,
             HeldFor::Verdict { .. }
             | HeldFor::OverDeadline { .. }
+            | HeldFor::Drained { .. }
             | HeldFor::Crashes { .. }
             | HeldFor::ClaimFight { .. }
             | HeldFor::NeverClaimed { .. }

@@ -7,6 +7,9 @@
 //!   ordered, not wanted  ──▶ the order is taken back; where it was done already, the agent's next word says so
 //! ```
 //!
+//! While the agent drains and has not begun the attempt that it was given, the run waits for the end of the drain, and no
+//! deadline of the stage runs.
+//!
 //! So it does not matter who was away, was started again or forgot what: the next comparison makes it so.
 
 use groundcrew_protocol::drain::DrainOrder;
@@ -14,8 +17,8 @@ use groundcrew_protocol::ids::{Attempt, ClaimNumber, DirectiveId, DrainId};
 use groundcrew_protocol::limits;
 use groundcrew_protocol::wire::Command;
 
-use super::step::{ORCHESTRATOR, Step};
-use crate::run::state::{Directive, DrainTold};
+use super::step::{AGENT, ORCHESTRATOR, Step};
+use crate::run::state::{Directive, DrainTold, Standing, WaitFor};
 
 /// A drain that holds is asked for again this often: thrice within the greatest age of a marker that an agent has
 /// unless it is told otherwise (an hour).
@@ -94,6 +97,23 @@ fn direct(step: &mut Step, command: Command, order: DrainOrder) {
     step.direct(command, None, Attempt(0));
     if let Some(directive) = step.run.directives.last_mut().filter(|last| last.id > DirectiveId(made)) {
         directive.drain = Some(order);
+    }
+}
+
+/// What the agent says of the attempt that it was given: that it waits for the end of a drain, or does so no more. The
+/// stage's time begins when it can start.
+pub(super) fn attempt_waits(step: &mut Step, waits: bool) {
+    let waits_for = |step: &Step, what: WaitFor| step.run.wait.as_ref().is_some_and(|wait| wait.what == what);
+    if !matches!(step.run.standing, Standing::Walking) || step.open_attempt().is_none() {
+        return;
+    }
+    let name = step.run.stage().spec.name.clone();
+    if waits && waits_for(step, WaitFor::Result) {
+        step.wait(WaitFor::Drain, step.run.profile.limits.hold);
+        step.tell("waits_for_drain", AGENT, format!("{name}: waits for the end of the node's drain"));
+    } else if !waits && waits_for(step, WaitFor::Drain) {
+        step.begin_attempt_anew();
+        step.tell("drain_over", AGENT, format!("{name}: the node's drain is over"));
     }
 }
 

@@ -73,6 +73,8 @@ pub enum Input {
         /// The operator's name.
         by: String,
     },
+    /// The agent says that the attempt which it was given waits for the end of a drain, or does so no more.
+    AttemptWaits(bool),
     /// The drains of the run's node are compared with what its agent says of them.
     Drains {
         /// Those that operators want to hold the node now.
@@ -328,6 +330,10 @@ pub fn decide(run: &Run, input: &Input, now: Now) -> Result<Change, Refused> {
         Input::Order { order, stage, reason, by } => order::order(step, *order, stage.as_ref(), reason, by),
         Input::Drains { wanted, held } => {
             drain::reconcile(&mut step, wanted, held);
+            Ok(step.done(Answer::Done))
+        }
+        Input::AttemptWaits(waits) => {
+            drain::attempt_waits(&mut step, *waits);
             Ok(step.done(Answer::Done))
         }
         Input::Deadline => {

@@ -139,11 +139,28 @@ fn compare_boots(step: &mut Step, old: Option<&Claim>, request: &ClaimRequest) -
             step.tell("reset", AGENT, format!("{text}; whether that was asked for went with the restore"));
             Boot::Same
         }
+        Some(IntentKind::Wipe | IntentKind::Unknown(_)) | None if is_unbegun(step, request) => {
+            let text = format!("{text}, while the node was drained and the stage not begun");
+            step.tell("reset", AGENT, text);
+            Boot::Same
+        }
         Some(IntentKind::Wipe | IntentKind::Unknown(_)) | None => {
             note_reset(step, from, to);
             Boot::Reset
         }
     }
+}
+
+/// True where the attempt in flight waited for the end of a drain, and the agent has not begun it since.
+fn is_unbegun(step: &Step, request: &ClaimRequest) -> bool {
+    let waits = step.run.wait.as_ref().is_some_and(|wait| wait.what == WaitFor::Drain);
+    let name = &step.run.stage().spec.name;
+    let open = step.open_attempt().map(|attempt| StageAttempt { stage: name.clone(), attempt });
+    let is_begun = |open: &StageAttempt| {
+        let outcome = holds_outcome(request, name, open.attempt);
+        outcome || request.started.contains(open) || request.in_flight.as_ref() == Some(open)
+    };
+    waits && open.is_some_and(|open| !is_begun(&open))
 }
 
 /// A reset that nobody asked for is a failed check of the attempt in flight.
@@ -248,6 +265,11 @@ fn resume(step: &mut Step, request: &ClaimRequest) {
     let claim = step.run.claims;
     if step.run.attempt().is_some_and(|attempt| attempt.claim == claim) {
         return;
+    }
+    if is_unbegun(step, request) {
+        // It waited for the end of a drain, and was never begun: its loss is no crash.
+        step.close_attempt(Fate::Replaced);
+        return step.give_attempt();
     }
     if step.run.restored {
         // What the agent did since the backup is forgotten here: that it comes without this attempt is no crash.

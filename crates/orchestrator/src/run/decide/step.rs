@@ -160,6 +160,15 @@ impl<'a> Step<'a> {
         self.wait_for_successor();
     }
 
+    /// The attempt in flight was kept from starting until now: it has the whole of its time.
+    pub fn begin_attempt_anew(&mut self) {
+        let now = self.now;
+        if let Some(attempt) = self.run.stages[self.run.at].attempts.last_mut() {
+            (attempt.began, attempt.began_ms) = (now.wall, now.listened_ms);
+        }
+        self.wait_for_result();
+    }
+
     /// Waits on for the result of an attempt that stands: what is left of its time, and after another wait at least
     /// the limit of silence, in which an agent that is back can bring it.
     pub fn wait_for_result_again(&mut self) {

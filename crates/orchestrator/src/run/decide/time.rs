@@ -36,11 +36,15 @@ pub(super) fn deadline(step: &mut Step) {
             step.withdraw_attempt();
             step.hold(HeldFor::OverDeadline { limit_ms }, DEADLINE);
         }
+        (Standing::Walking, Some(WaitFor::Drain)) => {
+            step.withdraw_attempt();
+            step.hold(HeldFor::Drained { limit_ms: limits.hold }, DEADLINE);
+        }
         (Standing::Walking, Some(WaitFor::Successor)) if silent => {
             step.hold(HeldFor::Silence { limit_ms: limits.silence }, DEADLINE);
         }
         (Standing::Walking, Some(WaitFor::Successor)) => step.wait_longer(),
-        (Standing::Walking, None) if silent && waits_for_result(step) => {
+        (Standing::Walking, None) if silent && waits_for_agent(step) => {
             step.hold(HeldFor::Silence { limit_ms: limits.silence }, DEADLINE);
         }
         // What is not over, and waits that do not go with where the run stands, change nothing.
@@ -52,6 +56,7 @@ pub(super) fn deadline(step: &mut Step) {
             Some(
                 WaitFor::Claim
                 | WaitFor::Result
+                | WaitFor::Drain
                 | WaitFor::Operator
                 | WaitFor::Reboot
                 | WaitFor::Successor
@@ -62,8 +67,9 @@ pub(super) fn deadline(step: &mut Step) {
     }
 }
 
-fn waits_for_result(step: &Step) -> bool {
-    step.run.wait.as_ref().is_some_and(|wait| wait.what == WaitFor::Result)
+/// Where anything else is waited for, that wait has a limit of its own.
+fn waits_for_agent(step: &Step) -> bool {
+    step.run.wait.as_ref().is_some_and(|wait| matches!(wait.what, WaitFor::Result | WaitFor::Drain))
 }
 
 /// The store was restored: allowances that were armed since the backup may have been used up, so all are disarmed.

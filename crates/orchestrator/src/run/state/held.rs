@@ -25,6 +25,11 @@ pub enum HeldFor {
         /// Both together.
         limit_ms: u64,
     },
+    /// The node was drained for too long, and the stage could not start.
+    Drained {
+        /// The limit.
+        limit_ms: u64,
+    },
     /// The agent crashed too often in this stage.
     Crashes {
         /// How often.
@@ -59,6 +64,7 @@ impl HeldFor {
             HeldFor::Silence { .. } | HeldFor::RebootNotSeen { .. } | HeldFor::RebootsMissed { .. } => true,
             HeldFor::Verdict { .. }
             | HeldFor::OverDeadline { .. }
+            | HeldFor::Drained { .. }
             | HeldFor::Crashes { .. }
             | HeldFor::ClaimFight { .. }
             | HeldFor::NeverClaimed { .. } => false,
@@ -78,6 +84,9 @@ impl HeldFor {
                     "{stage} gave no result within {} (its deadline and the limit of silence)",
                     span(*limit_ms)
                 )
+            }
+            HeldFor::Drained { limit_ms } => {
+                format!("the node has been drained for {}, and {stage} waited", span(*limit_ms))
             }
             HeldFor::Crashes { count } => format!("the agent crashed {count} times in {stage}"),
             HeldFor::ClaimFight { between } => {
