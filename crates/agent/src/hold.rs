@@ -26,6 +26,11 @@ const ZONE_BYTES_MAX: u64 = 256 * 1024;
 /// Twice what a zone needs in a build without optimisation.
 const ZONE_STACK_BYTES: usize = 4 * 1024 * 1024;
 
+/// The machine's public host keys.
+const HOST_KEYS: [&str; 3] =
+    ["/etc/ssh/ssh_host_ed25519_key.pub", "/etc/ssh/ssh_host_ecdsa_key.pub", "/etc/ssh/ssh_host_rsa_key.pub"];
+const HOST_KEY_BYTES_MAX: u64 = 2_048;
+
 /// Why a key could not be put in or taken out.
 #[derive(Debug, thiserror::Error)]
 pub enum HoldError {
@@ -133,6 +138,15 @@ fn with_key(text: &[u8], run: &RunId, line: Option<&str>) -> Vec<u8> {
         kept.push(b'\n');
     }
     kept
+}
+
+/// The machine's public host keys; one that cannot be read is not told.
+pub fn host_keys() -> Vec<String> {
+    let read = |path: &&str| {
+        let bytes = read_bounded(Path::new(path), HOST_KEY_BYTES_MAX).ok()??;
+        String::from_utf8(bytes).ok().map(|text| text.trim().to_owned())
+    };
+    HOST_KEYS.iter().filter_map(read).collect()
 }
 
 #[cfg(test)]

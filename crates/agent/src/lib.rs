@@ -7,6 +7,7 @@ pub mod client;
 pub mod clock;
 pub mod console;
 pub mod control;
+pub mod drain;
 pub mod errors;
 mod files;
 pub mod forward;

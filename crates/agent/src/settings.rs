@@ -9,10 +9,13 @@ mod sources;
 
 use std::ffi::OsString;
 use std::path::{Component, Path, PathBuf};
+use std::time::Duration;
 
 use groundcrew_client::{BaseUrl, parse_pins};
+use groundcrew_durable::drain_marker;
 use groundcrew_protocol::ids::{MacAddress, RunId, Sha256Hex, TokenText};
 use groundcrew_protocol::limits::HEARTBEAT_INTERVAL_MS;
+use groundcrew_protocol::time::parse_span_ms;
 
 use crate::clock::ClockFrom;
 use sources::{Given, Values};
@@ -36,6 +39,7 @@ pub const FLAGS_HELP: &str = "  --url URL               https://HOST[:PORT] of t
   --mac MAC               address of the interface that the machine booted from; named first to the orchestrator
   --clock machine|hello   hello: set this machine's clock from the orchestrator's, for live images (default machine)
   --home FOLDER           what the agent keeps (default /var/lib/groundcrew)
+  --drain-max-age SPAN    a drain that nobody renews lapses after this (default 1h)
   --allow-power           may switch this machine off
   --allow-reboot          may reboot this machine, where an interrupt of the run's profile asks for it
   --allow-services        may restart services of this machine, where an interrupt of the run's profile names them
@@ -85,6 +89,8 @@ pub struct Settings {
     pub clock: ClockFrom,
     /// The agent's home.
     pub home: PathBuf,
+    /// The greatest age of a drain marker.
+    pub drain_max_age: Duration,
     /// Whether this machine may be switched off.
     pub allow_power: bool,
     /// Whether this machine may be rebooted.
@@ -145,6 +151,9 @@ impl Settings {
                 .parse("mac", |text| text.to_ascii_lowercase().replace('-', ":").parse().map_err(why))?,
             clock: values.parse("clock", clock_from)?.unwrap_or_default(),
             home,
+            drain_max_age: values
+                .parse("drain-max-age", drain_max_age)?
+                .unwrap_or(drain_marker::MAX_AGE_DEFAULT),
             allow_power: values.switch("allow-power")?,
             allow_reboot: values.switch("allow-reboot")?,
             allow_services: values.switch("allow-services")?,
@@ -182,6 +191,20 @@ fn heartbeat_interval_ms(text: &str) -> Result<u64, String> {
     let expected = || format!("10 to {HEARTBEAT_INTERVAL_MS} milliseconds");
     let parsed = text.parse().ok();
     parsed.filter(|ms| (10..=HEARTBEAT_INTERVAL_MS).contains(ms)).ok_or_else(expected)
+}
+
+/// A drain that lapses at once asks for nothing, and one of months is a marker that was forgotten.
+const DRAIN_MAX_AGE_MS: std::ops::RangeInclusive<u64> = 1_000..=30 * 86_400_000;
+
+/// The greatest age of a drain marker, from its text.
+///
+/// # Errors
+/// What was expected.
+pub fn drain_max_age(text: &str) -> Result<Duration, String> {
+    let parsed = parse_span_ms(text).ok().filter(|ms| DRAIN_MAX_AGE_MS.contains(ms));
+    parsed
+        .map(Duration::from_millis)
+        .ok_or_else(|| "a length of time from 1s to 30d, as in \"90m\"".to_owned())
 }
 
 /// A cluster makes UUIDs; a static pod's is the hash of its manifest.

@@ -2,6 +2,7 @@
 
 mod artifacts;
 mod browsed;
+mod drains;
 mod informed;
 mod interrupts;
 mod killed;

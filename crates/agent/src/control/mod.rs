@@ -7,3 +7,4 @@
 pub mod core;
 pub mod failure;
 pub mod memory;
+pub mod sight;

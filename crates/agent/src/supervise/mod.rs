@@ -8,9 +8,11 @@
 //! Only plain threads wait for disks, children and terminals; the loop never does, so that none of them can delay
 //! a heartbeat. What the loop decides is in [`crate::control`]; here is no decision about the run.
 
+mod drains;
 mod informed;
 mod perform;
 mod stage;
+mod tell;
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
@@ -22,7 +24,7 @@ use groundcrew_client::PinSet;
 use groundcrew_protocol::ids::{BootId, ClaimNumber, MacAddress, RandomId};
 use groundcrew_protocol::runtime::AgentRuntime;
 use groundcrew_protocol::time::WallMs;
-use groundcrew_protocol::wire::{Heartbeat, LogLevel, LogLine};
+use groundcrew_protocol::wire::{Heartbeat, LogLevel};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
@@ -35,6 +37,7 @@ use crate::clock::WallClock;
 use crate::console::Console;
 use crate::control::core::{Core, Event, Facts};
 use crate::control::memory::Memory;
+use crate::drain::Watcher;
 use crate::files::set_aside;
 use crate::forward::Forwarder;
 use crate::heartbeat::{self, Activity, Beats};
@@ -48,7 +51,7 @@ use crate::process::{ChildRecords, child_record, proc_stat, sweep};
 use crate::sensors::Sensors;
 use crate::settings::Settings;
 use crate::spool::{Kind, LineSender, Spool};
-use crate::stamp::{stamp, wall};
+use crate::stamp::wall;
 
 /// Events that wait for the loop: a handful of tasks with one event each.
 const EVENTS_MAX: usize = 64;
@@ -102,6 +105,7 @@ pub(crate) struct Agent {
     skew_ms: i64,
     /// What the control loop keeps, where the disk refused it.
     unwritten: Option<Box<Memory>>,
+    drain: Watcher,
     stage: Option<stage::Running>,
     finished: Option<stage::Finished>,
     claim_answer: perform::FromClaim,
@@ -137,7 +141,7 @@ async fn walk(
     let (events, waiting) = mpsc::channel(EVENTS_MAX);
     let (swept, unknown) = sweep_children(home.path());
     let core = Core::new(facts, home.run().clone(), seed()?);
-    let mut agent = Agent::new(settings, home, events, console, (core, info))?;
+    let mut agent = Agent::new(settings, home, events, console, (core, info)).await?;
     for note in home.notes().to_vec() {
         agent.say(LogLevel::Warn, note);
     }
@@ -165,7 +169,7 @@ async fn walk(
 }
 
 impl Agent {
-    fn new(
+    async fn new(
         settings: Settings,
         home: &Home,
         events: mpsc::Sender<Event>,
@@ -191,6 +195,11 @@ impl Agent {
         let forwarder = Forwarder::start(spools, io.clone(), connection(), claimed, cancel, console.clone());
         let (control, beats) = (Arc::new(connection()), Arc::new(connection()));
         let memory_run = memory.run.clone();
+        let is_over = Arc::new(AtomicBool::new(false));
+        let drain =
+            drains::watch(&settings, core.facts(), Box::new(tell::teller(&console, &lines, &is_over)))
+                .await
+                .map_err(system("the thread that watches for drains"))?;
         let agent = Agent {
             core,
             began: Instant::now(),
@@ -212,6 +221,7 @@ impl Agent {
             clock: Arc::new(WallClock::of_machine(settings.clock)),
             skew_ms: 0,
             unwritten: None,
+            drain,
             stage: None,
             finished: None,
             claim_answer: perform::FromClaim::default(),
@@ -219,7 +229,7 @@ impl Agent {
             activity: Activity::default(),
             info,
             said_failure: false,
-            is_over: Arc::default(),
+            is_over,
             io,
             settings,
         };
@@ -250,6 +260,7 @@ impl Agent {
         retry.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut beat = interval(Duration::from_millis(self.settings.heartbeat_interval_ms));
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut marker = self.drain.latest();
         let outbox = self.outbox.entries();
         let mut ends = self.take(Event::Start(outbox)).await;
         while !ends {
@@ -270,6 +281,7 @@ impl Agent {
                     self.retry().await;
                     Event::Reconcile(WallMs(wall().0 - self.skew_ms))
                 }
+                Ok(()) = marker.changed() => Event::Drain(marker.borrow_and_update().clone()),
                 () = sleep_until(wake.unwrap_or_else(far).into()), if wake.is_some() => Event::Tick,
             };
             ends = self.take(event).await;
@@ -317,20 +329,14 @@ impl Agent {
     fn uploader(&self) -> Uploader {
         let token = Some(self.core.memory().token.clone());
         let (url, run) = (self.settings.url.clone(), self.settings.run.clone());
-        let (console, lines, is_over) = (self.console.clone(), self.lines.clone(), self.is_over.clone());
+        let say = tell::teller(&self.console, &self.lines, &self.is_over);
         Uploader {
             store: self.artifacts.clone(),
             io: self.io.clone(),
             orchestrator: Orchestrator::new(url, self.run_pins.clone(), token, run),
             claim: self.claim.subscribe(),
             kept: self.artifact_kept.clone(),
-            say: Box::new(move |text| {
-                console.say(LogLevel::Warn, &text);
-                if is_over.load(Ordering::Relaxed) {
-                    return;
-                }
-                lines.send_line(LogLine { ts: stamp(), level: LogLevel::Warn, stage: None, text });
-            }),
+            say: Box::new(move |text| say(LogLevel::Warn, text)),
         }
     }
 
@@ -373,12 +379,7 @@ impl Agent {
 
     /// Tells something: on the console, and as a framing line to the orchestrator for as long as the run is not over.
     pub(crate) fn say(&self, level: LogLevel, text: impl Into<String>) {
-        let text = text.into();
-        self.console.say(level.clone(), &text);
-        if self.is_over.load(Ordering::Relaxed) {
-            return;
-        }
-        self.lines.send_line(LogLine { ts: stamp(), level, stage: None, text });
+        tell::tell(&self.console, &self.lines, &self.is_over, level, text.into());
     }
 }
 

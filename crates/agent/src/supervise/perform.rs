@@ -26,11 +26,6 @@ use crate::{hold, power};
 
 /// How long outbox and spool may take to be acknowledged before the power goes.
 const FLUSH_MS: u64 = 60_000;
-/// The machine's public host keys.
-const HOST_KEYS: [&str; 3] =
-    ["/etc/ssh/ssh_host_ed25519_key.pub", "/etc/ssh/ssh_host_ecdsa_key.pub", "/etc/ssh/ssh_host_rsa_key.pub"];
-const HOST_KEY_BYTES_MAX: u64 = 2_048;
-
 /// What follows an action.
 pub(super) enum Then {
     /// The next one.
@@ -82,6 +77,9 @@ impl Agent {
             | Event::KeyInstalled(_)
             | Event::KeyRemoved(_)
             | Event::Reconcile(_)
+            | Event::Drain(_)
+            | Event::Looked { .. }
+            | Event::DrainChanged { .. }
             | Event::Stop => {}
         }
     }
@@ -114,6 +112,9 @@ impl Agent {
                 self.persist(memory).await;
             }
             Action::Send(call) => self.send(call).await,
+            Action::LookForDrain(look) => self.look_for_drain(look),
+            Action::BeginDrain(id, order) => self.change_drain(id, order, true),
+            Action::EndDrain(id, order) => self.change_drain(Some(id), order, false),
             Action::StartStage(start) => return self.start_stage(*start),
             Action::EndStage(by) => self.end_stage(by),
             Action::KeepOutcome(entry) => self.keep_outcome(entry).await,
@@ -360,7 +361,8 @@ impl Agent {
             Call::Result { claim, entry } => self.send_result(claim, entry).await,
             Call::Intent(intent) => self.answer_later(async move { send_intent(&to, &intent).await }),
             Call::Hold { claim } => {
-                let request = HoldRequest { claim, ip: self.core.ip().to_owned(), host_keys: host_keys() };
+                let request =
+                    HoldRequest { claim, ip: self.core.ip().to_owned(), host_keys: hold::host_keys() };
                 self.answer_later(async move {
                     to.hold(&request).await.map(Reply::Hold).map_err(|error| failure_of(&error))
                 });
@@ -479,16 +481,6 @@ fn no_outcome(entry: &OutboxEntry) -> ResultRequest {
         began: wall(),
         ended: wall(),
     }
-}
-
-/// The machine's public host keys; one that cannot be read is not told.
-fn host_keys() -> Vec<String> {
-    let read = |path: &&str| {
-        let bytes = groundcrew_durable::whole::read_bounded(std::path::Path::new(path), HOST_KEY_BYTES_MAX)
-            .ok()??;
-        String::from_utf8(bytes).ok().map(|text| text.trim().to_owned())
-    };
-    HOST_KEYS.iter().filter_map(read).collect()
 }
 
 /// Where tools are looked for: as the agent was started, or where a distribution keeps them.

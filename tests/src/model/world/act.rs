@@ -15,6 +15,10 @@ impl World {
         match action {
             Action::Persist(memory) => self.home(agent).memory = *memory,
             Action::Send(call) => self.send(agent, life, call),
+            // Nobody drains in this world.
+            Action::LookForDrain(look) => return Some(Event::Looked { look, sight: None }),
+            Action::BeginDrain(order, _) => return Some(Event::DrainChanged { order, done: Ok(()) }),
+            Action::EndDrain(id, _) => return Some(Event::DrainChanged { order: Some(id), done: Ok(()) }),
             Action::StartStage(start) => self.start_stage(agent, life, &start.stage, start.attempt),
             Action::EndStage(by) => {
                 if let Some(child) = &mut self.machines[agent].child {
@@ -105,6 +109,9 @@ impl World {
             Action::ForgetRun => self.home(agent).outbox.retain(|(entry, _)| !entry.acknowledged),
             Action::Persist(_)
             | Action::Send(_)
+            | Action::LookForDrain(_)
+            | Action::BeginDrain(..)
+            | Action::EndDrain(..)
             | Action::StartStage(_)
             | Action::EndStage(_)
             | Action::InstallKey { .. }

@@ -176,6 +176,7 @@ impl Core {
             flags: OverrideFlags::default(),
         });
         self.end_other_attempt();
+        self.take_drains(answer.drains);
     }
 
     /// Another life of the store: outcomes that it acknowledged may be forgotten, directives are numbered anew.

@@ -6,7 +6,8 @@ use groundcrew_protocol::stage::State;
 use groundcrew_protocol::time::WallMs;
 use groundcrew_protocol::wire::{Heartbeat, HeartbeatAnswer, LogLevel, Phase};
 
-use super::{Core, Failure, Under};
+use super::{Core, Failure, Under, drain};
+use crate::control::sight::orchestrators;
 
 /// Heartbeats in a row that may say that the run stands elsewhere before the agent claims again.
 const MISMATCHES_MAX: u32 = 3;
@@ -26,8 +27,8 @@ impl Core {
             } else {
                 self.idle_reason.clone()
             },
-            drain: String::new(),
-            drains: Vec::new(),
+            drain: drain::said(self.drained()),
+            drains: self.drained().map(orchestrators).unwrap_or_default(),
             directives: self.reports.clone(),
             home_failed,
             pins_known: self.memory.pins.clone(),
@@ -46,6 +47,9 @@ impl Core {
     fn phase(&self) -> Phase {
         if self.exiting {
             return Phase::Stopping;
+        }
+        if self.drained().is_some() {
+            return Phase::Draining;
         }
         match self.state() {
             None => Phase::Starting,

@@ -32,7 +32,9 @@ impl Core {
                 self.settle(id, DirectiveOutcome::Done, "");
                 self.abort();
             }
-            Command::Drain | Command::Undrain | Command::Unknown(_) => {
+            Command::Drain => self.change_drain(id, answer, true),
+            Command::Undrain => self.change_drain(id, answer, false),
+            Command::Unknown(_) => {
                 self.say(
                     LogLevel::Warn,
                     format!("refuses the directive {command}: this agent does not know it"),

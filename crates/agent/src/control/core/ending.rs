@@ -204,7 +204,12 @@ impl Core {
         if self.exiting {
             return self.actions.push(Action::Exit);
         }
+        let unbegun = self.unbegun();
         self.exiting = true;
+        if unbegun.is_some() {
+            self.memory.stopped = unbegun;
+            self.persist();
+        }
         if let Some(one) = self.in_flight.as_mut().filter(|one| one.ended_by.is_none()) {
             one.ended_by = Some(EndedBy::Stop);
             // Before the stage ends: whoever asked may lose patience, and an order is no crash for that.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   start ──▶ hello ──▶ claiming ──▶ claimed ──▶ outbox empty? ──▶ by the run's state:
-//!                          ▲  ▲                     │ no: send        a stage   start it, its outcome to the outbox
+//!                          ▲  ▲                     │ no: send        a stage   look for a drain, start it, its outcome to the outbox
 //!     every 30 s at most   │  │                     ▼                 held      ask for the key, wait for a directive
 //!     (old claim: 5 min) ──┘  └── another life   its answer says      ended     take the key off, idle
 //!                                 of the store    where to go         other     parked, with heartbeats
@@ -13,6 +13,7 @@
 mod answers;
 mod beats;
 mod directives;
+mod drain;
 mod ending;
 mod next;
 mod reboot;
@@ -102,6 +103,7 @@ pub struct Core {
     reports: Vec<DirectiveReport>,
     mismatches: u32,
     idle_reason: String,
+    draining: drain::Draining,
     /// Heartbeats fail, and that was said.
     said_silence: bool,
     random: u64,
@@ -137,6 +139,7 @@ impl Core {
             reports: Vec::new(),
             mismatches: 0,
             idle_reason: String::new(),
+            draining: drain::Draining::default(),
             said_silence: false,
             random: seed | 1,
             actions: Vec::new(),
@@ -216,9 +219,13 @@ impl Core {
             Event::KeyInstalled(_) => {}
             Event::KeyRemoved(done) => self.key_removed(done),
             Event::Reconcile(wall) => self.reconcile(wall),
+            Event::Drain(sight) => self.marker_seen(sight),
+            Event::Looked { look, sight } => self.looked(look, sight),
+            Event::DrainChanged { order, done } => self.drain_changed(order, done),
             Event::Stop => self.stop(),
         }
         self.advance(now_ms);
+        self.end_entry();
         std::mem::take(&mut self.actions)
     }
 

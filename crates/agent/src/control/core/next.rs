@@ -53,7 +53,7 @@ impl Core {
                         "the attempt that was given out was started before, and left no outcome",
                         now_ms,
                     );
-                } else {
+                } else if self.may_start(stage, target.attempt) {
                     self.start(claim, stage.clone(), &target);
                 }
             }

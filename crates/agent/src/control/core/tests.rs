@@ -1,5 +1,6 @@
 //! What each event in each situation makes the loop do. Random orders are the model test's.
 
+use groundcrew_durable::drain_marker::read::{Absence, Drain};
 use groundcrew_protocol::ids::{Generation, TokenText};
 use groundcrew_protocol::limits::{BACKOFF_FIRST_MS, BACKOFF_MAX_MS, SLOW_RETRY_MS};
 use groundcrew_protocol::profile::AtEnd;
@@ -10,6 +11,7 @@ use groundcrew_protocol::wire::{
 };
 
 use super::*;
+use crate::control::sight::Sight;
 
 const BOOT: &str = "11111111-1111-4111-8111-111111111111";
 const OTHER_BOOT: &str = "22222222-2222-4222-8222-222222222222";
@@ -19,6 +21,9 @@ const KEY: &str = "ssh-ed25519 AAAA";
 struct Loop {
     core: Core,
     now_ms: u64,
+    /// What a look at the marker sees, each with the next number.
+    marker: Drain,
+    looks: u64,
 }
 
 fn facts() -> Facts {
@@ -48,7 +53,9 @@ impl RandomIds {
 fn word(action: &Action) -> Option<String> {
     let named = |which: &StageAttempt| format!("{}/{}", which.stage, which.attempt);
     let text = match action {
-        Action::Say(..) | Action::Persist(_) => return None,
+        Action::Say(..) | Action::Persist(_) | Action::LookForDrain(_) => return None,
+        Action::BeginDrain(_, order) => format!("drain {}", order.id),
+        Action::EndDrain(_, order) => format!("undrain {}", order.id),
         Action::Send(Call::Hello) => "hello".to_owned(),
         Action::Send(Call::Claim { by_boot_token: true, .. }) => "claim by boot token".to_owned(),
         Action::Send(Call::Claim { .. }) => "claim".to_owned(),
@@ -79,11 +86,28 @@ fn word(action: &Action) -> Option<String> {
 
 impl Loop {
     fn new(facts: Facts, memory: Memory) -> Loop {
-        Loop { core: Core::new(facts, memory, 7), now_ms: 1_000 }
+        let marker = Drain::Absent(Absence::NoMarker);
+        Loop { core: Core::new(facts, memory, 7), now_ms: 1_000, marker, looks: 0 }
     }
 
     fn on(&mut self, event: Event) -> Vec<String> {
-        self.core.step(event, self.now_ms).iter().filter_map(word).collect()
+        self.actions(event).iter().filter_map(word).collect()
+    }
+
+    /// What it does, also after the look that a start asks for.
+    fn actions(&mut self, event: Event) -> Vec<Action> {
+        let mut actions = self.core.step(event, self.now_ms);
+        if let Some(Action::LookForDrain(look)) = actions.last() {
+            let (look, sight) = (*look, Some(self.sight()));
+            actions.extend(self.core.step(Event::Looked { look, sight }, self.now_ms));
+        }
+        actions
+    }
+
+    /// Another look at the marker.
+    fn sight(&mut self) -> Sight {
+        self.looks += 1;
+        Sight { number: self.looks, drain: self.marker.clone() }
     }
 
     fn told(&mut self, reply: Reply) -> Vec<String> {
@@ -241,7 +265,7 @@ fn the_start_of_an_attempt_is_on_disk_before_it_runs_and_never_repeated() {
     let mut agent = Loop::new(facts(), memory());
     agent.on(Event::Start(Vec::new()));
     agent.fails(Failure::Soon(String::new()));
-    let actions = agent.core.step(Event::Answered(Ok(claim("CPUStress", 1))), 2_000);
+    let actions = agent.actions(Event::Answered(Ok(claim("CPUStress", 1))));
     let at = |wanted: &dyn Fn(&Action) -> bool| actions.iter().position(wanted).unwrap();
     let persisted = at(
         &|action| matches!(action, Action::Persist(memory) if memory.has_started(&Stage::CpuStress, Attempt(1))),
@@ -449,5 +473,6 @@ fn the_orchestrators_word_counts_where_the_two_disagree_for_three_heartbeats() {
 }
 
 mod directives;
+mod drains;
 mod ends;
 mod reboots;

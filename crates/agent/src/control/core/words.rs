@@ -1,7 +1,8 @@
 //! What goes into the control loop and what comes out of it.
 
 use groundcrew_protocol::check::PlannedCheck;
-use groundcrew_protocol::ids::{Attempt, BootId, ClaimNumber, MacAddress, RandomId};
+use groundcrew_protocol::drain::DrainOrder;
+use groundcrew_protocol::ids::{Attempt, BootId, ClaimNumber, DirectiveId, MacAddress, RandomId};
 use groundcrew_protocol::profile::StageSpec;
 use groundcrew_protocol::runtime::AgentRuntime;
 use groundcrew_protocol::stage::Stage;
@@ -12,6 +13,7 @@ use groundcrew_protocol::wire::{
 };
 
 use crate::control::memory::Memory;
+use crate::control::sight::Sight;
 
 /// What the machine and its settings say, fixed for the life of the process.
 #[derive(Debug, Clone)]
@@ -70,6 +72,22 @@ pub enum Event {
     KeyRemoved(bool),
     /// Now and then, with the orchestrator's clock: what should be gone is tried again.
     Reconcile(WallMs),
+    /// Somebody looked at the drain marker, and saw something else than before or was asked to look.
+    Drain(Sight),
+    /// The look that [`Action::LookForDrain`] asks for.
+    Looked {
+        /// Which one.
+        look: u64,
+        /// What was seen; `None` where the disk did not answer in time.
+        sight: Option<Sight>,
+    },
+    /// What became of [`Action::BeginDrain`] or [`Action::EndDrain`].
+    DrainChanged {
+        /// The directive.
+        order: Option<DirectiveId>,
+        /// Why it could not be done.
+        done: Result<(), String>,
+    },
     /// Somebody asks this process to end.
     Stop,
 }
@@ -171,6 +189,13 @@ pub enum Action {
     Persist(Box<Memory>),
     /// Make a control call.
     Send(Call),
+    /// Look at the drain marker, anew, then say [`Event::Looked`]. What is active is said before.
+    LookForDrain(u64),
+    /// Have the marker hold a drain of the orchestrator's, then say [`Event::DrainChanged`]. A look that is asked for
+    /// later sees it.
+    BeginDrain(Option<DirectiveId>, DrainOrder),
+    /// Have the marker hold that drain no more, then say [`Event::DrainChanged`].
+    EndDrain(DirectiveId, DrainOrder),
     /// Start a stage.
     StartStage(Box<StartStage>),
     /// End the stage in flight: its process group, with the reason.

@@ -24,7 +24,6 @@ fn what_cannot_be_done_is_reported_so() {
         (Command::CancelStage, "CPUStress", 2, DirectiveOutcome::TooLate),
         (Command::CancelStage, "GPU", 1, DirectiveOutcome::TooLate),
         (Command::Shutdown, "", 0, DirectiveOutcome::Refused),
-        (Command::Drain, "", 0, DirectiveOutcome::Refused),
         (Command::Unknown("dance".into()), "", 0, DirectiveOutcome::Refused),
     ];
     for (command, stage, attempt, outcome) in cases {
@@ -92,7 +91,7 @@ fn an_allowance_stays_with_its_attempt_while_an_older_outcome_is_sent() {
     let flags = OverrideFlags { wipe: true, ..OverrideFlags::default() };
     let order = directive(6, Command::RetryStage, "CPUStress", "CPUStress", 2);
     assert!(agent.beat(HeartbeatAnswer { override_flags: Some(flags.clone()), ..order }).is_empty());
-    let actions = agent.core.step(Event::Answered(Ok(taken("CPUStress", 2, 1))), agent.now_ms);
+    let actions = agent.actions(Event::Answered(Ok(taken("CPUStress", 2, 1))));
     let started = actions.iter().find_map(|action| match action {
         Action::StartStage(start) => Some(start.flags.clone()),
         _ => None,

@@ -1,0 +1,186 @@
+//! The drain: while the marker asks for it nothing new starts, and what is in flight ends by itself.
+//!
+//! ```text
+//!   the run stands at a stage ──▶ registered as active ──▶ the marker is read ──▶ no drain: the stage starts
+//!                                                                            └──▶ a drain: withdrawn, and waits
+//! ```
+//!
+//! In this order, so that nobody who asked for the drain acts on an idle that the start of a stage is about to break: either
+//! the asker sees the work, or the loop sees the marker. Nothing of the stage is on disk before the marker was read; an
+//! attempt that waits was never begun.
+
+use groundcrew_durable::drain_marker::read::{Active, Drain};
+use groundcrew_protocol::drain::DrainOrder;
+use groundcrew_protocol::ids::{Attempt, DirectiveId};
+use groundcrew_protocol::stage::Stage;
+use groundcrew_protocol::wire::{DirectiveOutcome, HeartbeatAnswer, LogLevel, StageAttempt};
+
+use super::{Action, Core};
+use crate::control::sight::{Sight, why_absent, why_drained};
+
+/// What the loop knows of the drain.
+#[derive(Debug, Default)]
+pub(super) struct Draining {
+    /// The newest look that was told.
+    seen: Option<Sight>,
+    /// The stage that is about to start, and the look that it waits for.
+    entering: Option<(StageAttempt, u64)>,
+    /// Looks that were asked for.
+    looks: u64,
+    /// The marker was read for the stage that is about to start; good for this step alone.
+    is_clear: bool,
+    /// The order that is being written into the marker.
+    order: Option<DirectiveId>,
+}
+
+impl Core {
+    /// The drain that the loop itself has seen, and abides by.
+    pub fn drained(&self) -> Option<&Active> {
+        self.draining.seen.as_ref().and_then(Sight::active)
+    }
+
+    /// The number of the newest look that the loop knows.
+    pub fn seen(&self) -> u64 {
+        self.draining.seen.as_ref().map_or(0, |sight| sight.number)
+    }
+
+    /// What is active: the attempt in flight, or one that is about to start unless the marker drains.
+    pub fn active(&self) -> Option<StageAttempt> {
+        self.in_flight().or_else(|| self.draining.entering.as_ref().map(|(which, _)| which.clone()))
+    }
+
+    /// The stage that waits for the drain to end.
+    pub fn waits_for_drain(&self) -> Option<StageAttempt> {
+        let waits = self.drained().is_some() && self.active().is_none() && !self.exiting;
+        self.next_stage().filter(|_| waits)
+    }
+
+    /// The attempt at which the run stands, where this agent would start it.
+    fn next_stage(&self) -> Option<StageAttempt> {
+        let target = self.target.as_ref().filter(|_| self.claim.is_some())?;
+        let stage = target.state.agent_stage()?.clone();
+        (target.attempt != Attempt(0)).then_some(StageAttempt { stage, attempt: target.attempt })
+    }
+
+    /// Somebody looked at the marker.
+    pub(super) fn marker_seen(&mut self, sight: Sight) {
+        if sight.number <= self.seen() {
+            return; // An older look, told late.
+        }
+        let was = self.drained().is_some();
+        match (was, &sight.drain) {
+            (false, Drain::Active(active)) => {
+                let text =
+                    format!("drains, {}: what is in flight ends, nothing new starts", why_drained(active));
+                self.say(LogLevel::Warn, text);
+            }
+            (true, Drain::Absent(absence)) => {
+                // The end of this process wins: nothing goes on.
+                let then = if self.exiting { "the agent ends" } else { "work goes on" };
+                self.say(LogLevel::Info, format!("the drain is over, {}: {then}", why_absent(absence)));
+            }
+            (true, Drain::Active(_)) | (false, Drain::Absent(_)) => {}
+        }
+        self.draining.seen = Some(sight);
+    }
+
+    /// The look that a stage waits for was made; without a sight the disk has not answered in time, and what was last
+    /// seen stands.
+    pub(super) fn looked(&mut self, look: u64, sight: Option<Sight>) {
+        let is_told = sight.is_some();
+        if let Some(sight) = sight {
+            self.marker_seen(sight);
+        }
+        let Some((which, waited)) = self.draining.entering.take() else {
+            return;
+        };
+        if waited != look {
+            self.draining.entering = Some((which, waited));
+            return;
+        }
+        self.draining.is_clear = self.drained().is_none();
+        if !is_told {
+            self.say(LogLevel::Warn, "the drain marker could not be read in time: what was last seen stands");
+        }
+    }
+
+    /// True where the attempt may start now: the marker was read since it was registered, and does not drain. Else it is
+    /// registered and the marker is read, or it waits.
+    pub(super) fn may_start(&mut self, stage: &Stage, attempt: Attempt) -> bool {
+        if let Some(active) = self.drained() {
+            let reason = format!("drained, {}: {stage} waits for its end", why_drained(active));
+            self.draining.entering = None;
+            self.idle(reason);
+            return false;
+        }
+        if std::mem::take(&mut self.draining.is_clear) {
+            return true;
+        }
+        let which = StageAttempt { stage: stage.clone(), attempt };
+        if self.draining.entering.as_ref().is_none_or(|(entering, _)| *entering != which) {
+            self.draining.looks += 1;
+            let look = self.draining.looks;
+            self.draining.entering = Some((which, look));
+            self.actions.push(Action::LookForDrain(look));
+        }
+        false
+    }
+
+    /// What is about to start no more is registered no more, and a look was good for its step alone.
+    pub(super) fn end_entry(&mut self) {
+        self.draining.is_clear = false;
+        let next = self.next_stage().filter(|_| !self.exiting && self.in_flight.is_none());
+        if self.draining.entering.as_ref().map(|(which, _)| which) != next.as_ref() {
+            self.draining.entering = None;
+        }
+    }
+
+    /// The drains that a claim's answer names hold before anything starts under the claim.
+    pub(super) fn take_drains(&mut self, orders: Vec<DrainOrder>) {
+        for order in orders {
+            self.actions.push(Action::BeginDrain(None, order));
+        }
+    }
+
+    /// A directive to drain, or to drain no more. Its outcome comes later.
+    pub(super) fn change_drain(&mut self, id: DirectiveId, answer: &HeartbeatAnswer, begins: bool) {
+        if self.draining.order.is_some() {
+            return; // One after the other; this one comes again.
+        }
+        let Some(order) = answer.drain.clone() else {
+            return self.settle(id, DirectiveOutcome::Refused, "it names no drain");
+        };
+        self.draining.order = Some(id);
+        let action = match begins {
+            true => Action::BeginDrain(Some(id), order),
+            false => Action::EndDrain(id, order),
+        };
+        self.actions.push(action);
+    }
+
+    /// The marker was changed as ordered, or why it was not.
+    pub(super) fn drain_changed(&mut self, order: Option<DirectiveId>, done: Result<(), String>) {
+        if let Err(why) = &done {
+            self.say(LogLevel::Error, format!("the orchestrator's drain: {why}"));
+        }
+        let Some(id) = order else { return };
+        if self.draining.order == Some(id) {
+            self.draining.order = None;
+        }
+        match done {
+            Ok(()) => self.settle(id, DirectiveOutcome::Done, ""),
+            Err(why) => self.settle(id, DirectiveOutcome::Refused, &why),
+        }
+    }
+
+    /// The attempt that was given out and never begun, where a drain holds it: the end of this process is no crash of it.
+    pub(super) fn unbegun(&self) -> Option<StageAttempt> {
+        let next = self.next_stage().filter(|next| !self.memory.has_started(&next.stage, next.attempt));
+        next.filter(|_| self.in_flight.is_none())
+    }
+}
+
+/// Why the agent does nothing new, as heartbeats say it; empty where no drain holds.
+pub(super) fn said(active: Option<&Active>) -> String {
+    active.map(why_drained).unwrap_or_default()
+}
