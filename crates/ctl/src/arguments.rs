@@ -59,6 +59,8 @@ pub(crate) enum Command {
     /// Packages that the orchestrator stores.
     #[command(subcommand)]
     Package(PackageCommand),
+    /// List agents: what each does, or how it ended.
+    Agents,
     /// Trips of a node through a profile.
     #[command(subcommand)]
     Run(RunCommand),

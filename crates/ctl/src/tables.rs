@@ -14,8 +14,10 @@ use crate::output::Reader;
 use crate::why;
 use crate::words::{age, ago, ahead, clean, moment, span, wrapped};
 
+mod agents;
 mod drains;
 
+pub(crate) use agents::agents;
 pub(crate) use drains::{drain_asked, drains, drains_ended, node_view};
 
 /// Narrower than this no table can be drawn in columns.

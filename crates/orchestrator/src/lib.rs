@@ -1,5 +1,6 @@
 //! The orchestrator: holds runs, answers agents and operators. The binary is `groundcrewd`.
 
+pub mod agents;
 pub mod api;
 pub mod causes;
 pub mod dashboard;

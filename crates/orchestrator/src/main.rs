@@ -119,6 +119,7 @@ fn options(arguments: Serve, data: std::path::PathBuf, key: KeyFile) -> Options 
         requests_per_second_max: arguments.requests_per_second_max,
         url: arguments.url,
         iperf_port: arguments.iperf_port,
+        agent_homes: arguments.agent_homes,
         store: StoreOptions {
             retention,
             free_percent_min: f64::from(arguments.keep_free_percent),

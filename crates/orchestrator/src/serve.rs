@@ -11,6 +11,8 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+use crate::agents::Agents;
+use crate::agents::homes::Homes;
 use crate::api::app::{App, Parts};
 use crate::api::auth::make_operator_token;
 use crate::listen::run_listener;
@@ -29,8 +31,9 @@ pub const ADMIN: &str = "admin";
 pub const ADDRESS_FILE: &str = "address";
 /// Runs that are read at a time at the start.
 const RUNS_PER_READ: u32 = 500;
-/// Descriptors beside those of connections: database, segments, artifacts, the runtime's own.
-const DESCRIPTORS_BESIDE: u64 = 512;
+/// Descriptors beside those of connections: database, segments, artifacts, the runtime's own, and three for each process
+/// of an agent that is held.
+const DESCRIPTORS_BESIDE: u64 = 896;
 
 /// How to serve.
 #[derive(Clone)]
@@ -51,6 +54,8 @@ pub struct Options {
     pub url: Option<String>,
     /// Port of an iperf3 server that agents are told of.
     pub iperf_port: Option<u16>,
+    /// Where homes of agents lie that share a file system with this server.
+    pub agent_homes: Option<Homes>,
     /// How the store is opened.
     pub store: StoreOptions,
     /// For tests alone: the clock of listening stands, and goes on by this many milliseconds with each SIGUSR1.
@@ -192,10 +197,12 @@ async fn start_on(store: &Store, options: Options, stop: CancellationToken) -> R
         url: options.url,
         iperf_port: options.iperf_port,
         stop,
+        agents: Agents::new(options.agent_homes),
     })
     .await?;
     load_runs(&app).await?;
     task::drains::load(&app).await?;
+    task::agents::load(&app).await?;
     write(&options.data.join(ADDRESS_FILE), &format!("https://{}\n", reachable(address)))?;
     let connections_max = allow_connections(options.connections_max);
     Ok(Server { address, fingerprint, first_token, app, listener, connections_max, steps })

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use crate::agents::homes::Homes;
 use clap::{Args, Parser, Subcommand};
 
 /// The port that the orchestrator listens on where none is given.
@@ -146,6 +147,10 @@ pub struct Serve {
     /// Port of an iperf3 server that agents are told of.
     #[arg(long, value_name = "PORT")]
     pub iperf_port: Option<u16>,
+    /// Where the homes of agents lie that share a file system with this server, as /srv/{namespace}/{agent}: agents of this
+    /// host are watched, and how one ended comes into its agent-info.json.
+    #[arg(long, value_name = "PATH")]
+    pub agent_homes: Option<Homes>,
     /// For tests alone: the clock of listening stands, and goes on by this many milliseconds with each SIGUSR1.
     #[arg(long, value_name = "MS", hide = true)]
     pub clock_step_ms: Option<u64>,

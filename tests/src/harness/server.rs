@@ -57,8 +57,18 @@ impl Server {
         Server::start_with(vec!["--clock-step-ms".to_owned(), step_ms.to_string()])
     }
 
-    fn start_with(more: Vec<String>) -> Server {
+    /// Starts one in a fresh folder that watches the homes of its machines.
+    pub fn start_watching_homes() -> Server {
         let folder = tempfile::tempdir().expect("there is a temporary folder");
+        let homes = format!("{}/{{agent}}/home", folder.path().display());
+        Server::start_in(folder, vec!["--agent-homes".to_owned(), homes])
+    }
+
+    fn start_with(more: Vec<String>) -> Server {
+        Server::start_in(tempfile::tempdir().expect("there is a temporary folder"), more)
+    }
+
+    fn start_in(folder: tempfile::TempDir, more: Vec<String>) -> Server {
         let token_file = folder.path().join("token");
         let listen = format!("{}:0", own_loopback());
         let mut flags = more;

@@ -1,5 +1,6 @@
 //! The built binaries over real sockets: one orchestrator, its agents, and a load that lasts as long as a test wants.
 
+mod agents;
 mod artifacts;
 mod browsed;
 mod drains;

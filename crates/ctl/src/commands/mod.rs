@@ -1,5 +1,6 @@
 //! One command after the other: ask, then print the orchestrator's JSON or a text for people.
 
+mod agents;
 mod artifacts;
 mod drains;
 mod logs;
@@ -62,6 +63,7 @@ pub(crate) async fn run(arguments: crate::arguments::Arguments) -> Result<()> {
         Command::Node(command) => node(&desk, command).await,
         Command::Profile(command) => profile(&desk, command).await,
         Command::Package(command) => packages::run(&desk, command).await,
+        Command::Agents => agents::list(&desk).await,
         Command::Run(command) => runs::run(&desk, command).await,
         Command::Artifact(command) => artifacts::run(&desk, command).await,
         Command::Token(command) => token(&desk, command).await,

@@ -12,6 +12,7 @@ use super::metrics::Counters;
 use super::packages::UPLOADS_MAX;
 use super::sessions::Sessions;
 use super::tasks::Board;
+use crate::agents::Agents;
 use crate::live::bucket::Bucket;
 use crate::live::clock::wall_now;
 use crate::live::feed::Telling;
@@ -55,6 +56,8 @@ pub struct App {
     pub uploads: tokio::sync::Semaphore,
     /// Who reads in a browser.
     pub sessions: Sessions,
+    /// What runtimes know of agents.
+    pub agents: Agents,
     clock: Clock,
 }
 
@@ -74,6 +77,8 @@ pub struct Parts {
     pub iperf_port: Option<u16>,
     /// Told when the server stops.
     pub stop: CancellationToken,
+    /// What runtimes know of agents.
+    pub agents: Agents,
 }
 
 impl App {
@@ -82,7 +87,7 @@ impl App {
     /// # Errors
     /// Those of the store.
     pub async fn new(parts: Parts) -> Result<Arc<App>, StoreError> {
-        let Parts { store, live, served, certificates, url, iperf_port, stop } = parts;
+        let Parts { store, live, served, certificates, url, iperf_port, stop, agents } = parts;
         let clock: Clock = {
             let live = live.clone();
             Arc::new(move |run: &RunId| live.now(run))
@@ -96,6 +101,7 @@ impl App {
             bodies: Budget::default(),
             uploads: tokio::sync::Semaphore::new(UPLOADS_MAX),
             sessions: Sessions::default(),
+            agents,
             store,
             live,
             served,

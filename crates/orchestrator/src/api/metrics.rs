@@ -74,6 +74,8 @@ pub async fn metrics(State(app): State<Arc<App>>, _operator: Operator) -> Respon
     ] {
         put(&mut text, name, help, "counter", counter.get());
     }
+    let help = "Files agent-info.json that could not be read or written, one a pass";
+    put(&mut text, "agent_info_failures_total", help, "counter", app.agents.failures());
     put(&mut text, "runs_known", "Runs held in memory", "gauge", app.live.count() as u64);
     let unhealthy = app.tasks.views().iter().filter(|task| !task.healthy).count();
     put(&mut text, "tasks_unhealthy", "Tasks whose last pass failed", "gauge", unhealthy as u64);

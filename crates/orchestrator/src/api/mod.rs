@@ -5,6 +5,7 @@
 //! table below.
 
 pub mod agent;
+pub mod agents;
 pub mod app;
 pub mod audit;
 pub mod auth;
@@ -121,6 +122,7 @@ fn operator_routes() -> Vec<Route> {
         Route::new(Method::GET, "/api/v1/nodes/{name}", Operator, get(nodes::get_node)),
         Route::new(Method::PUT, "/api/v1/nodes/{name}", Operator, put(nodes::put_node)),
         Route::new(Method::DELETE, "/api/v1/nodes/{name}", Operator, delete(nodes::delete_node)),
+        Route::new(Method::GET, "/api/v1/agents", Operator, get(agents::agents)),
         Route::new(Method::GET, "/api/v1/drains", Operator, get(drains::drains)),
         Route::new(Method::POST, "/api/v1/drains", Operator, post(drains::add_drain)),
         Route::new(Method::POST, "/api/v1/drains/end", Operator, post(drains::end_drains)),

@@ -21,7 +21,7 @@ use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
         super::reports::report, super::sensors::artifacts, super::sensors::get_artifact, super::orders::retry,
         super::orders::override_verdict, super::orders::cancel, super::orders::release, super::orders::abort,
         super::nodes::nodes, super::nodes::get_node, super::nodes::put_node, super::nodes::delete_node,
-        super::drains::drains, super::drains::add_drain, super::drains::end_drains,
+        super::agents::agents, super::drains::drains, super::drains::add_drain, super::drains::end_drains,
         super::nodes::profiles, super::nodes::get_profile, super::nodes::put_profile, super::nodes::delete_profile,
         super::packages::packages, super::packages::get_package, super::packages::put_package,
         super::packages::delete_package, super::tokens::tokens, super::tokens::add_token, super::tokens::revoke_token,

@@ -24,6 +24,7 @@ use groundcrew_protocol::ids::{
     ClaimNumber, DirectiveId, DrainId, Generation, NodeName, RandomId, RunId, Sha256Hex,
 };
 use groundcrew_protocol::limits;
+use groundcrew_protocol::runtime::AgentRuntime;
 use groundcrew_protocol::stage::State;
 use groundcrew_protocol::time::WallMs;
 use groundcrew_protocol::wire::{DirectiveOutcome, Heartbeat, Phase, StageAttempt};
@@ -125,6 +126,8 @@ pub struct LiveClaim {
     pub protocol: u32,
     /// The home's random id.
     pub instance: Option<RandomId>,
+    /// The pod or process that its agent is.
+    pub runtime: Option<AgentRuntime>,
     spoke: bool,
     token: TokenDigest,
 }

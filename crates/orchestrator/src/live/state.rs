@@ -3,6 +3,7 @@
 use std::sync::MutexGuard;
 
 use bytes::Bytes;
+use groundcrew_protocol::agent_info::Ending;
 use groundcrew_protocol::ids::{ClaimNumber, DrainId, Generation, Sha256Hex};
 use groundcrew_protocol::time::WallMs;
 use groundcrew_protocol::wire::{DirectiveReport, Heartbeat, StageAttempt};
@@ -74,6 +75,7 @@ impl LiveState {
             number: claim.number,
             protocol: claim.protocol,
             instance: claim.instance.clone(),
+            runtime: claim.runtime.clone(),
             spoke: claim.spoke,
             token: TokenDigest::from(&claim.token),
         });
@@ -154,6 +156,11 @@ impl LiveState {
         self.claim
             .as_ref()
             .is_some_and(|claim| claim.number == number || (claim.protocol < 2 && number == ClaimNumber(0)))
+    }
+
+    /// How its pod or process ended, as long as no word of its agent's takes that back.
+    pub fn end(&self) -> Option<Ending> {
+        self.end
     }
 
     /// Remembers what was stored of the agent.

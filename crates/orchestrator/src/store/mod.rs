@@ -16,6 +16,7 @@ mod doc;
 pub mod drains;
 pub mod error;
 pub mod events;
+pub mod facts;
 mod land;
 pub mod logs;
 mod manifest;
@@ -48,6 +49,7 @@ pub use disk::{DiskProbe, DiskSpace, DiskState};
 pub use doc::RunDoc;
 pub use error::{OpenError, StoreError};
 pub use events::{AuditRow, NewAudit, NewEventRow};
+pub use facts::{AgentFact, AgentKey};
 pub use logs::{LogChunk, LogCursor, LogPage, Logs};
 pub use nodes::ProfileRow;
 pub use packages::Upload;
@@ -56,7 +58,7 @@ pub use restore::{RestoreError, Restored, restore};
 pub use results::{NewResultRow, ResultKind, StoredResult};
 pub use runs::{RunColumns, RunLookup, RunWrite, RunsPage, StoredRun, TokenKind, TokenOwner};
 pub use sensors::{SensorBatch, Wanted};
-pub use sweep::{Retention, Swept};
+pub use sweep::{ENDED_AGENTS_MS, Retention, Swept};
 
 /// Name of the database in the data folder.
 pub const DATABASE_FILE: &str = "groundcrew.db";

@@ -17,6 +17,8 @@ const RUNS_AT_ONCE: i64 = 500;
 const FILES_AT_ONCE: usize = 5_000;
 /// Pages that one sweep gives back to the file system.
 const PAGES_AT_ONCE: u32 = 2_000;
+/// An agent that a runtime has seen end is shown for so long.
+pub const ENDED_AGENTS_MS: u64 = 7 * DAY_MS;
 /// For this long after a run was deleted, what its agent was just sending may still arrive.
 const LATE_ARRIVALS_MS: u64 = 86_400_000;
 
@@ -84,6 +86,8 @@ pub struct Swept {
     pub artifacts: u64,
     /// Rows of the audit trail.
     pub audit: u64,
+    /// Agents whose end a runtime has told.
+    pub agents: u64,
 }
 
 impl Store {
@@ -126,6 +130,7 @@ impl Store {
             }
         }
         swept.audit = self.sweep_audit(before(keep.audit_age_ms)).await?;
+        swept.agents = self.sweep_facts(before(ENDED_AGENTS_MS)).await?;
         self.sweep_late_arrivals(before(LATE_ARRIVALS_MS)).await?;
         self.sweep_artifact_files(FILES_AT_ONCE).await?;
         self.sweep_package_files().await?;

@@ -4,6 +4,7 @@
 //! A pass that fails or panics is noted on the board ([`crate::api::tasks::Board`]) and tried again with backoff; the
 //! others go on.
 
+pub mod agents;
 pub mod certificate;
 pub mod deadline;
 pub mod drains;
@@ -45,6 +46,12 @@ pub enum PassError {
         /// Why not.
         source: AdvanceError,
     },
+    /// The folders of agents' homes cannot be listed.
+    #[error("listing the homes of agents")]
+    Homes(#[source] std::io::Error),
+    /// A thread of the pass ended by a defect.
+    #[error("looking at the homes and processes of agents")]
+    Defect(#[source] tokio::task::JoinError),
     /// A certificate could not be read or kept.
     #[error("keeping certificates")]
     Tls(#[from] TlsError),
@@ -53,6 +60,9 @@ pub enum PassError {
 /// What a pass did, in a few words.
 type Passed = Result<String, PassError>;
 
+/// The name of the task that is also woken.
+const AGENTS: &str = "agents";
+
 /// A task.
 struct Task {
     name: &'static str,
@@ -60,7 +70,8 @@ struct Task {
     pass: fn(Arc<App>) -> BoxFuture<'static, Passed>,
 }
 
-const TASKS: [Task; 4] = [
+const TASKS: [Task; 5] = [
+    Task { name: AGENTS, period: Duration::from_secs(1), pass: |app| Box::pin(agents::pass(app)) },
     Task { name: "deadlines", period: Duration::from_secs(1), pass: |app| Box::pin(deadline::pass(app)) },
     Task {
         name: "certificate",
@@ -98,6 +109,7 @@ async fn run_task(task: Task, app: Arc<App>, stop: CancellationToken) {
         app.tasks.note(task.name, outcome);
         tokio::select! {
             () = stop.cancelled() => return,
+            () = app.agents.wake.notified(), if task.name == AGENTS => {}
             () = tokio::time::sleep(pause) => {}
         }
     }

@@ -21,7 +21,7 @@ pub async fn pass(app: Arc<App>) -> Passed {
         }
     }
     Ok(format!(
-        "swept {} runs, {} chunks of log, {} bytes of segments, {} artifacts, {} events; forgot {forgotten} ended runs",
-        swept.runs, swept.log_chunks, swept.segment_bytes, swept.artifacts, swept.events
+        "swept {} runs, {} chunks of log, {} bytes of segments, {} artifacts, {} events, {} ended agents; forgot {forgotten} ended runs",
+        swept.runs, swept.log_chunks, swept.segment_bytes, swept.artifacts, swept.events, swept.agents
     ))
 }

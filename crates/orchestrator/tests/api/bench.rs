@@ -24,6 +24,7 @@ pub const PROFILE: &str = "name = \"short\"\n[[stage]]\nname = \"SMART\"\n";
 /// How a bench serves: on loopback, any port.
 pub fn options(data: PathBuf) -> Options {
     Options {
+        agent_homes: None,
         key: KeyFile::at(data.with_extension("key")),
         data,
         listen: ([127, 0, 0, 1], 0).into(),

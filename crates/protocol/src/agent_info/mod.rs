@@ -9,6 +9,7 @@ mod heard;
 mod reconcile;
 mod runtime;
 mod stale;
+mod view;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -22,6 +23,7 @@ pub use heard::heard;
 pub use reconcile::{AgentLife, Change, SETTLE_MS, reconcile};
 pub use runtime::{Ending, Exit, RuntimeFact, RuntimeSource, RuntimeState};
 pub use stale::{Clocks, Staleness, staleness};
+pub use view::{AgentList, AgentView};
 
 /// The name of the file in an agent's home.
 pub const FILE_NAME: &str = "agent-info.json";

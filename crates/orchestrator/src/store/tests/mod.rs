@@ -1,6 +1,7 @@
 //! Tests of the store against real files and a real SQLite.
 
 mod damage;
+mod facts;
 mod logs;
 mod measure;
 mod overlap;

@@ -1,0 +1,300 @@
+//! Agents as their runtimes know them: which there are, how each stands, and the files that say so.
+//!
+//! ```text
+//!   homes      where homes lie, what their files say, what is written into them
+//!   process    a process of this host that is held          local   what that says of an agent
+//!   list       the rows that operators see
+//! ```
+//!
+//! A pass looks at everything there is, brings it into the files, and gives what is to be stored and told. It takes no
+//! input but the world and what the store knew, so that whatever failed in one is done by the next. Blocking; the task
+//! `agents` calls it. It decides nothing about runs.
+
+pub mod homes;
+pub mod list;
+mod local;
+mod process;
+
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use groundcrew_protocol::agent_info::{
+    AgentInfo, AgentLife, Clocks, RuntimeFact, RuntimeSource, RuntimeState, Staleness, staleness,
+};
+use groundcrew_protocol::ids::RunId;
+use groundcrew_protocol::runtime::AgentRuntime;
+use groundcrew_protocol::time::WallMs;
+use rustix::time::{ClockId, clock_gettime};
+use tokio::sync::Notify;
+
+use crate::causes;
+use crate::run::runtime::RuntimeEnded;
+use crate::store::{AgentFact, AgentKey};
+use homes::{Home, Homes};
+use local::{Local, Seen, fact_of};
+
+/// An agent that ended is shown for so long, as the store keeps it.
+const ENDED_SHOWN_MS: u64 = crate::store::ENDED_AGENTS_MS;
+
+/// What is known of an agent.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Known {
+    /// What is stored of it.
+    pub fact: AgentFact,
+    /// What its file says, where that can be read.
+    pub said: Option<AgentInfo>,
+    /// What is not as it should be.
+    pub warnings: Vec<String>,
+}
+
+/// What a pass found.
+#[derive(Debug, Default)]
+pub struct Pass {
+    /// To be stored.
+    pub changed: Vec<AgentFact>,
+    /// To be forgotten.
+    pub forgotten: Vec<AgentKey>,
+    /// To be told to runs. Most of them were told before.
+    pub ends: Vec<(RunId, RuntimeEnded)>,
+    /// Becomes readable where a process ends that is held since this pass: time for the next.
+    pub begun: Vec<OwnedFd>,
+    /// Files that could not be read or written.
+    pub failures: u64,
+    /// Homes beyond those that are looked at.
+    pub left_out: u64,
+    rows: BTreeMap<String, Known>,
+}
+
+/// What runtimes know of agents.
+#[derive(Debug)]
+pub struct Agents {
+    homes: Option<Homes>,
+    local: Mutex<Local>,
+    known: Mutex<BTreeMap<String, Known>>,
+    failures: AtomicU64,
+    /// Something has happened that the next pass should not wait for.
+    pub wake: Notify,
+}
+
+/// The order of rows, and what one is known by.
+fn row_key(key: &AgentKey) -> String {
+    format!("{}\0{}\0{}", key.namespace, key.name, key.source)
+}
+
+impl Agents {
+    /// Of this host, and of these homes.
+    pub fn new(homes: Option<Homes>) -> Agents {
+        Agents {
+            homes,
+            local: Mutex::new(Local::of_host()),
+            known: Mutex::default(),
+            failures: AtomicU64::new(0),
+            wake: Notify::new(),
+        }
+    }
+
+    fn known(&self) -> MutexGuard<'_, BTreeMap<String, Known>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes in what the store knew, before the first pass.
+    pub fn load(&self, facts: Vec<AgentFact>) {
+        let known = |fact: AgentFact| Known { fact, said: None, warnings: Vec::new() };
+        *self.known() = facts.into_iter().map(|fact| (row_key(&fact.key), known(fact))).collect();
+    }
+
+    /// All that is known, in order.
+    pub fn rows(&self) -> Vec<Known> {
+        self.known().values().cloned().collect()
+    }
+
+    /// Files that could not be read or written, counted by passes since the start.
+    pub fn failures(&self) -> u64 {
+        self.failures.load(Ordering::Relaxed)
+    }
+
+    /// What a pass found is stored: it is what is known from now on.
+    pub fn stored(&self, pass: &mut Pass) {
+        *self.known() = std::mem::take(&mut pass.rows);
+    }
+
+    /// A pass. `claims` are the runs whose agents call themselves processes.
+    ///
+    /// # Errors
+    /// Where the folders of homes cannot be listed.
+    pub fn look(&self, claims: &[(RunId, AgentRuntime)], now: WallMs) -> std::io::Result<Pass> {
+        let before = self.known().clone();
+        let mut local = self.local.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut pass = Pass::default();
+        if let Some(homes) = &self.homes {
+            let (found, left_out) = homes.found()?;
+            pass.left_out = left_out;
+            for home in found {
+                pass.look_at(homes, &home, &before, &mut local, now);
+            }
+        }
+        for (key, known) in &before {
+            pass.keep(key, known, now);
+        }
+        for (run, runtime) in claims {
+            // Told by a claim alone: nobody knows where its numbers mean what they mean here.
+            if let seen @ Seen::Ended { .. } = local.look(&runtime.id, None) {
+                let fact = fact_of(AgentLife::default(), &AgentInfo::default(), seen, now);
+                pass.ends.extend(end_of(&fact, runtime.clone()).map(|end| (run.clone(), end)));
+            }
+        }
+        pass.begun = local.end_pass();
+        for known in pass.rows.values() {
+            let life = &known.fact.fact.life;
+            let runtime =
+                life.runtime_id.clone().map(|id| AgentRuntime { source: known.fact.key.source.clone(), id });
+            if let (Some(run), Some(runtime)) = (&known.fact.run, runtime) {
+                pass.ends.extend(end_of(&known.fact.fact, runtime).map(|end| (run.clone(), end)));
+            }
+        }
+        self.failures.fetch_add(pass.failures, Ordering::Relaxed);
+        Ok(pass)
+    }
+}
+
+impl Pass {
+    /// How many agents it found.
+    pub fn agents(&self) -> usize {
+        self.rows.len()
+    }
+
+    fn look_at(
+        &mut self,
+        homes: &Homes,
+        home: &Home,
+        before: &BTreeMap<String, Known>,
+        local: &mut Local,
+        now: WallMs,
+    ) {
+        let agent = AgentKey {
+            source: RuntimeSource::Local,
+            namespace: home.namespace.clone(),
+            name: home.name.clone(),
+        };
+        let key = row_key(&agent);
+        let known = before.get(&key);
+        let (said, mut failure) = match homes.read(home) {
+            Ok(said) => (said, None),
+            Err(error) => (None, Some(error)),
+        };
+        if said.is_none() && failure.is_none() {
+            // No agent has lived here, or its file was taken away: then what is known of it stays as it is.
+            return;
+        }
+        let life = match (&said, known) {
+            (Some(said), _) => AgentLife::of(said),
+            (None, Some(known)) => known.fact.fact.life.clone(),
+            (None, None) => AgentLife::default(),
+        };
+        let seen = match &life.runtime_id {
+            Some(id) => local.look(id, life.epoch.as_deref()),
+            None => Seen::Unknown,
+        };
+        let word = said.clone().unwrap_or_default();
+        let fact = settled(known.map(|known| &known.fact.fact), fact_of(life, &word, seen, now));
+        let mut said = said;
+        if failure.is_none() {
+            match homes.persist(home, &fact) {
+                Ok(after) => said = after.or(said),
+                Err(error) => failure = Some(error),
+            }
+        }
+        let mut warnings = Vec::new();
+        if let Some(error) = failure {
+            self.failures += 1;
+            let text = format!("its file is not kept: {}", causes::chain(&error));
+            if !known.is_some_and(|known| known.warnings.contains(&text)) {
+                tracing::warn!(path = %homes.path(home).display(), error = causes::chain(&error), "agent-info.json not reconciled");
+            }
+            warnings.push(text);
+        }
+        warnings.extend(said.as_ref().and_then(|said| stale(said, seen, &local.epoch, now)));
+        let run = said.as_ref().and_then(|said| said.run.clone());
+        let run = run.or_else(|| known.and_then(|known| known.fact.run.clone()));
+        let fact = AgentFact { key: agent, run, node: None, fact };
+        if !known.is_some_and(|known| is_stored(&known.fact, &fact)) {
+            self.changed.push(fact.clone());
+        }
+        self.rows.insert(key, Known { fact, said, warnings });
+    }
+
+    /// Keeps what is known of an agent that this pass has not met: one that ended for as long as it is shown, another not.
+    fn keep(&mut self, key: &str, known: &Known, now: WallMs) {
+        if self.rows.contains_key(key) {
+            return;
+        }
+        let is_shown = match &known.fact.fact.state {
+            RuntimeState::Ended { .. } => known.fact.fact.at.plus(ENDED_SHOWN_MS) > now,
+            RuntimeState::Deferring
+            | RuntimeState::Waiting { .. }
+            | RuntimeState::Running
+            | RuntimeState::Halted => known.fact.key.source != RuntimeSource::Local,
+        };
+        if is_shown {
+            self.rows.insert(key.to_owned(), Known { said: None, warnings: Vec::new(), ..known.clone() });
+        } else {
+            self.forgotten.push(known.fact.key.clone());
+        }
+    }
+}
+
+/// What is known after `fact` was seen: an end is final for its life, with what was known of it when it was first seen.
+fn settled(before: Option<&RuntimeFact>, fact: RuntimeFact) -> RuntimeFact {
+    let is_end = |fact: &RuntimeFact| matches!(fact.state, RuntimeState::Ended { .. });
+    match before {
+        Some(before) if is_end(before) && before.life.runtime_id == fact.life.runtime_id => {
+            RuntimeFact { life: fact.life.or(before.life.clone()), ..before.clone() }
+        }
+        Some(_) | None => fact,
+    }
+}
+
+/// Whether what is stored says all that `fact` does but when it was seen.
+fn is_stored(stored: &AgentFact, fact: &AgentFact) -> bool {
+    let timeless =
+        AgentFact { fact: RuntimeFact { at: stored.fact.at, ..fact.fact.clone() }, ..fact.clone() };
+    *stored == timeless
+}
+
+/// What a run is told of an end; `None` where there is none. One life of a process ends once.
+fn end_of(fact: &RuntimeFact, runtime: AgentRuntime) -> Option<RuntimeEnded> {
+    match &fact.state {
+        RuntimeState::Ended { ending, exit, reason, .. } => Some(RuntimeEnded {
+            end: runtime.id.clone(),
+            runtime,
+            ending: *ending,
+            reason: reason.clone(),
+            exit: *exit,
+        }),
+        RuntimeState::Deferring
+        | RuntimeState::Waiting { .. }
+        | RuntimeState::Running
+        | RuntimeState::Halted => None,
+    }
+}
+
+/// Why nobody should rely on what a file says, where that is so.
+fn stale(said: &AgentInfo, seen: Seen, epoch: &str, now: WallMs) -> Option<String> {
+    let up = clock_gettime(ClockId::Boottime);
+    let up_ms = i128::from(up.tv_sec) * 1000 + i128::from(up.tv_nsec) / 1_000_000;
+    let lives = match seen {
+        Seen::Runs => Some(true),
+        Seen::Ended { .. } => Some(false),
+        Seen::Unknown => None,
+    };
+    let clocks = Clocks { wall: now, up_ms: u64::try_from(up_ms).ok(), epoch: epoch.to_owned(), lives };
+    match staleness(said, &clocks) {
+        Staleness::Stale { why, .. } => Some(format!("what it says is stale: {why}")),
+        Staleness::Final | Staleness::Fresh { .. } => None,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,114 @@
+//! Each second, and at once when a process ends that is held: brings together what runtimes know of agents, what their
+//! files say, and what runs wait for ([`crate::agents`]).
+//!
+//! It takes no input but the world and the store, so that whatever failed in one pass is done by the next.
+
+use std::sync::Arc;
+
+use groundcrew_protocol::ids::RunId;
+use groundcrew_protocol::runtime::{AgentRuntime, RuntimeSource};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+use super::{PassError, Passed};
+use crate::agents::Pass;
+use crate::api::app::App;
+use crate::causes;
+use crate::live::clock::wall_now;
+use crate::run::advance::AdvanceError;
+use crate::run::decide::Input;
+use crate::run::runtime::RuntimeEnded;
+use crate::store::StoreError;
+
+/// A pass.
+pub async fn pass(app: Arc<App>) -> Passed {
+    let (looking, claims) = (app.clone(), processes(&app));
+    let looked = tokio::task::spawn_blocking(move || looking.agents.look(&claims, wall_now())).await;
+    let mut pass = looked.map_err(PassError::Defect)?.map_err(PassError::Homes)?;
+    app.store.put_facts(std::mem::take(&mut pass.changed)).await?;
+    app.store.forget_facts(std::mem::take(&mut pass.forgotten)).await?;
+    let agents = pass.agents();
+    app.agents.stored(&mut pass);
+    for end in std::mem::take(&mut pass.begun) {
+        wake_at(&app, end);
+    }
+    let told = tell(&app, &pass).await?;
+    let Pass { failures, left_out, .. } = pass;
+    Ok(format!(
+        "{agents} agents; {told} runs are told of an end; {failures} files not kept, {left_out} homes left out"
+    ))
+}
+
+/// Reads what was known before the first call is answered, so that no list lacks it.
+///
+/// # Errors
+/// Those of the store.
+pub async fn load(app: &App) -> Result<(), StoreError> {
+    app.agents.load(app.store.facts().await?);
+    Ok(())
+}
+
+/// The runs that go on and whose agents call themselves processes of a host.
+fn processes(app: &App) -> Vec<(RunId, AgentRuntime)> {
+    let all = app.live.all().into_iter();
+    let process = all.filter_map(|run| {
+        let state = run.state();
+        let runtime = state.claim.as_ref()?.runtime.clone()?;
+        let is_open = state.ended.is_none() && state.end().is_none();
+        (is_open && runtime.source == RuntimeSource::Local).then(|| (run.id.clone(), runtime))
+    });
+    process.collect()
+}
+
+/// Has the next pass come once this becomes readable.
+fn wake_at(app: &Arc<App>, end: std::os::fd::OwnedFd) {
+    let (app, stop) = (app.clone(), app.stop.clone());
+    let wait = async move {
+        // SAFETY: an OwnedFd is one open file and stays that for as long as it lives, which is in this AsyncFd.
+        match unsafe { AsyncFd::register_with_interest(end, Interest::READABLE) } {
+            // The failure of either leaves it to the pass of the next second.
+            Ok(end) => drop(end.readable().await),
+            Err(error) => tracing::warn!(%error, "the end of a process is looked for each second only"),
+        }
+        app.agents.wake.notify_one();
+    };
+    tokio::spawn(async move {
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = wait => {}
+        }
+    });
+}
+
+/// Tells runs of the ends that they do not know. How many.
+async fn tell(app: &Arc<App>, pass: &Pass) -> Result<usize, PassError> {
+    let (mut told, mut failed) = (0, None);
+    for (run, end) in &pass.ends {
+        if !is_news(app, run, end) {
+            continue;
+        }
+        match app.advance(run, Input::RuntimeEnded(Box::new(end.clone()))).await {
+            Ok(landed) => told += usize::from(landed.changed),
+            Err(AdvanceError::NoRun(run)) => app.live.forget(&run),
+            Err(error @ AdvanceError::Store(StoreError::Closed)) => return Err(error.into()),
+            Err(error) => {
+                tracing::error!(%run, error = causes::chain(&error), "run not told of an end");
+                failed.get_or_insert((run.clone(), 0, error)).1 += 1;
+            }
+        }
+    }
+    match failed {
+        Some((run, count, source)) => Err(PassError::Runs { count, run, source }),
+        None => Ok(told),
+    }
+}
+
+/// Whether the agent of a run's claim is the one that ended, and the run does not know it yet. A run that is not known for
+/// the moment has ended.
+fn is_news(app: &App, run: &RunId, end: &RuntimeEnded) -> bool {
+    app.live.get(run).is_some_and(|live| {
+        let state = live.state();
+        let is_its = state.claim.as_ref().is_some_and(|claim| claim.runtime.as_ref() == Some(&end.runtime));
+        is_its && state.ended.is_none() && state.end().is_none()
+    })
+}

@@ -1,0 +1,137 @@
+//! How an agent ended is told once, and everywhere the same: in its file, by `groundcrew status`, in the list, of the run.
+
+use groundcrew_protocol::agent_info::{AgentList, AgentView};
+use groundcrew_protocol::stage::State;
+use groundcrew_tests::harness::{Machine, Run, Server, binary, eventually};
+use serde_json::{Value, json};
+
+use crate::profiles::LOAD;
+
+fn listed(server: &Server, name: &str) -> Option<AgentView> {
+    let list: AgentList = server.get("/api/v1/agents");
+    let mut agents = list.agents.into_iter().filter(|agent| agent.name == name);
+    let agent = agents.next();
+    assert!(agents.next().is_none(), "{name} is listed twice");
+    agent
+}
+
+/// Waits until the list says so.
+fn wait_for(server: &Server, name: &str, what: &str, wanted: impl Fn(&AgentView) -> bool) -> AgentView {
+    eventually(what, || listed(server, name).filter(|agent| wanted(agent)))
+}
+
+fn file(machine: &Machine) -> Value {
+    let bytes = std::fs::read(machine.home().join("agent-info.json")).expect("the agent wrote it");
+    serde_json::from_slice(&bytes).expect("it is whole")
+}
+
+fn status(machine: &Machine) -> Value {
+    let mut command = std::process::Command::new(binary("groundcrew"));
+    command.args(["status", "--json"]).env_clear().env("GROUNDCREW_HOME", machine.home());
+    let output = command.output().expect("the binary can be started");
+    serde_json::from_slice(&output.stdout).expect("it prints JSON")
+}
+
+fn ctl(server: &Server, more: &[&str]) -> String {
+    let mut command = std::process::Command::new(binary("groundcrewctl"));
+    command.arg("agents").args(more).env_clear();
+    command.env("GROUNDCREW_URL", server.url()).env("GROUNDCREW_FPR", server.fingerprint());
+    command.env("GROUNDCREW_OPERATOR_TOKEN", server.token().as_str());
+    let output = command.output().expect("the binary can be started");
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).expect("it prints text")
+}
+
+/// All who can be asked give the same answer.
+fn expect_same(server: &Server, machine: &Machine, name: &str) {
+    let (agent, file, status) = (listed(server, name).unwrap(), file(machine), status(machine));
+    let phase = agent.phase.as_ref().unwrap().as_str();
+    let activity = agent.activity.as_ref().map_or("", |activity| activity.as_str());
+    assert_eq!((file["phase"].as_str(), status["phase"].as_str()), (Some(phase), Some(phase)));
+    assert_eq!(file["activity"].as_str().unwrap_or_default(), activity);
+    assert_eq!(file["detail"].as_str().unwrap_or_default(), agent.detail);
+    assert_eq!(status["file"], file);
+    let list: AgentList = serde_json::from_str(&ctl(server, &["--json"])).unwrap();
+    assert!(list.agents.contains(&agent), "{agent:?} is not in {list:?}");
+    assert!(ctl(server, &[]).lines().any(|line| line.starts_with(name) && line.contains(phase)));
+}
+
+fn waits_for_successor(server: &Server, run: &Run) -> String {
+    let view = server.wait_for(run, "the wait for a successor", |view| {
+        view.summary.wait.as_ref().is_some_and(|wait| wait.r#for.starts_with("a successor of the agent"))
+    });
+    view.summary.wait.unwrap().r#for
+}
+
+#[test]
+fn a_killed_agent_shows_as_such_everywhere_and_its_run_waits_for_a_successor() {
+    let mut server = Server::start_watching_homes();
+    let run = server.create_run("n1", LOAD);
+    let mut machine = Machine::started(&server, &run, "m1");
+    machine.load.started();
+    let runs = wait_for(&server, "m1", "a stage in the list", |agent| agent.stage.is_some());
+    assert_eq!((runs.run.as_ref(), runs.node.as_deref()), (Some(&run.id), Some("n1")));
+    assert_eq!((runs.container_status.as_str(), runs.warnings.len()), ("Running", 0), "{runs:?}");
+    assert_eq!(runs.activity.unwrap().as_str(), "executing");
+
+    let pid = machine.agent().pid();
+    machine.kill();
+    let ended = wait_for(&server, "m1", "the end in the list", |agent| agent.phase != runs.phase);
+    assert_eq!(ended.phase.as_ref().unwrap().as_str(), "error");
+    assert!(
+        ended.activity.is_none() && ended.detail.starts_with(&format!("its process {pid} ")),
+        "{ended:?}"
+    );
+    let reason = waits_for_successor(&server, &run);
+    assert!(reason.contains("its process ended: error"), "{reason}");
+    expect_same(&server, &machine, "m1");
+    assert_eq!(status(&machine)["staleness"]["is"], "final");
+    assert_eq!(server.count_of(&run, "agent_ended"), 1);
+
+    // What is known outlives the orchestrator, and is told once.
+    server.start_again(&[]);
+    let again = wait_for(&server, "m1", "the file after a restart", |agent| agent.last_seen.is_some());
+    assert_eq!(again, ended);
+    expect_same(&server, &machine, "m1");
+
+    machine.start();
+    machine.load.started();
+    let back = wait_for(&server, "m1", "the successor in the list", |agent| agent.phase == runs.phase);
+    assert!(back.runtime_id != runs.runtime_id && !back.detail.contains("did not say so"), "{back:?}");
+    machine.load.pass();
+    server.wait_for_state(&run, State::Completed);
+    assert_eq!(server.count_of(&run, "agent_ended"), 1);
+    // After the run an end changes nothing of it.
+    assert!(machine.stop().success());
+    wait_for(&server, "m1", "the end in order", |agent| {
+        agent.phase.as_ref().is_some_and(|phase| phase.as_str() == "stopped")
+            && agent.container_status.starts_with("Exited")
+    });
+    expect_same(&server, &machine, "m1");
+    assert_eq!(server.view(&run).summary.state, State::Completed);
+    assert_eq!(server.count_of(&run, "agent_ended"), 1);
+}
+
+#[test]
+fn an_agent_whose_home_nobody_watches_is_listed_and_known_to_end_all_the_same() {
+    let server = Server::start();
+    let run = server.create_run("n1", LOAD);
+    let mut machine = Machine::started(&server, &run, "m1");
+    machine.load.started();
+    let runs = wait_for(&server, "n1", "the agent of the run", |agent| agent.stage.is_some());
+    assert_eq!((runs.runtime.unwrap().as_str(), runs.phase.unwrap().as_str()), ("local", "running"));
+    // A pass has to have taken hold of it: another than the one that may be under way.
+    let passes = || {
+        let tasks: Vec<Value> = server.get("/api/v1/tasks");
+        let agents = tasks.into_iter().find(|task| task["name"] == "agents");
+        agents.and_then(|task| task["passes"].as_u64()).unwrap_or_default()
+    };
+    let before = passes();
+    eventually("two passes", || (passes() >= before + 2).then_some(()));
+    machine.kill();
+    waits_for_successor(&server, &run);
+    let ended = listed(&server, "n1").unwrap();
+    assert_eq!((ended.phase.unwrap().as_str(), ended.activity), ("error", None));
+    // Nobody corrects the file, which the next agent writes anew.
+    assert_eq!(file(&machine)["phase"], json!("running"));
+}
