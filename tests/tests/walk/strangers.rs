@@ -169,7 +169,8 @@ fn a_spent_boot_token_says_how_to_make_another() {
     // The same machine on the same boot, and its home is gone.
     let mut second = Machine::started(&server, &run, "second");
     let said = second.agent().wait_for_line("asked again in 5 minutes");
-    assert!(said.contains("401") && said.contains("/token"), "{said}");
+    let advice = format!("groundcrewctl run token {}", run.id);
+    assert!(said.contains("401") && said.matches(&advice).count() == 1, "{said}");
     second.kill();
     let path = format!("/api/v1/runs/{}/token", run.id);
     let made: RunCreated = server.must(Method::POST, &path, &serde_json::json!({}));

@@ -34,16 +34,20 @@ pub fn failure_of(error: &Error) -> Failure {
 /// What must change before a call that only an operator can mend is answered.
 fn hint(error: &Error) -> Option<&'static str> {
     match error.status() {
-        Some(401) => Some("make a new boot token for the run and start the agent with it"),
-        // Its message says which machine was meant and what to do; the token is right.
+        // Their messages say what to do: which token, or which machine was meant.
+        Some(401) if error.code() == "token" => None,
         Some(403) if error.code() == "wrong_machine" => None,
+        Some(401) => {
+            Some("what answered is no orchestrator of ours, or a proxy stands between: check the URL")
+        }
         Some(403) => {
             Some("this token is another run's, or a proxy stands between: check the token and the URL")
         }
         Some(404) => Some("the orchestrator knows no such run or path: check the run and the URL"),
         Some(410) => Some("the run was deleted: make a new run for this node"),
         None if matches!(error, Error::WrongPin { .. }) => Some(
-            "the certificate is another one: check the URL, and the fingerprint that the agent was given",
+            "nothing was sent to it. Check the URL; where the certificate is the right one (`groundcrewd fingerprint` prints \
+             it), start the agent again with that as --fpr, GROUNDCREW_FPR or groundcrew.fpr=",
         ),
         Some(_) | None => None,
     }
@@ -79,7 +83,9 @@ mod tests {
         assert!(matches!(refusal(413, "large"), Failure::Refused(_)));
         assert!(matches!(refusal(409, "order"), Failure::Refused(_)));
         assert!(matches!(refusal(409, "busy"), Failure::Soon(_)));
-        assert!(!refusal(403, "wrong_machine").text().contains("; "), "its own message says what to do");
+        for (code, word) in [(401, "token"), (403, "wrong_machine")] {
+            assert!(!refusal(code, word).text().contains("; "), "{word}: its own message says what to do");
+        }
         for code in [401, 403, 404, 410] {
             assert!(refusal(code, "").text().contains("; "), "{code} says what must change");
         }

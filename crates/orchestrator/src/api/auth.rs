@@ -119,7 +119,7 @@ const NO_OPERATOR: &str = "this call needs an operator's token in the header `Au
 const NO_RUN_TOKEN: &str = "this call needs the run token of this run in the header `Authorization: Bearer gcr_…`: the one \
     whose SHA-256 its current claim named. Claim the run again to take hold of it";
 const NO_BOOT_TOKEN: &str = "this call needs the boot token or the run token of this run in the header `Authorization: Bearer \
-    gcb_…`; make a new boot token with `groundcrewctl run token RUN` or POST /api/v1/runs/RUN/token";
+    gcb_…`; make a new boot token with `groundcrewctl run token RUN`, or where the run has ended another run";
 
 /// An agent with the run token of the run in the path.
 #[derive(Debug, Clone)]

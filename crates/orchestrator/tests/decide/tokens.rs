@@ -174,4 +174,7 @@ fn an_ended_run_gets_no_new_boot_token() {
     bench.order(OrderKind::Cancel, None, "").unwrap();
     let input = Input::NewBootToken { token: Sha256Hex::of(b"x"), by: "olga".into() };
     assert!(matches!(bench.put(&input), Err(Refused::Order(_))));
+    // So nobody who comes with the spent one is told to make one.
+    let refused = bench.claim(&agent(2)).unwrap_err().to_string();
+    assert!(refused.contains("run create") && !refused.contains("run token"), "{refused}");
 }

@@ -200,6 +200,7 @@ fn check_token(
         return Err(Refused::TokenSpent {
             run: run.id.clone(),
             why: format!("and the agent that claimed with it was heard {} ms ago", step.now.quiet_ms()),
+            ended: run.ended().is_some(),
             retry_after_ms: Some(left_ms),
         });
     }
@@ -207,7 +208,8 @@ fn check_token(
 }
 
 fn spent(step: &Step, why: &str) -> Refused {
-    Refused::TokenSpent { run: step.run.id.clone(), why: why.to_owned(), retry_after_ms: None }
+    let ended = step.run.ended().is_some();
+    Refused::TokenSpent { run: step.run.id.clone(), why: why.to_owned(), ended, retry_after_ms: None }
 }
 
 fn awaits_boot(step: &Step) -> bool {

@@ -209,14 +209,14 @@ pub enum Refused {
         current: ClaimNumber,
     },
     /// A boot token that was used before, from another place or while the claim is alive.
-    #[error(
-        "the boot token of run {run} is spent ({why}); make a new one with `groundcrewctl run token {run}` or POST /api/v1/runs/{run}/token"
-    )]
+    #[error("the boot token of run {run} is spent ({why}); {}", instead_of_spent(run, *ended))]
     TokenSpent {
         /// The run.
         run: RunId,
         /// Why it is not good again.
         why: String,
+        /// True where the run has ended, and gets no other.
+        ended: bool,
         /// Where time alone makes it good again: how long that takes, in milliseconds.
         retry_after_ms: Option<u64>,
     },
@@ -253,6 +253,16 @@ pub enum Refused {
     /// An order that makes no sense where the run stands.
     #[error("{0}")]
     Order(String),
+}
+
+/// What an operator does about a spent boot token.
+fn instead_of_spent(run: &RunId, ended: bool) -> String {
+    match ended {
+        true => "the run has ended, so that it gets no new one: make another run of the node with `groundcrewctl run \
+                 create NODE PROFILE`"
+            .to_owned(),
+        false => format!("make a new one with `groundcrewctl run token {run}`, and start the agent with it"),
+    }
 }
 
 /// Everything that a new run is made of.
