@@ -4,7 +4,9 @@
 //! option `expiry-time` (sshd(8), AUTHORIZED_KEYS FILE FORMAT) ends the key even where nobody takes it out. Its time is
 //! written in the machine's own zone: a `Z` for UTC is known to newer servers only, and older ones refuse the line.
 
+use std::fs::DirBuilder;
 use std::io::Read;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
 use groundcrew_durable::Error;
@@ -17,6 +19,8 @@ use jiff::tz::TimeZone;
 const KEYS_BYTES_MAX: u64 = 1024 * 1024;
 /// Only its owner reads a new one, as sshd wants it.
 const KEYS_MODE: u32 = 0o600;
+/// And nobody but them looks into its folder.
+const FOLDER_MODE: u32 = 0o700;
 
 /// The machine's time zone, in which sshd reads a time.
 const ZONE_FILE: &str = "/etc/localtime";
@@ -43,6 +47,15 @@ pub enum HoldError {
         #[source]
         source: Error,
     },
+    /// Its folder.
+    #[error("making the folder {folder} for the key of a hold")]
+    Folder {
+        /// Which.
+        folder: String,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
     /// The machine's time zone.
     #[error("starting a thread to read the time zone")]
     Zone {
@@ -64,6 +77,7 @@ pub enum HoldError {
 /// [`HoldError::BadKey`] where the key could hold options or a second line; [`HoldError::File`].
 pub fn install(path: &Path, run: &RunId, key: &str, expires_at: WallMs) -> Result<bool, HoldError> {
     let line = line_of(run, key, expires_at, &zone_in(Path::new(ZONE_FILE))?)?;
+    make_folder(path)?;
     change(path, |text| with_key(text, run, Some(&line)))
 }
 
@@ -73,6 +87,18 @@ pub fn install(path: &Path, run: &RunId, key: &str, expires_at: WallMs) -> Resul
 /// [`HoldError::File`].
 pub fn remove(path: &Path, run: &RunId) -> Result<bool, HoldError> {
     change(path, |text| with_key(text, run, None))
+}
+
+/// Makes the folder of the file where it is missing, as a live image's `.ssh` is; not those above it, which a mistyped path
+/// would name.
+fn make_folder(path: &Path) -> Result<(), HoldError> {
+    let made = path.parent().map(|folder| (folder, DirBuilder::new().mode(FOLDER_MODE).create(folder)));
+    match made {
+        Some((folder, Err(source))) if source.kind() != std::io::ErrorKind::AlreadyExists => {
+            Err(HoldError::Folder { folder: folder.display().to_string(), source })
+        }
+        Some(_) | None => Ok(()),
+    }
 }
 
 fn change(path: &Path, edit: impl Fn(&[u8]) -> Vec<u8>) -> Result<bool, HoldError> {
@@ -213,6 +239,18 @@ mod tests {
         // As the I/O thread has it.
         let thread = std::thread::Builder::new().stack_size(256 * 1024).spawn(install).unwrap();
         assert!(thread.join().unwrap().unwrap());
+    }
+
+    #[test]
+    fn the_folder_of_the_keys_is_made_and_those_above_it_are_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(".ssh/authorized_keys");
+        assert!(install(&path, &run("r-1"), KEY, WallMs(0)).unwrap());
+        let mode = std::os::unix::fs::MetadataExt::mode(&std::fs::metadata(path.parent().unwrap()).unwrap());
+        assert_eq!(mode & 0o777, FOLDER_MODE);
+        let mistyped = folder.path().join("hmoe/root/.ssh/authorized_keys");
+        let error = install(&mistyped, &run("r-1"), KEY, WallMs(0)).unwrap_err();
+        assert!(error.to_string().contains("hmoe/root/.ssh"), "{error}");
     }
 
     #[test]
