@@ -124,6 +124,14 @@ impl Home {
     }
 }
 
+/// True where an agent with the home at `path` has claimed the run: it then needs no boot token. Changes nothing, unlike
+/// [`Home::open`], which moves aside what belongs to another run.
+pub fn has_claimed(path: &Path, run: &RunId) -> bool {
+    let bytes = read_bounded(&path.join("run.json"), RUN_FILE_BYTES_MAX).ok().flatten();
+    let memory = bytes.and_then(|bytes| serde_json::from_slice::<Memory>(&bytes).ok());
+    memory.is_some_and(|memory| memory.run == *run && memory.claimed)
+}
+
 fn random<const BYTES: usize>() -> Result<[u8; BYTES], HomeError> {
     let mut bytes = [0; BYTES];
     getrandom::fill(&mut bytes).map_err(|source| HomeError::Random { source })?;
@@ -244,11 +252,14 @@ mod tests {
         let error = Home::open(&path, &run("r-1")).unwrap_err();
         assert!(matches!(error, HomeError::InUse { .. }), "{error:?}");
         let mut memory = home.run().clone();
+        assert!(!has_claimed(&path, &run("r-1")));
+        memory.claimed = true;
         memory.known_claim = ClaimNumber(7);
         memory.other.insert("newer".into(), 1.into());
         memory.store(&path).unwrap();
         let instance = home.instance().clone();
         drop(home);
+        assert!(has_claimed(&path, &run("r-1")) && !has_claimed(&path, &run("r-2")));
         let again = Home::open(&path, &run("r-1")).unwrap();
         assert_eq!((again.instance(), again.run()), (&instance, &memory));
         assert!(again.notes().is_empty(), "{:?}", again.notes());

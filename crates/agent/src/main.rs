@@ -7,8 +7,8 @@ use std::process::ExitCode;
 use groundcrew_agent::console::Console;
 use groundcrew_agent::package;
 use groundcrew_agent::process::{chroot_exec, launcher};
-use groundcrew_agent::settings::{FLAGS_HELP, KERNEL_LINE, Settings};
-use groundcrew_agent::{cli, errors, supervise, vet};
+use groundcrew_agent::settings::{FLAGS_HELP, KERNEL_LINE, Settings, SettingsError};
+use groundcrew_agent::{cli, errors, home, supervise, vet};
 
 const HELP: &str = "\
 groundcrew - the agent on a node
@@ -76,6 +76,13 @@ fn run_agent(flags: Vec<OsString>) -> ExitCode {
             return ExitCode::from(USAGE);
         }
     };
+    // Without either it would ask for ever, and nobody could mend that but by another start.
+    if settings.token.is_none() && !home::has_claimed(&settings.home, &settings.run) {
+        let missing = errors::chain(&SettingsError::Missing { flag: "token" });
+        let (home, run) = (settings.home.display(), &settings.run);
+        eprintln!("groundcrew agent: {missing}: no agent with the home {home} has claimed run {run} yet");
+        return ExitCode::from(USAGE);
+    }
     match start(settings) {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => {
