@@ -14,7 +14,7 @@ pub(crate) fn view(changes: Value) -> RunView {
         "run": "r-7f3k9q2m", "node": "rack1-node7", "profile": "burn-in", "state": "CPUStress",
         "stage": "CPUStress", "attempt": 1, "verdict": "pass", "reason": "",
         "wait": {"for": "the result of the attempt in flight", "since": ago(30), "until": ago(-960),
-            "then": "the run is held"},
+            "then": "the run is held (by then the limits are over)"},
         "agent": "running", "created": ago(90), "ended": null,
         "stages": [
             {"stage": "Inventory", "attempts": 1, "verdict": "pass", "overridden": null, "deadline_ms": 60_000,

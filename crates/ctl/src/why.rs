@@ -1,6 +1,6 @@
 //! Why a run stands where it stands, in plain sentences, and what an operator can do about it. Pure.
 
-use groundcrew_protocol::operator::{RunSummary, RunView, WaitView};
+use groundcrew_protocol::operator::{RunSummary, RunView, StageView, WaitView};
 use groundcrew_protocol::stage::{Stage, State};
 use groundcrew_protocol::time::WallMs;
 
@@ -47,9 +47,11 @@ pub(crate) fn of(view: &RunView, now: WallMs) -> Why {
         State::FailedHolding => held(view, now, &mut why),
         State::At(stage) => walking(view, stage, now, &mut why),
     }
+    why.sentences.extend(view.stages.iter().filter_map(overridden));
     if let Some(wait) = &summary.wait {
         why.sentences.push(waiting(wait, now));
     }
+    why.sentences.extend(stays(view, now));
     if !view.directives.is_empty() {
         let directives = clean(&view.directives.join(", "));
         why.sentences
@@ -87,6 +89,30 @@ fn cancelled(summary: &RunSummary, now: WallMs) -> String {
     format!("The run was cancelled{when}. {}", sentence(or(&summary.reason, "no reason was given")))
 }
 
+/// What an operator let be.
+fn overridden(stage: &StageView) -> Option<String> {
+    let reason = stage.overridden.as_deref()?;
+    let verdict = stage.verdict.map_or_else(String::new, |verdict| format!(", which came out {verdict},"));
+    let name = clean(&stage.stage.to_string());
+    Some(format!("{name}{verdict} was overridden: {}", sentence(reason)))
+}
+
+/// The agent of an ended run that nobody has told to shut its machine down.
+fn stays(view: &RunView, now: WallMs) -> Option<String> {
+    // Those words are said of an agent that is away, the last two where its pod or process was seen to end.
+    let agent =
+        view.summary.agent.as_deref().filter(|agent| ![OFFLINE, "stopped", "error"].contains(agent))?;
+    let at = if view.ip.is_empty() { String::new() } else { format!(" at {}", clean(&view.ip)) };
+    (view.summary.state.is_ended() && view.directives.is_empty()).then(|| {
+        format!(
+            "Its agent{at} is still there ({}, {}): it idles until somebody stops it (`systemctl stop groundcrew`) or \
+             switches the machine off.",
+            clean(agent),
+            last_heard(view, now)
+        )
+    })
+}
+
 fn held(view: &RunView, now: WallMs, why: &mut Why) {
     let summary = &view.summary;
     let stage =
@@ -107,6 +133,7 @@ fn held(view: &RunView, now: WallMs, why: &mut Why) {
         (format!("run retry {run}"), "does the stage again"),
         (format!("run override {run} --reason …"), "accepts the verdict"),
         (format!("run release {run}"), "ends the hold and the run"),
+        (format!("run cancel {run} --reason …"), "ends the run as well, and says why"),
     ]);
 }
 

@@ -15,7 +15,7 @@ fn a_walking_run_says_what_it_does_and_until_when() {
         sentences(json!({})),
         "The run is at CPUStress, attempt 1, for 30 s of 2 min. Its agent is running, stress-ng on 2 CPUs, last \
          heard 4 s ago. It waits for the result of the attempt in flight, since 30 s. If that has not come by \
-         22:29:20 UTC (in 16 min): the run is held."
+         22:29:20 UTC (in 16 min): the run is held (by then the limits are over)."
     );
 }
 
@@ -100,21 +100,42 @@ fn every_kind_of_hold_gives_its_reason_and_what_an_operator_can_do() {
         assert!(text.contains("23:13:20 UTC (in 1 h): the run is cancelled."), "{text}");
         let commands: Vec<&str> = why.commands.iter().map(|(command, _)| command.as_str()).collect();
         assert!(commands.iter().any(|command| command.starts_with("run retry r-7f3k9q2m")), "{commands:?}");
-        assert!(commands.iter().any(|command| command.contains("--reason")), "{commands:?}");
+        for wanted in ["run override", "run release", "run cancel"] {
+            assert!(commands.iter().any(|command| command.starts_with(wanted)), "{wanted}: {commands:?}");
+        }
     }
 }
 
 #[test]
 fn an_ended_run_says_how_and_what_is_left_to_do() {
     let ended = NOW.0 - 120_000;
-    let text = sentences(json!({"state": "Completed", "ended": ended, "wait": null, "verdict": "warn"}));
-    assert_eq!(text, "The run is Completed with the verdict warn; it ended 2 min ago.");
+    let end =
+        json!({"state": "Completed", "ended": ended, "wait": null, "verdict": "warn", "agent": "offline"});
+    assert_eq!(sentences(end.clone()), "The run is Completed with the verdict warn; it ended 2 min ago.");
+    // An agent that stays is told to somebody who believes that all is over.
+    let mut stays = end;
+    stays["agent"] = json!("ended");
+    let text = sentences(stays);
+    assert!(
+        text.contains("Its agent at 10.0.0.7 is still there (ended, last heard 4 s ago): it idles"),
+        "{text}"
+    );
     let farewell = wait("the agent to confirm the end of the run", "the directive is given up");
     let text = sentences(json!({"state": "Cancelled", "ended": ended, "wait": farewell,
         "reason": "cancelled by ada: wrong rack", "directives": ["release"]}));
     assert!(text.starts_with("The run was cancelled 2 min ago. Cancelled by ada: wrong rack."), "{text}");
     assert!(text.contains("the directive is given up"), "{text}");
     assert!(text.contains("The agent was told to release and has not said yet"), "{text}");
+}
+
+#[test]
+fn what_was_overridden_is_said_with_its_reason() {
+    let mut view = view(json!({}));
+    view.stages[0].verdict = Some(groundcrew_protocol::check::Verdict::Fail);
+    view.stages[0].overridden = Some("known bad DIMM, on order".into());
+    let text = of(&view, NOW).sentences.join(" ");
+    let wanted = "Inventory, which came out fail, was overridden: Known bad DIMM, on order.";
+    assert!(text.contains(wanted), "{text}");
 }
 
 #[test]

@@ -53,8 +53,10 @@ impl WaitFor {
     /// What happens when it does not come, for people.
     pub fn then(self) -> &'static str {
         match self {
-            WaitFor::Claim | WaitFor::Result | WaitFor::Drain | WaitFor::Reboot | WaitFor::Successor => {
-                "the run is held"
+            WaitFor::Claim | WaitFor::Drain | WaitFor::Reboot | WaitFor::Successor => "the run is held",
+            // Without this nobody could tell why it is later than the deadline that the stage shows.
+            WaitFor::Result => {
+                "the run is held (the stage's deadline is over by then, and after it the limit of silence)"
             }
             WaitFor::Operator => "the run is cancelled",
             WaitFor::Farewell => "the directive is given up",

@@ -153,7 +153,10 @@ impl Core {
         match self.power {
             Power::Untouched => {
                 let state = self.state().map(ToString::to_string).unwrap_or_default();
-                self.idle(format!("the run has ended ({state})"));
+                self.rest(
+                    LogLevel::Info,
+                    format!("the run has ended ({state}); this agent idles until it is stopped or told to shut down"),
+                );
             }
             Power::Wanted => {}
             Power::Flushed => {

@@ -64,10 +64,15 @@ impl Core {
         }
     }
 
-    /// Waits, and says for what; every heartbeat repeats it.
+    /// Waits for somebody, and says for what; every heartbeat repeats it.
     pub(super) fn idle(&mut self, reason: String) {
+        self.rest(LogLevel::Warn, reason);
+    }
+
+    /// Does nothing, and says why; every heartbeat repeats it.
+    pub(super) fn rest(&mut self, level: LogLevel, reason: String) {
         if self.idle_reason != reason {
-            self.say(LogLevel::Warn, reason.clone());
+            self.say(level, reason.clone());
             self.idle_reason = reason;
         }
     }

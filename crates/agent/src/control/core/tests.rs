@@ -249,14 +249,41 @@ fn where_the_run_stands_says_what_a_claim_leads_to() {
         ("FailedHolding", 0, &["hold"], "held: waits for an operator (retry, override, cancel or release)"),
         ("SpecValidate", 0, &[], "waits for the orchestrator: SpecValidate"),
         ("Reporting", 0, &[], "waits for the orchestrator: Reporting"),
-        ("Completed", 0, &[], "the run has ended (Completed)"),
-        ("Cancelled", 0, &[], "the run has ended (Cancelled)"),
+        (
+            "Completed",
+            0,
+            &[],
+            "the run has ended (Completed); this agent idles until it is stopped or told to shut down",
+        ),
+        (
+            "Cancelled",
+            0,
+            &[],
+            "the run has ended (Cancelled); this agent idles until it is stopped or told to shut down",
+        ),
         ("Quantum", 1, &[], "parked: this agent knows no state Quantum"),
     ];
     for (stands, attempt, actions, activity) in cases {
         let (agent, done) = claimed(stands, attempt);
         assert_eq!(done, actions, "{stands}");
         assert_eq!(agent.activity(), activity, "{stands}");
+    }
+}
+
+#[test]
+fn the_end_of_a_run_is_no_warning_and_a_hold_is() {
+    for (stands, wanted) in [("Completed", LogLevel::Info), ("FailedHolding", LogLevel::Warn)] {
+        let mut agent = Loop::new(facts(), memory());
+        agent.on(Event::Start(Vec::new()));
+        agent.fails(Failure::Soon(String::new()));
+        let actions = agent.core.step(Event::Answered(Ok(claim(stands, 0))), 2_000);
+        let mut said = actions.into_iter().filter_map(|action| match action {
+            Action::Say(level, text) => Some((level, text)),
+            _ => None,
+        });
+        let (level, text) = said.next_back().unwrap();
+        assert_eq!(level, wanted, "{text}");
+        assert_eq!(text, agent.activity());
     }
 }
 

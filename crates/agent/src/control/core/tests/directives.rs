@@ -66,7 +66,7 @@ fn a_completed_retry_goes_on_to_the_end() {
     assert_eq!(agent.told(taken("GPU", 1, 1)), ["acknowledge CPUStress/2", "start GPU/1"]);
     agent.on(Event::StageEnded);
     assert_eq!(agent.told(taken("Completed", 0, 1)), ["acknowledge GPU/1"]);
-    assert_eq!(agent.activity(), "the run has ended (Completed)");
+    assert!(agent.activity().starts_with("the run has ended (Completed)"), "{}", agent.activity());
 }
 
 #[test]
