@@ -6,6 +6,7 @@
 
 pub mod agent_info;
 pub mod check;
+pub mod check_names;
 pub mod drain;
 pub mod ids;
 pub mod inventory;

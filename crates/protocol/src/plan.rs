@@ -1,67 +1,9 @@
 //! The checks that a stage owes, from the profile. Frozen by the orchestrator when a stage starts.
 
 use crate::check::{Limit, PlannedCheck};
+pub use crate::check_names::{self as names, INVENTORY_CHECKS};
 use crate::profile::{CpuStressSettings, InterruptKind, StageSpec};
 use crate::stage::Stage;
-
-/// Names of checks, shared by who plans, who observes and who reads.
-pub mod names {
-    /// Inventory: processors could be read.
-    pub const CPU: &str = "cpu";
-    /// Inventory: memory could be read.
-    pub const MEMORY: &str = "memory";
-    /// Inventory: SMBIOS named the memory modules.
-    pub const DIMMS: &str = "dimms";
-    /// Inventory: disks could be read.
-    pub const DISKS: &str = "disks";
-    /// Inventory: network interfaces could be read.
-    pub const NICS: &str = "nics";
-    /// Inventory: each GPU on the PCI bus has a driver.
-    pub const GPUS: &str = "gpus";
-    /// Inventory: the firmware names the machine.
-    pub const DMI: &str = "dmi";
-    /// Inventory: the firmware names its version.
-    pub const FIRMWARE: &str = "firmware";
-    /// Inventory: power supplies could be read.
-    pub const PSUS: &str = "psus";
-    /// CPUStress: operations whose result was wrong.
-    pub const MISCOMPARES: &str = "miscompares";
-    /// CPUStress: bogo operations per second.
-    pub const RATE: &str = "rate";
-    /// CPUStress: share of the time, in percent, that CPUs were throttled.
-    pub const THROTTLING: &str = "throttling";
-    /// CPUStress: mean frequency of the slowest CPU under load.
-    pub const FREQUENCY: &str = "frequency";
-    /// CPUStress: the load ran for as long as it was meant to.
-    pub const DURATION: &str = "duration";
-    /// The first stage: the machine is the one that its node is registered as.
-    pub const IDENTITY: &str = "identity";
-    /// Any stage: the machine was not reset in it.
-    pub const UNEXPECTED_RESET: &str = "unexpected_reset";
-    /// Any stage of an agent of protocol 1, which reports no checks: its word.
-    pub const AGENT_WORD: &str = "agent_word";
-    /// Interrupt: the machine came back under another boot id after a reboot that was asked for.
-    pub const REBOOTED: &str = "rebooted";
-    /// Interrupt: each of its commands was done, now or before.
-    pub const COMMANDS: &str = "commands";
-    /// Package: every step of the mode was done, now or before.
-    pub const STEPS: &str = "steps";
-    /// Any stage: the agent knows how to do it.
-    pub const STAGE_KNOWN: &str = "stage_known";
-}
-
-/// The parts of the inventory, each a check of the stage Inventory.
-pub const INVENTORY_CHECKS: [&str; 9] = [
-    names::CPU,
-    names::MEMORY,
-    names::DIMMS,
-    names::DISKS,
-    names::NICS,
-    names::GPUS,
-    names::DMI,
-    names::FIRMWARE,
-    names::PSUS,
-];
 
 /// What the check [`names::STEPS`] finds where a package's call ended well.
 pub const STEPS_DONE: &str = "done";
@@ -198,6 +140,15 @@ mod tests {
                     "{name} {kind}"
                 );
             }
+        }
+    }
+
+    #[test]
+    fn the_names_that_a_profile_may_require_are_those_that_are_planned() {
+        for name in ["Inventory", "CPUStress", "Package:a/apply"] {
+            let plan = planned_checks(&spec(name, &[]));
+            let planned: Vec<&str> = plan.iter().map(|check| &*check.name).collect();
+            assert_eq!(names::of(&name.into()), planned, "{name}");
         }
     }
 

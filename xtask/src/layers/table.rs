@@ -48,6 +48,7 @@ pub const CRATES: &[Crate] = &[
             "profile",
             "inventory",
             "check",
+            "check_names",
             "limits",
             "stage",
             "ids",

@@ -157,10 +157,22 @@ pub(super) fn unlisted<'s>(
             }
             Some(_) => None,
         },
-        Stage::Interrupt { name } if interrupts.iter().all(|interrupt| interrupt.name != *name) => {
-            Some(format!("an [[interrupt]] with the name \"{name}\""))
+        Stage::Interrupt { name } => {
+            let is_listed = interrupts.iter().any(|interrupt| interrupt.name == *name);
+            (!is_listed).then(|| format!("an [[interrupt]] with the name \"{name}\""))
         }
-        _listed_or_needs_none => None,
+        Stage::Inventory
+        | Stage::SpecValidate
+        | Stage::Smart
+        | Stage::CpuStress
+        | Stage::Memory
+        | Stage::Storage
+        | Stage::Network
+        | Stage::Gpu
+        | Stage::Soak
+        | Stage::Psu
+        | Stage::Reporting
+        | Stage::Unknown(_) => None,
     };
     stages.into_iter().enumerate().find_map(|(index, spec)| Some((index, lacks(spec)?)))
 }

@@ -9,6 +9,7 @@ use super::{
     WriteAllowance,
 };
 use super::{interrupt, package};
+use crate::check_names;
 use crate::ids::MacAddress;
 use crate::limits;
 use crate::stage::{Stage, stage_words};
@@ -163,9 +164,10 @@ fn stage(part: &Part<'_>) -> Result<StageSpec, BadProfile> {
     let name = stage_name(&part.needed("name", &format!("one of {}", words.join(", ")))?, &words)?;
     let written = part.optional("deadline", |field| field.span_ms(1..=SPAN_MS_MAX))?;
     let by_default = StageSpec::of(name);
+    let known = check_names::of(&by_default.name);
     let deadline = written.unwrap_or(by_default.deadline);
     let spec = StageSpec {
-        require: part.optional("require", required)?.unwrap_or_default(),
+        require: part.optional("require", |field| required(field, known))?.unwrap_or_default(),
         cpu_stress: part.optional("cpu_stress", cpu_stress)?,
         deadline,
         ..by_default
@@ -223,7 +225,7 @@ fn is_plain_name(name: &str) -> bool {
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte))
 }
 
-fn required(field: Field<'_>) -> Result<Vec<String>, BadProfile> {
+fn required(field: Field<'_>, known: &[&str]) -> Result<Vec<String>, BadProfile> {
     let is_check = |name: &str| {
         (1..=64).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
     };
@@ -232,6 +234,9 @@ fn required(field: Field<'_>) -> Result<Vec<String>, BadProfile> {
         let name = item.text_of("a name of a check: 1 to 64 of a-z and '_'", is_check)?;
         if names.contains(&name) {
             return Err(item.refuse("each name once"));
+        }
+        if !known.is_empty() && !known.contains(&name.as_str()) {
+            return Err(item.refuse(&one_of(&name, known)));
         }
         names.push(name);
     }

@@ -24,7 +24,7 @@ fn assert_refused(text: &str, (line, key, found, expected): Wanted) {
     assert_eq!(bad.to_string(), format!("line {line}{comma}{key}: found {found}, expected {}", bad.expected));
 }
 
-const BAD_KEYS_AND_VALUES: [(&str, Wanted); 31] = [
+const BAD_KEYS_AND_VALUES: [(&str, Wanted); 32] = [
     ("", (1, "stage", "nothing", "at least one [[stage]]")),
     ("stage = 3", (2, "stage", "3", "at least one [[stage]]")),
     (
@@ -86,6 +86,10 @@ const BAD_KEYS_AND_VALUES: [(&str, Wanted); 31] = [
     (
         "[[stage]]\nname = \"SMART\"\nrequire = [\n \"a\",\n \"B\"]",
         (6, "stage[1].require[2]", "\"B\"", "a name of a check"),
+    ),
+    (
+        "[[stage]]\nname = \"CPUStress\"\nrequire = [\"rate\", \"frequncy\"]",
+        (4, "stage[1].require[2]", "\"frequncy\"", "frequency meant?"),
     ),
     (
         "[[stage]]\nname = \"SMART\"\nrequire = [\"a\", \"a\"]",
