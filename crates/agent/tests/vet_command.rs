@@ -125,6 +125,12 @@ fn a_missing_tool_exits_2_and_a_bad_call_64() {
     assert_eq!(output.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&output.stderr).contains("stress-ng is not installed (looked in "));
     assert_eq!(place.output(&["--nonsense"]).status.code(), Some(64));
+    // A profile is what the caller gives: that it is bad or missing says nothing of the machine.
+    assert_eq!(place.output(&["--profile", "missing.toml"]).status.code(), Some(64));
+    std::fs::write(place.path().join("p.toml"), "name = \"p\"\n[[stage]]\nname = \"CPUStres\"\n").unwrap();
+    let output = place.output(&[]);
+    assert_eq!(output.status.code(), Some(64));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("CPUStress meant?"));
 }
 
 #[test]

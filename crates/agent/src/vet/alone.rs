@@ -1,6 +1,7 @@
 //! A run without an orchestrator: walks the stages of a profile on this machine and makes their report.
 //!
-//! Unlike a run it does not hold at a stage that failed: whoever waits at the terminal wants to see them all.
+//! Unlike a run it does not hold at a stage that failed: whoever waits at the terminal wants to see them all. The report
+//! says where a run would have been held.
 
 use std::collections::VecDeque;
 use std::ffi::OsString;
@@ -82,13 +83,10 @@ impl Alone<'_> {
             run: None,
             node: node(&self.root),
             profile: self.profile.name.clone(),
-            state: match (interrupted, verdict.goes_on()) {
-                (true, _) => State::Cancelled,
-                (false, true) => State::Completed,
-                (false, false) => State::FailedHolding,
-            },
+            // Nobody holds anything here: what did not pass is the verdict's to say.
+            state: if interrupted { State::Cancelled } else { State::Completed },
             verdict,
-            reason: if interrupted { "interrupted".to_owned() } else { String::new() },
+            reason: if interrupted { "interrupted".to_owned() } else { would_hold(&stages) },
             began,
             ended: Some(now()),
             made: now(),
@@ -220,6 +218,15 @@ pub(super) fn nothing_was_checked(report: &Report) -> bool {
     let observed =
         |check: &groundcrew_protocol::check::Check| !matches!(check.observed, Observation::Absent { .. });
     report.verdict == Verdict::Skipped || !report.stages.iter().any(|stage| stage.checks.iter().any(observed))
+}
+
+/// Where a run would have stopped, which a vet does not; empty where it would not.
+fn would_hold(stages: &[StageReport]) -> String {
+    let holds = |stage: &&StageReport| stage.verdict.is_some_and(|verdict| !verdict.goes_on());
+    let first = stages.iter().find(holds);
+    first.map_or_else(String::new, |stage| {
+        format!("A run would have been held at {}; a vet without a run does every stage.", stage.stage)
+    })
 }
 
 fn words(outcome: &StageOutcome) -> String {

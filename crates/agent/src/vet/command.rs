@@ -1,7 +1,7 @@
 //! `groundcrew vet`: vets this machine by a profile, without an orchestrator.
 //!
-//! Exit status: 0 every stage passed or warned, 1 one failed or the input was refused, 2 inconclusive or nothing could
-//! be checked, 64 usage, 130 interrupted (what was done until then is reported).
+//! Exit status: 0 every stage passed or warned, 1 one failed or the report could not be written, 2 inconclusive or nothing
+//! could be checked, 64 usage or a profile that is refused, 130 interrupted (what was done until then is reported).
 
 use std::ffi::OsString;
 use std::io::{IsTerminal, Read, Write};
@@ -29,13 +29,14 @@ pub const SUBCOMMAND: &str = "vet";
 const USAGE: &str = "usage: groundcrew vet --profile FILE [--report FOLDER] [--json]
 
 Vets this machine by a profile, without an orchestrator, and writes nothing to its disks but the report.
+Where a run would be held at a stage that did not pass, a vet goes on and does every stage.
 
   --profile FILE    the profile, in TOML
   --report FOLDER   where report.html, report.json and raw output of tools go (default: groundcrew-report)
   --json            prints the report as JSON instead of a table
 
-Exit status: 0 passed or warned, 1 failed or input refused, 2 inconclusive or nothing checked, 64 usage,
-130 interrupted.";
+Exit status: 0 passed or warned, 1 failed or no report, 2 inconclusive or nothing checked, 64 usage or a
+profile that is refused, 130 interrupted.";
 const FOLDER_DEFAULT: &str = "groundcrew-report";
 /// Where tools are looked for when the environment does not say.
 const SEARCH_PATH_DEFAULT: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -68,7 +69,15 @@ pub fn run(arguments: &[OsString]) -> ExitCode {
             return ExitCode::from(BAD_USAGE);
         }
     };
-    match vet(&arguments) {
+    let profile = match read_profile(&arguments.profile) {
+        Ok(profile) => profile,
+        Err(error) => {
+            // Not 1: that would say that the machine failed.
+            eprintln!("groundcrew vet: {error:#}");
+            return ExitCode::from(BAD_USAGE);
+        }
+    };
+    match vet(&arguments, &profile) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             eprintln!("groundcrew vet: {error:#}");
@@ -95,8 +104,7 @@ fn parse(arguments: &[OsString]) -> Result<Option<Arguments>, lexopt::Error> {
     Ok(Some(Arguments { profile, folder, json }))
 }
 
-fn vet(arguments: &Arguments) -> anyhow::Result<u8> {
-    let profile = read_profile(&arguments.profile)?;
+fn vet(arguments: &Arguments, profile: &Profile) -> anyhow::Result<u8> {
     let folder = std::path::absolute(&arguments.folder).context("find the current folder")?;
     let place = WorkFolder::open(&folder)?;
     let work = place.path.clone();
@@ -109,7 +117,7 @@ fn vet(arguments: &Arguments) -> anyhow::Result<u8> {
     let cancel = Cancel::new().context("make the handle that ends stages")?;
     watch_signals(&cancel).context("watch for signals")?;
     let alone = Alone {
-        profile: &profile,
+        profile,
         root: Root::system(),
         launcher: Launcher::this_program(),
         search_path: std::env::var_os("PATH").unwrap_or_else(|| SEARCH_PATH_DEFAULT.into()),
