@@ -101,7 +101,7 @@ async fn expect_good(app: &App, asked: &CreateDrain) -> Result<(), ApiError> {
     }
     match &asked.target {
         DrainTarget::Node(name) if app.store.node(name).await?.is_none() => {
-            let how = format!("make it with PUT /api/v1/nodes/{name}");
+            let how = format!("make it with `groundcrewctl node put {name}`");
             return Err(ApiError::unfit(format!("field target.node: there is no node {name}; {how}")));
         }
         DrainTarget::Node(_) => {}

@@ -127,12 +127,12 @@ pub async fn create_run(
     }
     let CreateRun { node, profile } = request;
     let Some(known) = app.store.node(&node).await? else {
-        let how = format!("make it with PUT /api/v1/nodes/{node}");
+        let how = format!("make it with `groundcrewctl node put {node}`");
         return Err(ApiError::unfit(format!("field node: there is no node {node}; {how}")));
     };
     let node_is = Machine { serial: known.serial, macs: known.macs };
     let Some(row) = app.store.profile(&profile).await? else {
-        let how = format!("make it with PUT /api/v1/profiles/{profile}");
+        let how = format!("make it with `groundcrewctl profile put FILE`; {profile} is the name in the file");
         return Err(ApiError::unfit(format!("field profile: there is no profile {profile}; {how}")));
     };
     let token = TokenText::boot(random());
