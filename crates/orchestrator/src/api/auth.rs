@@ -114,8 +114,7 @@ impl FromRequestParts<Arc<App>> for Operator {
 }
 
 const NO_OPERATOR: &str = "this call needs an operator's token in the header `Authorization: Bearer gco_…`; the first \
-    start of the server printed one, and who has one makes others with `groundcrewctl token add NAME` or POST \
-    /api/v1/tokens. Where all are lost, stop the server and use `groundcrewd token add NAME`";
+    start of the server printed one, and who has one makes others with `groundcrewctl token add NAME`. Where all are lost, stop the server and use `groundcrewd token add NAME`";
 const NO_RUN_TOKEN: &str = "this call needs the run token of this run in the header `Authorization: Bearer gcr_…`: the one \
     whose SHA-256 its current claim named. Claim the run again to take hold of it";
 const NO_BOOT_TOKEN: &str = "this call needs the boot token or the run token of this run in the header `Authorization: Bearer \

@@ -1,5 +1,5 @@
 //! Rotates the certificate: announces the next one in every answer, and serves it once every agent that was seen in
-//! the last seven days has said that it knows it.
+//! the last seven days, but for those that are silent since their run ended, has said that it knows it.
 //!
 //! The next certificate is a file that `groundcrewd certificate rotate` makes, so a rotation needs no connection to
 //! the server and goes on after a restart. `GET /api/v1/certificate` says which agents it waits for.
@@ -52,7 +52,7 @@ pub async fn pass(app: Arc<App>) -> Passed {
     let named: Vec<String> = without.iter().take(NAMED_MAX).map(ToString::to_string).collect();
     Ok(format!(
         "serving {served}; {} is announced and waits for {count} agents: {}{}; {unclaimed} runs are not claimed yet, and \
-         those made before the announcement need new kernel arguments (POST /api/v1/runs/RUN/token)",
+         those made before the announcement need new kernel arguments (`groundcrewctl run token RUN`)",
         next.fingerprint,
         named.join(", "),
         if count > NAMED_MAX { ", …" } else { "" }

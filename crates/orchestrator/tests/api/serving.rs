@@ -11,6 +11,7 @@ use groundcrew_orchestrator::serve::Server;
 use groundcrew_orchestrator::store::{RunColumns, RunDoc, RunWrite};
 use groundcrew_orchestrator::task::certificate;
 use groundcrew_protocol::ids::Sha256Hex;
+use groundcrew_protocol::limits;
 use groundcrew_protocol::profile::Profile;
 use groundcrew_protocol::stage::State;
 use groundcrew_protocol::time::WallMs;
@@ -169,6 +170,22 @@ async fn the_next_certificate_is_served_once_every_agent_knows_it() {
     assert!(files.next().unwrap().is_none());
     // Once it is over, heartbeats are as short as before.
     assert_eq!(agent.beat(&bench, json!({})).await.expect(200).get("pins"), Some(&json!([next])));
+}
+
+#[tokio::test]
+async fn a_rotation_shows_at_once_and_waits_for_no_agent_that_is_silent_since_its_runs_end() {
+    let bench = Bench::start().await;
+    let agent = bench.make_agent("n1").await;
+    let next = bench.app.certificates.announce_next().unwrap().fingerprint;
+    // Before any pass of the task.
+    let view = bench.order("GET", "/api/v1/certificate", json!(null)).await.expect(200);
+    assert_eq!((&view["next"], &view["waiting_for"]), (&json!(next), &json!([agent.run])));
+    bench.order("POST", &format!("/api/v1/runs/{}/cancel", agent.run), json!({})).await.expect(200);
+    let said = certificate::pass(bench.app.clone()).await.unwrap();
+    assert!(said.contains(&agent.run), "it speaks still: {said}");
+    bench.app.live.clock.step(limits::FRESH_MS);
+    certificate::pass(bench.app.clone()).await.unwrap();
+    assert_eq!(bench.app.served.fingerprint(), next);
 }
 
 #[tokio::test]
