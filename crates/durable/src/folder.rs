@@ -118,7 +118,7 @@ pub(crate) fn mode_of(stat: &Stat) -> Mode {
 }
 
 /// What a reader of an error would call a kind of file.
-pub(crate) fn kind_words(kind: FileType) -> &'static str {
+pub fn kind_words(kind: FileType) -> &'static str {
     match kind {
         FileType::RegularFile => "a regular file",
         FileType::Directory => "a folder",

@@ -23,3 +23,4 @@ pub mod records;
 pub mod whole;
 
 pub use error::{Error, Result};
+pub use folder::kind_words;

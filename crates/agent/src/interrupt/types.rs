@@ -3,6 +3,10 @@
 //! The names, the commands and the lenient base64 are the reference agent's and an interface. [`Interrupt::inflate`]
 //! is pure and takes any text.
 
+use base64::Engine;
+use base64::alphabet;
+use base64::engine::DecodePaddingMode;
+use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STANDARD};
 use serde_json::{Map, Value};
 
 /// The kinds, as the reference lists them.
@@ -92,7 +96,6 @@ impl Interrupt {
 
     /// The text that [`Interrupt::inflate`] reads, the same bytes as the reference writes for names in ASCII.
     pub fn serialise(&self) -> String {
-        use base64::Engine;
         let kind = self.kind();
         let json = match self {
             Interrupt::ServiceRestart { services } => {
@@ -105,7 +108,7 @@ impl Interrupt {
             | Interrupt::RestartAllServices
             | Interrupt::ScriptInterrupt => format!("{{\"type\": \"{kind}\"}}"),
         };
-        base64::engine::general_purpose::STANDARD.encode(json)
+        STANDARD.encode(json)
     }
 
     /// Reads an interrupt from its base64 text.
@@ -175,62 +178,43 @@ fn decode_leniently(text: &str) -> Result<Vec<u8>, InflateError> {
     if text.len() > TEXT_BYTES_MAX {
         return Err(wrong(format!("{} characters, more than {TEXT_BYTES_MAX}", text.len())));
     }
-    let mut bytes = Vec::with_capacity(text.len() / 4 * 3);
-    let (mut group, mut filled, mut pads, mut characters) = (0u32, 0u32, 0u32, 0usize);
+    let whole = |kept: &[u8]| LENIENT.decode(kept).map_err(|error| wrong(error.to_string()));
+    let (mut kept, mut pads) = (Vec::with_capacity(text.len()), 0);
     for byte in text.bytes() {
+        let filled = kept.len() % 4;
         if byte == b'=' {
             pads += 1;
             if filled >= 2 && filled + pads >= 4 {
-                bytes.extend_from_slice(&tail(group, filled));
-                return Ok(bytes);
+                return whole(&kept);
             }
-            continue;
-        }
-        let Some(six) = six_bits(byte) else { continue };
-        pads = 0;
-        characters += 1;
-        group = group << 6 | six;
-        filled += 1;
-        if filled == 4 {
-            bytes.extend_from_slice(&group.to_be_bytes()[1..]);
-            (group, filled) = (0, 0);
+        } else if byte.is_ascii_alphanumeric() || byte == b'+' || byte == b'/' {
+            pads = 0;
+            kept.push(byte);
         }
     }
-    match filled {
-        0 => Ok(bytes),
-        1 => Err(wrong(format!("{characters} characters, one more than a multiple of 4"))),
+    match kept.len() % 4 {
+        0 => whole(&kept),
+        1 => Err(wrong(format!("{} characters, one more than a multiple of 4", kept.len()))),
         _ => Err(wrong("text that ends without its padding".to_owned())),
     }
 }
 
-/// The whole bytes of an incomplete group of two or three characters.
-fn tail(group: u32, filled: u32) -> Vec<u8> {
-    let whole = (filled * 6 / 8) as usize;
-    let aligned = group << (32 - filled * 6);
-    aligned.to_be_bytes()[..whole].to_vec()
-}
-
-fn six_bits(byte: u8) -> Option<u32> {
-    let value = match byte {
-        b'A'..=b'Z' => byte - b'A',
-        b'a'..=b'z' => byte - b'a' + 26,
-        b'0'..=b'9' => byte - b'0' + 52,
-        b'+' => 62,
-        b'/' => 63,
-        _ => return None,
-    };
-    Some(u32::from(value))
-}
+/// What is left of a text once its padding was seen, and bits beyond the last whole byte passed over as Python does.
+const LENIENT: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::STANDARD,
+    GeneralPurposeConfig::new()
+        .with_decode_padding_mode(DecodePaddingMode::RequireNone)
+        .with_decode_allow_trailing_bits(true),
+);
 
 #[cfg(test)]
 mod tests {
-    use base64::Engine;
     use proptest::prelude::*;
 
     use super::*;
 
     fn encoded(json: &str) -> String {
-        base64::engine::general_purpose::STANDARD.encode(json)
+        STANDARD.encode(json)
     }
 
     #[test]
@@ -297,9 +281,15 @@ mod tests {
 
     #[test]
     fn characters_outside_the_alphabet_are_passed_over() {
-        for text in
-            ["eyJ0eXBl\nIjogIm5v X29wIn0=", "-eyJ0eXBlIjogIm5vX29wIn0=_", "eyJ0eXBlIjogIm5vX29wIn0=and more"]
-        {
+        for text in [
+            "eyJ0eXBl\nIjogIm5v X29wIn0=",
+            "-eyJ0eXBlIjogIm5vX29wIn0=_",
+            "eyJ0eXBlIjogIm5vX29wIn0=and more",
+            // Padding that comes too early, and bits beyond the last byte.
+            "ey=J0eXBlIjogIm5vX29wIn0=",
+            "=eyJ0eXBlIjogIm5vX29wIn0=",
+            "eyJ0eXBlIjogIm5vX29wIn1=",
+        ] {
             assert_eq!(Interrupt::inflate(text), Ok(Interrupt::NoOp), "{text:?}");
         }
     }
@@ -317,7 +307,7 @@ mod tests {
 
         #[test]
         fn proper_base64_comes_back(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-            let text = base64::engine::general_purpose::STANDARD.encode(&bytes);
+            let text = STANDARD.encode(&bytes);
             prop_assert_eq!(decode_leniently(&text), Ok(bytes));
         }
     }

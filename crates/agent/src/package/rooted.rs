@@ -26,7 +26,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use groundcrew_durable::whole;
+use groundcrew_durable::{kind_words, whole};
 use rustix::fs::{
     AtFlags, CWD, FileType, FlockOperation, Mode, OFlags, Stat, flock, openat, renameat, unlinkat,
 };
@@ -414,20 +414,6 @@ fn require_file(shown: &Path, stat: &Stat) -> Result<()> {
 
 fn kind_error(shown: &Path, found: FileType) -> Error {
     Error::Kind { path: shown.to_owned(), found: kind_words(found), expected: "a regular file" }
-}
-
-/// What a reader of an error would call a kind of file.
-pub(crate) fn kind_words(kind: FileType) -> &'static str {
-    match kind {
-        FileType::RegularFile => "a regular file",
-        FileType::Directory => "a folder",
-        FileType::Symlink => "a symbolic link",
-        FileType::Fifo => "a fifo",
-        FileType::Socket => "a socket",
-        FileType::CharacterDevice => "a character device",
-        FileType::BlockDevice => "a block device",
-        FileType::Unknown => "something of an unknown kind",
-    }
 }
 
 /// A missing folder on the way, or something on it that is no folder: nothing stands at such a path.

@@ -2,9 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
+use groundcrew_durable::kind_words;
 use rustix::fs::{FileType, Stat};
 
-use crate::package::rooted::{Error, Like, Result, Root, kind_words};
+use crate::package::rooted::{Error, Like, Result, Root};
 
 /// Folders below each other that are copied.
 const DEPTH_MAX: usize = 128;
