@@ -197,6 +197,9 @@ pub(crate) fn run(view: &RunView, reader: &Reader, now: WallMs) -> String {
         }
         None => rows.push(("Waits for", "nothing".to_owned())),
     }
+    if let Some(rebooting) = &summary.rebooting {
+        rows.push(("Rebooting", drains::reboot(rebooting, now)));
+    }
     rows.push(("Agent", agent(view, now)));
     rows.extend(view.machine_unproved.iter().map(|why| ("Machine", format!("not proved: {}", clean(why)))));
     if let Some(skew_ms) = view.skew_ms {

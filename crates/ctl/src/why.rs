@@ -158,6 +158,14 @@ fn walking(view: &RunView, stage: &Stage, now: WallMs, why: &mut Why) {
         why.sentences.push(format!("The run stands at {name}, which this version does not know."));
     } else if stage.is_orchestrators() {
         why.sentences.push(format!("The orchestrator itself is at {name}; no agent is needed for that."));
+    } else if let Some(rebooting) = &summary.rebooting {
+        why.sentences.push(format!(
+            "The machine reboots for {}, attempt {}: that was asked for {} under boot id {}, and a claim under another proves it.",
+            clean(&rebooting.stage.to_string()),
+            rebooting.attempt,
+            ago(rebooting.asked, now),
+            rebooting.boot_id
+        ));
     } else if agent == OFFLINE {
         why.sentences.push(format!(
             "The run is at {name}, attempt {}, and its agent is offline: {}.",

@@ -143,6 +143,19 @@ fn a_reboot_the_orchestrators_own_stages_and_unknown_ones_have_words() {
     let text = sentences(json!({"agent": "offline",
         "wait": wait("the machine to come back from its reboot", "the run is held")}));
     assert!(text.contains("It waits for the machine to come back from its reboot, since 30 s."), "{text}");
+    // An agent that is offline because its machine reboots is no cause for alarm.
+    let rebooting = json!({"run": "r-7f3k9q2m", "stage": "Interrupt:kernel", "attempt": 1, "asked": NOW.0 - 30_000,
+        "boot_id": "11111111-1111-4111-8111-111111111111", "until": NOW.0 + 3_600_000});
+    let text = sentences(
+        json!({"agent": "offline", "state": "Interrupt:kernel", "stage": "Interrupt:kernel",
+        "rebooting": rebooting, "wait": wait("the machine to come back from its reboot", "the run is held")}),
+    );
+    let wanted = "The machine reboots for Interrupt:kernel, attempt 1: that was asked for 30 s ago under boot id 11111111-";
+    assert!(text.starts_with(wanted) && !text.contains("offline"), "{text}");
+    assert!(
+        text.contains("It waits for the machine to come back from its reboot, since 30 s. If that"),
+        "{text}"
+    );
     let text = sentences(json!({"state": "SpecValidate", "stage": "SpecValidate", "wait": null}));
     assert!(text.starts_with("The orchestrator itself is at SpecValidate"), "{text}");
     let text = sentences(json!({"state": "Teleport", "stage": "Teleport", "wait": null}));

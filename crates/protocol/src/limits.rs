@@ -62,8 +62,8 @@ pub const RUN_TOKEN_AFTER_END_MS: u64 = 86_400_000;
 pub const REBOOT_DEADLINE_MS: u64 = 1_800_000;
 /// Deadline of a stage whose profile names none.
 pub const STAGE_DEADLINE_MS: u64 = 120_000;
-/// Deadline of an interrupt whose profile names none: a minute for what is to be acknowledged before a reboot, five in
-/// which the machine must begin to go down, and one to spare.
+/// Deadline of an interrupt whose profile names none: a minute for what is to be acknowledged before a reboot, five for
+/// services that are slow to start, and one to spare. A reboot that was asked for has the run's limit.
 pub const INTERRUPT_DEADLINE_MS: u64 = 420_000;
 /// How often a machine may come back under the boot under which a reboot was asked for, before the run is held.
 pub const REBOOTS_MISSED_MAX: u32 = 3;

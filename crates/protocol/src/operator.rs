@@ -5,8 +5,8 @@ use serde::{Deserialize, Serialize};
 use crate::check::Verdict;
 use crate::drain::NodeDrain;
 use crate::ids::{
-    Attempt, ClaimNumber, MacAddress, NodeName, PackageName, PackageVersion, ProfileName, RunId, Sha256Hex,
-    TokenText,
+    Attempt, BootId, ClaimNumber, MacAddress, NodeName, PackageName, PackageVersion, ProfileName, RunId,
+    Sha256Hex, TokenText,
 };
 use crate::stage::{Stage, State};
 use crate::time::WallMs;
@@ -48,12 +48,15 @@ pub struct NodeView {
     /// How its drains stand; absent where none is asked for and no agent of it drains.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drain: Option<NodeDrain>,
+    /// The reboot that a run has asked for; absent where none is awaited.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rebooting: Option<Rebooting>,
 }
 
 impl NodeView {
     /// What the operator wrote.
     pub fn node(&self) -> Node {
-        let NodeView { name, serial, macs, labels, drain: _ } = self.clone();
+        let NodeView { name, serial, macs, labels, drain: _, rebooting: _ } = self.clone();
         Node { name, serial, macs, labels }
     }
 }
@@ -126,6 +129,27 @@ pub struct WaitView {
     pub then: String,
 }
 
+/// A reboot that a machine was asked to make and that nobody has seen yet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Rebooting {
+    /// The run that asked.
+    pub run: RunId,
+    /// The stage that asked.
+    pub stage: Stage,
+    /// Its attempt.
+    pub attempt: Attempt,
+    /// The boot under which it was asked for; a claim under any other proves the reboot.
+    pub boot_id: BootId,
+    /// When the agent said that it would ask.
+    pub asked: WallMs,
+    /// Until when it must be seen, else the run is held.
+    pub until: WallMs,
+    /// How often the agent came back under the same boot, and was told to ask again.
+    #[serde(default)]
+    pub missed: u32,
+}
+
 /// A run in a list.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -149,6 +173,9 @@ pub struct RunSummary {
     pub reason: String,
     /// What it waits for.
     pub wait: Option<WaitView>,
+    /// The reboot that it waits for; absent where it waits for none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rebooting: Option<Rebooting>,
     /// Its agent: `offline`, or the phase that it last said; absent before the first claim.
     pub agent: Option<String>,
     /// When it was made.

@@ -130,6 +130,7 @@ mod tests {
                 kind: kind.to_owned().into(),
                 services: Vec::new(),
                 root_mount: "/".to_owned(),
+                reboot_ms: None,
             };
             for name in ["Interrupt:a", "Package:a/interrupt"] {
                 let spec = StageSpec { interrupt: Some(interrupt.clone()), ..spec(name, &[]) };

@@ -6,8 +6,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use groundcrew_protocol::check::Verdict;
+use groundcrew_protocol::limits::{REBOOT_DEADLINE_MS, REBOOTS_MISSED_MAX};
+use groundcrew_protocol::operator::NodeView;
 use groundcrew_protocol::stage::State;
-use groundcrew_tests::harness::{Machine, Server};
+use groundcrew_tests::harness::{Machine, Server, eventually};
 
 /// A root with a shell and nothing else but `program`, where the agent of machine `m1` looks for programs.
 fn root_with(server: &Server, program: &str, script: &str) -> PathBuf {
@@ -33,7 +35,7 @@ fn put(root: &Path, file: &Path, bytes: &[u8]) {
 fn profile(root: &Path, settings: &str) -> String {
     let root = root.display();
     format!(
-        "name = \"interrupts\"\n[[stage]]\nname = \"Interrupt:it\"\ndeadline = \"3s\"\n[[interrupt]]\nname = \"it\"\n\
+        "name = \"interrupts\"\n[[stage]]\nname = \"Interrupt:it\"\n[[interrupt]]\nname = \"it\"\n\
          root_mount = \"{root}\"\n{settings}\n"
     )
 }
@@ -64,18 +66,56 @@ fn services_are_restarted_in_order_and_one_that_fails_holds_until_it_is_mended()
     assert!(machine.stop().success());
 }
 
+/// Time in which a reboot must be seen passes where a test says so.
+const PAST_THE_REBOOT_MS: u64 = 1_900_000;
+
+fn asked(root: &Path, times: usize) {
+    eventually("the request", || (calls(root).len() >= times).then_some(()));
+}
+
 #[test]
 fn a_reboot_is_asked_for_once_it_is_acknowledged_and_one_that_never_comes_holds() {
-    let server = Server::start();
+    let server = Server::start_with_steps_of(PAST_THE_REBOOT_MS);
     let root = root_with(&server, "reboot", "#!/bin/sh\necho reboot >>/calls\n");
     let run = server.create_run("n1", &profile(&root, "type = \"node_restart\""));
     let mut machine = Machine::new(&server, &run, "m1").with_interrupts();
     machine.start();
+    asked(&root, 1);
+    let rebooting = server.view(&run).summary.rebooting.expect("it waits for a reboot");
+    assert_eq!((rebooting.stage.to_string().as_str(), rebooting.attempt.0), ("Interrupt:it", 1));
+    assert_eq!(rebooting.until.0 - rebooting.asked.0, i64::try_from(REBOOT_DEADLINE_MS).unwrap());
+    let node = || server.get::<NodeView>("/api/v1/nodes/n1").rebooting;
+    assert_eq!(node(), Some(rebooting));
+    // The stage's own deadline is for the asking. What was asked for is the orchestrator's to wait for.
+    server.pass_time();
     let held = server.wait_for_state(&run, State::FailedHolding);
-    assert_eq!(held.stages[0].verdict, Some(Verdict::Fail), "{}", held.summary.reason);
-    assert!(held.summary.reason.contains("after the reboot was asked for"), "{}", held.summary.reason);
-    assert_eq!(calls(&root), ["reboot"]);
-    assert_eq!(server.count_of(&run, "intent"), 1);
+    assert_eq!(held.summary.reason, "a reboot was asked for and not seen within 30m");
+    assert_eq!((held.summary.rebooting, node()), (None, None));
+    eventually("the end of the stage", || server.view(&run).directives.is_empty().then_some(()));
+    assert_eq!((calls(&root), server.count_of(&run, "intent")), (vec!["reboot".to_owned()], 1));
+    assert!(machine.stop().success());
+}
+
+#[test]
+fn an_agent_back_under_the_same_boot_asks_again_so_often_and_no_more() {
+    let server = Server::start_with_steps_of(PAST_THE_REBOOT_MS);
+    let root = root_with(&server, "reboot", "#!/bin/sh\necho reboot >>/calls\n");
+    let run = server.create_run("n1", &profile(&root, "type = \"node_restart\""));
+    let mut machine = Machine::new(&server, &run, "m1").with_interrupts();
+    for times in 1..=REBOOTS_MISSED_MAX {
+        machine.start();
+        asked(&root, times as usize);
+        let missed = server.view(&run).summary.rebooting.map(|rebooting| rebooting.missed);
+        assert_eq!(missed, Some(times - 1));
+        // The SIGTERM of a reboot that was asked for ends it with 0.
+        assert!(machine.stop().success());
+    }
+    machine.start();
+    let held = server.wait_for_state(&run, State::FailedHolding);
+    let why = "a reboot was asked for 3 times and the machine is still in the same boot";
+    assert_eq!(held.summary.reason, why);
+    assert_eq!((server.count_of(&run, "reboot_missed"), server.count_of(&run, "crashed")), (3, 0));
+    assert_eq!(calls(&root).len(), 3);
     assert!(machine.stop().success());
 }
 

@@ -3,9 +3,10 @@
 //!
 //! ```text
 //!   boot id, chroot ──▶ leave: outbox and spool acknowledged, intent acknowledged ──▶ the package agent asks ──▶ SIGTERM
-//!        │ no                  │ no                                                        │ fails       │ never comes
+//!        │ no                  │ no                                                        │ fails       │ does not come
 //!        ▼                     ▼                                                           ▼             ▼
-//!      the outcome says why: the run is held. That the machine rebooted is never said here: its next claim proves it.
+//!      the outcome says why: the run is held. That the machine rebooted is never said    the orchestrator's deadline
+//!      here: its next claim proves it.                                                   holds the run and ends the stage
 //! ```
 
 use std::ffi::OsString;
@@ -34,6 +35,9 @@ const FOLDER: &str = "/";
 const VERSION: &str = "0";
 /// A command that fails while the machine goes down may do so for that reason: the agent's own SIGTERM follows within this.
 const SIGTERM_PATIENCE: Duration = Duration::from_secs(5);
+/// How much longer than the run's limit a stage waits for the reboot that it has asked for. The orchestrator, whose limit it
+/// is, speaks first; this is for one that cannot be reached meanwhile.
+const REBOOT_SLACK: Duration = Duration::from_secs(60);
 
 /// Does an interrupt.
 pub(super) fn run(context: &StageContext, deadline: Instant) -> Done {
@@ -164,7 +168,11 @@ fn reboot(
     };
     let is_asked = called.ending == Ending::Exited(0) && called.stopped.is_none();
     context.show(0.5, "rebooting");
-    let until = if is_asked { deadline } else { deadline.min(Instant::now() + SIGTERM_PATIENCE) };
+    let until = match (is_asked, settings.reboot_ms) {
+        (true, Some(limit_ms)) => asked + Duration::from_millis(limit_ms) + REBOOT_SLACK,
+        (true, None) => deadline,
+        (false, _) => deadline.min(Instant::now() + SIGTERM_PATIENCE),
+    };
     if called.stopped.is_none() && wait_for_end(context, until) {
         return Done { artifacts: called.artifacts, ..stopped(context) };
     }

@@ -1,12 +1,12 @@
-//! Drains, and how they stand on a node.
+//! A node: how its drains stand, and the reboot that is awaited of it.
 
 use groundcrew_protocol::drain::{AgentDrain, Drain, DrainList, DrainTarget, NodeDrain};
-use groundcrew_protocol::operator::NodeView;
+use groundcrew_protocol::operator::{NodeView, Rebooting};
 use groundcrew_protocol::time::WallMs;
 
 use super::{block, finished, node, table};
 use crate::output::Reader;
-use crate::words::{ahead, clean, moment};
+use crate::words::{ago, ahead, clean, moment};
 
 /// A node, and how its drains stand.
 pub(crate) fn node_view(view: &NodeView, now: WallMs) -> String {
@@ -14,7 +14,30 @@ pub(crate) fn node_view(view: &NodeView, now: WallMs) -> String {
     if let Some(drain) = &view.drain {
         text.push_str(&node_drain(drain, now));
     }
+    if let Some(rebooting) = &view.rebooting {
+        text.push_str(&block(&[(
+            "Rebooting",
+            format!("for run {}: {}", rebooting.run, reboot(rebooting, now)),
+        )]));
+    }
     text
+}
+
+/// A reboot that is awaited: who asked, under which boot, since when, until when.
+pub(super) fn reboot(rebooting: &Rebooting, now: WallMs) -> String {
+    let missed = match rebooting.missed {
+        0 => String::new(),
+        count => format!("; asked again {count} times, the agent being back under that boot"),
+    };
+    format!(
+        "{}, attempt {}, asked {} under boot id {}, must be seen by {} ({}){missed}",
+        clean(&rebooting.stage.to_string()),
+        rebooting.attempt,
+        ago(rebooting.asked, now),
+        rebooting.boot_id,
+        moment(rebooting.until, now),
+        ahead(rebooting.until, now),
+    )
 }
 
 fn node_drain(drain: &NodeDrain, now: WallMs) -> String {
@@ -131,5 +154,18 @@ mod tests {
             assert!(text.contains(wanted), "{wanted:?} is missing in\n{text}");
         }
         assert!(!text.contains('\u{1b}'));
+    }
+
+    #[test]
+    fn a_node_that_reboots_says_for_whom_since_when_and_until_when() {
+        let view: NodeView = serde_json::from_str(
+            r#"{"name": "n1", "rebooting": {"run": "r-1", "stage": "Interrupt:kernel", "attempt": 2,
+                "boot_id": "11111111-1111-4111-8111-111111111111", "asked": 1000, "until": 1801000, "missed": 1}}"#,
+        )
+        .unwrap();
+        let text = node_view(&view, WallMs(61_000));
+        let wanted = "for run r-1: Interrupt:kernel, attempt 2, asked 1 min ago under boot id \
+                      11111111-1111-4111-8111-111111111111, must be seen by 00:30:01 UTC (in 29 min); asked again 1 times";
+        assert!(text.contains("Rebooting") && text.contains(wanted), "{wanted:?} is missing in\n{text}");
     }
 }

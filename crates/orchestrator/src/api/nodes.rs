@@ -6,7 +6,7 @@ use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use groundcrew_protocol::ids::{NodeName, ProfileName};
 use groundcrew_protocol::limits;
-use groundcrew_protocol::operator::{Node, NodeList, NodeView, ProfileList};
+use groundcrew_protocol::operator::{Node, NodeList, NodeView, ProfileList, Rebooting};
 use groundcrew_protocol::profile::Profile;
 use groundcrew_protocol::wire::ErrorBody;
 use http::{StatusCode, header};
@@ -19,6 +19,7 @@ use super::body::{Json, Query, Raw, ok};
 use super::drains;
 use super::error::ApiError;
 use crate::live::clock::wall_now;
+use crate::run::state::WaitFor;
 use crate::store::NewAudit;
 
 /// Entries of a page that names no number, and the most that a page may have.
@@ -102,8 +103,26 @@ pub async fn get_node(
     let node = app.store.node(&name).await?;
     let node = node.ok_or_else(|| ApiError::none(format!("there is no node {name}")))?;
     let drain = drains::of(&app, &node).await?;
+    let rebooting = rebooting(&app, &node).await?;
     let Node { name, serial, macs, labels } = node;
-    Ok(ok(&NodeView { name, serial, macs, labels, drain }))
+    Ok(ok(&NodeView { name, serial, macs, labels, drain, rebooting }))
+}
+
+/// The reboot that a run of the node has asked for: of several the one that is due last.
+async fn rebooting(app: &App, node: &Node) -> Result<Option<Rebooting>, ApiError> {
+    let mut awaited: Option<Rebooting> = None;
+    for live in app.live.all().into_iter().filter(|live| live.node == node.name) {
+        let awaits = matches!(live.state().wait, Some((WaitFor::Reboot, _)));
+        if !awaits {
+            continue;
+        }
+        // Its document says under which boot it was asked for; what is known for the moment does not.
+        let (run, _version) = app.run(&live.id).await?;
+        let later =
+            run.rebooting().filter(|one| awaited.as_ref().is_none_or(|known| known.until < one.until));
+        awaited = later.or(awaited);
+    }
+    Ok(awaited)
 }
 
 /// Makes or replaces a node.

@@ -26,6 +26,7 @@ pub fn summary(run: &Run, live: &Live, known: &LiveRun) -> RunSummary {
             until: wait.until,
             then: wait.what.then().to_owned(),
         }),
+        rebooting: run.rebooting(),
         agent: live.agent_word(known),
         created: run.created,
         ended: run.ended(),

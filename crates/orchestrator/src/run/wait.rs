@@ -1,7 +1,11 @@
 //! What a run waits for, since when, until when, and what happens then (rule 1 of the design).
 
+use groundcrew_protocol::operator::Rebooting;
 use groundcrew_protocol::time::WallMs;
+use groundcrew_protocol::wire::IntentKind;
 use serde::{Deserialize, Serialize};
+
+use super::state::Run;
 
 /// What a run waits for, and what happens when it does not come.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -61,5 +65,22 @@ impl WaitFor {
             WaitFor::Operator => "the run is cancelled",
             WaitFor::Farewell => "the directive is given up",
         }
+    }
+}
+
+impl Run {
+    /// The reboot that it waits for.
+    pub fn rebooting(&self) -> Option<Rebooting> {
+        let wait = self.wait.as_ref().filter(|wait| wait.what == WaitFor::Reboot)?;
+        let intent = self.intent.as_ref().filter(|intent| intent.kind == IntentKind::Reboot)?;
+        Some(Rebooting {
+            run: self.id.clone(),
+            stage: intent.stage.clone()?,
+            attempt: intent.attempt,
+            boot_id: intent.boot.clone(),
+            asked: intent.at,
+            until: wait.until,
+            missed: intent.missed,
+        })
     }
 }

@@ -53,6 +53,10 @@ pub struct InterruptSettings {
     /// The root file system that its commands run in, as the node sees it; `local`: in the agent's own.
     #[serde(default = "root_mount")]
     pub root_mount: String,
+    /// The time in which its reboot must be seen, in milliseconds, as the run's limits have it; absent for anything but
+    /// `node_restart`, in what is stored, and from an orchestrator that does not say. The agent waits that long for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reboot_ms: Option<u64>,
 }
 
 /// The interrupt of a package (`[package.interrupt]`): its name and root are the package's.
@@ -85,6 +89,7 @@ pub(super) fn interrupts(field: Field<'_>) -> Result<Vec<InterruptSettings>, Bad
             kind,
             services,
             root_mount: root.unwrap_or_else(root_mount),
+            reboot_ms: None,
         });
     }
     Ok(interrupts)

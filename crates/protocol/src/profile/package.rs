@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::interrupt;
 use super::part::{Field, Part};
-use super::{BadProfile, InterruptSettings, PackageInterrupt, Profile, StageSpec};
+use super::{BadProfile, InterruptKind, InterruptSettings, PackageInterrupt, Profile, StageSpec};
 use crate::stage::Stage;
 
 const PACKAGE_KEYS: [&str; 8] =
@@ -84,6 +84,10 @@ impl Profile {
             | Stage::Reporting
             | Stage::Unknown(_) => (None, None),
         };
+        let interrupt = interrupt.map(|settings| {
+            let reboots = settings.kind == InterruptKind::NodeRestart;
+            InterruptSettings { reboot_ms: reboots.then_some(self.limits.reboot), ..settings }
+        });
         StageSpec { package, interrupt, ..spec.clone() }
     }
 }
@@ -93,7 +97,7 @@ impl PackageSettings {
     fn as_interrupt(&self) -> Option<InterruptSettings> {
         let PackageInterrupt { kind, services } = self.interrupt.clone()?;
         let (name, root_mount) = (self.name.clone(), self.root_mount.clone());
-        Some(InterruptSettings { name, kind, services, root_mount })
+        Some(InterruptSettings { name, kind, services, root_mount, reboot_ms: None })
     }
 }
 

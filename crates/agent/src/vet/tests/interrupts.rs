@@ -11,6 +11,7 @@ fn interrupt(kind: &str) -> InterruptSettings {
         kind: InterruptKind::from(kind.to_owned()),
         services: vec!["a.service".to_owned()],
         root_mount: "/".to_owned(),
+        reboot_ms: None,
     }
 }
 

@@ -55,7 +55,13 @@ fn a_stage_is_told_with_its_interrupt() {
         (reboot.name.as_str(), reboot.kind, &*reboot.root_mount),
         ("a", InterruptKind::NodeRestart, "local")
     );
-    assert_eq!(deadline, limits::INTERRUPT_DEADLINE_MS);
+    assert_eq!(
+        (deadline, reboot.reboot_ms),
+        (limits::INTERRUPT_DEADLINE_MS, Some(limits::REBOOT_DEADLINE_MS))
+    );
+    let (_, slow) = told(&format!("limits.reboot = \"2h\"\n{INTERRUPT}type = \"node_restart\""));
+    assert_eq!(slow.reboot_ms, Some(7_200_000));
+    assert_eq!(told(&format!("{INTERRUPT}type = \"no_op\"")).1.reboot_ms, None);
     let package = PACKAGE.replace("/apply", "/interrupt");
     let text = format!(
         "{package}path = \"/p\"\nroot_mount = \"/host\"\n[package.interrupt]\ntype = \"service_restart\"\n\
