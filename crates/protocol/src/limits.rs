@@ -67,6 +67,9 @@ pub const STAGE_DEADLINE_MS: u64 = 120_000;
 pub const INTERRUPT_DEADLINE_MS: u64 = 420_000;
 /// How often a machine may come back under the boot under which a reboot was asked for, before the run is held.
 pub const REBOOTS_MISSED_MAX: u32 = 3;
+/// How often an agent may be stopped in order in a stage that may itself be what stops it (a package's step, a restart of
+/// services), before the run is held: an operator stops one once or twice, a stage that does would do it for ever.
+pub const STOPS_MAX: u32 = 3;
 /// The first protocol whose results carry checks, claims and attempts.
 pub const PROTOCOL_WITH_CHECKS: u32 = 2;
 /// Silence after which a claim is no longer fresh: three heartbeats, in milliseconds.

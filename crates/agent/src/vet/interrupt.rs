@@ -54,6 +54,9 @@ pub(super) fn run(context: &StageContext, deadline: Instant) -> Done {
         Ok(interrupts) => interrupts,
         Err(why) => return refused(context, why.to_owned()),
     };
+    if let Some(why) = ends_its_own_agent(context, &interrupt) {
+        return refused(context, why);
+    }
     // A drain before the interrupt has its place here: nothing is done or asked for yet.
     if interrupt == Interrupt::NodeRestart {
         return reboot(context, settings, interrupts, deadline);
@@ -93,6 +96,30 @@ fn allowed<'c>(context: &'c StageContext, interrupt: &Interrupt) -> Result<&'c I
         Interrupt::NoOp | Interrupt::NodeRestart | Interrupt::ScriptInterrupt => {}
     }
     Ok(interrupts)
+}
+
+/// Why services are not restarted, where the agent's own unit is among them: its stop would end this very stage before it
+/// was known to be done, and each agent after it would begin anew. What stops the agent in other ways is counted by the
+/// orchestrator.
+fn ends_its_own_agent(context: &StageContext, interrupt: &Interrupt) -> Option<String> {
+    let Interrupt::ServiceRestart { services } = interrupt else {
+        return None;
+    };
+    // Where it cannot be read, or names no unit, nobody can tell; the count is left.
+    let groups = std::fs::read_to_string(context.root.path("/proc/self/cgroup")).unwrap_or_default();
+    let own = services.iter().find(|service| is_unit_of(service, &groups))?;
+    Some(format!(
+        "{own} is this agent's own unit: restarting it would end this stage before it is done; restart it outside of a run, \
+         or reboot the machine (node_restart)"
+    ))
+}
+
+/// True where a process in these control groups belongs to the service.
+fn is_unit_of(service: &str, groups: &str) -> bool {
+    const SUFFIX: &str = ".service";
+    let name = service.strip_suffix(SUFFIX).unwrap_or(service);
+    let of_unit = |part: &str| part.strip_suffix(SUFFIX) == Some(name);
+    groups.lines().any(|line| line.split('/').any(of_unit))
 }
 
 fn call(context: &StageContext, settings: &InterruptSettings, interrupt: &Interrupt, instance: &str) -> Call {

@@ -207,6 +207,9 @@ pub struct StageRecord {
     pub overridden: Option<Overridden>,
     /// Crashes of the agent since the stage began or was last retried by an operator.
     pub crashes: u32,
+    /// How often the agent was stopped in order in an attempt that may have stopped it itself, since then.
+    #[serde(default)]
+    pub stops: u32,
     /// Resets of the machine that nobody asked for, and nobody has overridden.
     pub resets: Vec<Reset>,
 }

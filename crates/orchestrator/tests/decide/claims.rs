@@ -89,6 +89,23 @@ fn an_attempt_is_no_crash_where_the_agent_was_stopped_in_it_in_order() {
     }
     assert_eq!((bench.run.state(), bench.run.stage().crashes), (walking(inventory()), 0));
 
+    // But one that runs programs may be what stops it: that is not gone on with for ever, until an operator says so.
+    for name in ["Interrupt:services", "Package:tuning/apply"] {
+        let stage = groundcrew_protocol::stage::Stage::from(name);
+        let mut bench = Bench::new(profile(&[name, "CPUStress"], "stay"));
+        bench.claim(&agent(1)).unwrap();
+        let mut request = agent(1);
+        for stop in 1..=3 {
+            assert_eq!(bench.at(), (walking(stage.clone()), stop, IN_FLIGHT));
+            request = restarted(request, u64::from(stop));
+            request.stopped = Some(of(stage.clone(), stop));
+            bench.claim_again(&request).unwrap();
+        }
+        assert_eq!(bench.why(), &HeldFor::Stopped { count: 3 });
+        bench.order(OrderKind::Retry, None, "").unwrap();
+        assert_eq!((bench.run.stage().stops, bench.run.stage().crashes), (0, 0));
+    }
+
     // A machine that was reset unasked cannot pass, whoever stopped its agent on the way.
     let mut bench = Bench::claimed();
     let mut request = restarted(agent(1), 1);

@@ -103,7 +103,8 @@ fn column_of(run: &Run) -> &'static str {
             HeldFor::Silence { .. } => "held: silence",
             // Both withdraw the attempt, and are made by different waits alone.
             HeldFor::OverDeadline { .. } | HeldFor::Drained { .. } => "held: over deadline",
-            HeldFor::Crashes { .. } => "held: crashes",
+            // Both hold for a stage that no agent gets to the end of.
+            HeldFor::Crashes { .. } | HeldFor::Stopped { .. } => "held: crashes",
             HeldFor::ClaimFight { .. } => "held: claim fight",
             HeldFor::NeverClaimed { .. } => "held: never claimed",
             // Both wait for the same, and are made in different stages alone.

@@ -50,6 +50,7 @@ impl World {
             | HeldFor::OverDeadline { .. }
             | HeldFor::Drained { .. }
             | HeldFor::Crashes { .. }
+            | HeldFor::Stopped { .. }
             | HeldFor::ClaimFight { .. }
             | HeldFor::NeverClaimed { .. }
             | HeldFor::RebootNotSeen { .. }

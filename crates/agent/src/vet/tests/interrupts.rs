@@ -78,3 +78,15 @@ fn a_reboot_without_leave_is_not_asked_for() {
     let outcome = run_stage(&stage.context);
     assert!(outcome.cancelled && !outcome.passed);
 }
+
+#[test]
+fn an_agent_does_not_restart_its_own_unit() {
+    let (mut stage, machine) = asking("service_restart", PROCFS, never());
+    stage.context.interrupts.as_mut().unwrap().services = Ok(());
+    let groups = machine.root.path("/proc/self/cgroup");
+    let text = "12:cpu:/\n0::/system.slice/a.service/child\n";
+    std::fs::write(&groups, text).unwrap();
+    assert_inconclusive(&run_stage(&stage.context), "a.service is this agent's own unit");
+    stage.context.spec.interrupt.as_mut().unwrap().services = vec!["b.service".to_owned(), "a".to_owned()];
+    assert_inconclusive(&run_stage(&stage.context), "a is this agent's own unit");
+}

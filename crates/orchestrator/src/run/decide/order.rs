@@ -82,6 +82,7 @@ fn retry(step: &mut Step, stage: Option<&Stage>, reason: &str, by: &str) -> Resu
         record.verdict = None;
         record.overridden = None;
         record.crashes = 0;
+        record.stops = 0;
     }
     begin_anew(step);
     step.tell("retried", by, sentence(&format!("{wanted} is retried"), by, reason));

@@ -2,7 +2,7 @@
 
 use groundcrew_protocol::check::{Check, Judged, Limit, Observation, Verdict};
 use groundcrew_protocol::ids::{Attempt, BootId};
-use groundcrew_protocol::limits::REBOOTS_MISSED_MAX;
+use groundcrew_protocol::limits::{REBOOTS_MISSED_MAX, STOPS_MAX};
 use groundcrew_protocol::plan::{REBOOTED_FOUND, names};
 use groundcrew_protocol::stage::Stage;
 use groundcrew_protocol::wire::{ClaimRequest, Command, IntentKind, StageAttempt};
@@ -239,6 +239,36 @@ fn ask_again(step: &mut Step, intent: IntentRecord) {
     }
 }
 
+/// Somebody stopped the agent, in order: nothing says that the stage or the machine cannot bear another attempt. But a stage
+/// that restarts services or runs an operator's programs may be what stops the agent, and would do so for ever.
+fn stopped(step: &mut Step, name: &Stage, attempt: Attempt) {
+    step.close_attempt(Fate::Replaced);
+    step.tell("stopped", AGENT, format!("{name}: the agent was stopped in order in attempt {attempt}"));
+    let may_stop_it = match name {
+        Stage::Package { .. } | Stage::Interrupt { .. } => true,
+        Stage::Inventory
+        | Stage::SpecValidate
+        | Stage::Smart
+        | Stage::CpuStress
+        | Stage::Memory
+        | Stage::Storage
+        | Stage::Network
+        | Stage::Gpu
+        | Stage::Soak
+        | Stage::Psu
+        | Stage::Reporting
+        | Stage::Unknown(_) => false,
+    };
+    let stage = &mut step.run.stages[step.run.at];
+    stage.stops = stage.stops.saturating_add(u32::from(may_stop_it));
+    let count = stage.stops;
+    if count >= STOPS_MAX {
+        step.hold(HeldFor::Stopped { count }, ORCHESTRATOR);
+    } else {
+        step.give_attempt();
+    }
+}
+
 fn holds_outcome(request: &ClaimRequest, stage: &Stage, attempt: Attempt) -> bool {
     request.outbox.iter().any(|entry| entry.stage == *stage && entry.attempt == attempt)
 }
@@ -280,10 +310,7 @@ fn resume(step: &mut Step, request: &ClaimRequest) {
         return ask_again(step, missed);
     }
     if request.stopped == Some(StageAttempt { stage: name.clone(), attempt: open }) {
-        // Somebody stopped the agent, in order: nothing says that the stage or the machine cannot bear another attempt.
-        step.close_attempt(Fate::Replaced);
-        step.tell("stopped", AGENT, format!("{name}: the agent was stopped in order in attempt {open}"));
-        return step.give_attempt();
+        return stopped(step, &name, open);
     }
     step.close_attempt(Fate::Crashed);
     let stage = &mut step.run.stages[step.run.at];

@@ -488,6 +488,7 @@ impl StageRecord {
             verdict: None,
             overridden: None,
             crashes: 0,
+            stops: 0,
             resets: Vec::new(),
         }
     }

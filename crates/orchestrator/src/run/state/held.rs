@@ -35,6 +35,11 @@ pub enum HeldFor {
         /// How often.
         count: u32,
     },
+    /// The agent was stopped in order, too often, in a stage that may itself be what stops it.
+    Stopped {
+        /// How often.
+        count: u32,
+    },
     /// The claim changed hands too often.
     ClaimFight {
         /// The one that held it and the one that took it, by address.
@@ -66,6 +71,7 @@ impl HeldFor {
             | HeldFor::OverDeadline { .. }
             | HeldFor::Drained { .. }
             | HeldFor::Crashes { .. }
+            | HeldFor::Stopped { .. }
             | HeldFor::ClaimFight { .. }
             | HeldFor::NeverClaimed { .. } => false,
         }
@@ -89,6 +95,11 @@ impl HeldFor {
                 format!("the node has been drained for {}, and {stage} waited", span(*limit_ms))
             }
             HeldFor::Crashes { count } => format!("the agent crashed {count} times in {stage}"),
+            HeldFor::Stopped { count } => {
+                format!(
+                    "the agent was stopped in order {count} times in {stage}: what the stage does seems to stop the agent itself"
+                )
+            }
             HeldFor::ClaimFight { between } => {
                 format!("two agents fight for the claim, last at {} and {}", between[0], between[1])
             }
