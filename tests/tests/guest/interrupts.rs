@@ -12,7 +12,7 @@ use groundcrew_tests::harness::eventually;
 use crate::reboot::{OVERLAY, expect_no_reboot};
 
 /// A reboot that ends nothing: it says on the disk that it was called, then does as the test has it.
-const FAKE: &str = "/usr/local/sbin/reboot";
+pub const FAKE: &str = "/usr/local/sbin/reboot";
 /// Where a fake says that it was called.
 const CALLS: &str = "/etc/reboot-calls";
 /// Kubernetes sets it: the agent then waits for the reboot that it asked for.
@@ -150,11 +150,11 @@ fn record(state: &str, boot_id: &str, asks: u64) -> Option<Record> {
 }
 
 /// Puts a `reboot` before systemd's own.
-fn put_fake(guest: &Guest, then: &str) {
+pub fn put_fake(guest: &Guest, then: &str) {
     guest.put(FAKE, 0o755, format!("#!/bin/sh\necho x >>{CALLS}\nsync {CALLS}\n{then}\n").as_bytes());
 }
 
-fn calls_of_fake(guest: &Guest) -> usize {
+pub fn calls_of_fake(guest: &Guest) -> usize {
     guest.read(CALLS).map_or(0, |text| text.lines().count())
 }
 

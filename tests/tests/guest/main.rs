@@ -3,3 +3,4 @@
 mod ground;
 mod interrupts;
 mod reboot;
+mod runs;
