@@ -49,25 +49,8 @@ pub struct Child {
     pub passes: bool,
     /// Set once it was told to end.
     pub ended_by: Option<EndedBy>,
-    /// How far it is with the reboot that it asks for, where it does.
-    pub reboot: Option<Reboot>,
-}
-
-/// A stage that asks for a reboot: rule 4 of the design, step by step. The agent has no such stage yet, so this
-/// stands in for it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Reboot {
-    /// Outbox and spool are to be acknowledged first: streams below this number, until then.
-    Flushing {
-        /// Number of the stream that must be the oldest.
-        below: u64,
-        /// When that takes too long.
-        until_ms: u64,
-    },
-    /// The intent is sent, with this number, until it is answered.
-    Asking(u64),
-    /// It is acknowledged: the machine goes down in a moment.
-    Acknowledged,
+    /// True once it may reboot the machine: it runs the command in a moment.
+    pub may_reboot: bool,
 }
 
 /// A message that was sent.

@@ -13,7 +13,7 @@ use groundcrew_orchestrator::live::answer::heartbeat_answer;
 use groundcrew_orchestrator::run::decide::{
     Answer, Change, Input, NewRun, OrderKind, Refused, create, decide,
 };
-use groundcrew_orchestrator::run::state::{HeldFor, Now, Run, Standing};
+use groundcrew_orchestrator::run::state::{Claim, HeldFor, Now, Run, Standing};
 use groundcrew_orchestrator::store::{LogChunk, Taken};
 use groundcrew_protocol::ids::{Attempt, ClaimNumber, DirectiveId, Generation, RunId, Sha256Hex, TokenText};
 use groundcrew_protocol::profile::Profile;
@@ -41,8 +41,6 @@ pub enum Request {
     Hold(ClaimNumber, Sha256Hex),
     /// A heartbeat, with the token.
     Heartbeat(Box<Heartbeat>, Sha256Hex),
-    /// The intent of a stage that asks for a reboot, with the token.
-    Reboot(Intent, Sha256Hex),
     /// A chunk of log from a home, as its body, with the token.
     Log(Bytes, HomeId, Sha256Hex),
 }
@@ -54,8 +52,6 @@ pub enum Response {
     Control(Result<Reply, Failure>),
     /// To a heartbeat under that claim.
     Heartbeat(ClaimNumber, Result<Box<HeartbeatAnswer>, Failure>),
-    /// To a stage that asks for a reboot.
-    Reboot(Result<(), Failure>),
     /// To a chunk of log.
     Log(Result<(), Error>),
 }
@@ -102,6 +98,10 @@ pub struct Server {
     pub proved: u32,
     /// Resets that were seen and that nobody had asked for.
     pub resets_seen: u32,
+    /// Reboots that were asked for in vain, and asked for again.
+    pub missed: u32,
+    /// How often a claim went to another machine than the one before.
+    pub hands: u32,
 }
 
 impl Server {
@@ -138,6 +138,8 @@ impl Server {
             traffic: Vec::new(),
             proved: 0,
             resets_seen: 0,
+            missed: 0,
+            hands: 0,
         }
     }
 
@@ -170,6 +172,8 @@ impl Server {
                 let (asked, shown) = (request.clone(), bearer.clone());
                 let answer = self.decide(Input::Claim { request, protocol: 2, bearer });
                 if let Ok(change) = &answer {
+                    let other = |claim: &Claim| claim.machine.serial != asked.serial;
+                    self.hands += u32::from(before.claim.as_ref().is_some_and(other));
                     self.check_token(&before, &asked, &shown);
                     self.check_boots(&before, &asked, change);
                     self.check_crash(&before, &asked, change);
@@ -205,7 +209,6 @@ impl Server {
             Request::Intent(intent, token) => {
                 Response::Control(self.intent(intent, &token).map(|()| Reply::Intent))
             }
-            Request::Reboot(intent, token) => Response::Reboot(self.intent(intent, &token)),
             Request::Log(body, home, token) => Response::Log(self.log(&body, home, &token)),
             Request::Hold(claim, token) => Response::Control(self.speaks(&token).and_then(|()| {
                 let change = self.decide(Input::Hold { claim, host_keys: Vec::new() });

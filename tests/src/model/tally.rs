@@ -33,6 +33,8 @@ pub struct Tally {
     pub reboots: u32,
     /// Reboots that proved an interrupt.
     pub proved: u32,
+    /// Reboots that had not come when the agent was back, and were asked for again.
+    pub missed: u32,
     /// Resets that the orchestrator saw and that nobody had asked for.
     pub resets_seen: u32,
     /// Machines that were switched off at the end of the run.
@@ -56,6 +58,7 @@ impl std::ops::AddAssign for Tally {
         self.chunks_other += other.chunks_other;
         self.reboots += other.reboots;
         self.proved += other.proved;
+        self.missed += other.missed;
         self.resets_seen += other.resets_seen;
         self.power_offs += other.power_offs;
     }

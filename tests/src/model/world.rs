@@ -9,13 +9,13 @@ mod queue;
 mod reboots;
 
 use std::cmp::Reverse;
-use std::collections::{BTreeSet, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::time::Instant;
 
 use groundcrew_agent::control::core::{Action, Event, Failure};
 use groundcrew_orchestrator::run::state::Standing;
 use groundcrew_orchestrator::store::{LogChunk, Taken};
-use groundcrew_protocol::ids::TokenText;
+use groundcrew_protocol::ids::{BootId, TokenText};
 use groundcrew_protocol::limits;
 use groundcrew_protocol::profile::Profile;
 
@@ -69,8 +69,10 @@ pub struct World {
     started: BTreeSet<(u64, String, u32)>,
     /// (home, stage, attempt) of every start: a home never repeats one, whatever a restore forgot.
     started_by: BTreeSet<(HomeId, String, u32)>,
-    /// (generation, stage, attempt) of every reboot that a stage asked for.
-    rebooted: BTreeSet<(u64, String, u32)>,
+    /// What each machine was last asked to reboot for, and under which boot.
+    asked: BTreeMap<BootId, reboots::Asked>,
+    /// Requests for which a machine went down.
+    rebooted: BTreeSet<reboots::Asked>,
     /// Where the spools of all homes lie.
     folder: TempDir,
     /// Homes that were made.
@@ -115,6 +117,7 @@ impl World {
             tags: 0,
             started: BTreeSet::new(),
             started_by: BTreeSet::new(),
+            asked: BTreeMap::new(),
             rebooted: BTreeSet::new(),
             folder: folder::make(),
             homes: 0,
@@ -233,6 +236,7 @@ impl World {
             Happening::Sync { agent, life } => self.sync(agent, life),
             Happening::Flush { agent, life } => self.flush(agent, life),
             Happening::Reboot { agent, life, which } => self.reboot(agent, life, which),
+            Happening::GoDown { agent, boot } => self.go_down(agent, &boot),
             Happening::ServerTick => {
                 if self.server_up {
                     self.server.tick();

@@ -2,7 +2,7 @@
 
 use groundcrew_agent::control::core::Failure;
 use groundcrew_orchestrator::run::decide::{Change, Input, decide};
-use groundcrew_orchestrator::run::state::{Claim, Fate, HeldFor, Run, Standing, WaitFor};
+use groundcrew_orchestrator::run::state::{Claim, Fate, HeldFor, IntentRecord, Run, Standing, WaitFor};
 use groundcrew_protocol::ids::{Attempt, BootId, ClaimNumber, Sha256Hex};
 use groundcrew_protocol::limits;
 use groundcrew_protocol::stage::Stage;
@@ -162,7 +162,8 @@ impl Server {
     }
 
     /// An attempt of which a new process has nothing is a crash, counted, and another attempt takes its place; one of
-    /// which it has the outcome, or which goes on, stands.
+    /// which it has the outcome, or which goes on, stands. It is no crash where the agent was stopped in order, or where it is
+    /// back from a reboot that has not come.
     pub(super) fn check_crash(&mut self, before: &Run, request: &ClaimRequest, change: &Change) {
         let (Some(claim), Some((stage, attempt))) = (&before.claim, open_attempt(before)) else { return };
         let fight = matches!(&change.run.standing, Standing::Held { why: HeldFor::ClaimFight { .. }, .. });
@@ -180,10 +181,25 @@ impl Server {
             request.in_flight.as_ref().is_some_and(|one| one.stage == stage && one.attempt == attempt);
         let stands = open_attempt(&change.run) == Some((stage.clone(), attempt));
         let counted = change.run.stages[before.at].crashes == before.stage().crashes + 1;
-        if (kept || goes_on) != stands || (kept || goes_on) == counted {
+        let missed = missed_reboot(before, request, &stage, attempt);
+        let stopped =
+            request.stopped.as_ref().is_some_and(|one| one.stage == stage && one.attempt == attempt);
+        self.missed += u32::from(missed && !(kept || goes_on));
+        let crashes = !(kept || goes_on || missed || stopped);
+        if (kept || goes_on) != stands || crashes != counted {
             self.broken.push(format!(
-                "{stage} attempt {attempt}: kept {kept}, goes on {goes_on}, stands {stands}, crash counted {counted}"
+                "{stage} attempt {attempt}: kept {kept}, goes on {goes_on}, stopped {stopped}, reboot missed {missed}, stands \
+                 {stands}, crash counted {counted}"
             ));
+        }
+        // What was asked for may come yet: it is remembered for the attempt that takes its place.
+        let awaits = |intent: &IntentRecord| {
+            Some(&intent.boot) == request.boot_id.as_ref()
+                && open_attempt(&change.run) == Some((stage.clone(), intent.attempt))
+        };
+        let holds = matches!(change.run.standing, Standing::Held { .. });
+        if missed && !(kept || goes_on || holds || change.run.intent.as_ref().is_some_and(awaits)) {
+            self.broken.push(format!("{stage}: the reboot that was asked for under this boot is forgotten"));
         }
     }
 
@@ -243,6 +259,15 @@ fn changed_boot(claim: &Claim, request: &ClaimRequest) -> Option<BootId> {
         .boot_id
         .clone()
         .filter(|boot| same_machine && claim.boot.is_some() && claim.boot.as_ref() != Some(boot))
+}
+
+/// True where the open attempt has asked for a reboot, and the claim comes from the very boot that was to end.
+fn missed_reboot(before: &Run, request: &ClaimRequest, stage: &Stage, attempt: Attempt) -> bool {
+    before.intent.as_ref().is_some_and(|intent| {
+        intent.kind == IntentKind::Reboot
+            && (intent.stage.as_ref(), intent.attempt) == (Some(stage), attempt)
+            && Some(&intent.boot) == request.boot_id.as_ref()
+    })
 }
 
 fn open_attempt(run: &Run) -> Option<(Stage, Attempt)> {

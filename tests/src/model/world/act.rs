@@ -19,7 +19,7 @@ impl World {
             Action::LookForDrain(look) => return Some(Event::Looked { look, sight: None }),
             Action::BeginDrain(order, _) => return Some(Event::DrainChanged { order, done: Ok(()) }),
             Action::EndDrain(id, _) => return Some(Event::DrainChanged { order: Some(id), done: Ok(()) }),
-            Action::StartStage(start) => self.start_stage(agent, life, &start.stage, start.attempt),
+            Action::StartStage(start) => return self.start_stage(agent, life, &start.stage, start.attempt),
             Action::EndStage(by) => {
                 if let Some(child) = &mut self.machines[agent].child {
                     child.ended_by = Some(by);
@@ -51,7 +51,7 @@ impl World {
                 self.plan_forward(agent, 0);
                 self.put(0, Happening::Flush { agent, life });
             }
-            Action::Leave(_) => unreachable!("the model's stages reboot by an actor of their own"),
+            Action::Leave(answer) => self.leave_given(agent, life, answer),
             Action::PowerOff => self.power_off(agent),
             Action::Exit => {
                 self.note(format!("agent {} ends", self.machines[agent].name));
@@ -128,7 +128,8 @@ impl World {
         self.machines[agent].home.as_mut().expect("an agent that runs has a home")
     }
 
-    fn start_stage(&mut self, agent: usize, life: u64, stage: &Stage, attempt: Attempt) {
+    /// Starts a stage; some ask for leave to reboot the machine at once.
+    fn start_stage(&mut self, agent: usize, life: u64, stage: &Stage, attempt: Attempt) -> Option<Event> {
         let generation = self.home(agent).memory.generation.0;
         self.tally.stages += 1;
         let name = self.machines[agent].name;
@@ -148,17 +149,16 @@ impl World {
         let which = StageAttempt { stage: stage.clone(), attempt };
         let passes = !self.is_chaos() || !self.random.chance(15);
         self.machines[agent].child =
-            Some(Child { which: which.clone(), passes, ended_by: None, reboot: None });
+            Some(Child { which: which.clone(), passes, ended_by: None, may_reboot: false });
         let count = self.random.below(5);
         self.write_lines(agent, Some(stage), count);
         if stage.to_string() == "Interrupt:reboot" && self.random.chance(80) {
-            return self.begin_reboot(agent);
+            return Some(Event::RebootWanted);
         }
         // Some take longer than their deadline and the limit of silence together.
         let slow = self.is_chaos() && self.random.chance(4);
         let after_ms = if slow { 1_200_000 } else { 1_000 + self.random.below(500_000) };
         self.put(after_ms, Happening::StageEnd { agent, life, which });
+        None
     }
-
-    // ---- trouble ---------------------------------------------------------------------------------------------
 }

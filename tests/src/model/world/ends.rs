@@ -22,6 +22,7 @@ impl World {
         }
         self.check_streams()?;
         self.tally.proved = self.server.proved;
+        self.tally.missed = self.server.missed;
         self.tally.resets_seen = self.server.resets_seen;
         self.check_end()
     }

@@ -75,7 +75,6 @@ impl World {
                     self.check_cancelled(to, life, claim, cancels);
                 }
             }
-            Response::Reboot(answered) => self.reboot_answered(to, call, answered),
             Response::Log(answered) => self.log_answered(to, call, answered),
         }
     }

@@ -1,5 +1,6 @@
 //! What is to happen, in the order of the world's time.
 
+use groundcrew_protocol::ids::BootId;
 use groundcrew_protocol::wire::StageAttempt;
 
 use super::super::server::{Request, Response};
@@ -19,6 +20,7 @@ pub(super) enum Happening {
     Sync { agent: usize, life: u64 },
     Flush { agent: usize, life: u64 },
     Reboot { agent: usize, life: u64, which: StageAttempt },
+    GoDown { agent: usize, boot: BootId },
     ServerTick,
     ServerStart,
     Trouble,

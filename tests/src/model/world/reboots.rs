@@ -1,119 +1,109 @@
 //! What cannot be taken back: a stage that asks for a reboot, and the power-off after the end of the run.
 //!
-//! The agent has no stage that asks for a reboot yet. A small actor stands in for it: it has outbox and spool
-//! acknowledged, posts its intent on the same bad network until it is answered, and reboots only then.
+//! The control loop is the real one: it has outbox and spool acknowledged, says its intent on the same bad network until that
+//! is answered, and gives leave only then. What the world adds is the command, and what becomes of it: the machine goes down
+//! at once or later, with or without a word to the agent, or never.
 
-use groundcrew_agent::control::core::{Event, Failure};
+use groundcrew_agent::control::core::Event;
 use groundcrew_protocol::ids::{Attempt, BootId};
 use groundcrew_protocol::limits;
 use groundcrew_protocol::stage::Stage;
 use groundcrew_protocol::wire::{Intent, IntentKind, StageAttempt};
 
-use super::super::agent::{Child, Reboot};
-use super::super::server::Request;
 use super::{Happening, World};
 
 /// How long outbox and spool may take to be acknowledged before a machine goes down.
 pub(super) const FLUSH_MS: u64 = 60_000;
-/// How often the actor looks.
-const LOOK_MS: u64 = 2_000;
+/// How long a stage waits for the reboot that it asked for: the run's limit, and a minute.
+const REBOOT_AWAITED_MS: u64 = limits::REBOOT_DEADLINE_MS + 60_000;
+
+/// A request for a reboot: one machine goes down for it at most once. What makes another of it: a restore, which forgets what
+/// was asked; an operator's retry; a claim that went to the other machine and back.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Asked {
+    agent: usize,
+    stage: String,
+    generation: u64,
+    retries: u32,
+    hands: u32,
+}
 
 impl World {
-    fn child(&mut self, agent: usize, life: u64, which: &StageAttempt) -> Option<&mut Child> {
-        if !self.lives(agent, life) {
-            return None;
-        }
-        self.machines[agent].child.as_mut().filter(|child| child.which == *which && child.ended_by.is_none())
-    }
-
-    /// The stage begins to ask for a reboot.
-    pub(super) fn begin_reboot(&mut self, agent: usize) {
-        let below = self.machines[agent].log.as_ref().map_or(0, |log| log.finish());
-        let (until_ms, life) = (self.now_ms + FLUSH_MS, self.machines[agent].life);
+    /// A stage was told whether it may reboot its machine.
+    pub(super) fn leave_given(&mut self, agent: usize, life: u64, answer: Result<(), String>) {
         let Some(child) = &mut self.machines[agent].child else { return };
-        child.reboot = Some(Reboot::Flushing { below, until_ms });
         let which = child.which.clone();
-        self.plan_forward(agent, 0);
-        self.put(LOOK_MS, Happening::Reboot { agent, life, which });
-    }
-
-    /// The next step towards the reboot.
-    pub(super) fn reboot(&mut self, agent: usize, life: u64, which: StageAttempt) {
-        let Some(at) = self.child(agent, life, &which).and_then(|child| child.reboot.clone()) else { return };
-        match at {
-            Reboot::Flushing { below, until_ms } => {
-                let whole = self.machines[agent].is_flushed(below);
-                let late = self.now_ms >= until_ms;
-                if late && !whole && !self.machines[agent].durable {
-                    self.note("what a volatile home holds has not arrived: no reboot".into());
-                    return self.step(agent, Event::StageEnded);
-                }
-                if whole || late {
-                    self.ask(agent, life, &which);
-                }
-                self.put(LOOK_MS, Happening::Reboot { agent, life, which });
-            }
-            // Asked again where no answer came in time.
-            Reboot::Asking(_) => {
-                self.ask(agent, life, &which);
-                self.put(limits::CALL_TIMEOUT_MS, Happening::Reboot { agent, life, which });
-            }
-            Reboot::Acknowledged => self.go_down(agent, &which),
-        }
-    }
-
-    fn ask(&mut self, agent: usize, life: u64, which: &StageAttempt) {
-        let machine = &mut self.machines[agent];
-        machine.calls += 1;
-        let call = machine.calls;
-        if let Some(child) = &mut machine.child {
-            child.reboot = Some(Reboot::Asking(call));
-        }
-        let claim = machine.core.as_ref().and_then(|core| core.claim());
-        let (Some(claim), Some(home)) = (claim, &machine.home) else { return };
-        let token = home.memory.token.sha256();
-        let intent = Intent {
-            claim,
-            stage: Some(which.stage.clone()),
-            attempt: which.attempt,
-            kind: IntentKind::Reboot,
-            boot_id: machine.boot.clone(),
-            disks: Vec::new(),
-        };
-        let request = Request::Reboot(intent, token);
-        let make = || Happening::ToServer { from: agent, life, call, request: request.clone(), tag: 0 };
-        self.across(make, "an intent to reboot");
-    }
-
-    pub(super) fn reboot_answered(&mut self, agent: usize, call: u64, answered: Result<(), Failure>) {
-        let life = self.machines[agent].life;
-        let Some(child) = &mut self.machines[agent].child else { return };
-        if child.reboot != Some(Reboot::Asking(call)) || child.ended_by.is_some() {
-            return;
-        }
-        let which = child.which.clone();
-        match answered {
+        match answer {
             Ok(()) => {
-                child.reboot = Some(Reboot::Acknowledged);
+                child.may_reboot = true;
                 let after_ms = self.random.below(5_000);
                 self.put(after_ms, Happening::Reboot { agent, life, which });
             }
-            Err(Failure::Refused(why)) => {
+            Err(why) => {
                 self.note(format!("no reboot: {why}"));
-                self.step(agent, Event::StageEnded);
+                self.put(0, Happening::StageEnd { agent, life, which });
             }
-            Err(_) => {} // Asked again, unless something else ends the stage.
         }
     }
 
-    fn go_down(&mut self, agent: usize, which: &StageAttempt) {
-        let boot = self.machines[agent].boot.clone();
-        self.note(format!("machine {} reboots for {}", self.machines[agent].name, which.stage));
-        self.tally.reboots += 1;
+    /// The command runs, unless the stage was ended first. It cannot be taken back.
+    pub(super) fn reboot(&mut self, agent: usize, life: u64, which: StageAttempt) {
+        let machine = &self.machines[agent];
+        let lets = machine
+            .child
+            .as_ref()
+            .is_some_and(|child| child.which == which && child.may_reboot && child.ended_by.is_none());
+        if !self.lives(agent, life) || !lets {
+            return;
+        }
+        let (name, boot) = (machine.name, machine.boot.clone());
+        self.note(format!("machine {name} is asked to reboot for {} attempt {}", which.stage, which.attempt));
         self.expect_acknowledged(IntentKind::Reboot, Some(&which.stage), which.attempt, &boot);
-        let generation = self.server.store.generation.0;
-        if !self.rebooted.insert((generation, which.stage.to_string(), which.attempt.0)) {
-            self.broken.push(format!("{} attempt {} reboots twice", which.stage, which.attempt));
+        let asked = Asked {
+            agent,
+            stage: which.stage.to_string(),
+            generation: self.server.store.generation.0,
+            retries: self.server.store.run.operator_retries,
+            hands: self.server.hands,
+        };
+        if self.rebooted.contains(&asked) {
+            self.broken
+                .push(format!("{} is asked to reboot again for what it has rebooted for", asked.stage));
+        }
+        self.asked.insert(boot.clone(), asked);
+        self.put(REBOOT_AWAITED_MS, Happening::StageEnd { agent, life, which });
+        let bad = self.is_chaos();
+        if bad && self.random.chance(8) {
+            return self.note("which comes to nothing".into());
+        }
+        if bad && self.random.chance(15) {
+            // The agent ends before its machine does, in order or not, and may be back before that too.
+            let ended_in_order = self.random.chance(50);
+            match ended_in_order {
+                true => self.step(agent, Event::Stop),
+                false => self.crash_agent(agent),
+            }
+        }
+        let slow = bad && self.random.chance(20);
+        let after_ms = if slow { self.random.below(180_000) } else { self.random.below(3_000) };
+        self.put(after_ms, Happening::GoDown { agent, boot });
+    }
+
+    /// The machine goes down for what was asked under that boot.
+    pub(super) fn go_down(&mut self, agent: usize, boot: &BootId) {
+        let machine = &self.machines[agent];
+        if machine.boot != *boot {
+            return; // Something else has ended that boot.
+        }
+        self.note(format!("machine {} reboots", machine.name));
+        self.tally.reboots += 1;
+        let asked = self.asked.get(boot).cloned().expect("somebody asked under this boot");
+        if !self.rebooted.insert(asked.clone()) {
+            self.broken.push(format!("{} reboots its machine twice for one request", asked.stage));
+        }
+        if self.machines[agent].core.is_some() && self.random.chance(50) {
+            // The SIGTERM of the shutdown.
+            self.step(agent, Event::Stop);
         }
         let mut random = self.random.clone();
         self.machines[agent].reset(false, true, &mut random);
