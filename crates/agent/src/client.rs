@@ -6,8 +6,10 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use groundcrew_client::{BaseUrl, Client, Error, PinSet};
-use groundcrew_protocol::ids::{Attempt, ClaimNumber, RunId, Sha256Hex, TokenText};
+use groundcrew_client::{BaseUrl, Client, Download, Error, PinSet};
+use groundcrew_protocol::ids::{
+    Attempt, ClaimNumber, PackageName, PackageVersion, RunId, Sha256Hex, TokenText,
+};
 use groundcrew_protocol::limits::{CALL_TIMEOUT_MS, SHORT_CALL_TIMEOUT_MS};
 use groundcrew_protocol::stage::Stage;
 use groundcrew_protocol::wire::{
@@ -109,6 +111,22 @@ impl Orchestrator {
         let call =
             format!("artifact?stage={stage}&attempt={attempt}&name={name}&sha256={sha256}&claim={claim}");
         self.client.put_bytes(&agent_path(&self.run, &call), content, CALL).await
+    }
+
+    /// Asks for the archive of a package of the run, from a byte on. `limit` is for the start.
+    ///
+    /// # Errors
+    /// As [`hello`](Self::hello), and [`Error::OtherPart`].
+    pub async fn package(
+        &self,
+        name: &PackageName,
+        version: &PackageVersion,
+        from: u64,
+        limit: Duration,
+    ) -> Result<Download, Error> {
+        // A version may hold a `+`, which stands for itself in a path.
+        let path = agent_path(&self.run, &format!("package/{name}/{version}"));
+        self.client.download(&path, from, limit).await
     }
 
     /// Hands over the body of a `log` or `sensor` call, as the spool has written it.

@@ -11,6 +11,7 @@
 //!   spool/           log lines and readings, until acknowledged          spool/
 //!   child.json       the process that runs, and that a successor ends
 //!   agent-info.json  what the agent says of itself to others             info.rs
+//!   packages/N/V/    packages of the orchestrator's store                fetch/
 //!   runs/RUN/        what belonged to an earlier run and was never sent
 //! ```
 //!

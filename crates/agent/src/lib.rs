@@ -9,6 +9,7 @@ pub mod console;
 pub mod control;
 pub mod drain;
 pub mod errors;
+pub mod fetch;
 mod files;
 pub mod forward;
 pub mod heartbeat;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use groundcrew_protocol::ids::TokenText;
 use groundcrew_protocol::wire::ErrorBody;
-use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue};
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue, RANGE};
 use http::{Method, Request, Response};
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Incoming};
@@ -15,6 +15,7 @@ use serde::de::DeserializeOwned;
 use tokio::time::timeout;
 
 use crate::connect::{Connection, connect, tls_config};
+use crate::download::Download;
 use crate::error::Error;
 use crate::events::EventStream;
 use crate::outgoing::Outgoing;
@@ -206,6 +207,40 @@ impl Client {
         self.bytes(Call { method, path, content }, limit).await
     }
 
+    /// Asks for all from byte `from` on of something large, as a package, on a connection of its own. `limit` is for the start;
+    /// afterwards it waits as long as each wait of its reader says.
+    ///
+    /// # Errors
+    /// As [`call`](Self::call), and [`Error::OtherPart`].
+    pub async fn download(&self, path: &str, from: u64, limit: Duration) -> Result<Download, Error> {
+        let call = Call { method: Method::GET, path, content: Content::Nothing };
+        let words = call.words();
+        let mut request = self.request(&call)?;
+        if from > 0 {
+            let range = HeaderValue::from_str(&format!("bytes={from}-"));
+            request.headers_mut().insert(RANGE, range.expect("digits fit a header"));
+        }
+        let (connection, response) = in_time(limit, &words, self.opened(&words, request)).await?;
+        Download::new(words, connection, response, from)
+    }
+
+    /// Sends a request on a connection of its own, whose answer is then read as it comes. A refusal is an error.
+    async fn opened(
+        &self,
+        words: &str,
+        request: Request<Outgoing>,
+    ) -> Result<(Connection, Response<Incoming>), Error> {
+        let mut connection = self.open().await?;
+        let response = connection.sender.send_request(request).await;
+        let response = response.map_err(|source| Error::Broken { call: words.to_owned(), source })?;
+        if !response.status().is_success() {
+            let code = response.status().as_u16();
+            let body = self.body(words, response).await?;
+            return Err(status_error(words.to_owned(), code, &body));
+        }
+        Ok((connection, response))
+    }
+
     /// Follows server-sent events on a connection of its own. With `last_event_id` those after it come first.
     /// `limit` is for the start; afterwards the stream waits as long as each wait of its reader says.
     ///
@@ -219,24 +254,14 @@ impl Client {
     ) -> Result<EventStream, Error> {
         let call = Call { method: Method::GET, path, content: Content::Nothing };
         let words = call.words();
-        let start = async {
-            let mut request = self.request(&call)?;
-            request.headers_mut().insert(ACCEPT, HeaderValue::from_static("text/event-stream"));
-            if let Some(id) = last_event_id {
-                let value = HeaderValue::from_str(id).map_err(|error| unsendable(&words, error))?;
-                request.headers_mut().insert("last-event-id", value);
-            }
-            let mut connection = self.open().await?;
-            let response = connection.sender.send_request(request).await;
-            let response = response.map_err(|source| Error::Broken { call: words.clone(), source })?;
-            if !response.status().is_success() {
-                let code = response.status().as_u16();
-                let body = self.body(&words, response).await?;
-                return Err(status_error(words.clone(), code, &body));
-            }
-            Ok(EventStream::new(words.clone(), connection, response.into_body()))
-        };
-        in_time(limit, &words, start).await
+        let mut request = self.request(&call)?;
+        request.headers_mut().insert(ACCEPT, HeaderValue::from_static("text/event-stream"));
+        if let Some(id) = last_event_id {
+            let value = HeaderValue::from_str(id).map_err(|error| unsendable(&words, error))?;
+            request.headers_mut().insert("last-event-id", value);
+        }
+        let (connection, response) = in_time(limit, &words, self.opened(&words, request)).await?;
+        Ok(EventStream::new(words, connection, response.into_body()))
     }
 
     async fn answer<Res: DeserializeOwned>(&self, call: Call<'_>, limit: Duration) -> Result<Res, Error> {

@@ -87,6 +87,16 @@ pub enum Error {
         /// What JSON says.
         source: serde_json::Error,
     },
+    /// The answer is not the part that was asked for.
+    #[error("{call}: found {found}, expected all of it or the rest from byte {asked} on")]
+    OtherPart {
+        /// Method and path.
+        call: String,
+        /// The first byte that was asked for.
+        asked: u64,
+        /// What the answer says that it is.
+        found: String,
+    },
     /// What was to be sent cannot be: a value that JSON does not have, or a path or token that no header takes.
     #[error("{call} cannot be put into words: {why}")]
     Unsendable {
@@ -111,6 +121,7 @@ impl Error {
             | Error::Timeout { .. }
             | Error::Broken { .. }
             | Error::AnswerTooLarge { .. }
+            | Error::OtherPart { .. }
             | Error::BadAnswer { .. } => true,
         }
     }

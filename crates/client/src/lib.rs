@@ -8,6 +8,7 @@
 mod client;
 mod connect;
 mod dns;
+mod download;
 mod error;
 mod events;
 mod outgoing;
@@ -17,6 +18,7 @@ mod url;
 
 pub use client::Client;
 pub use connect::tls_config;
+pub use download::Download;
 pub use error::Error;
 pub use events::{Event, EventStream};
 pub use pins::{BadPins, PINS_MAX, PinSet, parse_pins};

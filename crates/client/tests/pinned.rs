@@ -259,3 +259,43 @@ async fn a_token_is_not_in_what_is_shown_of_a_client() {
     let error = client.get_json::<Value>("/a b", LIMIT).await.unwrap_err();
     assert!(matches!(error, Error::Unsendable { .. }), "{error:?}");
 }
+
+/// All of a download from a byte on: where it began, how much the whole is, and what came.
+async fn downloaded(client: &Client, from: u64) -> Result<(u64, u64, Vec<u8>), Error> {
+    let mut download = client.download("/large", from, LIMIT).await?;
+    let (began, whole, mut all) = (download.from(), download.whole(), Vec::new());
+    while let Some(bytes) = download.next(LIMIT).await? {
+        all.extend_from_slice(&bytes);
+    }
+    Ok((began, whole, all))
+}
+
+#[tokio::test]
+async fn a_download_begins_where_it_is_asked_to_and_says_when_it_was_torn() {
+    let identity = Identity::expired();
+    let server = Server::start(&identity, &identity, false, |mut stream: Stream| async move {
+        let (head, _body) = read_request(&mut stream).await.unwrap();
+        let range = head.lines().find_map(|line| line.strip_prefix("range: ")).unwrap_or("none");
+        let (status, more, body) = match range {
+            "none" => ("200 OK", "", "0123456789"),
+            "bytes=4-" => ("206 Partial Content", "content-range: bytes 4-9/10\r\n", "456789"),
+            "bytes=5-" => ("206 Partial Content", "content-range: bytes 4-9/10\r\n", "456789"),
+            "bytes=6-" => ("206 Partial Content", "content-range: bytes 6-9/10\r\n", "67"),
+            _ => ("416 Range Not Satisfiable", "", r#"{"error": "no", "code": "range"}"#),
+        };
+        // The one from byte 6 on is torn.
+        let length = if range == "bytes=6-" { 4 } else { body.len() };
+        let text = format!("HTTP/1.1 {status}\r\ncontent-length: {length}\r\n{more}\r\n{body}");
+        send(&mut stream, text.as_bytes()).await;
+    })
+    .await;
+    let client = client(&server, [identity.pin()]);
+    assert_eq!(downloaded(&client, 0).await.unwrap(), (0, 10, b"0123456789".to_vec()));
+    assert_eq!(downloaded(&client, 4).await.unwrap(), (4, 10, b"456789".to_vec()));
+    let other = downloaded(&client, 5).await.unwrap_err();
+    assert!(matches!(&other, Error::OtherPart { asked: 5, .. }) && other.is_retried_quickly(), "{other:?}");
+    let torn = downloaded(&client, 6).await.unwrap_err();
+    assert!(matches!(torn, Error::Broken { .. }) && torn.is_retried_quickly(), "{torn:?}");
+    let past = downloaded(&client, 10).await.unwrap_err();
+    assert_eq!((past.status(), past.code()), (Some(416), "range"));
+}

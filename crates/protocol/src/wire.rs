@@ -14,7 +14,7 @@ use crate::ids::{
     Attempt, BootId, ClaimNumber, DirectiveId, DrainId, Generation, MacAddress, RandomId, RunId, Sha256Hex,
 };
 use crate::inventory::Inventory;
-use crate::profile::{AtEnd, ExpectedDisk, StageSpec};
+use crate::profile::{AtEnd, ExpectedDisk, PackageSettings, StageSpec};
 use crate::runtime::AgentRuntime;
 use crate::stage::{Stage, State};
 use crate::time::WallMs;
@@ -166,6 +166,10 @@ pub struct ClaimAnswer {
     /// Settings and deadline of every stage of an agent's.
     #[serde(default)]
     pub stage_settings: Vec<StageSpec>,
+    /// The packages of the run that the orchestrator stores, each with its SHA-256. Those that are folders on the node stand
+    /// in the settings of their stages.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stored_packages: Vec<PackageSettings>,
     /// The plan of the current stage, frozen.
     #[serde(default)]
     pub planned_checks: Vec<PlannedCheck>,

@@ -56,6 +56,12 @@ impl Machine {
         self
     }
 
+    /// Gives the agent another way to the server.
+    pub fn with_url(mut self, url: &str) -> Machine {
+        url.clone_into(&mut self.url);
+        self
+    }
+
     /// Lets packages be applied.
     pub fn with_packages(mut self) -> Machine {
         self.packages = "yes";

@@ -5,6 +5,7 @@
 //!   test ──▶ Server   groundcrewd in a folder of its own, on a loopback address of its own; its operator's client
 //!        ──▶ Machine  an agent's home, its PATH with the stand-in, the agent process
 //!        ──▶ Load     the stand-in, told over a FIFO what to do; it tells over another what it did
+//!        ──▶ Gate     a way between both that holds what is large in the middle
 //!        ──▶ Browser  Chromium without a screen, for the pages and their script
 //! ```
 //!
@@ -12,6 +13,7 @@
 //! [`STUCK`], which means that it never comes. Processes die with the test that started them.
 
 pub mod browser;
+pub mod gate;
 pub mod load;
 pub mod machine;
 pub mod process;
@@ -25,6 +27,7 @@ use std::time::Duration;
 use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat};
 
 pub use browser::Browser;
+pub use gate::Gate;
 pub use load::Load;
 pub use machine::Machine;
 pub use process::{Handle, Process};

@@ -4,6 +4,7 @@ mod agents;
 mod artifacts;
 mod browsed;
 mod drains;
+mod fetched;
 mod informed;
 mod interrupts;
 mod killed;

@@ -8,7 +8,7 @@ use groundcrew_protocol::check::Verdict;
 use groundcrew_protocol::stage::{Stage, State};
 use groundcrew_tests::harness::{Handle, Machine, Run, Server, eventually};
 
-const STAGE: &str = "Package:tuning/apply";
+pub(super) const STAGE: &str = "Package:tuning/apply";
 const CONFIG: &str = r#"{"schema_version": "v1", "package_name": "tuning", "package_version": "1.0.0",
 "expected_config_files": ["level.conf"], "modes": {"apply": [
 {"name": "one", "path": "one.sh", "arguments": ["first"], "returncodes": [0], "on_host": true, "idempotence": false,
@@ -24,7 +24,7 @@ const TWO: &str = "#!/bin/sh\nread -r text <\"$SKYHOOK_DIR/configmaps/level.conf
 const CHECK: &str = "#!/bin/sh\n[ -e /one-ran ] && [ -e /mended ]\n";
 
 /// A root with a shell and nothing else, and a package beside it.
-fn ground(server: &Server) -> (PathBuf, PathBuf) {
+pub(super) fn ground(server: &Server) -> (PathBuf, PathBuf) {
     assert!(
         rustix::process::geteuid().is_root(),
         "applying a package needs root: its steps change their root"
@@ -47,6 +47,11 @@ fn ground(server: &Server) -> (PathBuf, PathBuf) {
 }
 
 fn profile(root: &Path, package: &Path) -> String {
+    profile_of(root, &format!("path = \"{}\"", package.display()))
+}
+
+/// A profile with the package; `source` says where it comes from.
+pub(super) fn profile_of(root: &Path, source: &str) -> String {
     format!(
         r#"
 name = "package"
@@ -57,7 +62,7 @@ name = "Package:tuning/apply-check"
 [[package]]
 name = "tuning"
 version = "1.0.0"
-path = "{}"
+{source}
 root_mount = "{}"
 [package.env]
 LEVEL = "high"
@@ -66,13 +71,12 @@ COPY_RESOLV = "false"
 [package.config_files]
 "level.conf" = "seven\n"
 "#,
-        package.display(),
         root.display()
     )
 }
 
 /// Waits for a line of the stage that holds `part`.
-fn expect_line(server: &Server, run: &Run, part: &str) {
+pub(super) fn expect_line(server: &Server, run: &Run, part: &str) {
     eventually(part, || {
         let lines = server.log(run, Some(&Stage::from(STAGE)));
         lines.iter().any(|line| line.contains(part)).then_some(())

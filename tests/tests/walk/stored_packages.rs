@@ -10,21 +10,21 @@ use groundcrew_tests::harness::{Server, binary};
 /// Bytes of the package's one large file: many parts of what is sent and written at a time.
 const LARGE: usize = 5_000_000;
 
-fn ctl(server: &Server, words: &[&str]) -> Output {
+pub(super) fn ctl(server: &Server, words: &[&str]) -> Output {
     let mut command = Command::new(binary("groundcrewctl"));
     command.args(["--url", server.url(), "--fpr", server.fingerprint(), "--token", server.token().as_str()]);
     command.args(words).env_clear().output().expect("the binary can be started")
 }
 
 #[track_caller]
-fn said(output: &Output) -> String {
+pub(super) fn said(output: &Output) -> String {
     let error = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{error}");
     String::from_utf8(output.stdout.clone()).unwrap()
 }
 
 #[track_caller]
-fn refusal(output: &Output) -> String {
+pub(super) fn refusal(output: &Output) -> String {
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
@@ -35,7 +35,11 @@ fn pack(folder: &Path, archive: &Path, text: &str) {
     let config = r#"{"package_name": "tuning", "package_version": "1.0.0"}"#;
     std::fs::write(folder.join("config.json"), config).unwrap();
     std::fs::write(folder.join("skyhook_dir/one.sh"), text).unwrap();
-    // Bytes that no packing makes small.
+    pack_with_noise(folder, archive);
+}
+
+/// Packs a folder, with a large file in it that no packing makes small.
+pub(super) fn pack_with_noise(folder: &Path, archive: &Path) {
     let mut state = 1_u32;
     let noise = (0..LARGE).map(|_| {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);

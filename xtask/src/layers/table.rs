@@ -91,7 +91,9 @@ pub const CRATES: &[Crate] = &[
         may_use: Only(&["groundcrew-protocol"]),
         never: &["sqlx", "kube", "axum"],
         shipped: false,
-        modules: &["client", "events", "connect", "outgoing", "error", "resolve", "dns", "pins", "url"],
+        modules: &[
+            "client", "download", "events", "connect", "outgoing", "error", "resolve", "dns", "pins", "url",
+        ],
     },
     Crate {
         package: "groundcrew-report",
@@ -106,6 +108,7 @@ pub const CRATES: &[Crate] = &[
         folder: "crates/agent",
         may_use: Only(&[
             "groundcrew-protocol",
+            "groundcrew-archive",
             "groundcrew-durable",
             "groundcrew-client",
             "groundcrew-report",
@@ -122,6 +125,7 @@ pub const CRATES: &[Crate] = &[
             "info",
             "drain",
             "vet",
+            "fetch",
             "interrupt",
             "package",
             "artifacts",

@@ -12,6 +12,7 @@ mod drains;
 mod informed;
 mod perform;
 mod stage;
+mod start;
 mod tell;
 
 use std::collections::VecDeque;
@@ -108,7 +109,7 @@ pub(crate) struct Agent {
     drain: Watcher,
     stage: Option<stage::Running>,
     finished: Option<stage::Finished>,
-    claim_answer: perform::FromClaim,
+    claim_answer: start::FromClaim,
     children: Arc<ChildRecords>,
     activity: Activity,
     info: InfoFile,
@@ -224,7 +225,7 @@ impl Agent {
             drain,
             stage: None,
             finished: None,
-            claim_answer: perform::FromClaim::default(),
+            claim_answer: start::FromClaim::default(),
             children: Arc::new(ChildRecords::in_home(home.path())),
             activity: Activity::default(),
             info,

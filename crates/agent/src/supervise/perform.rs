@@ -6,22 +6,19 @@ use std::time::{Duration, Instant};
 use groundcrew_protocol::PROTOCOL;
 use groundcrew_protocol::ids::{ClaimNumber, Sha256Hex, TokenText};
 use groundcrew_protocol::limits;
-use groundcrew_protocol::profile::{ExpectedDisk, StageSpec};
 use groundcrew_protocol::time::WallMs;
 use groundcrew_protocol::wire::{
     ClaimRequest, Hello, HoldRequest, HomeKind, Intent, LogLevel, LogLine, OutboxEntry, ResultRequest,
 };
 
 use super::Agent;
-use super::stage::{Running, leave, line_sink, progress_sink};
+use super::stage::Running;
+use super::start::FromClaim;
 use crate::client::Orchestrator;
-use crate::control::core::{Action, Call, EndedBy, Event, Failure, Reply, StartStage};
+use crate::control::core::{Action, Call, EndedBy, Event, Failure, Reply};
 use crate::control::failure::failure_of;
 use crate::control::memory::Memory;
-use crate::probe::Root;
-use crate::process::{Cancel, Launcher};
 use crate::stamp::{stamp, wall};
-use crate::vet::{Interrupts, StageContext};
 use crate::{hold, power};
 
 /// How long outbox and spool may take to be acknowledged before the power goes.
@@ -36,24 +33,12 @@ pub(super) enum Then {
     End,
 }
 
-/// What a claim's answer says for stages.
-#[derive(Debug, Default)]
-pub(super) struct FromClaim {
-    expected_disks: Vec<ExpectedDisk>,
-    non_destructive: bool,
-    operator_retries: u32,
-}
-
 impl Agent {
     /// Takes what only the driver uses out of an event, before the control loop sees it.
     pub(super) fn before(&mut self, event: &Event) {
         match event {
             Event::Answered(Ok(Reply::Claim(answer))) => {
-                self.claim_answer = FromClaim {
-                    expected_disks: answer.expected_disks.clone(),
-                    non_destructive: answer.non_destructive,
-                    operator_retries: answer.operator_retries,
-                };
+                self.claim_answer = FromClaim::of(answer);
                 self.know_pins(&answer.pins);
                 self.know_time(answer.server_time);
             }
@@ -184,77 +169,7 @@ impl Agent {
         });
     }
 
-    // ---- stages ----------------------------------------------------------------------------------------------
-
-    fn start_stage(&mut self, start: StartStage) -> Then {
-        let stage = start.stage.clone();
-        self.say(LogLevel::Info, format!("stage {stage}: attempt {} starts", start.attempt));
-        let Ok(cancel) = Cancel::new() else {
-            return self.cannot_start("the process has no file descriptor left");
-        };
-        let spec = start.spec.unwrap_or_else(|| StageSpec::of(stage.clone()));
-        let (leave, permit) = leave(self.events.clone());
-        let context = StageContext {
-            spec,
-            plan: start.plan,
-            expected_disks: self.claim_answer.expected_disks.clone(),
-            non_destructive: self.claim_answer.non_destructive,
-            override_flags: start.flags,
-            packages: self.packages(),
-            interrupts: Ok(Interrupts {
-                instance: self.instance(),
-                attempt: start.attempt,
-                services: self.services(),
-                leave,
-            }),
-            root: Root::system(),
-            launcher: Launcher::this_program(),
-            children: self.children.clone(),
-            work: self.home.clone(),
-            search_path: search_path(),
-            lines: line_sink(stage, self.log.clone(), self.console.clone(), self.io.health().clone()),
-            progress: progress_sink(self.activity.clone()),
-            cancel,
-        };
-        match Running::start(context, permit, self.events.clone()) {
-            Ok(running) => {
-                self.stage = Some(running);
-                Then::Go
-            }
-            Err(error) => self.cannot_start(&error.to_string()),
-        }
-    }
-
-    /// Under which instance a package's stage is done, or why none is.
-    fn packages(&self) -> Result<String, &'static str> {
-        if !self.settings.allow_packages {
-            return Err(
-                "this agent's settings do not allow packages (--allow-packages, GROUNDCREW_ALLOW_PACKAGES=yes)",
-            );
-        }
-        Ok(self.instance())
-    }
-
-    /// What is done once is done once for this: the run, and each time that an operator has had a stage done again.
-    fn instance(&self) -> String {
-        format!("groundcrew-{}-{}", self.settings.run, self.claim_answer.operator_retries)
-    }
-
-    /// Why services may not be restarted, where they may not.
-    fn services(&self) -> Result<(), &'static str> {
-        if self.settings.allow_services {
-            return Ok(());
-        }
-        Err(
-            "this agent's settings do not allow to restart services (--allow-services, GROUNDCREW_ALLOW_SERVICES=yes)",
-        )
-    }
-
-    /// A stage that has no thread ends at once, without an outcome: that is said, and the plan's checks stay open.
-    fn cannot_start(&mut self, why: &str) -> Then {
-        self.say(LogLevel::Error, format!("the stage cannot be started: {why}"));
-        Then::Take(Event::StageEnded)
-    }
+    // ---- outcomes --------------------------------------------------------------------------------------------
 
     /// Keeps a stage's artifacts, before its outcome. One that is over a limit is let go, and that is said.
     async fn keep_artifacts(&self, entry: &OutboxEntry, artifacts: Vec<(String, Vec<u8>)>) {
@@ -481,10 +396,4 @@ fn no_outcome(entry: &OutboxEntry) -> ResultRequest {
         began: wall(),
         ended: wall(),
     }
-}
-
-/// Where tools are looked for: as the agent was started, or where a distribution keeps them.
-fn search_path() -> std::ffi::OsString {
-    std::env::var_os("PATH")
-        .unwrap_or_else(|| "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".into())
 }

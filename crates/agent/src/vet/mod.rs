@@ -29,6 +29,7 @@ use groundcrew_protocol::stage::Stage;
 use groundcrew_protocol::time::format_span_ms;
 use groundcrew_protocol::wire::{LogLevel, OverrideFlags};
 
+use crate::fetch::Store;
 use crate::probe::Root;
 use crate::process::tool::Stopped;
 use crate::process::{Cancel, ChildRecords, Launcher};
@@ -62,8 +63,8 @@ pub struct StageContext {
     pub non_destructive: bool,
     /// Allowances of this attempt.
     pub override_flags: OverrideFlags,
-    /// The instance under which packages are done, `groundcrew-{run}-{operator's retries}`; or why none are.
-    pub packages: Result<String, &'static str>,
+    /// What packages are done with; or why none are.
+    pub packages: Result<Packages, &'static str>,
     /// What interrupts are done with; or why none are.
     pub interrupts: Result<Interrupts, &'static str>,
     /// The machine, or a folder that stands in for it.
@@ -82,6 +83,15 @@ pub struct StageContext {
     pub progress: ProgressSink,
     /// Ends it before its time.
     pub cancel: Cancel,
+}
+
+/// What the packages of a run are done with.
+#[derive(Clone)]
+pub struct Packages {
+    /// The instance under which they are done, `groundcrew-{run}-{operator's retries}`.
+    pub instance: String,
+    /// Where those come from that the orchestrator stores.
+    pub store: Arc<Store>,
 }
 
 /// Waits until the machine may be rebooted: until everything that a reboot would lose has arrived, and the orchestrator

@@ -1,4 +1,5 @@
-//! The stage `Package:NAME/MODE`: the package agent, as a child, does a mode of a package that lies on the node.
+//! The stage `Package:NAME/MODE`: the package agent, as a child, does a mode of a package that lies on the node or is fetched
+//! from the orchestrator's store.
 //!
 //! A step that was done is skipped by its flag, and a retry goes on where the last attempt stopped. Asked to end, the package
 //! agent starts no further step and gives the one that runs its time.
@@ -10,13 +11,16 @@ use std::time::Instant;
 use groundcrew_protocol::check::Observation;
 use groundcrew_protocol::plan::{STEPS_DONE, names};
 use groundcrew_protocol::profile::PackageSettings;
+use groundcrew_protocol::wire::LogLevel;
 
 use super::package_agent::{Call, Called};
-use super::{Done, StageContext, refused, unknown};
+use super::{Done, Packages, StageContext, refused, unknown};
 use crate::errors::chain;
+use crate::fetch::{Around, FetchError, Wanted};
 use crate::package::config::{CONFIG_BYTES_MAX, Config, Mode};
 use crate::package::copying;
 use crate::package::rooted::Root;
+use crate::process::tool::Stopped;
 
 /// The line with which the package agent says that a step failed.
 const FAILED: &str = "FAILED: ";
@@ -40,18 +44,64 @@ pub(super) fn run(context: &StageContext, name: &str, mode: &str, deadline: Inst
             format!("the run's profile told this agent no package's settings for {name}"),
         );
     };
-    let instance = match &context.packages {
-        Ok(instance) => instance,
+    let packages = match &context.packages {
+        Ok(packages) => packages,
         Err(why) => return refused(context, (*why).to_owned()),
     };
-    match data_folder(context, settings) {
-        Ok(data) => called(context, settings, mode, instance, &data, deadline),
+    let folder = match source(context, settings, packages, deadline) {
+        Ok(folder) => folder,
+        Err(done) => return done,
+    };
+    match data_folder(context, settings, &folder) {
+        Ok(data) => called(context, settings, mode, &packages.instance, &data, deadline),
         Err(Unusable::Other(found)) => {
             let check = context.check(names::STEPS, Observation::Found { text: found });
             Done { checks: vec![check], ..Done::default() }
         }
         Err(Unusable::Unreadable(why)) => refused(context, why),
     }
+}
+
+/// The folder that holds the package: the one that the profile names, or what is fetched from the orchestrator's store.
+///
+/// A package that cannot be fetched is inconclusive: no step of it has run, and nothing was learnt of the machine.
+fn source(
+    context: &StageContext,
+    settings: &PackageSettings,
+    packages: &Packages,
+    deadline: Instant,
+) -> Result<PathBuf, Done> {
+    if let Some(path) = &settings.path {
+        return Ok(PathBuf::from(path));
+    }
+    let PackageSettings { name, version, sha256, .. } = settings;
+    let Some(sha256) = sha256 else {
+        let why = format!("the run names neither a folder nor a sum of package {name} {version}");
+        return Err(refused(context, why));
+    };
+    let wanted = Wanted { name: name.clone(), version: version.clone(), sha256: sha256.clone() };
+    let around = Around {
+        cancel: &context.cancel,
+        deadline,
+        say: &|level, text| context.say(level, text),
+        show: &|fraction, activity| context.show(fraction, activity),
+    };
+    packages.store.provide(&wanted, &around).map_err(|error| {
+        let stopped = match &error {
+            FetchError::Stopped => Some(Stopped::Cancelled),
+            FetchError::Late { .. } => Some(Stopped::TimedOut),
+            FetchError::Refused(_)
+            | FetchError::OtherContent { .. }
+            | FetchError::TooLarge { .. }
+            | FetchError::NoRoom { .. }
+            | FetchError::Archive(_)
+            | FetchError::Disk { .. } => None,
+        };
+        let ended = stopped.map(|stopped| format!("{}: ", context.stopped_text(stopped))).unwrap_or_default();
+        let why = format!("{ended}fetching package {name} {version}: {}", chain(&error));
+        context.say(LogLevel::Error, why.clone());
+        Done { stopped, ..refused(context, why) }
+    })
 }
 
 /// Why a package's folder cannot be used.
@@ -63,33 +113,42 @@ enum Unusable {
 }
 
 /// The folder that the package agent is to take the package from: its own, or a copy with the config files in it.
-fn data_folder(context: &StageContext, settings: &PackageSettings) -> Result<PathBuf, Unusable> {
+fn data_folder(
+    context: &StageContext,
+    settings: &PackageSettings,
+    folder: &Path,
+) -> Result<PathBuf, Unusable> {
     let unreadable = |error: &dyn std::error::Error| {
-        Unusable::Unreadable(format!("the package in {}: {}", settings.path, chain(error)))
+        Unusable::Unreadable(format!("the package in {}: {}", folder.display(), chain(error)))
     };
-    let folder = Path::new(&settings.path);
     let package = Root::open_tree(folder).map_err(|error| unreadable(&error))?;
     let config = Path::new("/config.json");
     let bytes = package.read(config, CONFIG_BYTES_MAX as u64 + 1).map_err(|error| unreadable(&error))?;
     // A config that is refused is the package agent's to refuse, in its own words.
     if let Some(Ok(found)) = bytes.map(|bytes| Config::parse(&package.host_path(config), &bytes))
-        && (found.package_name != settings.name || found.package_version != settings.version)
+        && (found.package_name != settings.name.as_str()
+            || found.package_version != settings.version.as_str())
     {
         return Err(Unusable::Other(format!(
             "{}: found the package {} {}, expected {} {}",
-            settings.path, found.package_name, found.package_version, settings.name, settings.version
+            folder.display(),
+            found.package_name,
+            found.package_version,
+            settings.name,
+            settings.version
         )));
     }
     if settings.config_files.is_empty() {
         return Ok(folder.to_owned());
     }
-    laid_over(context, settings).map_err(|error| unreadable(&*error))
+    laid_over(context, settings, folder).map_err(|error| unreadable(&*error))
 }
 
 /// Copies the package and puts the profile's config files into it. What an earlier attempt copied goes first.
 fn laid_over(
     context: &StageContext,
     settings: &PackageSettings,
+    folder: &Path,
 ) -> Result<PathBuf, Box<dyn std::error::Error>> {
     let copy = context.work.join(LAID_OVER);
     match std::fs::remove_dir_all(&copy) {
@@ -99,7 +158,7 @@ fn laid_over(
     let work = Root::open(&context.work)?;
     let inside = Path::new("/").join(LAID_OVER);
     // No other tree goes over it here: the package agent looks for that itself.
-    copying::deliver(&work, &inside, Path::new(&settings.path), Path::new(""))?;
+    copying::deliver(&work, &inside, folder, Path::new(""))?;
     for (name, text) in &settings.config_files {
         work.write_whole(&inside.join("configmaps").join(name), text.as_bytes(), CONFIG_FILE_MODE)?;
     }

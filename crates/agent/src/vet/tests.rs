@@ -3,11 +3,14 @@
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 
+use groundcrew_client::PinSet;
 use groundcrew_protocol::check::Verdict;
+use groundcrew_protocol::ids::Sha256Hex;
 use groundcrew_protocol::plan::INVENTORY_CHECKS;
 use groundcrew_protocol::profile::{CpuStressSettings, PackageSettings};
 
 use super::*;
+use crate::client::Orchestrator;
 use crate::probe::fixture::{self, Machine};
 use crate::process::tool::tests::stand_in;
 
@@ -198,9 +201,10 @@ fn a_package_that_may_not_be_applied_or_is_not_there_is_inconclusive() {
     assert_inconclusive(&run_stage(&stage.context), "no package's settings");
     let folder = stage.work.path().join("pkg");
     stage.context.spec.package = Some(PackageSettings {
-        name: "a".to_owned(),
-        version: "1.0.0".to_owned(),
-        path: folder.display().to_string(),
+        name: "a".parse().unwrap(),
+        version: "1.0.0".parse().unwrap(),
+        path: Some(folder.display().to_string()),
+        sha256: None,
         root_mount: "/".to_owned(),
         copy_dir: None,
         interrupt: None,
@@ -208,8 +212,25 @@ fn a_package_that_may_not_be_applied_or_is_not_there_is_inconclusive() {
         config_files: BTreeMap::new(),
     });
     assert_inconclusive(&run_stage(&stage.context), PACKAGES_REFUSED);
-    stage.context.packages = Ok("groundcrew-r-0".to_owned());
+    // Nothing listens there.
+    let url = "https://127.0.0.1:1".parse().unwrap();
+    let nobody = Orchestrator::new(url, PinSet::new([]), None, "r-test".parse().unwrap());
+    let store = Arc::new(Store::new(nobody, stage.work.path(), Vec::new()));
+    stage.context.packages = Ok(Packages { instance: "groundcrew-r-0".to_owned(), store });
     assert_inconclusive(&run_stage(&stage.context), "pkg");
+    // One from the store, of which the run froze nothing, and one that does not come in time.
+    let of_folder = stage.context.spec.package.take().unwrap();
+    let mut stored = PackageSettings { path: None, ..of_folder.clone() };
+    for (sha256, part) in
+        [(None, "neither a folder nor a sum"), (Some(Sha256Hex::of(b"")), "0 bytes had come")]
+    {
+        stage.context.spec.deadline = 1;
+        stored.sha256 = sha256;
+        stage.context.spec.package = Some(stored.clone());
+        assert_inconclusive(&run_stage(&stage.context), part);
+    }
+    stage.context.spec.deadline = 60_000;
+    stage.context.spec.package = Some(of_folder);
     // Another package than the profile names is a failure that says both.
     std::fs::create_dir(&folder).unwrap();
     let step = r#"{"name": "a", "path": "a.sh", "arguments": [], "returncodes": [0], "on_host": true,

@@ -54,6 +54,8 @@ pub struct App {
     pub bodies: Budget,
     /// Bounds the packages that are uploaded at a time.
     pub uploads: tokio::sync::Semaphore,
+    /// Held to read while a run is made that may use packages, and to write while one is deleted.
+    pub packages: tokio::sync::RwLock<()>,
     /// Who reads in a browser.
     pub sessions: Sessions,
     /// What runtimes know of agents.
@@ -100,6 +102,7 @@ impl App {
             strangers: Bucket::default(),
             bodies: Budget::default(),
             uploads: tokio::sync::Semaphore::new(UPLOADS_MAX),
+            packages: tokio::sync::RwLock::default(),
             sessions: Sessions::default(),
             agents,
             store,

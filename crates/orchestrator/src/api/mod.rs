@@ -24,6 +24,7 @@ pub mod orders;
 pub mod packages;
 pub mod reports;
 pub mod result;
+pub mod run_packages;
 pub mod runs;
 pub mod sensors;
 pub mod sessions;
@@ -91,6 +92,12 @@ fn agent_routes() -> Vec<Route> {
         Route::new(Method::POST, "/api/v1/runs/{run}/log", Agent, post(logs::log)),
         Route::new(Method::POST, "/api/v1/runs/{run}/sensor", Agent, post(sensors::sensor)),
         Route::new(Method::PUT, "/api/v1/runs/{run}/artifact", Agent, put(sensors::put_artifact)),
+        Route::new(
+            Method::GET,
+            "/api/v1/runs/{run}/package/{name}/{version}",
+            Agent,
+            get(run_packages::fetch_package),
+        ),
     ]
 }
 

@@ -16,7 +16,8 @@ use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
     paths(
         super::claim::hello, super::claim::claim, super::heartbeat::heartbeat, super::result::intent,
         super::result::result, super::result::hold, super::logs::log, super::sensors::sensor,
-        super::sensors::put_artifact, super::runs::runs, super::runs::create_run, super::runs::get_run,
+        super::sensors::put_artifact, super::run_packages::fetch_package, super::runs::runs, super::runs::create_run,
+        super::runs::get_run,
         super::runs::delete_run, super::runs::reissue_token, super::events::events, super::logs::logs,
         super::reports::report, super::sensors::artifacts, super::sensors::get_artifact, super::orders::retry,
         super::orders::override_verdict, super::orders::cancel, super::orders::release, super::orders::abort,

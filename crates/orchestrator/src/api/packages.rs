@@ -22,6 +22,7 @@ use super::auth::{Operator, random};
 use super::body::{Query, ok};
 use super::error::ApiError;
 use super::nodes::{PageQuery, audit, parse};
+use super::run_packages;
 use crate::causes;
 use crate::live::clock::wall_now;
 use crate::store::{Taken, Upload};
@@ -46,7 +47,7 @@ pub struct PutPackageQuery {
     sha256: Option<String>,
 }
 
-fn ids(name: &str, version: &str) -> Result<(PackageName, PackageVersion), ApiError> {
+pub(super) fn ids(name: &str, version: &str) -> Result<(PackageName, PackageVersion), ApiError> {
     Ok((parse("in the path", name)?, parse("in the path", version)?))
 }
 
@@ -203,7 +204,7 @@ async fn receive(app: &App, mut upload: Upload, request: Request) -> Result<Uplo
     }
 }
 
-async fn blocking<T: Send + 'static>(
+pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
 ) -> Result<T, ApiError> {
     tokio::task::spawn_blocking(work)
@@ -296,7 +297,7 @@ impl archive::Sink for Found {
     }
 }
 
-/// Deletes a package.
+/// Deletes a package that no run under way uses.
 #[utoipa::path(delete, path = "/api/v1/packages/{name}/{version}", tag = "packages", security(("operator" = [])),
     params(("name" = String, Path, description = "Its name"), ("version" = String, Path, description = "Its version")),
     responses((status = 204, description = "It is deleted"), (status = "4XX", body = ErrorBody)))]
@@ -306,6 +307,9 @@ pub async fn delete_package(
     Path((name, version)): Path<(String, String)>,
 ) -> Result<StatusCode, ApiError> {
     let (name, version) = ids(&name, &version)?;
+    // No run is made with it between the look and its end.
+    let _alone = app.packages.write().await;
+    run_packages::expect_unused(&app, &name, &version).await?;
     let noted = audit(&operator, "delete_package", format!("{name} {version}"));
     match app.store.delete_package(&name, &version, noted).await? {
         true => Ok(StatusCode::NO_CONTENT),

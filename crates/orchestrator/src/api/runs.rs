@@ -17,7 +17,7 @@ use super::auth::{Operator, parse_run, random};
 use super::body::{Json, Query, json, ok};
 use super::error::ApiError;
 use super::nodes::{page_limit, parse};
-use super::view;
+use super::{run_packages, view};
 use crate::causes;
 use crate::live::clock::wall_now;
 use crate::run::advance::{self, AdvanceError};
@@ -135,13 +135,16 @@ pub async fn create_run(
         let how = format!("make it with `groundcrewctl profile put FILE`; {profile} is the name in the file");
         return Err(ApiError::unfit(format!("field profile: there is no profile {profile}; {how}")));
     };
+    // Nobody deletes a package before the run that uses it is there.
+    let _packages = app.packages.read().await;
+    let profile = run_packages::frozen(&app, row.profile).await?;
     let token = TokenText::boot(random());
     for _try in 0..ID_TRIES_MAX {
         let new = NewRun {
             id: new_run_id(wall_now()),
             node: node.clone(),
             node_is: node_is.clone(),
-            profile: row.profile.clone(),
+            profile: profile.clone(),
             boot_token: token.sha256(),
             by: operator.name.to_string(),
         };

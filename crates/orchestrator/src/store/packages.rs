@@ -197,7 +197,24 @@ impl Store {
         rows.into_iter().map(view_of).collect()
     }
 
-    /// Deletes a package. False where there is none.
+    /// The archive with this sum, open to be read, and its bytes; `None` where there is none.
+    ///
+    /// # Errors
+    /// Those of files.
+    pub async fn open_package(&self, sha256: &Sha256Hex) -> Result<Option<(File, u64)>, StoreError> {
+        let path = self.packages_folder().join(sha256.as_str());
+        blocking(move || match File::open(&path) {
+            Ok(file) => {
+                let bytes = file.metadata().map_err(StoreError::file("looking at", &path))?.len();
+                Ok(Some((file, bytes)))
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(StoreError::file("opening", &path)(error)),
+        })
+        .await
+    }
+
+    /// Deletes a package. False where there is none. Whether a run still needs it is the caller's to know.
     ///
     /// # Errors
     /// Those of the database, and of its file.

@@ -7,5 +7,6 @@ mod bounds;
 mod drains;
 mod following;
 mod packages;
+mod run_packages;
 mod serving;
 mod wire;

@@ -13,7 +13,7 @@ use crate::bench::{Answer, Bench, request};
 const PLACE: &str = "/api/v1/packages/tuning/1.0.0+b";
 
 /// A package's archive; `text` makes it another one.
-fn archive(version: &str, config_at: &str, text: &str) -> Vec<u8> {
+pub fn archive(version: &str, config_at: &str, text: &str) -> Vec<u8> {
     let config = format!(r#"{{"package_name": "tuning", "package_version": "{version}"}}"#);
     let mut builder = tar::Builder::new(Vec::new());
     for (path, content) in [(config_at, config.as_str()), ("skyhook_dir/one.sh", text)] {

@@ -1,4 +1,4 @@
-//! Packages of a profile (`[[package]]`): where each lies, where it is put, and what its steps are told.
+//! Packages of a profile (`[[package]]`): where each comes from, where it is put, and what its steps are told.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,10 +7,11 @@ use serde::{Deserialize, Serialize};
 use super::interrupt;
 use super::part::{Field, Part};
 use super::{BadProfile, InterruptKind, InterruptSettings, PackageInterrupt, Profile, StageSpec};
+use crate::ids::{PackageName, PackageVersion, Sha256Hex};
 use crate::stage::Stage;
 
-const PACKAGE_KEYS: [&str; 8] =
-    ["name", "version", "path", "root_mount", "copy_dir", "interrupt", "env", "config_files"];
+const PACKAGE_KEYS: [&str; 9] =
+    ["name", "version", "path", "sha256", "root_mount", "copy_dir", "interrupt", "env", "config_files"];
 /// Greatest number of packages of a profile: one for each stage.
 const PACKAGES_MAX: usize = crate::limits::STAGES_MAX;
 /// Greatest number of variables, and of config files, of one package.
@@ -31,11 +32,16 @@ pub(super) const ROOT_FORM: &str = "an absolute path of at most 1024 bytes witho
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct PackageSettings {
     /// Its name, as its config.json has it. Without underscores: a resource id is parted by them.
-    pub name: String,
+    pub name: PackageName,
     /// Its version, as its config.json has it.
-    pub version: String,
-    /// The folder on the node that holds it.
-    pub path: String,
+    pub version: PackageVersion,
+    /// The folder on the node that holds it. Absent: the orchestrator stores it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// SHA-256 of the archive that the orchestrator stores. A profile may name it; a run always does, so that all of its
+    /// stages have the same content.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<Sha256Hex>,
     /// The root file system that it is applied to, as the node sees it; `local`: steps change no root.
     #[serde(default = "root_mount")]
     pub root_mount: String,
@@ -59,14 +65,23 @@ pub(super) fn root_mount() -> String {
 }
 
 impl Profile {
+    /// The packages that come from the orchestrator's store.
+    pub fn stored_packages(&self) -> impl Iterator<Item = &PackageSettings> {
+        self.packages.iter().filter(|package| package.is_stored())
+    }
+
     /// A stage as its agent is told it: with the settings of the package or the interrupt that it names.
+    ///
+    /// A package that the orchestrator stores is told beside the stages
+    /// ([`stored_packages`](crate::wire::ClaimAnswer::stored_packages)): an agent that knows of no such packages then lacks
+    /// the settings of that one stage and says so, rather than lose the whole answer.
     pub fn settled(&self, spec: &StageSpec) -> StageSpec {
         let (package, interrupt) = match &spec.name {
             Stage::Package { name, .. } => {
-                let package = self.packages.iter().find(|package| package.name == *name).cloned();
-                let interrupts = package.as_ref().filter(|_| spec.name.is_interrupt());
+                let package = self.packages.iter().find(|package| package.name.as_str() == name);
+                let interrupts = package.filter(|_| spec.name.is_interrupt());
                 let interrupt = interrupts.and_then(PackageSettings::as_interrupt);
-                (package, interrupt)
+                (package.filter(|package| !package.is_stored()).cloned(), interrupt)
             }
             Stage::Interrupt { name } => {
                 (None, self.interrupts.iter().find(|interrupt| interrupt.name == *name).cloned())
@@ -93,10 +108,15 @@ impl Profile {
 }
 
 impl PackageSettings {
+    /// True where it comes from the orchestrator's store, and not from a folder on the node.
+    pub fn is_stored(&self) -> bool {
+        self.path.is_none()
+    }
+
     /// Its interrupt, by the package's name and in its root.
     fn as_interrupt(&self) -> Option<InterruptSettings> {
         let PackageInterrupt { kind, services } = self.interrupt.clone()?;
-        let (name, root_mount) = (self.name.clone(), self.root_mount.clone());
+        let (name, root_mount) = (self.name.to_string(), self.root_mount.clone());
         Some(InterruptSettings { name, kind, services, root_mount, reboot_ms: None })
     }
 }
@@ -118,18 +138,15 @@ pub(super) fn packages(field: Field<'_>) -> Result<Vec<PackageSettings>, BadProf
 }
 
 fn package(part: &Part<'_>) -> Result<PackageSettings, BadProfile> {
-    let name_form = "1 to 128 of a-z, A-Z, 0-9, '-' and '.', with no '.' at its start";
-    let version_form = "1 to 128 of a-z, A-Z, 0-9, '-', '+' and '.', with no '.' at its start";
     let path = |field: Field<'_>| {
         field.text_of("an absolute path of at most 1024 bytes without \"..\"", is_absolute)
     };
     let root = |field: Field<'_>| field.text_of(ROOT_FORM, is_root);
     let package = PackageSettings {
-        name: part.needed("name", name_form)?.text_of(name_form, |text| is_name_of(text, b"-."))?,
-        version: part
-            .needed("version", version_form)?
-            .text_of(version_form, |text| is_name_of(text, b"-.+"))?,
-        path: path(part.needed("path", "the folder on the node that holds the package")?)?,
+        name: part.needed("name", "the package's name")?.id()?,
+        version: part.needed("version", "the package's version")?.id()?,
+        path: part.optional("path", path)?,
+        sha256: part.optional("sha256", |field| field.id())?,
         root_mount: part.optional("root_mount", root)?.unwrap_or_else(root_mount),
         copy_dir: part.optional("copy_dir", path)?,
         interrupt: part.optional("interrupt", interrupt::of_package)?,
@@ -138,6 +155,10 @@ fn package(part: &Part<'_>) -> Result<PackageSettings, BadProfile> {
             .optional("config_files", |field| texts(&field, is_file, FILE_FORM))?
             .unwrap_or_default(),
     };
+    if package.path.is_some() && package.sha256.is_some() {
+        let expected = "none beside path: it is that of an archive that the orchestrator stores";
+        return Err(part.refuse_at("sha256", "a sum", expected));
+    }
     let texts = package.env.iter().chain(&package.config_files);
     let bytes: usize = texts.map(|(name, text)| name.len() + text.len()).sum();
     if bytes > TEXTS_BYTES_MAX {
@@ -154,7 +175,7 @@ pub(super) fn unlisted<'s>(
     interrupts: &[InterruptSettings],
 ) -> Option<(usize, String)> {
     let lacks = |spec: &StageSpec| match &spec.name {
-        Stage::Package { name, .. } => match packages.iter().find(|package| package.name == *name) {
+        Stage::Package { name, .. } => match packages.iter().find(|package| package.name.as_str() == name) {
             None => Some(format!("a [[package]] with the name \"{name}\"")),
             Some(package) if spec.name.is_interrupt() && package.interrupt.is_none() => {
                 Some(format!("a [package.interrupt] of the package \"{name}\""))

@@ -395,7 +395,11 @@ const PACKAGE: &str =
 fn bad_packages_are_refused_with_line_key_found_and_expected() {
     let long = format!("path = \"/a\"\nenv = {{ A = \"{}\" }}", "x".repeat(24 * 1024));
     for (rest, wanted) in [
-        ("", (4, "package[1].path", "nothing", "the folder on the node")),
+        ("sha256 = \"ab\"", (7, "package[1].sha256", "\"ab\"", "64 lower-case")),
+        (
+            &format!("path = \"/a\"\nsha256 = \"{}\"", "0".repeat(64)),
+            (8, "package[1].sha256", "a sum", "none beside path"),
+        ),
         ("path = \"a\"", (7, "package[1].path", "\"a\"", "an absolute path")),
         ("path = \"/a/../b\"", (7, "package[1].path", "\"/a/../b\"", "without \"..\"")),
         ("path = \"/a\"\nroot_mount = \"here\"", (8, "package[1].root_mount", "\"here\"", "or \"local\"")),
@@ -432,9 +436,24 @@ fn bad_packages_are_refused_with_line_key_found_and_expected() {
 fn a_stage_is_told_with_its_package() {
     let profile = Profile::parse(&with_name(&format!("{PACKAGE}path = \"/p\""))).unwrap();
     let told = profile.settled(&profile.stages[0]).package.unwrap();
-    assert_eq!((told.path.as_str(), told.root_mount.as_str(), told.copy_dir), ("/p", "/", None));
+    assert_eq!((told.path.as_deref(), told.root_mount.as_str(), told.copy_dir), (Some("/p"), "/", None));
+    assert_eq!(profile.stored_packages().count(), 0);
     assert_eq!(profile.settled(&profile.stages[1]).package, None);
     assert_eq!(profile.stages[0].package, None);
+}
+
+#[test]
+fn a_stored_package_is_told_beside_the_stages() {
+    let sum = "ab".repeat(32);
+    let profile = Profile::parse(&with_name(&format!("{PACKAGE}sha256 = \"{sum}\""))).unwrap();
+    round_trips(&profile);
+    assert_eq!(profile.settled(&profile.stages[0]).package, None);
+    let told: Vec<_> = profile.stored_packages().collect();
+    assert_eq!((told.len(), told[0].sha256.as_ref().unwrap().as_str()), (1, sum.as_str()));
+    // As documents have it that were stored before there was anything but folders.
+    let before: PackageSettings =
+        serde_json::from_str(r#"{"name": "a", "version": "1", "path": "/p"}"#).unwrap();
+    assert!(!before.is_stored());
 }
 
 /// A valid profile with something put in, taken out or repeated at a place.

@@ -162,6 +162,7 @@ fn claim_answer(stands: &str, attempt: u32) -> ClaimAnswer {
         expected_disks: Vec::new(),
         non_destructive: true,
         stage_settings: Vec::new(),
+        stored_packages: Vec::new(),
         operator_retries: 0,
         drains: Vec::new(),
         planned_checks: Vec::new(),

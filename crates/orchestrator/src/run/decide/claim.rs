@@ -355,6 +355,7 @@ fn answer(step: &Step) -> Answer {
             .filter(|spec| !spec.name.is_orchestrators())
             .map(|spec| run.profile.settled(spec))
             .collect(),
+        stored_packages: run.profile.stored_packages().cloned().collect(),
         planned_checks,
         cancelled_attempts: run.stages.iter().flat_map(closed).collect(),
         operator_retries: run.operator_retries,
