@@ -63,10 +63,12 @@ impl Places {
         below(&self.root_dir, &["flags", &self.package, &self.version])
     }
 
-    /// The folder of the flags of the interrupts of one resource id, which is one name in a folder.
+    /// The folder of the flags of the interrupts of one resource id, which is one name in a folder, shortened by a hash where
+    /// it fits none: a run's id with a package's longest name and version does not.
     pub fn interrupt_flags(&self, resource_id: &str) -> Result<PathBuf> {
-        require_name("resource id", resource_id, NAME_BYTES_MAX)?;
-        Ok(below(&self.root_dir, &["interrupts", "flags", resource_id]))
+        require_name("resource id", resource_id, usize::MAX)?;
+        let folder = below(&self.root_dir, &["interrupts", "flags"]);
+        Ok(folder.join(shortened(OsStr::new(resource_id), NAME_BYTES_MAX)))
     }
 
     /// The folder of all histories.
@@ -176,6 +178,24 @@ mod tests {
             }
         }
         Places::new(Path::new("/etc/skyhook"), Path::new("/l"), "two\nlines", "1.0.0").unwrap();
+    }
+
+    #[test]
+    fn flags_of_interrupts_have_a_folder_however_long_the_resource_id_is() {
+        let places = Places::new(Path::new("/etc/skyhook"), Path::new("/l"), "sample", "1.0.0").unwrap();
+        let folder =
+            |version: &str| places.interrupt_flags(&format!("groundcrew-r-1-0_sample_{version}")).unwrap();
+        let long = "1".repeat(255);
+        let (one, other) = (folder(&long), folder(&format!("{long}2")));
+        assert_ne!(one, other);
+        for folder in [one, other] {
+            assert_eq!(folder.parent(), Some(Path::new("/etc/skyhook/interrupts/flags")));
+            let name = folder.file_name().unwrap().to_str().unwrap();
+            assert!(name.len() <= NAME_BYTES_MAX && name.starts_with("groundcrew-r-1-0_sample_11"), "{name}");
+        }
+        for elsewhere in ["..", "a/../b", "", "a\0"] {
+            assert!(places.interrupt_flags(elsewhere).is_err(), "{elsewhere:?}");
+        }
     }
 
     #[test]
