@@ -213,6 +213,21 @@ fn a_reboot_that_comes_after_the_retry_is_still_the_one_that_was_asked_for() {
 }
 
 #[test]
+fn a_reboot_of_an_ordered_attempt_is_proved_although_the_order_was_never_confirmed_and_the_home_is_gone() {
+    let mut bench = at_reboot();
+    bench.report(1, reboot(), 1, Outcome::Fail);
+    bench.order(OrderKind::Retry, None, "").unwrap();
+    // The agent obeys, and the machine goes down before a heartbeat says so.
+    bench.intent(1, "reboot", Some((reboot(), 2)), 1).unwrap();
+    assert_eq!(bench.orders(), [(1, Command::RetryStage, 2)]);
+    // A live image: it has never started anything.
+    let answer = bench.claim_again(&booted(1, 90)).unwrap();
+    assert!(bench.told("reboot_proved"));
+    assert_eq!((answer.current_state, answer.attempt), (walking(stress()), Attempt(1)));
+    assert_eq!(bench.verdict_of(&reboot()), Some(Verdict::Pass));
+}
+
+#[test]
 fn an_intent_said_again_prolongs_nothing() {
     let mut bench = at_reboot();
     for asked in 0..3 {

@@ -283,7 +283,12 @@ fn named(open: &Option<(Stage, Attempt)>) -> Option<(Option<Stage>, Attempt)> {
 fn unheard(before: &Run, request: &ClaimRequest, stage: &Stage, attempt: Attempt) -> bool {
     let of_it =
         |known: &groundcrew_protocol::wire::StageAttempt| known.stage == *stage && known.attempt == attempt;
-    let begun = request.started.iter().any(of_it)
+    let intended = before
+        .intent
+        .as_ref()
+        .is_some_and(|intent| intent.stage.as_ref() == Some(stage) && intent.attempt == attempt);
+    let begun = intended
+        || request.started.iter().any(of_it)
         || request.in_flight.as_ref().is_some_and(of_it)
         || request.outbox.iter().any(|one| one.stage == *stage && one.attempt == attempt);
     let ordered = before

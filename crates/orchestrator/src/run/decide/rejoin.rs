@@ -96,7 +96,14 @@ fn drop_stale_directives(step: &mut Step, request: &ClaimRequest) {
             && directive.said.is_none()
     });
     let attempt = StageAttempt { stage: name.clone(), attempt: open };
-    let was_begun = request.started.contains(&attempt)
+    // An intent of it is a word of its agent's too, and outlives a home that the reboot takes with it.
+    let has_intent = step
+        .run
+        .intent
+        .as_ref()
+        .is_some_and(|intent| intent.stage.as_ref() == Some(&name) && intent.attempt == open);
+    let was_begun = has_intent
+        || request.started.contains(&attempt)
         || request.in_flight.as_ref() == Some(&attempt)
         || holds_outcome(request, &name, open);
     if is_unheard && !was_begun {
