@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use lexopt::Arg::{Long, Short, Value};
 use lexopt::{Parser, ValueExt};
 
-use crate::test;
+use crate::{fuzz, test};
 
 /// What `cargo xtask --help` prints, and what follows a usage error.
 pub const USAGE: &str = "\
@@ -14,12 +14,13 @@ usage: cargo xtask TASK [OPTION..]
   up            vet this very machine: orchestrator, agent and one run of the demo profile
   test          build everything and run every test
   guest         prepare what the tests boot: QEMU, a kernel and a small Debian, into target/guest
+  fuzz          search for inputs that break a rule, with libFuzzer
   bench         measure the orchestrator and the agent on this machine
   dist          build the static binaries that are shipped, into target/dist
   check-layers  hold the arrows between crates, and between the modules inside them
 
-`cargo xtask TASK --help` tells more of each. `up`, `test`, `guest`, `bench` and `dist` install the Debian packages
-that they miss when run as root, and name them otherwise. Exit codes: 0 done, 1 failed, 64 usage.";
+`cargo xtask TASK --help` tells more of each. `up`, `test`, `guest`, `fuzz`, `bench` and `dist` install the Debian
+packages that they miss when run as root, and name them otherwise. Exit codes: 0 done, 1 failed, 64 usage.";
 
 const UP: &str = "\
 usage: cargo xtask up [--keep]
@@ -44,6 +45,15 @@ usage: cargo xtask guest
 
 Prepares what the tests that boot a guest need, in target/guest, and prints that folder: `test` does it as well. Takes root
 and apt's mirrors, and a minute; what is there is used again until its recipe in xtask/src/guest changes.";
+
+const FUZZ: &str = "\
+usage: cargo xtask fuzz [TARGET] [--seconds N]
+
+Builds the targets of fuzz/ with coverage compiled in, and lets libFuzzer search for inputs that break one of their rules:
+all targets one after another, or TARGET. Such an input stays in target/fuzz/found; mend the cause, and commit the input to
+fuzz/corpus/TARGET, which `test` tries every time.
+
+  --seconds N   how long each target is tried (60 unless told)";
 
 const BENCH: &str = "\
 usage: cargo xtask bench [ARGUMENT..]
@@ -70,6 +80,7 @@ pub enum Task {
     Up { keep: bool },
     Test(test::Options),
     Guest,
+    Fuzz(fuzz::Options),
     Bench { arguments: Vec<OsString> },
     Dist,
     CheckLayers,
@@ -87,6 +98,7 @@ pub fn parse(mut parser: Parser) -> Result<Task, lexopt::Error> {
         "up" => up(&mut parser),
         "test" => test(&mut parser),
         "guest" => bare(&mut parser, Task::Guest, GUEST),
+        "fuzz" => fuzz(&mut parser),
         "bench" => bench(&mut parser),
         "dist" => bare(&mut parser, Task::Dist, DIST),
         "check-layers" => bare(&mut parser, Task::CheckLayers, CHECK_LAYERS),
@@ -118,6 +130,19 @@ fn test(parser: &mut Parser) -> Result<Task, lexopt::Error> {
         }
     }
     Ok(Task::Test(options))
+}
+
+fn fuzz(parser: &mut Parser) -> Result<Task, lexopt::Error> {
+    let mut options = fuzz::Options::default();
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Long("seconds") => options.seconds = parser.value()?.parse()?,
+            Short('h') | Long("help") => return Ok(Task::Help(FUZZ)),
+            Value(target) if options.target.is_none() => options.target = Some(target.string()?),
+            other => return Err(other.unexpected()),
+        }
+    }
+    Ok(Task::Fuzz(options))
 }
 
 /// Everything belongs to the benchmark, but for a leading `--help` (ours) and a leading `--` (a mere divider).
@@ -156,6 +181,9 @@ mod tests {
         assert_eq!(parsed(&["check-layers"]), Ok(Task::CheckLayers));
         assert_eq!(parsed(&["test"]), Ok(Task::Test(test::Options::default())));
         let options = test::Options { guests: false, seeds: 7, filters: vec!["a".into(), "b".into()] };
+        assert_eq!(parsed(&["fuzz"]), Ok(Task::Fuzz(fuzz::Options::default())));
+        let fuzz = fuzz::Options { target: Some("config".into()), seconds: 5 };
+        assert_eq!(parsed(&["fuzz", "config", "--seconds=5"]), Ok(Task::Fuzz(fuzz)));
         assert_eq!(parsed(&["test", "a", "--seeds=7", "--no-vm", "b"]), Ok(Task::Test(options)));
     }
 
@@ -173,6 +201,7 @@ mod tests {
             ("up", UP),
             ("test", TEST),
             ("guest", GUEST),
+            ("fuzz", FUZZ),
             ("bench", BENCH),
             ("dist", DIST),
             ("check-layers", CHECK_LAYERS),
@@ -193,6 +222,7 @@ mod tests {
             &["up", "now"],
             &["dist", "x"],
             &["check-layers", "--all"],
+            &["fuzz", "config", "interrupt"],
             &["test", "--seeds", "many"],
             &["test", "--seeds"],
         ] {

@@ -1,4 +1,4 @@
-//! The project's own tasks: `cargo xtask up | test | guest | bench | dist | check-layers`.
+//! The project's own tasks: `cargo xtask up | test | guest | fuzz | bench | dist | check-layers`.
 //!
 //! Each task is one file; `cargo.rs` is the only place that runs other programs, `packages.rs` the only one that
 //! installs any. Nothing here is part of what is shipped.
@@ -9,6 +9,7 @@ mod bench;
 mod cargo;
 mod dist;
 mod elf;
+mod fuzz;
 mod guest;
 mod layers;
 mod packages;
@@ -52,6 +53,7 @@ fn run(task: Task) -> anyhow::Result<()> {
             println!("{}", guest::prepare()?.display());
             Ok(())
         }
+        Task::Fuzz(options) => fuzz::run(&options),
         Task::Bench { arguments } => bench::run(&arguments),
         Task::Dist => dist::run(),
         Task::CheckLayers => layers::run(),

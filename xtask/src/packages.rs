@@ -15,6 +15,7 @@ pub enum Need {
     Up,
     Test,
     Guest,
+    Fuzz,
     Bench,
     Dist,
 }
@@ -38,7 +39,7 @@ pub struct Package {
 }
 
 /// Whatever builds the workspace.
-const BUILDS: &[Need] = &[Need::Up, Need::Test, Need::Bench, Need::Dist];
+const BUILDS: &[Need] = &[Need::Up, Need::Test, Need::Fuzz, Need::Bench, Need::Dist];
 
 /// Every package that anything here needs beyond Rust itself.
 pub const PACKAGES: &[Package] = &[
@@ -53,6 +54,12 @@ pub const PACKAGES: &[Package] = &[
         name: "libc6-dev",
         why: "the C headers that SQLite and zstd are compiled against, and the static C library of `dist`",
         needs: BUILDS,
+    },
+    Package {
+        sign: Sign::Program("c++"),
+        name: "g++",
+        why: "compiles libFuzzer, which is C++",
+        needs: &[Need::Fuzz],
     },
     Package {
         sign: Sign::Program("stress-ng"),
