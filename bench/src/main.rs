@@ -4,6 +4,7 @@
 //! It is a benchmark and no test: a target that was missed is said, and the exit code is 0.
 
 mod agent;
+mod apply;
 mod bare_axum;
 mod bare_inserts;
 mod figures;
@@ -13,12 +14,13 @@ mod load;
 mod logs;
 mod machine;
 mod memory;
+mod package;
 mod process;
 mod results;
 mod server;
 mod step_output;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -101,11 +103,27 @@ enum What {
     Results,
     Agent,
     StepOutput,
+    Apply,
 }
 
 impl What {
-    const ALL: [What; 6] =
-        [What::Heartbeats, What::Logs, What::Memory, What::Results, What::Agent, What::StepOutput];
+    const ALL: [What; 7] = [
+        What::Heartbeats,
+        What::Logs,
+        What::Memory,
+        What::Results,
+        What::Agent,
+        What::StepOutput,
+        What::Apply,
+    ];
+
+    /// Whether it is of the package agent alone, which needs no orchestrator.
+    fn is_of_packages(self) -> bool {
+        match self {
+            What::StepOutput | What::Apply => true,
+            What::Heartbeats | What::Logs | What::Memory | What::Results | What::Agent => false,
+        }
+    }
 }
 
 fn main() -> ExitCode {
@@ -164,10 +182,8 @@ async fn measure(arguments: &Arguments) -> Result<Report> {
     }
     let place = Place { binary: binaries.join("groundcrewd"), folder: folder.path().to_owned() };
     let mut bench = Bench { arguments, place, figures: Vec::new() };
-    if bench.is_wanted(What::StepOutput) {
-        bench.measure_step_output(binaries.join("examples/tee")).await?;
-    }
-    if arguments.only.iter().any(|what| *what != What::StepOutput) {
+    bench.measure_packages(&binaries.join("groundcrew")).await?;
+    if arguments.only.iter().any(|what| !what.is_of_packages()) {
         bench.measure_all(&binaries.join("groundcrew")).await?;
     }
     let Arguments { rounds, seconds, .. } = arguments;
@@ -198,17 +214,32 @@ impl Bench<'_> {
         Window { warm_up: WARM_UP, counted: Duration::from_secs(self.arguments.seconds) }
     }
 
-    async fn measure_step_output(&mut self, program: PathBuf) -> Result<()> {
-        eprintln!("the output of a step");
-        let folder = tempfile::Builder::new().prefix("steps-").tempdir_in(&self.place.folder);
-        let folder = folder.context("making a folder for the output of steps")?;
-        // It waits for processes, and Ctrl-C must still be heard.
-        let measure = move || step_output::measure(&step_output::tee_alone(program), folder.path());
-        self.figures.extend(tokio::task::spawn_blocking(measure).await??);
+    async fn measure_packages(&mut self, agent: &Path) -> Result<()> {
+        if self.is_wanted(What::Apply) {
+            eprintln!("applying a package");
+            let figures = self.aside(agent, apply::measure).await?;
+            self.figures.extend(figures);
+        }
+        if self.is_wanted(What::StepOutput) {
+            eprintln!("the output of a step");
+            let figures = self.aside(agent, step_output::measure).await?;
+            self.figures.extend(figures);
+        }
         Ok(())
     }
 
-    async fn measure_all(&mut self, agent: &std::path::Path) -> Result<()> {
+    /// Measures in a thread of its own and a folder of its own: it waits for processes, and Ctrl-C must still be heard.
+    async fn aside<T: Send + 'static>(
+        &self,
+        agent: &Path,
+        measure: fn(&Path, &Path) -> Result<T>,
+    ) -> Result<T> {
+        let folder = tempfile::Builder::new().prefix("packages-").tempdir_in(&self.place.folder);
+        let (agent, folder) = (agent.to_owned(), folder.context("making a folder for packages")?);
+        tokio::task::spawn_blocking(move || measure(&agent, folder.path())).await?
+    }
+
+    async fn measure_all(&mut self, agent: &Path) -> Result<()> {
         let runs = self.arguments.runs;
         let server = Arc::new(Server::start(&self.place)?);
         let members = self.make_fleet(&server).await?;

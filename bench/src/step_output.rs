@@ -1,8 +1,10 @@
-//! What a step prints, stamped and handed on: its throughput beside that of tee(1) and cat(1), and the memory it takes.
+//! What a step of a package prints, stamped and handed on: its throughput beside that of tee(1) and cat(1), and the
+//! memory that the agent takes meanwhile.
 //!
 //! Both sides of a pair write into `cat >/dev/null`. Their minima are compared, because both only ever lose time to
 //! whatever else the machine does.
 
+use std::cell::Cell;
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -13,6 +15,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::figures::Figure;
 use crate::memory::MEGABYTE;
+use crate::package::Package;
 use crate::process::memory_of;
 
 /// Pairs that take turns.
@@ -22,27 +25,37 @@ const HUNDREDS_BYTES: usize = 500_000_000;
 /// Bytes that a step prints in lines of two: seventeen times as much once stamped.
 const TWOS_BYTES: usize = 100_000_000;
 /// Between two looks at the memory of a process. What is read is its own high-water mark.
-const LOOK: Duration = Duration::from_millis(10);
+const LOOK: Duration = Duration::from_millis(1);
 /// Target in megabytes.
 const RESIDENT_MEGABYTES: f64 = 10.0;
 
-/// Makes the command that runs `cat INPUT` as a step with this log, its output on its standard output.
-pub type Drive = Box<dyn Fn(&Path, Option<&Path>) -> Command + Send>;
+/// A step that prints a file, and places for it: each run has its own, where no flag says that it was done.
+struct Printer {
+    package: Package,
+    places: PathBuf,
+    runs: Cell<usize>,
+}
 
-/// A step through the agent's tee alone.
-pub fn tee_alone(program: PathBuf) -> Drive {
-    Box::new(move |input, log| {
-        let mut command = Command::new(&program);
-        command.arg(input).args(log);
-        command
-    })
+impl Printer {
+    fn of(agent: &Path, folder: &Path, input: &Path) -> Result<Printer> {
+        let name = input.file_name().context("a file has a name")?;
+        let folder = folder.join("packages").join(name);
+        let package = Package::write(agent, &folder, &[format!("exec cat '{}'", input.display())])?;
+        Ok(Printer { package, places: folder.join("places"), runs: Cell::new(0) })
+    }
+
+    /// The command, and the place that holds its logs.
+    fn command(&self, with_logs: bool) -> (Command, PathBuf) {
+        let place = self.places.join(self.runs.replace(self.runs.get() + 1).to_string());
+        (self.package.apply(&place, with_logs), place)
+    }
 }
 
 /// One comparison.
 struct Comparison<'a> {
     name: &'a str,
-    /// What the step prints.
-    input: &'a Path,
+    /// The step.
+    step: &'a Printer,
     /// What the limit is fed.
     beside: &'a Path,
     with_log: bool,
@@ -51,51 +64,69 @@ struct Comparison<'a> {
 }
 
 /// Measures all of it, with its files in `folder`, which the caller removes.
-pub fn measure(drive: &Drive, folder: &Path) -> Result<Vec<Figure>> {
+///
+/// # Errors
+/// Where a step or its limit fails.
+pub fn measure(agent: &Path, folder: &Path) -> Result<Vec<Figure>> {
     let [hundreds, twos, stamped] = ["hundreds", "twos", "stamped"].map(|name| folder.join(name));
     write_lines(&hundreds, 100, HUNDREDS_BYTES)?;
     write_lines(&twos, 2, TWOS_BYTES)?;
+    let [of_hundreds, of_twos] = [Printer::of(agent, folder, &hundreds)?, Printer::of(agent, folder, &twos)?];
     let file = File::create(&stamped).context("making the stamped lines")?;
-    let status = drive(&twos, None).stdout(file).status().context("stamping lines")?;
+    let status = of_twos.command(false).0.stdout(file).status().context("stamping lines")?;
     ensure!(status.success(), "the step ended with {status}");
-    let (mut figures, mut peak) = (Vec::new(), 0);
-    for (name, input, beside, with_log, most) in [
-        ("500 MB in lines of 100 bytes, with a log", &hundreds, &hundreds, true, 1.5),
-        ("500 MB in lines of 100 bytes, no log", &hundreds, &hundreds, false, 2.5),
-        ("100 MB in lines of 2 bytes, with a log", &twos, &stamped, true, 2.0),
-        ("100 MB in lines of 2 bytes, no log", &twos, &stamped, false, 2.0),
+    let mut figures = Vec::new();
+    for (name, step, beside, with_log, most) in [
+        ("500 MB in lines of 100 bytes, with a log", &of_hundreds, &hundreds, true, 1.5),
+        ("500 MB in lines of 100 bytes, no log", &of_hundreds, &hundreds, false, 2.5),
+        ("100 MB in lines of 2 bytes, with a log", &of_twos, &stamped, true, 2.0),
+        ("100 MB in lines of 2 bytes, no log", &of_twos, &stamped, false, 2.0),
     ] {
-        figures.push(compare(drive, folder, &Comparison { name, input, beside, with_log, most }, &mut peak)?);
+        figures.extend(compare(folder, &Comparison { name, step, beside, with_log, most })?);
     }
-    let peak = peak as f64 / MEGABYTE;
-    figures.push(Figure::new("peak memory of a step's agent", "MB", &[peak]).under(RESIDENT_MEGABYTES));
     Ok(figures)
 }
 
-fn compare(drive: &Drive, folder: &Path, comparison: &Comparison<'_>, peak: &mut u64) -> Result<Figure> {
-    let Comparison { name, input, beside, with_log, most } = *comparison;
-    let log = with_log.then(|| folder.join("log"));
-    let mut pairs = Vec::with_capacity(PAIRS);
+/// The throughput, and the most memory that the agent had in any of the runs.
+fn compare(folder: &Path, comparison: &Comparison<'_>) -> Result<[Figure; 2]> {
+    let Comparison { name, step, beside, with_log, most } = *comparison;
+    let log = folder.join("log");
+    let (mut pairs, mut peak) = (Vec::with_capacity(PAIRS), 0);
     for _pair in 0..PAIRS {
-        let own = run(drive(input, log.as_deref()), log.as_deref())?;
-        *peak = own.resident_peak.max(*peak);
+        let (command, place) = step.command(with_log);
+        let own = run(command, Some(&place))?;
+        peak = own.resident_peak.max(peak);
         let mut limit = Command::new(if with_log { "tee" } else { "cat" });
-        limit.args(&log).stdin(File::open(beside).context("opening the lines")?);
-        pairs.push((own.seconds, run(limit, log.as_deref())?.seconds));
+        let log = with_log.then_some(&*log);
+        limit.args(log).stdin(File::open(beside).context("opening the lines")?);
+        pairs.push((own.seconds, run(limit, log)?.seconds));
     }
     let own: Vec<f64> = pairs.iter().map(|(own, _limit)| *own).collect();
     let limit = if with_log { "tee FILE" } else { "cat" };
-    Ok(Figure::new(name, "s", &own).beside_by_minima(limit, &pairs).at_most_of_limit(most))
+    Ok([
+        Figure::new(name, "s", &own).beside_by_minima(limit, &pairs).at_most_of_limit(most),
+        peak_figure(name, peak),
+    ])
+}
+
+/// The most memory that an agent had, beside what it may have.
+pub fn peak_figure(name: &str, bytes: u64) -> Figure {
+    let peak = bytes as f64 / MEGABYTE;
+    Figure::new(&format!("its agent's peak memory, {name}"), "MB", &[peak]).under(RESIDENT_MEGABYTES)
 }
 
 /// What a run took.
-struct Taken {
+pub struct Taken {
     seconds: f64,
-    resident_peak: u64,
+    /// The most memory it had, in bytes.
+    pub resident_peak: u64,
 }
 
-/// Runs a command into `cat >/dev/null`, then removes its log: nobody pays for what another wrote.
-fn run(mut command: Command, log: Option<&Path>) -> Result<Taken> {
+/// Runs a command into `cat >/dev/null`, then removes what it wrote: nobody pays for what another wrote.
+///
+/// # Errors
+/// Where one of the two fails.
+pub fn run(mut command: Command, wrote: Option<&Path>) -> Result<Taken> {
     let began = Instant::now();
     let mut writer = command.stdout(Stdio::piped()).spawn().context("starting what is measured")?;
     let output = writer.stdout.take().expect("standard output was asked for as a pipe");
@@ -115,8 +146,10 @@ fn run(mut command: Command, log: Option<&Path>) -> Result<Taken> {
     let seconds = began.elapsed().as_secs_f64();
     ensure!(ended.0.success() && ended.1.success(), "ended with {} and {}", ended.0, ended.1);
     let resident_peak = looking.join().ok().context("looking at its memory")?;
-    if let Some(log) = log {
-        std::fs::remove_file(log).context("removing the log")?;
+    match wrote {
+        Some(path) if path.is_dir() => std::fs::remove_dir_all(path).context("removing a run's place")?,
+        Some(path) => std::fs::remove_file(path).context("removing the log")?,
+        None => {}
     }
     Ok(Taken { seconds, resident_peak })
 }

@@ -14,15 +14,6 @@ use crate::{cargo, packages, release};
 pub fn run(arguments: &[OsString]) -> Result<()> {
     packages::ensure(packages::Need::Bench)?;
     let folder = release::build()?;
-    // What a step prints goes through the agent's tee, which has no command of its own yet.
-    cargo::run(cargo::cargo().args([
-        "build",
-        "--release",
-        "--package",
-        "groundcrew-agent",
-        "--example",
-        "tee",
-    ]))?;
     cargo::run(cargo::cargo().args(["build", "--release", "--package", "groundcrew-bench"]))?;
     let mut bench = Command::new(folder.join("groundcrew-bench"));
     cargo::become_command(bench.args(arguments).env("GROUNDCREW_BIN_DIR", &folder))
