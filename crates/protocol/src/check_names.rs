@@ -42,6 +42,44 @@ pub const REBOOTED: &str = "rebooted";
 pub const COMMANDS: &str = "commands";
 /// Package: every step of the mode was done, now or before.
 pub const STEPS: &str = "steps";
+/// SMART: the disk's own word on its health.
+pub const HEALTH: &str = "health";
+/// SMART, ATA: attributes that foretell a failure and are at their threshold.
+pub const PREFAIL: &str = "prefail_attributes";
+/// SMART, ATA: such attributes that were at it some time ago.
+pub const PAST_THRESHOLD: &str = "past_prefail_attributes";
+/// SMART, ATA: sectors that were replaced.
+pub const REALLOCATED: &str = "reallocated_sectors";
+/// SMART, ATA: errors that no correction mended.
+pub const REPORTED_UNCORRECTABLE: &str = "reported_uncorrectable";
+/// SMART, ATA: commands that took too long. Only warns: makers count it in their own ways.
+pub const COMMAND_TIMEOUTS: &str = "command_timeouts";
+/// SMART, ATA: sectors that wait to be replaced.
+pub const PENDING: &str = "pending_sectors";
+/// SMART, ATA: sectors that the disk's own scans could not read.
+pub const OFFLINE_UNCORRECTABLE: &str = "offline_uncorrectable";
+/// SMART, ATA: errors on the cable while the stage had the disk.
+pub const CRC_ERRORS: &str = "crc_errors";
+/// SMART, SAS: defects that came since the disk was made.
+pub const GROWN_DEFECTS: &str = "grown_defects";
+/// SMART, SAS: errors of reads, writes and verifies that no correction mended.
+pub const UNCORRECTED_ERRORS: &str = "uncorrected_errors";
+/// SMART, NVMe: the bits of its critical warning.
+pub const CRITICAL_WARNING: &str = "critical_warning";
+/// SMART, NVMe: how far its spare is over its own threshold, in percent.
+pub const SPARE: &str = "spare";
+/// SMART, NVMe: how much of its life it has used, in percent.
+pub const PERCENTAGE_USED: &str = "percentage_used";
+/// SMART, NVMe: errors of the media or of its data's integrity.
+pub const MEDIA_ERRORS: &str = "media_errors";
+/// SMART, ATA: the log of self-tests holds a failed one that no later one has made good.
+pub const FAILED_SELF_TESTS: &str = "failed_self_tests";
+/// SMART: hours under power.
+pub const POWER_ON_HOURS: &str = "power_on_hours";
+/// SMART: TB that were written to it.
+pub const WRITTEN: &str = "written";
+/// SMART: the disk's own test of itself.
+pub const SELF_TEST: &str = "self_test";
 /// Any stage: the agent knows how to do it.
 pub const STAGE_KNOWN: &str = "stage_known";
 
@@ -51,15 +89,38 @@ pub const INVENTORY_CHECKS: [&str; 9] = [CPU, MEMORY, DIMMS, DISKS, NICS, GPUS, 
 /// The checks of the stage CPUStress.
 pub const CPU_STRESS_CHECKS: [&str; 5] = [MISCOMPARES, DURATION, RATE, THROTTLING, FREQUENCY];
 
+/// The checks of the stage SMART, of every kind of disk.
+pub const SMART_CHECKS: [&str; 19] = [
+    HEALTH,
+    PREFAIL,
+    PAST_THRESHOLD,
+    REALLOCATED,
+    REPORTED_UNCORRECTABLE,
+    COMMAND_TIMEOUTS,
+    PENDING,
+    OFFLINE_UNCORRECTABLE,
+    CRC_ERRORS,
+    GROWN_DEFECTS,
+    UNCORRECTED_ERRORS,
+    CRITICAL_WARNING,
+    SPARE,
+    PERCENTAGE_USED,
+    MEDIA_ERRORS,
+    FAILED_SELF_TESTS,
+    POWER_ON_HOURS,
+    WRITTEN,
+    SELF_TEST,
+];
+
 /// The checks of a stage. None where this version does not do it, so that an agent which does may have others, and where its
 /// settings decide.
 pub fn of(stage: &Stage) -> &'static [&'static str] {
     match stage {
         Stage::Inventory => &INVENTORY_CHECKS,
+        Stage::Smart => &SMART_CHECKS,
         Stage::CpuStress => &CPU_STRESS_CHECKS,
         Stage::Package { mode, .. } if !mode.starts_with("interrupt") => &[STEPS],
         Stage::SpecValidate
-        | Stage::Smart
         | Stage::Memory
         | Stage::Storage
         | Stage::Network

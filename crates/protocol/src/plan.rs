@@ -2,8 +2,14 @@
 
 use crate::check::{Limit, PlannedCheck};
 pub use crate::check_names::{self as names, INVENTORY_CHECKS};
-use crate::profile::{CpuStressSettings, InterruptKind, StageSpec};
+use crate::profile::{CpuStressSettings, InterruptKind, SelfTest, SmartSettings, StageSpec};
 use crate::stage::Stage;
+
+/// What the check [`names::HEALTH`] finds of a healthy disk.
+pub const HEALTH_PASSED: &str = "passed";
+
+/// What the check [`names::SELF_TEST`] finds of a self-test that found nothing.
+pub const SELF_TEST_PASSED: &str = "completed without error";
 
 /// What the check [`names::STEPS`] finds where a package's call ended well.
 pub const STEPS_DONE: &str = "done";
@@ -27,8 +33,8 @@ pub fn planned_checks(spec: &StageSpec) -> Vec<PlannedCheck> {
             vec![planned(names::STEPS, Limit::equal_to(STEPS_DONE))]
         }
         Stage::SpecValidate | Stage::Reporting => Vec::new(),
-        Stage::Smart
-        | Stage::Memory
+        Stage::Smart => smart(&spec.smart.clone().unwrap_or_default()),
+        Stage::Memory
         | Stage::Storage
         | Stage::Network
         | Stage::Gpu
@@ -74,6 +80,43 @@ fn cpu_stress(settings: &CpuStressSettings) -> Vec<PlannedCheck> {
         ),
         planned(names::FREQUENCY, Limit { fail_below: settings.frequency_min_mhz, ..Limit::default() }),
     ]
+}
+
+/// Over this, in percent, a disk's life counts as nearly used up.
+const PERCENTAGE_USED_WARNS: f64 = 80.0;
+
+/// A disk of any kind fulfils what its kind keeps; what no disk keeps is skipped with that reason.
+fn smart(settings: &SmartSettings) -> Vec<PlannedCheck> {
+    let warns = Limit { warn_above: Some(0.0), ..Limit::default() };
+    let at_most = |bound: Option<f64>| Limit { fail_above: bound, ..Limit::default() };
+    let used = Limit {
+        warn_above: Some(PERCENTAGE_USED_WARNS.min(settings.percentage_used_max)),
+        ..Limit::at_most(settings.percentage_used_max)
+    };
+    let mut plan = vec![
+        planned(names::HEALTH, Limit::equal_to(HEALTH_PASSED)),
+        planned(names::PREFAIL, Limit::at_most(0.0)),
+        planned(names::PAST_THRESHOLD, warns.clone()),
+        planned(names::FAILED_SELF_TESTS, Limit::at_most(0.0)),
+        planned(names::REALLOCATED, Limit::at_most(settings.reallocated_sectors_max)),
+        planned(names::REPORTED_UNCORRECTABLE, Limit::at_most(settings.reported_uncorrectable_max)),
+        planned(names::COMMAND_TIMEOUTS, warns.clone()),
+        planned(names::PENDING, Limit::at_most(settings.pending_sectors_max)),
+        planned(names::OFFLINE_UNCORRECTABLE, Limit::at_most(settings.offline_uncorrectable_max)),
+        planned(names::GROWN_DEFECTS, Limit::at_most(settings.grown_defects_max)),
+        planned(names::UNCORRECTED_ERRORS, Limit::at_most(settings.uncorrected_errors_max)),
+        planned(names::CRITICAL_WARNING, Limit::at_most(0.0)),
+        planned(names::SPARE, Limit::at_least(0.0)),
+        planned(names::PERCENTAGE_USED, used),
+        planned(names::MEDIA_ERRORS, Limit::at_most(settings.media_errors_max)),
+        planned(names::POWER_ON_HOURS, at_most(settings.power_on_hours_max)),
+        planned(names::WRITTEN, at_most(settings.written_tb_max)),
+    ];
+    if settings.self_test != SelfTest::None {
+        plan.push(planned(names::SELF_TEST, Limit::equal_to(SELF_TEST_PASSED)));
+        plan.push(planned(names::CRC_ERRORS, warns));
+    }
+    plan
 }
 
 fn planned(name: &str, limit: Limit) -> PlannedCheck {

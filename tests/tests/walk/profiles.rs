@@ -23,7 +23,7 @@ duration = "1s"
 workers = 1
 throttled_percent_max = 100.0
 [[stage]]
-name = "SMART"
+name = "Soak"
 "#;
 
 /// The inventory of this machine, and a load.

@@ -91,10 +91,10 @@ fn a_wrong_result_fails_and_an_unclear_one_is_inconclusive() {
 
 #[test]
 fn a_stage_that_is_not_built_is_inconclusive() {
-    let profile = "name = \"p\"\n[[stage]]\nname = \"Inventory\"\n[[stage]]\nname = \"SMART\"\n";
+    let profile = "name = \"p\"\n[[stage]]\nname = \"Inventory\"\n[[stage]]\nname = \"Soak\"\n";
     let (walked, shown, _) = walk(&fixture::server(), profile, "", &Cancel::new().unwrap());
     assert_eq!(exit_code(&walked.report), 2);
-    assert!(shown.contains("has no stage SMART"), "{shown}");
+    assert!(shown.contains("has no stage Soak"), "{shown}");
 }
 
 #[test]

@@ -12,6 +12,7 @@ mod inventory;
 mod outcome;
 mod package;
 mod package_agent;
+mod smart;
 mod terminal;
 mod work_folder;
 
@@ -193,10 +194,10 @@ fn perform(context: &StageContext, deadline: Instant) -> Done {
         Stage::Inventory => inventory::run(context, deadline),
         Stage::CpuStress => cpu_stress::run(context, deadline),
         stage if stage.is_interrupt() => interrupt::run(context, deadline),
+        Stage::Smart => smart::run(context, deadline),
         Stage::Package { name, mode } => package::run(context, name, mode, deadline),
         Stage::SpecValidate
         | Stage::Reporting
-        | Stage::Smart
         | Stage::Memory
         | Stage::Storage
         | Stage::Network

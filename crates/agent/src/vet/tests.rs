@@ -21,6 +21,7 @@ const PACKAGES_REFUSED: &str = "a test applies no packages";
 const INTERRUPTS_REFUSED: &str = "a test interrupts nothing";
 
 mod interrupts;
+mod smart;
 
 /// What a stage said: lines and progress.
 #[derive(Default)]
@@ -189,7 +190,7 @@ fn this_machines_inventory_names_its_cpus_and_memory() {
 
 #[test]
 fn a_stage_that_the_agent_does_not_know_is_inconclusive_by_name() {
-    for name in ["SMART", "Later", "SpecValidate"] {
+    for name in ["Soak", "Later", "SpecValidate"] {
         let outcome = run_stage(&stage(name, &Machine::empty().root).context);
         assert_inconclusive(&outcome, &format!("has no stage {name}"));
     }

@@ -16,7 +16,7 @@ fn now(listened_ms: u64) -> Now {
 }
 
 fn new_run() -> Run {
-    let profile = "name = \"p\"\n[[stage]]\nname = \"SMART\"\ndeadline = \"5h\"\n";
+    let profile = "name = \"p\"\n[[stage]]\nname = \"Soak\"\ndeadline = \"5h\"\n";
     let new = NewRun {
         id: "r-1".parse().unwrap(),
         node: "n1".parse().unwrap(),

@@ -294,7 +294,7 @@ mod tests {
 
     fn new_run() -> NewRun {
         let profile =
-            serde_json::json!({ "name": "demo", "stage": [{ "name": "SMART" }, { "name": "Reporting" }] });
+            serde_json::json!({ "name": "demo", "stage": [{ "name": "Soak" }, { "name": "Reporting" }] });
         let profile: Profile = serde_json::from_value(profile).unwrap();
         NewRun {
             id: "r-1".parse().unwrap(),
@@ -317,7 +317,7 @@ mod tests {
 
     fn result(claim: u64, summary: &str) -> Input {
         let request = serde_json::json!({
-            "claim": claim, "made_under": 1, "stage": "SMART", "attempt": 1, "passed": true, "summary": summary
+            "claim": claim, "made_under": 1, "stage": "Soak", "attempt": 1, "passed": true, "summary": summary
         });
         Input::Result(serde_json::from_value(request).unwrap())
     }

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
 /// A profile with one stage that asks for one check.
-pub const PROFILE: &str = "name = \"short\"\n[[stage]]\nname = \"SMART\"\n";
+pub const PROFILE: &str = "name = \"short\"\n[[stage]]\nname = \"Soak\"\n";
 
 /// How a bench serves: on loopback, any port.
 pub fn options(data: PathBuf) -> Options {
@@ -225,7 +225,7 @@ impl Agent {
         };
         let check = json!({ "name": "stage_known", "observed": observed, "verdict": "pass" });
         let body = json!({
-            "made_under": self.claim, "stage": "SMART", "attempt": attempt, "passed": passed, "summary": "s",
+            "made_under": self.claim, "stage": "Soak", "attempt": attempt, "passed": passed, "summary": "s",
             "checks": [check],
         });
         self.post(bench, "result", body).await

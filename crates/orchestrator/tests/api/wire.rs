@@ -19,18 +19,18 @@ async fn a_walk_from_claim_to_completed() {
     let claim = agent.claim(&bench).await.expect(200);
     assert_eq!(
         (&claim["claim"], &claim["attempt"], &claim["current_state"]),
-        (&json!(1), &json!(1), &json!("SMART"))
+        (&json!(1), &json!(1), &json!("Soak"))
     );
     assert_eq!((&claim["iperf_port"], &claim["pins"]), (&json!(5201), &hello["pins"]));
     assert!(claim["server_time"].as_i64().unwrap() > 0);
-    let beat = agent.beat(&bench, json!({ "phase": "running", "activity": "SMART" })).await.expect(200);
-    assert_eq!((&beat["state"], &beat["generation"]), (&json!("SMART"), &json!(1)));
+    let beat = agent.beat(&bench, json!({ "phase": "running", "activity": "Soak" })).await.expect(200);
+    assert_eq!((&beat["state"], &beat["generation"]), (&json!("Soak"), &json!(1)));
     let result = agent.result(&bench, 1, true).await.expect(200);
     assert_eq!((&result["taken"], &result["next_state"]), (&json!("first"), &json!("Completed")));
     let again = agent.result(&bench, 1, false).await.expect(200);
     assert_eq!((&again["taken"], &again["next_state"]), (&json!("repeated"), &json!("Completed")));
     let view = bench.order("GET", &format!("/api/v1/runs/{}", agent.run), json!(null)).await.expect(200);
-    assert_eq!((&view["verdict"], &view["activity"]), (&json!("pass"), &json!("SMART")));
+    assert_eq!((&view["verdict"], &view["activity"]), (&json!("pass"), &json!("Soak")));
     let report = bench.order("GET", &agent.path("report"), json!(null)).await.expect(200);
     assert_eq!((&report["verdict"], &report["state"]), (&json!("pass"), &json!("Completed")));
     assert_eq!(report["stages"][0]["checks"][0]["name"], "stage_known");
@@ -63,7 +63,7 @@ async fn a_directive_is_repeated_until_its_outcome_is_reported() {
         let beat = agent.beat(&bench, json!({})).await.expect(200);
         assert_eq!(
             (&beat["cmd"], &beat["stage"], &beat["attempt"]),
-            (&json!("retry_stage"), &json!("SMART"), &json!(2))
+            (&json!("retry_stage"), &json!("Soak"), &json!(2))
         );
         assert_eq!(beat["planned_checks"][0]["name"], "stage_known");
     }
@@ -95,13 +95,13 @@ async fn a_message_of_a_past_claim_is_fenced_everywhere() {
         ("heartbeat", json!({})),
         ("log", json!({ "stream": "0".repeat(32), "lines": [] })),
         ("sensor", json!({ "stream": "0".repeat(32), "samples": [] })),
-        ("result", json!({ "stage": "SMART", "attempt": 1, "passed": true })),
+        ("result", json!({ "stage": "Soak", "attempt": 1, "passed": true })),
         ("hold", json!({})),
     ] {
         let mut old = body.clone();
         old["claim"] = first.into();
         let error = agent.post(&bench, call, old).await.expect_error(409, "old_claim", &["Stand down"]);
-        assert_eq!((&error["claim"], &error["state"]), (&json!(first + 1), &json!("SMART")), "{call}");
+        assert_eq!((&error["claim"], &error["state"]), (&json!(first + 1), &json!("Soak")), "{call}");
         let mut unknown = body.clone();
         unknown["claim"] = 99.into();
         agent.post(&bench, call, unknown).await.expect_error(409, "unknown_claim", &["Claim again"]);
@@ -118,12 +118,12 @@ async fn an_agent_of_the_protocol_before_walks_with_its_boot_token() {
     };
     assert_eq!(call("hello", json!({})).await.expect(200)["protocol"], 1);
     let claim = call("claim", json!({ "ip": "10.0.0.7" })).await.expect(200);
-    assert_eq!((&claim["current_state"], &claim["non_destructive"]), (&json!("SMART"), &json!(true)));
+    assert_eq!((&claim["current_state"], &claim["non_destructive"]), (&json!("Soak"), &json!(true)));
     call("heartbeat", json!({})).await.expect(200);
     let line = json!({ "ts": "2026-01-01T00:00:00Z", "level": "info", "text": "hi" });
     call("log", json!({ "lines": [line] })).await.expect(200);
     let result =
-        json!({ "stage": "SMART", "passed": false, "summary": { "found": 3 }, "message": "bad disk" });
+        json!({ "stage": "Soak", "passed": false, "summary": { "found": 3 }, "message": "bad disk" });
     assert_eq!(call("result", result).await.expect(200)["next_state"], "FailedHolding");
     call("hold", json!({ "ip": "10.0.0.7" })).await.expect(200);
 }
@@ -133,7 +133,7 @@ async fn a_chunk_of_log_is_stored_once_and_other_content_is_refused() {
     let bench = Bench::start().await;
     let agent = bench.make_agent("n1").await;
     let chunk = |seq: u64, text: &str| {
-        let line = json!({ "ts": "2026-01-01T00:00:00Z", "level": "info", "stage": "SMART", "text": text });
+        let line = json!({ "ts": "2026-01-01T00:00:00Z", "level": "info", "stage": "Soak", "text": text });
         json!({ "stream": "a".repeat(32), "seq": seq, "lines": [line] })
     };
     assert_eq!(agent.post(&bench, "log", chunk(0, "one")).await.expect(200)["taken"], "first");
@@ -142,14 +142,14 @@ async fn a_chunk_of_log_is_stored_once_and_other_content_is_refused() {
     other.expect_error(409, "other_content", &["new stream"]);
     agent.post(&bench, "log", chunk(1, "esc \u{1b}[31m")).await.expect(200);
     let page =
-        bench.order("GET", &format!("{}?stage=SMART", agent.path("logs")), json!(null)).await.expect(200);
+        bench.order("GET", &format!("{}?stage=Soak", agent.path("logs")), json!(null)).await.expect(200);
     assert_eq!(page["lines"].as_array().unwrap().len(), 2);
     assert_eq!((&page["lines"][0]["text"], &page["at_end"]), (&json!("one"), &json!(true)));
     let path = format!("{}?after={}", agent.path("logs"), page["next"].as_str().unwrap());
     assert_eq!(bench.order("GET", &path, json!(null)).await.expect(200)["lines"], json!([]));
     let text = bench.order("GET", &format!("{}?format=text", agent.path("logs")), json!(null)).await;
     let text = String::from_utf8(text.body.to_vec()).unwrap();
-    assert_eq!(text.lines().next().unwrap(), "2026-01-01T00:00:00Z info SMART one");
+    assert_eq!(text.lines().next().unwrap(), "2026-01-01T00:00:00Z info Soak one");
     assert!(!text.contains('\u{1b}'), "{text:?}");
 }
 
@@ -213,10 +213,10 @@ async fn silence_holds_a_run_and_a_word_of_the_agent_ends_the_hold() {
     deadline::pass(bench.app.clone()).await.unwrap();
     assert_eq!(state().await, "FailedHolding");
     let beat = agent.beat(&bench, json!({})).await.expect(200);
-    assert_eq!(beat["state"], "SMART");
-    assert_eq!(state().await, "SMART");
+    assert_eq!(beat["state"], "Soak");
+    assert_eq!(state().await, "Soak");
     deadline::pass(bench.app.clone()).await.unwrap();
-    assert_eq!(state().await, "SMART", "it was heard");
+    assert_eq!(state().await, "Soak", "it was heard");
 }
 
 #[tokio::test]
@@ -226,7 +226,7 @@ async fn a_result_with_words_of_a_newer_agent_is_taken_and_holds_by_name() {
         let agent = bench.make_agent("n1").await;
         let observed = json!({ "kind": kind, "text": "yes", "low": 1 });
         let body = json!({
-            "made_under": 1, "stage": "SMART", "attempt": 1, "passed": true, "summary": "s",
+            "made_under": 1, "stage": "Soak", "attempt": 1, "passed": true, "summary": "s",
             "checks": [{ "name": "stage_known", "observed": observed, "verdict": verdict }],
         });
         let result = agent.post(&bench, "result", body).await.expect(200);

@@ -6,6 +6,7 @@ mod interrupt;
 mod package;
 mod parse;
 mod part;
+mod smart;
 
 #[cfg(test)]
 mod tests;
@@ -15,6 +16,7 @@ pub(crate) use part::TEXT_BYTES_MAX;
 
 pub use interrupt::{InterruptKind, InterruptSettings, PackageInterrupt};
 pub use package::PackageSettings;
+pub use smart::{SelfTest, SmartSettings};
 
 use serde::{Deserialize, Serialize};
 
@@ -153,6 +155,9 @@ pub struct StageSpec {
     /// Settings of CPUStress.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cpu_stress: Option<CpuStressSettings>,
+    /// Settings of SMART.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub smart: Option<SmartSettings>,
     /// The package of a stage `Package:NAME/MODE`, as an agent is told it. A profile lists it under `[[package]]`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub package: Option<PackageSettings>,
@@ -167,7 +172,15 @@ impl StageSpec {
     pub fn of(name: Stage) -> StageSpec {
         let deadline =
             if name.is_interrupt() { limits::INTERRUPT_DEADLINE_MS } else { limits::STAGE_DEADLINE_MS };
-        StageSpec { name, deadline, require: Vec::new(), cpu_stress: None, package: None, interrupt: None }
+        StageSpec {
+            name,
+            deadline,
+            require: Vec::new(),
+            cpu_stress: None,
+            smart: None,
+            package: None,
+            interrupt: None,
+        }
     }
 }
 

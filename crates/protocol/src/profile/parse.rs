@@ -8,7 +8,7 @@ use super::{
     ExpectedNic, ExpectedSystem, InterruptSettings, PackageSettings, Profile, RunLimits, StageSpec,
     WriteAllowance,
 };
-use super::{interrupt, package};
+use super::{interrupt, package, smart};
 use crate::check_names;
 use crate::ids::MacAddress;
 use crate::limits;
@@ -53,7 +53,7 @@ pub(crate) const MTU_MIN: u32 = 68;
 const PROFILE_KEYS: [&str; 9] =
     ["name", "description", "at_end", "limits", "stage", "package", "interrupt", "expected", "write"];
 const LIMITS_KEYS: [&str; 5] = ["silence", "claim_within", "hold", "reboot", "crashes"];
-const STAGE_KEYS: [&str; 4] = ["name", "deadline", "require", "cpu_stress"];
+const STAGE_KEYS: [&str; 5] = ["name", "deadline", "require", "cpu_stress", "smart"];
 const CPU_STRESS_KEYS: [&str; 6] =
     ["duration", "workers", "method", "rate_min", "throttled_percent_max", "frequency_min_mhz"];
 const EXPECTED_KEYS: [&str; 8] =
@@ -169,6 +169,7 @@ fn stage(part: &Part<'_>) -> Result<StageSpec, BadProfile> {
     let spec = StageSpec {
         require: part.optional("require", |field| required(field, known))?.unwrap_or_default(),
         cpu_stress: part.optional("cpu_stress", cpu_stress)?,
+        smart: part.optional("smart", smart::smart)?,
         deadline,
         ..by_default
     };
@@ -178,6 +179,10 @@ fn stage(part: &Part<'_>) -> Result<StageSpec, BadProfile> {
             &format!("required checks in {}", spec.name),
             "none: no agent does this stage",
         ));
+    }
+    if spec.smart.is_some() && spec.name != Stage::Smart {
+        let found = format!("a table in stage {}", spec.name);
+        return Err(part.refuse_at("smart", &found, "this table in stage SMART alone"));
     }
     let settings = match (&spec.cpu_stress, spec.name == Stage::CpuStress) {
         (None, false) => return Ok(spec),

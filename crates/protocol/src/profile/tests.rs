@@ -80,11 +80,11 @@ const BAD_KEYS_AND_VALUES: [(&str, Wanted); 32] = [
         (4, "stage[1].deadline", "\"31d\"", "from 1ms to 30d"),
     ),
     (
-        "[[stage]]\nname = \"SMART\"\nrequire = \"edac\"",
+        "[[stage]]\nname = \"Soak\"\nrequire = \"edac\"",
         (4, "stage[1].require", "\"edac\"", "an array of names"),
     ),
     (
-        "[[stage]]\nname = \"SMART\"\nrequire = [\n \"a\",\n \"B\"]",
+        "[[stage]]\nname = \"Soak\"\nrequire = [\n \"a\",\n \"B\"]",
         (6, "stage[1].require[2]", "\"B\"", "a name of a check"),
     ),
     (
@@ -92,7 +92,7 @@ const BAD_KEYS_AND_VALUES: [(&str, Wanted); 32] = [
         (4, "stage[1].require[2]", "\"frequncy\"", "frequency meant?"),
     ),
     (
-        "[[stage]]\nname = \"SMART\"\nrequire = [\"a\", \"a\"]",
+        "[[stage]]\nname = \"Soak\"\nrequire = [\"a\", \"a\"]",
         (4, "stage[1].require[2]", "\"a\"", "each name once"),
     ),
     (

@@ -1,0 +1,199 @@
+//! A self-test that a disk does by itself: asked for, waited for, and proved to have run.
+//!
+//! A disk that takes the order and does nothing keeps the result of an earlier test. So a result counts only where the
+//! test was seen under way, or where the log of tests has changed.
+
+use std::time::{Duration, Instant};
+
+use groundcrew_protocol::check::Observation;
+use groundcrew_protocol::plan::{SELF_TEST_PASSED, names};
+use groundcrew_protocol::profile::SelfTest;
+use groundcrew_protocol::wire::LogLevel;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use serde_json::Value;
+
+use super::judge::Finding;
+use super::report::{Kind, Report, exit, messages};
+use super::smartctl::{Said, Smartctl};
+
+/// Time between two questions how far it is.
+const POLL: Duration = Duration::from_secs(5);
+/// What a disk says of the time it needs is for an idle disk: it gets twice as long, and this.
+const MARGIN: Duration = Duration::from_secs(120);
+/// The short self-test of NVMe is over within two minutes (NVM Express base specification, "Device Self-test").
+const NVME_SHORT: Duration = Duration::from_secs(120);
+
+/// Where the self-tests of a disk stand.
+#[derive(Debug, PartialEq)]
+pub(super) struct State {
+    /// The part that is left of the one under way, in percent, where one is; 100 where it does not say.
+    pub running: Option<u64>,
+    /// How the last one came out: the disk's code, 0 for good, and its words.
+    pub last: Option<(u64, String)>,
+    /// The log of tests as it stands.
+    pub log: Value,
+}
+
+/// Asks for a self-test, waits for its end, and says how it came out.
+pub(super) fn run(smartctl: &Smartctl<'_>, kind: &SelfTest, report: &Report) -> Finding {
+    let command = smartctl.command(&["-t", kind.as_str()]);
+    let observed = match ask_and_wait(smartctl, kind, report) {
+        Ok(observed) => observed,
+        Err(why) => Observation::Unreadable { why },
+    };
+    Finding { name: names::SELF_TEST, observed, evidence: command }
+}
+
+fn ask_and_wait(smartctl: &Smartctl<'_>, kind: &SelfTest, report: &Report) -> Result<Observation, String> {
+    if let Some(why) = unsupported(report) {
+        return Ok(Observation::Absent { why });
+    }
+    let before = look(smartctl, report.kind)?;
+    if before.running.is_some() {
+        return Err("another self-test is under way already".to_owned());
+    }
+    let asked = smartctl.ask(&["-t", kind.as_str()])?;
+    let refused = exit::COMMAND_LINE | exit::DEVICE | COMMAND_FAILED;
+    if asked.exit & refused != 0 {
+        let said = messages(&asked.json);
+        return Err(format!("the self-test was not taken: smartctl exited with {}: {said}", asked.exit));
+    }
+    let until = Instant::now() + allowed(kind, report);
+    let mut seen = false;
+    loop {
+        let state = look(smartctl, report.kind)?;
+        if let Some(left) = state.running {
+            seen = true;
+            let text = format!("{}: self-test under way, {left} % left", smartctl.device);
+            smartctl.context.say(LogLevel::Info, text);
+        } else {
+            return outcome(&before, &state, seen);
+        }
+        let now = Instant::now();
+        if now >= until.min(smartctl.deadline) {
+            return Err(format!(
+                "the self-test was not over in time; {} % were left",
+                state.running.unwrap_or(100)
+            ));
+        }
+        if !wait(smartctl, POLL) {
+            return Err("the stage was ended during the self-test".to_owned());
+        }
+    }
+}
+
+/// A command to the disk failed: in this call it can only be the order itself (smartctl(8), bit 2).
+const COMMAND_FAILED: i32 = 1 << 2;
+
+/// The disk's own word that it has no self-tests.
+fn unsupported(report: &Report) -> Option<String> {
+    let says_no = |pointer: &str| report.at(pointer).and_then(Value::as_bool) == Some(false);
+    let is_without = match report.kind {
+        Kind::Ata => says_no("/ata_smart_data/capabilities/self_tests_supported"),
+        Kind::Nvme => says_no("/nvme_optional_admin_commands/self_test"),
+        Kind::Scsi => false,
+    };
+    is_without.then(|| "the disk says that it has no self-tests".to_owned())
+}
+
+/// How long it may take.
+fn allowed(kind: &SelfTest, report: &Report) -> Duration {
+    let minutes = |key: &str| {
+        let minutes = report.at(&format!("/ata_smart_data/self_test/polling_minutes/{key}"))?.as_u64()?;
+        Some(Duration::from_secs(minutes.saturating_mul(60).min(7 * 86_400)))
+    };
+    let said = match (report.kind, kind) {
+        (Kind::Ata, SelfTest::Long) => minutes("extended"),
+        (Kind::Ata, SelfTest::Short | SelfTest::None | SelfTest::Unknown(_)) => minutes("short"),
+        (Kind::Nvme, SelfTest::Short | SelfTest::None | SelfTest::Unknown(_)) => Some(NVME_SHORT),
+        // They do not say: the stage's deadline bounds it.
+        (Kind::Nvme, SelfTest::Long) | (Kind::Scsi, _) => None,
+    };
+    said.map_or(Duration::MAX / 4, |said| said * 2 + MARGIN).min(Duration::from_secs(30 * 86_400))
+}
+
+fn look(smartctl: &Smartctl<'_>, kind: Kind) -> Result<State, String> {
+    let options: &[&str] = match kind {
+        Kind::Ata => &["-c", "-l", "selftest"],
+        Kind::Nvme | Kind::Scsi => &["-l", "selftest"],
+    };
+    read(&smartctl.ask(options)?, kind)
+}
+
+/// Reads where the self-tests stand.
+///
+/// # Errors
+/// Where smartctl does not say it: before version 7.4 it does so for ATA disks alone.
+pub(super) fn read(said: &Said, kind: Kind) -> Result<State, String> {
+    let at = |pointer: &str| said.json.pointer(pointer);
+    let number = |pointer: &str| at(pointer).and_then(Value::as_u64);
+    let words = |pointer: &str| at(pointer).and_then(Value::as_str).unwrap_or("without words").to_owned();
+    let result = |value: &str, string: &str| number(value).map(|code| (code, words(string)));
+    match kind {
+        Kind::Ata => {
+            // The high half of the byte is the code, 15 while a test is under way; the low half counts tenths left.
+            const STATUS: &str = "/ata_smart_data/self_test/status/value";
+            let status = number(STATUS).ok_or("the disk does not say how its self-test stands")?;
+            let running = (status >> 4 == 15).then(|| (status & 15) * 10);
+            let last =
+                (running.is_none()).then(|| (status >> 4, words("/ata_smart_data/self_test/status/string")));
+            let log = at("/ata_smart_self_test_log").cloned().unwrap_or(Value::Null);
+            Ok(State { running, last, log })
+        }
+        Kind::Nvme => {
+            let log = at("/nvme_self_test_log").ok_or_else(|| not_told("an NVMe"))?;
+            let operation = number("/nvme_self_test_log/current_self_test_operation/value")
+                .ok_or("the disk does not say whether a self-test is under way")?;
+            let done = number("/nvme_self_test_log/current_self_test_completion_percent").unwrap_or(0);
+            let of_last = |key: &str| format!("/nvme_self_test_log/table/0/self_test_result/{key}");
+            let table = log.pointer("/table").cloned().unwrap_or(Value::Null);
+            let running = (operation != 0).then(|| 100_u64.saturating_sub(done));
+            Ok(State { running, last: result(&of_last("value"), &of_last("string")), log: table })
+        }
+        Kind::Scsi => {
+            let log = at("/scsi_self_test_0").ok_or_else(|| not_told("a SAS"))?;
+            let last = result("/scsi_self_test_0/result/value", "/scsi_self_test_0/result/string");
+            let running = last.as_ref().is_some_and(|(code, _)| *code == 15).then_some(100);
+            Ok(State { running, last, log: log.clone() })
+        }
+    }
+}
+
+fn not_told(what: &str) -> String {
+    format!(
+        "smartctl says nothing of {what} disk's self-tests, which it does from version 7.4 on: install that, or set \
+         self_test = \"none\" in the profile"
+    )
+}
+
+/// How the test came out, once none is under way.
+///
+/// # Errors
+/// Where it was not one that the disk did to its end, or nothing shows that it was done at all.
+pub(super) fn outcome(before: &State, after: &State, seen: bool) -> Result<Observation, String> {
+    if !seen && before.log == after.log {
+        return Err(
+            "nothing shows that the self-test ran: the disk's log of self-tests is as it was".to_owned()
+        );
+    }
+    // Aborted or interrupted, by whoever: in ATA and SCSI 1 and 2, in NVMe 1 to 4, 8 and 9, all of which say so.
+    match &after.last {
+        None => Err("the disk does not say how the self-test came out".to_owned()),
+        Some((0, _)) => Ok(Observation::Found { text: SELF_TEST_PASSED.to_owned() }),
+        Some((_, words))
+            if words.to_lowercase().contains("abort") || words.to_lowercase().contains("interrupt") =>
+        {
+            Err(format!("the self-test did not end: {words}"))
+        }
+        Some((code, words)) => Ok(Observation::Found { text: format!("{words} (code {code})") }),
+    }
+}
+
+/// Waits; false where somebody asks the stage to end.
+fn wait(smartctl: &Smartctl<'_>, time: Duration) -> bool {
+    let cancel = &smartctl.context.cancel;
+    let timeout = Timespec::try_from(time).ok();
+    // Interrupted or not, the question that follows is the same.
+    let _asked_below = poll(&mut [PollFd::new(cancel, PollFlags::IN)], timeout.as_ref());
+    !cancel.is_asked()
+}
