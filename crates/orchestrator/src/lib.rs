@@ -4,6 +4,7 @@ pub mod agents;
 pub mod api;
 pub mod causes;
 pub mod dashboard;
+pub mod kubernetes;
 pub mod listen;
 pub mod live;
 pub mod owner;

@@ -61,7 +61,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Serve(arguments) => {
             let (data, key) = (folder(&arguments.data)?, key(&arguments.data)?);
             let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-            runtime.block_on(serve(options(arguments, data, key)))
+            runtime.block_on(serve(options(*arguments, data, key)))
         }
         Command::Fingerprint(data) => print(tls::fingerprint_of(&folder(&data)?)?.as_str()),
         Command::Certificate { command: CertificateCommand::Rotate(data) } => {
@@ -120,6 +120,7 @@ fn options(arguments: Serve, data: std::path::PathBuf, key: KeyFile) -> Options 
         url: arguments.url,
         iperf_port: arguments.iperf_port,
         agent_homes: arguments.agent_homes,
+        kubernetes: arguments.kubernetes.cluster(),
         store: StoreOptions {
             retention,
             free_percent_min: f64::from(arguments.keep_free_percent),

@@ -15,6 +15,7 @@ use crate::agents::Agents;
 use crate::agents::homes::Homes;
 use crate::api::app::{App, Parts};
 use crate::api::auth::make_operator_token;
+use crate::kubernetes::observe::{Cluster, ObserveError, Observer};
 use crate::listen::run_listener;
 use crate::live::Live;
 use crate::live::clock::{ListenClock, wall_now};
@@ -56,6 +57,8 @@ pub struct Options {
     pub iperf_port: Option<u16>,
     /// Where homes of agents lie that share a file system with this server.
     pub agent_homes: Option<Homes>,
+    /// The cluster whose pods of agents are watched.
+    pub kubernetes: Option<Cluster>,
     /// How the store is opened.
     pub store: StoreOptions,
     /// For tests alone: the clock of listening stands, and goes on by this many milliseconds with each SIGUSR1.
@@ -85,6 +88,9 @@ pub enum ServeError {
         /// Why not.
         source: std::io::Error,
     },
+    /// What is said of the cluster cannot be used.
+    #[error("preparing to watch the pods of agents")]
+    Kubernetes(#[from] ObserveError),
     /// A signal could not be listened to.
     #[error("listening to a signal")]
     Signal(#[source] std::io::Error),
@@ -110,6 +116,7 @@ pub struct Server {
     listener: TcpListener,
     connections_max: usize,
     steps: Option<(Signal, u64)>,
+    observer: Option<Observer>,
 }
 
 impl Server {
@@ -140,7 +147,7 @@ impl Server {
     /// # Errors
     /// Where the store cannot be closed in order. Nothing acknowledged is lost by that.
     pub async fn run(self) -> Result<(), ServeError> {
-        let Server { app, listener, connections_max, steps, .. } = self;
+        let Server { app, listener, connections_max, steps, observer, .. } = self;
         let mut routes = api::routes();
         routes.extend(dashboard::routes());
         let router = api::router(routes, app.clone());
@@ -150,6 +157,9 @@ impl Server {
         let mut tasks = task::start_all(&app, &stop_tasks);
         if let Some((signal, by_ms)) = steps {
             tasks.spawn(run_steps(app.clone(), signal, by_ms, stop_tasks.clone()));
+        }
+        if let Some(observer) = observer {
+            tasks.spawn(observer.run(app.clone(), stop_tasks.clone()));
         }
         run_listener(listener, config, router, connections_max, app.stop.clone()).await;
         stop_tasks.cancel();
@@ -168,6 +178,10 @@ impl Server {
 async fn start_on(store: &Store, options: Options, stop: CancellationToken) -> Result<Server, ServeError> {
     let files = tls::Files::of(&options.data, options.key);
     let identity = files.current_or_made()?;
+    let observer = match &options.kubernetes {
+        Some(cluster) => Some(Observer::new(cluster).await?),
+        None => None,
+    };
     let fingerprint = identity.fingerprint.clone();
     let mut pins = vec![fingerprint.clone()];
     match files.next() {
@@ -197,7 +211,7 @@ async fn start_on(store: &Store, options: Options, stop: CancellationToken) -> R
         url: options.url,
         iperf_port: options.iperf_port,
         stop,
-        agents: Agents::new(options.agent_homes),
+        agents: Agents::new(options.agent_homes, observer.is_some()),
     })
     .await?;
     load_runs(&app).await?;
@@ -205,7 +219,7 @@ async fn start_on(store: &Store, options: Options, stop: CancellationToken) -> R
     task::agents::load(&app).await?;
     write(&options.data.join(ADDRESS_FILE), &format!("https://{}\n", reachable(address)))?;
     let connections_max = allow_connections(options.connections_max);
-    Ok(Server { address, fingerprint, first_token, app, listener, connections_max, steps })
+    Ok(Server { address, fingerprint, first_token, app, listener, connections_max, steps, observer })
 }
 
 /// Lets the clock of listening go on with each signal, for tests.

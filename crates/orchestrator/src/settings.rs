@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use crate::agents::homes::Homes;
+use crate::kubernetes::decide::Names;
+use crate::kubernetes::observe::{Access, Cluster};
 use clap::{Args, Parser, Subcommand};
 
 /// The port that the orchestrator listens on where none is given.
@@ -26,7 +28,7 @@ pub struct Arguments {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Serve agents and operators until SIGTERM or SIGINT.
-    Serve(Serve),
+    Serve(Box<Serve>),
     /// Print the SHA-256 of the certificate that is served, which agents pin.
     Fingerprint(Data),
     /// Change the certificate without losing an agent.
@@ -151,9 +153,83 @@ pub struct Serve {
     /// host are watched, and how one ended comes into its agent-info.json.
     #[arg(long, value_name = "PATH")]
     pub agent_homes: Option<Homes>,
+    /// Which pods of agents are watched.
+    #[command(flatten)]
+    pub kubernetes: KubernetesArguments,
     /// For tests alone: the clock of listening stands, and goes on by this many milliseconds with each SIGUSR1.
     #[arg(long, value_name = "MS", hide = true)]
     pub clock_step_ms: Option<u64>,
+}
+
+/// By whose names pods of agents are known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum NamesOf {
+    /// Those of deploy/kubernetes: pods with app.kubernetes.io/name=groundcrew-agent, called by the label groundcrew.dev/agent.
+    Groundcrew,
+    /// Those of Scion: pods with scion.agent=true, called by the label scion.name.
+    Scion,
+}
+
+impl NamesOf {
+    fn names(self) -> Names {
+        let [selector, agent, run, container] = match self {
+            NamesOf::Groundcrew => [
+                "app.kubernetes.io/name=groundcrew-agent",
+                "groundcrew.dev/agent",
+                "groundcrew.dev/run",
+                "agent",
+            ],
+            NamesOf::Scion => ["scion.agent=true", "scion.name", "scion.run", "agent"],
+        };
+        let [selector, agent, run, container] = [selector, agent, run, container].map(str::to_owned);
+        Names { selector, agent, run, container }
+    }
+}
+
+/// Which pods of agents are watched, and by which names they are known.
+#[derive(Debug, Args)]
+pub struct KubernetesArguments {
+    /// Watch the pods of agents: `in-cluster` with the service account of this pod, or the path of a kubeconfig. It takes
+    /// get, list and watch on pods.
+    #[arg(long, value_name = "in-cluster|FILE")]
+    pub kubernetes: Option<PathBuf>,
+    /// The one namespace that is watched. Default: all.
+    #[arg(long, value_name = "NAME", requires = "kubernetes")]
+    pub kubernetes_namespace: Option<String>,
+    /// By whose names pods of agents are known; each can be said on its own below.
+    #[arg(long, value_enum, default_value = "groundcrew", requires = "kubernetes")]
+    pub kubernetes_names: NamesOf,
+    /// Label selector of their pods.
+    #[arg(long, value_name = "SELECTOR", requires = "kubernetes")]
+    pub kubernetes_selector: Option<String>,
+    /// Label or annotation that holds an agent's name; a pod without it is called by its own.
+    #[arg(long, value_name = "KEY", requires = "kubernetes")]
+    pub kubernetes_agent_key: Option<String>,
+    /// Label or annotation that holds an agent's run.
+    #[arg(long, value_name = "KEY", requires = "kubernetes")]
+    pub kubernetes_run_key: Option<String>,
+    /// Name of the agent's container, in pods with several.
+    #[arg(long, value_name = "NAME", requires = "kubernetes")]
+    pub kubernetes_container: Option<String>,
+}
+
+impl KubernetesArguments {
+    /// The cluster, where one is named.
+    pub fn cluster(self) -> Option<Cluster> {
+        let path = self.kubernetes?;
+        let preset = self.kubernetes_names.names();
+        let in_cluster = path.as_os_str() == "in-cluster";
+        Some(Cluster {
+            access: if in_cluster { Access::InCluster } else { Access::Kubeconfig(path) },
+            namespace: self.kubernetes_namespace,
+            names: Names {
+                selector: self.kubernetes_selector.unwrap_or(preset.selector),
+                agent: self.kubernetes_agent_key.unwrap_or(preset.agent),
+                run: self.kubernetes_run_key.unwrap_or(preset.run),
+                container: self.kubernetes_container.unwrap_or(preset.container),
+            },
+        })
+    }
 }
 
 /// What the environment says of where things lie.
@@ -254,6 +330,42 @@ mod tests {
     #[test]
     fn the_command_line_is_well_formed() {
         Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn pods_are_known_by_a_preset_and_by_what_is_said_over_it() {
+        let serve = |more: &[&str]| {
+            let words = ["groundcrewd", "serve"].iter().chain(more);
+            match Arguments::try_parse_from(words).map(|arguments| arguments.command) {
+                Ok(Command::Serve(serve)) => Ok(serve.kubernetes.cluster()),
+                Ok(other) => panic!("{other:?}"),
+                Err(error) => Err(error),
+            }
+        };
+        assert_eq!(serve(&[]).unwrap(), None);
+        let found = serve(&[
+            "--kubernetes",
+            "in-cluster",
+            "--kubernetes-names",
+            "scion",
+            "--kubernetes-container",
+            "main",
+        ]);
+        let found = found.unwrap().unwrap();
+        assert_eq!((&found.access, &found.namespace), (&Access::InCluster, &None));
+        assert_eq!(
+            (found.names.selector.as_str(), found.names.agent.as_str()),
+            ("scion.agent=true", "scion.name")
+        );
+        assert_eq!(found.names.container, "main");
+        let found =
+            serve(&["--kubernetes", "/etc/kube.conf", "--kubernetes-namespace", "lab"]).unwrap().unwrap();
+        assert_eq!(found.access, Access::Kubeconfig("/etc/kube.conf".into()));
+        assert_eq!(
+            (found.namespace.as_deref(), found.names.run.as_str()),
+            (Some("lab"), "groundcrew.dev/run")
+        );
+        assert!(serve(&["--kubernetes-namespace", "lab"]).is_err(), "of which cluster?");
     }
 
     #[test]

@@ -307,7 +307,8 @@ impl Served {
     pub fn config(self: &Arc<Self>) -> Result<ServerConfig, TlsError> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let mut config = ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
+            // Said, because another user of rustls in this program may bring the older version in.
+            .with_protocol_versions(&[&rustls::version::TLS13])
             .map_err(TlsError::Setup)?
             .with_no_client_auth()
             .with_cert_resolver(self.clone());

@@ -1,10 +1,13 @@
 //! The list of agents that operators see. No I/O.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
-use groundcrew_protocol::agent_info::{AgentInfo, AgentList, AgentView, heard, reconcile};
+use groundcrew_protocol::agent_info::{
+    AgentInfo, AgentList, AgentView, InfoPhase, RuntimeState, heard, reconcile,
+};
 use groundcrew_protocol::ids::RunId;
-use groundcrew_protocol::runtime::RuntimeSource;
+use groundcrew_protocol::runtime::{AgentRuntime, RuntimeSource};
 use groundcrew_protocol::time::WallMs;
 
 use super::Known;
@@ -15,28 +18,28 @@ const LISTED_MAX: usize = 20_000;
 
 /// All agents: those that a runtime knows, and those of runs that none does.
 pub fn list(known: Vec<Known>, live: &Live) -> AgentList {
+    let runs = live.all();
+    let of_claim = |run: &Arc<LiveRun>| run.state().claim.as_ref().and_then(|claim| claim.runtime.clone());
+    let by_runtime: HashMap<AgentRuntime, Arc<LiveRun>> =
+        runs.iter().filter_map(|run| Some((of_claim(run)?, run.clone()))).collect();
     let mut covered: HashSet<RunId> = HashSet::new();
     let mut agents = Vec::with_capacity(known.len());
     for one in known {
-        let run = one.fact.run.as_ref().and_then(|run| live.get(run)).filter(|run| is_of(run, &one));
-        covered.extend(run.as_ref().map(|run| run.id.clone()));
-        agents.push(row(one, run.as_deref(), live));
+        // The run whose claim is this very life of the agent.
+        let source = one.fact.key.source.clone();
+        let runtime = one.fact.fact.life.runtime_id.clone().map(|id| AgentRuntime { source, id });
+        let run = runtime.and_then(|runtime| by_runtime.get(&runtime));
+        covered.extend(run.map(|run| run.id.clone()));
+        agents.push(row(one, run.map(Arc::as_ref), live));
     }
-    let others = live.all().into_iter().filter(|run| !covered.contains(&run.id));
-    agents.extend(others.filter_map(|run| claimed(&run, live)));
+    let others = runs.iter().filter(|run| !covered.contains(&run.id));
+    agents.extend(others.filter_map(|run| claimed(run, live)));
     agents.sort_by(|one, other| {
         (&one.namespace, &one.name, &one.run).cmp(&(&other.namespace, &other.name, &other.run))
     });
     let left_out = agents.len().saturating_sub(LISTED_MAX) as u64;
     agents.truncate(LISTED_MAX);
     AgentList { agents, left_out }
-}
-
-/// Whether the claim of a run is this very life of the agent.
-fn is_of(run: &LiveRun, known: &Known) -> bool {
-    let state = run.state();
-    let runtime = state.claim.as_ref().and_then(|claim| claim.runtime.as_ref());
-    runtime.is_some_and(|runtime| Some(&runtime.id) == known.fact.fact.life.runtime_id.as_ref())
 }
 
 fn row(known: Known, run: Option<&LiveRun>, live: &Live) -> AgentView {
@@ -47,6 +50,9 @@ fn row(known: Known, run: Option<&LiveRun>, live: &Live) -> AgentView {
         if let Some(change) = reconcile(&info, &fact.fact) {
             change.apply_to(&mut info);
         }
+        let (phase, detail) = without_word(&fact.fact.state);
+        info.phase = info.phase.or(phase);
+        info.detail = info.detail.or(detail);
         info
     });
     warnings.extend(run.and_then(|run| silence(run, live)));
@@ -64,6 +70,15 @@ fn row(known: Known, run: Option<&LiveRun>, live: &Live) -> AgentView {
         stage: info.stage,
         last_seen: info.last_seen,
         warnings,
+    }
+}
+
+/// How an agent shows that has said nothing yet: as its runtime knows it.
+fn without_word(state: &RuntimeState) -> (Option<InfoPhase>, Option<String>) {
+    match state {
+        RuntimeState::Running => (Some(InfoPhase::Running), None),
+        RuntimeState::Waiting { reason } => (Some(InfoPhase::Starting), Some(reason.clone())),
+        RuntimeState::Deferring | RuntimeState::Halted | RuntimeState::Ended { .. } => (None, None),
     }
 }
 

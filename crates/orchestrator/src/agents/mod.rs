@@ -3,6 +3,7 @@
 //! ```text
 //!   homes      where homes lie, what their files say, what is written into them
 //!   process    a process of this host that is held          local   what that says of an agent
+//!   pods       the pods of agents, as an observer of their cluster keeps them
 //!   list       the rows that operators see
 //! ```
 //!
@@ -13,17 +14,18 @@
 pub mod homes;
 pub mod list;
 mod local;
+pub mod pods;
 mod process;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use groundcrew_protocol::agent_info::{
-    AgentInfo, AgentLife, Clocks, RuntimeFact, RuntimeSource, RuntimeState, Staleness, staleness,
+    AgentInfo, AgentLife, Clocks, InfoPhase, RuntimeFact, RuntimeSource, RuntimeState, Staleness, staleness,
 };
-use groundcrew_protocol::ids::RunId;
 use groundcrew_protocol::runtime::AgentRuntime;
 use groundcrew_protocol::time::WallMs;
 use rustix::time::{ClockId, clock_gettime};
@@ -34,6 +36,7 @@ use crate::run::runtime::RuntimeEnded;
 use crate::store::{AgentFact, AgentKey};
 use homes::{Home, Homes};
 use local::{Local, Seen, fact_of};
+pub use pods::{PodSeen, Pods};
 
 /// An agent that ended is shown for so long, as the store keeps it.
 const ENDED_SHOWN_MS: u64 = crate::store::ENDED_AGENTS_MS;
@@ -56,8 +59,8 @@ pub struct Pass {
     pub changed: Vec<AgentFact>,
     /// To be forgotten.
     pub forgotten: Vec<AgentKey>,
-    /// To be told to runs. Most of them were told before.
-    pub ends: Vec<(RunId, RuntimeEnded)>,
+    /// To be told to the run whose claim names this runtime, if there is one. Most of them were told before.
+    pub ends: Vec<RuntimeEnded>,
     /// Becomes readable where a process ends that is held since this pass: time for the next.
     pub begun: Vec<OwnedFd>,
     /// Files that could not be read or written.
@@ -71,6 +74,8 @@ pub struct Pass {
 #[derive(Debug)]
 pub struct Agents {
     homes: Option<Homes>,
+    /// Absent where no cluster is observed.
+    pods: Option<Mutex<Pods>>,
     local: Mutex<Local>,
     known: Mutex<BTreeMap<String, Known>>,
     failures: AtomicU64,
@@ -84,10 +89,11 @@ fn row_key(key: &AgentKey) -> String {
 }
 
 impl Agents {
-    /// Of this host, and of these homes.
-    pub fn new(homes: Option<Homes>) -> Agents {
+    /// Of this host, and of these homes; of a cluster too, where one is observed.
+    pub fn new(homes: Option<Homes>, observes_pods: bool) -> Agents {
         Agents {
             homes,
+            pods: observes_pods.then(Mutex::default),
             local: Mutex::new(Local::of_host()),
             known: Mutex::default(),
             failures: AtomicU64::new(0),
@@ -97,6 +103,12 @@ impl Agents {
 
     fn known(&self) -> MutexGuard<'_, BTreeMap<String, Known>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gives the table of pods to who observes them, or reads it.
+    pub fn with_pods<T>(&self, work: impl FnOnce(&mut Pods) -> T) -> Option<T> {
+        let mut pods = self.pods.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner);
+        Some(work(&mut pods))
     }
 
     /// Takes in what the store knew, before the first pass.
@@ -120,40 +132,44 @@ impl Agents {
         *self.known() = std::mem::take(&mut pass.rows);
     }
 
-    /// A pass. `claims` are the runs whose agents call themselves processes.
+    /// A pass. `claims` are the processes that agents of runs call themselves.
     ///
     /// # Errors
     /// Where the folders of homes cannot be listed.
-    pub fn look(&self, claims: &[(RunId, AgentRuntime)], now: WallMs) -> std::io::Result<Pass> {
+    pub fn look(&self, claims: &[AgentRuntime], now: WallMs) -> std::io::Result<Pass> {
         let before = self.known().clone();
         let mut local = self.local.lock().unwrap_or_else(PoisonError::into_inner);
         let mut pass = Pass::default();
+        if let Some((agents, ended)) = self.with_pods(Pods::read).flatten() {
+            pass.look_at_pods(self.homes.as_ref(), agents, &before, now);
+            pass.ends.extend(ended.iter().filter_map(|pod| end_of(&pod.fact.fact, &pod.end)));
+        }
         if let Some(homes) = &self.homes {
             let (found, left_out) = homes.found()?;
             pass.left_out = left_out;
             for home in found {
-                pass.look_at(homes, &home, &before, &mut local, now);
+                pass.look_at_home(homes, &home, &before, &mut local, now);
             }
         }
         for (key, known) in &before {
-            pass.keep(key, known, now);
+            pass.keep(key, known, self.pods.is_some(), now);
         }
-        for (run, runtime) in claims {
+        for runtime in claims {
             // Told by a claim alone: nobody knows where its numbers mean what they mean here.
             if let seen @ Seen::Ended { .. } = local.look(&runtime.id, None) {
-                let fact = fact_of(AgentLife::default(), &AgentInfo::default(), seen, now);
-                pass.ends.extend(end_of(&fact, runtime.clone()).map(|end| (run.clone(), end)));
+                let life = AgentLife { runtime_id: Some(runtime.id.clone()), ..AgentLife::default() };
+                pass.ends.extend(end_of(&fact_of(life, &AgentInfo::default(), seen, now), &runtime.id));
             }
         }
         pass.begun = local.end_pass();
-        for known in pass.rows.values() {
-            let life = &known.fact.fact.life;
-            let runtime =
-                life.runtime_id.clone().map(|id| AgentRuntime { source: known.fact.key.source.clone(), id });
-            if let (Some(run), Some(runtime)) = (&known.fact.run, runtime) {
-                pass.ends.extend(end_of(&known.fact.fact, runtime).map(|end| (run.clone(), end)));
-            }
-        }
+        // Ends of pods that were told above are told with their own id; these are of processes, and of pods that are gone.
+        let told: HashSet<AgentRuntime> = pass.ends.iter().map(|end| end.runtime.clone()).collect();
+        let known = pass.rows.values().filter_map(|known| {
+            let fact = &known.fact.fact;
+            end_of(fact, fact.life.runtime_id.as_deref()?)
+        });
+        let more: Vec<RuntimeEnded> = known.filter(|end| !told.contains(&end.runtime)).collect();
+        pass.ends.extend(more);
         self.failures.fetch_add(pass.failures, Ordering::Relaxed);
         Ok(pass)
     }
@@ -165,7 +181,7 @@ impl Pass {
         self.rows.len()
     }
 
-    fn look_at(
+    fn look_at_home(
         &mut self,
         homes: &Homes,
         home: &Home,
@@ -178,6 +194,10 @@ impl Pass {
             namespace: home.namespace.clone(),
             name: home.name.clone(),
         };
+        let of_pod = AgentKey { source: RuntimeSource::Kubernetes, ..agent.clone() };
+        if self.rows.contains_key(&row_key(&of_pod)) {
+            return;
+        }
         let key = row_key(&agent);
         let known = before.get(&key);
         let (said, mut failure) = match homes.read(home) {
@@ -206,15 +226,8 @@ impl Pass {
                 Err(error) => failure = Some(error),
             }
         }
-        let mut warnings = Vec::new();
-        if let Some(error) = failure {
-            self.failures += 1;
-            let text = format!("its file is not kept: {}", causes::chain(&error));
-            if !known.is_some_and(|known| known.warnings.contains(&text)) {
-                tracing::warn!(path = %homes.path(home).display(), error = causes::chain(&error), "agent-info.json not reconciled");
-            }
-            warnings.push(text);
-        }
+        let mut warnings: Vec<String> =
+            failure.map(|error| self.failed(&homes.path(home), &error, known)).into_iter().collect();
         warnings.extend(said.as_ref().and_then(|said| stale(said, seen, &local.epoch, now)));
         let run = said.as_ref().and_then(|said| said.run.clone());
         let run = run.or_else(|| known.and_then(|known| known.fact.run.clone()));
@@ -225,18 +238,78 @@ impl Pass {
         self.rows.insert(key, Known { fact, said, warnings });
     }
 
-    /// Keeps what is known of an agent that this pass has not met: one that ended for as long as it is shown, another not.
-    fn keep(&mut self, key: &str, known: &Known, now: WallMs) {
+    /// Looks at the agents of a cluster. One whose pod is no more has ended, however.
+    fn look_at_pods(
+        &mut self,
+        homes: Option<&Homes>,
+        agents: BTreeMap<String, PodSeen>,
+        before: &BTreeMap<String, Known>,
+        now: WallMs,
+    ) {
+        for (key, known) in before {
+            let is_pod = known.fact.key.source == RuntimeSource::Kubernetes;
+            if is_pod && !agents.contains_key(key) && !has_ended(&known.fact.fact) {
+                let said = known.said.as_ref().and_then(|said| said.phase.as_ref());
+                let fact = pods::deleted(&known.fact, said == Some(&InfoPhase::Stopped), now);
+                self.look_at_pod(homes, fact, None, Some(known), now);
+            }
+        }
+        for (key, pod) in agents {
+            self.look_at_pod(homes, pod.fact, pod.warning, before.get(&key), now);
+        }
+    }
+
+    fn look_at_pod(
+        &mut self,
+        homes: Option<&Homes>,
+        mut fact: AgentFact,
+        warning: Option<String>,
+        known: Option<&Known>,
+        now: WallMs,
+    ) {
+        let stored = known.filter(|known| is_stored(&known.fact, &fact));
+        fact.fact.at = match (stored, has_ended(&fact.fact)) {
+            (Some(stored), true) => stored.fact.fact.at,
+            (None, true) => fact.fact.at,
+            (_, false) => now,
+        };
+        let mut warnings: Vec<String> = warning.into_iter().collect();
+        let home = homes.and_then(|homes| Some((homes, homes.home_of(&fact.key.namespace, &fact.key.name)?)));
+        let said = match home.map(|(homes, home)| (homes.path(&home), homes.persist(&home, &fact.fact))) {
+            Some((_, Ok(said))) => said,
+            Some((path, Err(error))) => {
+                warnings.push(self.failed(&path, &error, known));
+                None
+            }
+            None => None,
+        };
+        // Whatever boot its container has, it is none that this host can compare.
+        warnings.extend(said.as_ref().and_then(|said| stale(said, Seen::Unknown, "", now)));
+        if stored.is_none() {
+            self.changed.push(fact.clone());
+        }
+        self.rows.insert(row_key(&fact.key), Known { fact, said, warnings });
+    }
+
+    /// Counts a file that could not be read or written, and tells it once. What is shown of it.
+    fn failed(&mut self, path: &Path, error: &groundcrew_durable::Error, known: Option<&Known>) -> String {
+        self.failures += 1;
+        let text = format!("its file is not kept: {}", causes::chain(error));
+        if !known.is_some_and(|known| known.warnings.contains(&text)) {
+            tracing::warn!(path = %path.display(), error = causes::chain(error), "agent-info.json not reconciled");
+        }
+        text
+    }
+
+    /// Keeps what is known of an agent that this pass has not met: one that ended for as long as it is shown, one of a
+    /// cluster until that was listed.
+    fn keep(&mut self, key: &str, known: &Known, observes_pods: bool, now: WallMs) {
         if self.rows.contains_key(key) {
             return;
         }
-        let is_shown = match &known.fact.fact.state {
-            RuntimeState::Ended { .. } => known.fact.fact.at.plus(ENDED_SHOWN_MS) > now,
-            RuntimeState::Deferring
-            | RuntimeState::Waiting { .. }
-            | RuntimeState::Running
-            | RuntimeState::Halted => known.fact.key.source != RuntimeSource::Local,
-        };
+        let is_observed = observes_pods && known.fact.key.source == RuntimeSource::Kubernetes;
+        let is_recent = known.fact.fact.at.plus(ENDED_SHOWN_MS) > now;
+        let is_shown = if has_ended(&known.fact.fact) { is_recent } else { is_observed };
         if is_shown {
             self.rows.insert(key.to_owned(), Known { said: None, warnings: Vec::new(), ..known.clone() });
         } else {
@@ -247,9 +320,8 @@ impl Pass {
 
 /// What is known after `fact` was seen: an end is final for its life, with what was known of it when it was first seen.
 fn settled(before: Option<&RuntimeFact>, fact: RuntimeFact) -> RuntimeFact {
-    let is_end = |fact: &RuntimeFact| matches!(fact.state, RuntimeState::Ended { .. });
     match before {
-        Some(before) if is_end(before) && before.life.runtime_id == fact.life.runtime_id => {
+        Some(before) if has_ended(before) && before.life.runtime_id == fact.life.runtime_id => {
             RuntimeFact { life: fact.life.or(before.life.clone()), ..before.clone() }
         }
         Some(_) | None => fact,
@@ -263,12 +335,23 @@ fn is_stored(stored: &AgentFact, fact: &AgentFact) -> bool {
     *stored == timeless
 }
 
-/// What a run is told of an end; `None` where there is none. One life of a process ends once.
-fn end_of(fact: &RuntimeFact, runtime: AgentRuntime) -> Option<RuntimeEnded> {
+fn has_ended(fact: &RuntimeFact) -> bool {
+    match fact.state {
+        RuntimeState::Ended { .. } => true,
+        RuntimeState::Deferring
+        | RuntimeState::Waiting { .. }
+        | RuntimeState::Running
+        | RuntimeState::Halted => false,
+    }
+}
+
+/// What a run is told of an end; `None` where there is none. The same end always has the same id.
+fn end_of(fact: &RuntimeFact, end: &str) -> Option<RuntimeEnded> {
+    let id = fact.life.runtime_id.clone()?;
     match &fact.state {
         RuntimeState::Ended { ending, exit, reason, .. } => Some(RuntimeEnded {
-            end: runtime.id.clone(),
-            runtime,
+            runtime: AgentRuntime { source: fact.source.clone(), id },
+            end: end.to_owned(),
             ending: *ending,
             reason: reason.clone(),
             exit: *exit,

@@ -72,7 +72,7 @@ impl Drop for Bench {
 }
 
 fn agents_in(folder: &Path) -> Agents {
-    Agents::new(Some(format!("{}/{{agent}}", folder.display()).parse().unwrap()))
+    Agents::new(Some(format!("{}/{{agent}}", folder.display()).parse().unwrap()), false)
 }
 
 #[test]
@@ -94,8 +94,8 @@ fn a_killed_agent_is_an_error_in_the_file_the_list_and_the_store_after_one_pass(
     assert_eq!(row.said.as_ref().unwrap().phase, Some(InfoPhase::Error));
     assert!(row.warnings.is_empty(), "{:?}", row.warnings);
     assert_eq!(pass.changed, [row.fact]);
-    let (run, end) = &pass.ends[0];
-    assert_eq!((run.as_str(), &end.runtime.id, end.ending), ("r-1", &id, Ending::Error));
+    let end = &pass.ends[0];
+    assert_eq!((&end.runtime.id, &end.end, end.ending), (&id, &id, Ending::Error));
     // It is told for as long as it is known, and stored once.
     let again = bench.pass();
     assert_eq!((again.changed.len(), again.ends), (0, pass.ends));
@@ -172,12 +172,12 @@ fn a_file_that_cannot_be_written_is_counted_and_shown_and_done_by_the_next_pass(
 fn a_process_that_only_a_claim_names_is_told_once_it_was_held() {
     let mut bench = Bench::new();
     let runtime = AgentRuntime { source: RuntimeSource::Local, id: bench.id() };
-    let claims = [("r-7".parse().unwrap(), runtime.clone())];
+    let claims = [runtime.clone()];
     let look = |bench: &Bench| bench.agents.look(&claims, NOW).unwrap().ends;
     assert!(look(&bench).is_empty());
     bench.kill();
     let ends = look(&bench);
-    assert_eq!((ends.len(), &ends[0].1.runtime), (1, &runtime));
+    assert_eq!((ends.len(), &ends[0].runtime), (1, &runtime));
     // One that was never held may live in a container, where its number means another process.
     let agents = agents_in(bench.folder.path());
     assert!(agents.look(&claims, NOW).unwrap().ends.is_empty());

@@ -3,6 +3,7 @@
 //!
 //! It takes no input but the world and the store, so that whatever failed in one pass is done by the next.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use groundcrew_protocol::ids::RunId;
@@ -17,13 +18,13 @@ use crate::causes;
 use crate::live::clock::wall_now;
 use crate::run::advance::AdvanceError;
 use crate::run::decide::Input;
-use crate::run::runtime::RuntimeEnded;
 use crate::store::StoreError;
 
 /// A pass.
 pub async fn pass(app: Arc<App>) -> Passed {
-    let (looking, claims) = (app.clone(), processes(&app));
-    let looked = tokio::task::spawn_blocking(move || looking.agents.look(&claims, wall_now())).await;
+    let claimed = claims(&app).into_keys().filter(|runtime| runtime.source == RuntimeSource::Local);
+    let (looking, processes) = (app.clone(), claimed.collect::<Vec<_>>());
+    let looked = tokio::task::spawn_blocking(move || looking.agents.look(&processes, wall_now())).await;
     let mut pass = looked.map_err(PassError::Defect)?.map_err(PassError::Homes)?;
     app.store.put_facts(std::mem::take(&mut pass.changed)).await?;
     app.store.forget_facts(std::mem::take(&mut pass.forgotten)).await?;
@@ -48,16 +49,15 @@ pub async fn load(app: &App) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// The runs that go on and whose agents call themselves processes of a host.
-fn processes(app: &App) -> Vec<(RunId, AgentRuntime)> {
+/// The runs that go on and do not know of an end yet, by what their agents call themselves.
+fn claims(app: &App) -> HashMap<AgentRuntime, RunId> {
     let all = app.live.all().into_iter();
-    let process = all.filter_map(|run| {
+    let claim = all.filter_map(|run| {
         let state = run.state();
         let runtime = state.claim.as_ref()?.runtime.clone()?;
-        let is_open = state.ended.is_none() && state.end().is_none();
-        (is_open && runtime.source == RuntimeSource::Local).then(|| (run.id.clone(), runtime))
+        (state.ended.is_none() && state.end().is_none()).then(|| (runtime, run.id.clone()))
     });
-    process.collect()
+    claim.collect()
 }
 
 /// Has the next pass come once this becomes readable.
@@ -83,10 +83,9 @@ fn wake_at(app: &Arc<App>, end: std::os::fd::OwnedFd) {
 /// Tells runs of the ends that they do not know. How many.
 async fn tell(app: &Arc<App>, pass: &Pass) -> Result<usize, PassError> {
     let (mut told, mut failed) = (0, None);
-    for (run, end) in &pass.ends {
-        if !is_news(app, run, end) {
-            continue;
-        }
+    let claims = claims(app);
+    for end in &pass.ends {
+        let Some(run) = claims.get(&end.runtime) else { continue };
         match app.advance(run, Input::RuntimeEnded(Box::new(end.clone()))).await {
             Ok(landed) => told += usize::from(landed.changed),
             Err(AdvanceError::NoRun(run)) => app.live.forget(&run),
@@ -101,14 +100,4 @@ async fn tell(app: &Arc<App>, pass: &Pass) -> Result<usize, PassError> {
         Some((run, count, source)) => Err(PassError::Runs { count, run, source }),
         None => Ok(told),
     }
-}
-
-/// Whether the agent of a run's claim is the one that ended, and the run does not know it yet. A run that is not known for
-/// the moment has ended.
-fn is_news(app: &App, run: &RunId, end: &RuntimeEnded) -> bool {
-    app.live.get(run).is_some_and(|live| {
-        let state = live.state();
-        let is_its = state.claim.as_ref().is_some_and(|claim| claim.runtime.as_ref() == Some(&end.runtime));
-        is_its && state.ended.is_none() && state.end().is_none()
-    })
 }

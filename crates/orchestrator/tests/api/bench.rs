@@ -25,6 +25,7 @@ pub const PROFILE: &str = "name = \"short\"\n[[stage]]\nname = \"Soak\"\n";
 pub fn options(data: PathBuf) -> Options {
     Options {
         agent_homes: None,
+        kubernetes: None,
         key: KeyFile::at(data.with_extension("key")),
         data,
         listen: ([127, 0, 0, 1], 0).into(),
@@ -161,6 +162,8 @@ pub struct Agent {
     pub claim: u64,
     /// What its machine says of itself.
     pub serial: Option<&'static str>,
+    /// The pod or process that it calls itself.
+    pub runtime: Value,
     home: RandomId,
     process: RandomId,
 }
@@ -178,6 +181,7 @@ impl Agent {
             token: TokenText::run(bytes(1).try_into().unwrap()),
             claim: 0,
             serial: None,
+            runtime: Value::Null,
             home: RandomId::from_bytes(bytes(2)[..16].try_into().unwrap()),
             process: RandomId::from_bytes(bytes(3)[..16].try_into().unwrap()),
         }
@@ -197,7 +201,7 @@ impl Agent {
         let body = json!({
             "ip": "127.0.0.1", "boot_id": "11111111-2222-3333-4444-555555555555", "home": "durable",
             "instance": self.home, "session": self.process, "token_sha256": self.token.sha256(),
-            "known_claim": self.claim, "serial": self.serial,
+            "known_claim": self.claim, "serial": self.serial, "runtime": self.runtime,
         });
         let answer = bench.call("POST", &self.path("claim"), Some(&self.boot), body.to_string()).await;
         if answer.status == StatusCode::OK {
