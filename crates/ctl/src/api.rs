@@ -13,6 +13,8 @@ use http::Method;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::error::Refusal;
+
 /// Over one call.
 const LIMIT: Duration = Duration::from_millis(limits::CALL_TIMEOUT_MS);
 /// A report is put together from everything that a run has.
@@ -177,10 +179,13 @@ pub(crate) fn encoded(value: &str) -> String {
 /// A refusal in the orchestrator's own words; anything else with its causes.
 pub(crate) fn explained(error: Error) -> anyhow::Error {
     match &error {
-        Error::Status { code: 401, body, .. } => {
-            anyhow!("the orchestrator does not take this token: {}", body.error)
+        Error::Status { code, body, .. } if !body.error.is_empty() => {
+            let text = match code {
+                401 => format!("the orchestrator does not take this token: {}", body.error),
+                code => format!("{} ({code})", body.error),
+            };
+            Refusal { text, code: body.code.clone(), status: *code }.into()
         }
-        Error::Status { code, body, .. } if !body.error.is_empty() => anyhow!("{} ({code})", body.error),
         Error::WrongPin { .. } => anyhow!(
             "{error}; if its certificate was rotated, set --fpr to what `groundcrewd fingerprint` prints there"
         ),

@@ -21,7 +21,7 @@ pub(crate) struct Arguments {
     /// How to reach the orchestrator.
     #[command(flatten)]
     pub(crate) connection: ConnectionFlags,
-    /// Print the API's JSON instead of text for people.
+    /// Print the API's JSON instead of text for people; a failure is one object {error, code, status} on standard error.
     #[arg(long, global = true)]
     pub(crate) json: bool,
     /// What to do.

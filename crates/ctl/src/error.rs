@@ -2,6 +2,8 @@
 
 use std::process::ExitCode;
 
+use serde_json::json;
+
 /// What a wrong command line or context ends with (sysexits' EX_USAGE).
 const EXIT_USAGE: u8 = 64;
 
@@ -18,6 +20,18 @@ pub(crate) struct Interrupted {
     pub(crate) name: &'static str,
     /// Its number.
     pub(crate) number: u8,
+}
+
+/// The orchestrator refused, in its own words.
+#[derive(Debug, thiserror::Error)]
+#[error("{text}")]
+pub(crate) struct Refusal {
+    /// What it said, for people.
+    pub(crate) text: String,
+    /// Its word for programs.
+    pub(crate) code: String,
+    /// The HTTP status.
+    pub(crate) status: u16,
 }
 
 /// A run did not end well; what there is to say of it was printed.
@@ -40,6 +54,29 @@ pub(crate) fn exit_code(error: &anyhow::Error) -> ExitCode {
 pub(crate) fn is_said_aloud(error: &anyhow::Error) -> bool {
     let nobody_reads = error.downcast_ref::<Interrupted>().is_some_and(|signal| signal.name == "SIGPIPE");
     !error.is::<NotCompleted>() && !nobody_reads
+}
+
+/// A failure as it is printed: a sentence, or with `json` one object in a line.
+pub(crate) fn said(error: &anyhow::Error, json: bool) -> String {
+    let text = format!("{error:#}");
+    if !json {
+        return format!("groundcrewctl: {text}");
+    }
+    match error.downcast_ref::<Refusal>() {
+        Some(refusal) => json!({"error": text, "code": refusal.code, "status": refusal.status}).to_string(),
+        None if error.is::<Usage>() => json!({"error": text, "code": "usage"}).to_string(),
+        None => json!({"error": text, "code": "failed"}).to_string(),
+    }
+}
+
+/// What the parser says of a command line, as one object in a line: `None` where it is no mistake or was not asked for so.
+pub(crate) fn clap_json(
+    error: &clap::Error,
+    words: impl IntoIterator<Item = std::ffi::OsString>,
+) -> Option<String> {
+    let asks = words.into_iter().take_while(|word| word != "--").any(|word| word == "--json");
+    let text = || error.render().to_string().trim_end().to_owned();
+    (asks && error.use_stderr()).then(|| json!({"error": text(), "code": "usage"}).to_string())
 }
 
 /// The exit code of what clap says: help and version are no failures.

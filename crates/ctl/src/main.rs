@@ -24,11 +24,16 @@ fn main() -> ExitCode {
     let arguments = match arguments::Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(help) => {
+            if let Some(line) = error::clap_json(&help, std::env::args_os()) {
+                eprintln!("{line}");
+                return error::clap_code(&help);
+            }
             // Where even the help cannot be printed, the exit code still says it.
             let _printed = help.print();
             return error::clap_code(&help);
         }
     };
+    let json = arguments.json;
     // One thread, and it is the one that began: children are tied to the life of the thread that starts them.
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -41,7 +46,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             if error::is_said_aloud(&failure) {
-                eprintln!("groundcrewctl: {failure:#}");
+                eprintln!("{}", error::said(&failure, json));
             }
             error::exit_code(&failure)
         }

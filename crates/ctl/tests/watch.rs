@@ -193,6 +193,19 @@ async fn json_is_what_the_orchestrator_said_and_a_refusal_is_its_words() {
     assert_eq!((code, stderr.as_str()), (Some(1), "groundcrewctl: retry needs a held run (409)\n"));
     let (code, _, stderr) = ctl(&server, &["run", "retry", "r_1"]).await;
     assert_eq!(code, Some(64), "{stderr}");
+    // A failure is JSON too, where that was asked for.
+    for (words, exit, wanted) in [
+        (&["run", "retry", "r-1", "--json"][..], 1, json!(["order", 409])),
+        (&["--json", "run", "retry", "r_1"], 64, json!(["usage", null])),
+        (&["profile", "put", "/no/such/file", "--json"], 1, json!(["failed", null])),
+        (&["node", "list", "--json", "--context", "/no/such/file"], 64, json!(["usage", null])),
+    ] {
+        let (code, stdout, stderr) = ctl(&server, words).await;
+        assert_eq!((code, stdout.as_str()), (Some(exit), ""), "{words:?}: {stderr}");
+        let said: Value = serde_json::from_str(&stderr).unwrap_or_else(|error| panic!("{error}: {stderr}"));
+        assert_eq!(json!([said["code"], said["status"]]), wanted, "{words:?}: {stderr}");
+        assert!(!said["error"].as_str().unwrap().is_empty());
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -217,7 +230,10 @@ async fn what_concerns_no_single_run_is_shown_and_artifacts_are_fetched_to_the_b
             }
             "/api/v1/runs/r-1/artifact?stage=cpustress&attempt=2&name=a%2fb" => "a\u{1b}b".to_owned(),
             "/api/v1/hold-key" => json!({"authorized_key": "ssh-ed25519 AAAA ann"}).to_string(),
-            "/api/v1/runs/r-1" | "/api/v1/nodes/n1" | "/api/v1/profiles/p" => String::new(),
+            "/api/v1/runs/r-1" | "/api/v1/nodes/n1" | "/api/v1/profiles/p" | "/api/v1/tokens/ann" => {
+                String::new()
+            }
+            "/api/v1/profiles/shown" => "name = \"shown\"\n".to_owned(),
             other => panic!("{other}"),
         };
         (200, body)
@@ -232,6 +248,10 @@ async fn what_concerns_no_single_run_is_shown_and_artifacts_are_fetched_to_the_b
         (&["run", "delete", "r-1"], &["Run r-1 is deleted."]),
         (&["node", "delete", "n1"], &["Node n1 is deleted."]),
         (&["profile", "delete", "p"], &["Profile p is deleted."]),
+        (&["profile", "delete", "p", "--json"], &["{\"deleted\":\"profile\",\"name\":\"p\"}\n"]),
+        (&["token", "revoke", "ann", "--json"], &["{\"revoked\":\"ann\"}\n"]),
+        (&["profile", "show", "shown"], &["name = \"shown\"\n"]),
+        (&["profile", "show", "shown", "--json"], &["\"toml\":\"name = \\\"shown\\\"\\n\""]),
     ] {
         let (code, stdout, stderr) = ctl(&server, words).await;
         assert_eq!(code, Some(0), "{words:?}: {stderr}");
@@ -247,5 +267,5 @@ async fn what_concerns_no_single_run_is_shown_and_artifacts_are_fetched_to_the_b
     assert_eq!((code, std::fs::read(&path).unwrap()), (Some(0), b"a\x1bb".to_vec()));
     let heads = server.heads.lock().unwrap();
     let deleted = heads.iter().filter(|head| head.starts_with("delete ")).count();
-    assert_eq!(deleted, 3);
+    assert_eq!(deleted, 5);
 }

@@ -13,6 +13,7 @@ use groundcrew_protocol::operator::{
     CreateToken, Node, NodeList, NodeView, ProfileList, TokenCreated, TokenView,
 };
 use http::Method;
+use serde_json::{Value, json};
 
 use crate::api::{Answer, Api, encoded, query};
 use crate::arguments::{Command, NodeCommand, PageArguments, ProfileCommand, TokenCommand};
@@ -31,9 +32,17 @@ pub(crate) struct Desk {
 
 impl Desk {
     /// Deletes what is at the path, and says so.
-    async fn delete(&self, path: &str, what: &str) -> Result<()> {
-        let answer = self.api.send(Method::DELETE, path, bytes::Bytes::new()).await?;
-        self.show(&answer, |_| Ok(format!("{what} is deleted.\n")))
+    async fn delete(&self, path: &str, what: &str, name: &str) -> Result<()> {
+        self.api.send(Method::DELETE, path, bytes::Bytes::new()).await?;
+        let mut letters = what.chars();
+        let capital: String = letters.next().into_iter().flat_map(char::to_uppercase).collect();
+        let text = format!("{capital}{} {} is deleted.\n", letters.as_str(), words::clean(name));
+        self.done(&json!({"deleted": what, "name": name}), &text)
+    }
+
+    /// Says what was done, where the API has nothing to say but that.
+    fn done(&self, json: &Value, text: &str) -> Result<()> {
+        if self.json { print(&format!("{json}\n")) } else { print(text) }
     }
 
     /// Prints the answer as it came, or what `text` makes of it.
@@ -102,7 +111,7 @@ async fn node(desk: &Desk, command: NodeCommand) -> Result<()> {
         NodeCommand::Undrain(which) => drains::undrain(desk, which).await,
         NodeCommand::Drains { ended } => drains::list(desk, ended).await,
         NodeCommand::Delete { name } => {
-            desk.delete(&format!("/api/v1/nodes/{name}"), &format!("Node {name}")).await
+            desk.delete(&format!("/api/v1/nodes/{name}"), "node", name.as_str()).await
         }
     }
 }
@@ -119,12 +128,12 @@ async fn profile(desk: &Desk, command: ProfileCommand) -> Result<()> {
             desk.show(&answer, |_| Ok(format!("Profile {}\n", profile.name)))
         }
         ProfileCommand::Show { name } => {
-            // The API's answer is the profile's own text (TOML), with `--json` too.
-            let answer = desk.api.get(&format!("/api/v1/profiles/{name}")).await?;
-            print(&answer.text())
+            // The API's answer is the profile's own text (TOML).
+            let toml = desk.api.get(&format!("/api/v1/profiles/{name}")).await?.text();
+            desk.done(&json!({"name": name, "toml": toml}), &toml)
         }
         ProfileCommand::Delete { name } => {
-            desk.delete(&format!("/api/v1/profiles/{name}"), &format!("Profile {name}")).await
+            desk.delete(&format!("/api/v1/profiles/{name}"), "profile", name.as_str()).await
         }
     }
 }
@@ -144,8 +153,9 @@ async fn token(desk: &Desk, command: TokenCommand) -> Result<()> {
         }
         TokenCommand::Revoke { name } => {
             let path = format!("/api/v1/tokens/{}", encoded(&name));
-            let answer = desk.api.send(Method::DELETE, &path, bytes::Bytes::new()).await?;
-            desk.show(&answer, |_| Ok(format!("The token of {} is no longer good.\n", words::clean(&name))))
+            desk.api.send(Method::DELETE, &path, bytes::Bytes::new()).await?;
+            let text = format!("The token of {} is no longer good.\n", words::clean(&name));
+            desk.done(&json!({"revoked": name}), &text)
         }
     }
 }

@@ -35,8 +35,8 @@ pub(super) async fn run(desk: &Desk, command: PackageCommand) -> Result<()> {
             show(desk, &answer)
         }
         PackageCommand::Delete(package) => {
-            let what = format!("Package {} {}", package.name, package.version);
-            desk.delete(&path_of(&package), &what).await
+            let name = format!("{} {}", package.name, package.version);
+            desk.delete(&path_of(&package), "package", &name).await
         }
     }
 }

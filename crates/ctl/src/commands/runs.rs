@@ -48,7 +48,7 @@ pub(super) async fn run(desk: &Desk, command: RunCommand) -> Result<()> {
         RunCommand::Release(order) => give(desk, "release", order).await,
         RunCommand::Abort(order) => give(desk, "abort", order).await,
         RunCommand::Delete(argument) => {
-            desk.delete(&run_path(&argument.run, ""), &format!("Run {}", argument.run)).await
+            desk.delete(&run_path(&argument.run, ""), "run", argument.run.as_str()).await
         }
         RunCommand::Token(argument) => {
             let path = run_path(&argument.run, "/token");
