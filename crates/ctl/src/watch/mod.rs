@@ -10,6 +10,7 @@ use std::time::Duration;
 use anyhow::Result;
 use groundcrew_client::{Error, Event, EventStream};
 use groundcrew_protocol::ids::RunId;
+use groundcrew_protocol::limits::LOG_CHUNK_AGE_MS;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 
 use crate::api::{Api, explained};
@@ -22,8 +23,10 @@ use progress::{Line, Progress, Telling};
 pub(crate) const SILENCE_MAX: Duration = Duration::from_secs(45);
 /// After the end, so much silence means that everything of the last decision has come.
 const QUIET_AT_END: Duration = Duration::from_millis(300);
+/// The same where an agent speaks: its last lines wait so long for company, and then for an answer.
+const QUIET_OF_AGENT: Duration = Duration::from_millis(LOG_CHUNK_AGE_MS + 1_000);
 /// And it is not waited for longer than this.
-const LATE_AT_END: Duration = Duration::from_secs(3);
+const LATE_AT_END: Duration = Duration::from_secs(10);
 /// How often bars are drawn anew.
 const TICK: Duration = Duration::from_millis(200);
 
@@ -153,7 +156,7 @@ async fn take(
     Ok(())
 }
 
-/// What belongs to the last decision comes right behind it.
+/// What belongs to the last decision comes right behind it, and the last lines of the agent's log a little later.
 async fn drain(
     events: &mut EventStream,
     api: &Api,
@@ -162,8 +165,9 @@ async fn drain(
     screen: &mut Screen,
 ) -> Result<(), Failed> {
     let until = Instant::now() + LATE_AT_END;
+    let quiet = if progress.agent_may_write() { QUIET_OF_AGENT } else { QUIET_AT_END };
     while Instant::now() < until {
-        match tokio::time::timeout(QUIET_AT_END, events.next(SILENCE_MAX)).await {
+        match tokio::time::timeout(quiet, events.next(SILENCE_MAX)).await {
             Ok(Ok(Some(event))) => take(api, run, &event, progress, screen).await?,
             // The end is known already; what a broken connection kept back is in the run's log.
             Ok(Ok(None) | Err(_)) | Err(_) => return Ok(()),

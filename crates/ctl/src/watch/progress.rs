@@ -243,6 +243,13 @@ impl Progress {
         clean(busy)
     }
 
+    /// True where an agent is there that may still have lines to send.
+    pub(crate) fn agent_may_write(&self) -> bool {
+        let view = self.view.as_ref();
+        let agent = view.and_then(|view| view.summary.agent.as_deref());
+        agent.is_some_and(|agent| !["offline", "stopped", "error"].contains(&agent))
+    }
+
     /// True while there is no connection.
     pub(crate) fn is_lost(&self) -> bool {
         self.is_lost

@@ -108,6 +108,18 @@ fn a_broken_connection_is_said_once_and_repeats_nothing() {
 }
 
 #[test]
+fn an_agent_that_speaks_may_still_have_lines_after_the_end() {
+    for (agent, wanted) in
+        [(json!(null), false), (json!("offline"), false), (json!("error"), false), (json!("ended"), true)]
+    {
+        let mut progress = Progress::new(false);
+        assert!(!progress.agent_may_write());
+        progress.take(Telling::View(Box::new(view(json!({"state": "Completed", "agent": agent})))));
+        assert_eq!(progress.agent_may_write(), wanted, "{agent}");
+    }
+}
+
+#[test]
 fn the_tail_is_that_of_the_stage_that_wrote_last_and_is_bounded() {
     let mut progress = Progress::new(false);
     assert_eq!(tell(&mut progress, log("Inventory", &["a"])), ["          Inventory | a"]);
