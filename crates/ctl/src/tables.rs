@@ -257,8 +257,18 @@ pub(crate) fn stages(stages: &[StageView], reader: &Reader, now: WallMs) -> Stri
 
 /// A run that was made, and how to start its agent.
 pub(crate) fn created(created: &RunCreated) -> String {
+    let going: Vec<String> = created.also_going.iter().map(ToString::to_string).collect();
+    let warning = if going.is_empty() {
+        String::new()
+    } else {
+        format!(
+            "Warning: the node has other runs that have not ended: {}. Agents of two runs on one machine disturb each \
+             other; end what is not meant with `groundcrewctl run cancel RUN`.\n",
+            going.join(" ")
+        )
+    };
     format!(
-        "Run {}\nBoot token (shown this once): {}\nKernel arguments for the node:\n  {}\n",
+        "Run {}\nBoot token (shown this once): {}\nKernel arguments for the node:\n  {}\n{warning}",
         created.run,
         created.boot_token,
         clean(&created.kernel_arguments)

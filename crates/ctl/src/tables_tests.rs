@@ -67,6 +67,17 @@ fn a_run_is_shown_with_its_wait_its_agent_and_its_stages() {
 }
 
 #[test]
+fn other_runs_of_the_node_are_a_warning_beside_the_new_one() {
+    let mut made: RunCreated =
+        serde_json::from_value(json!({"run": "r-3", "kernel_arguments": "groundcrew.run=r-3",
+        "boot_token": format!("gcb_{}", "ab".repeat(32))}))
+        .unwrap();
+    assert!(!created(&made).contains("Warning"));
+    made.also_going = vec!["r-1".parse().unwrap(), "r-2".parse().unwrap()];
+    assert!(created(&made).contains("not ended: r-1 r-2."), "{}", created(&made));
+}
+
+#[test]
 fn foreign_text_does_not_steer_the_terminal() {
     let steering =
         json!({"reason": "a\u{1b}[2J", "activity": "\u{1b}c", "gaps": ["\u{9b}1m"], "agent": "x\r"});

@@ -113,6 +113,9 @@ pub struct RunCreated {
     pub boot_token: TokenText,
     /// Parameters for the kernel command line of the node.
     pub kernel_arguments: String,
+    /// Other runs of the node that have not ended, the latest few: agents of two runs on one machine disturb each other.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub also_going: Vec<RunId>,
 }
 
 /// What a run waits for, since when, until when, and what happens then (rule 5 of the design).

@@ -27,6 +27,8 @@ use crate::store::{NewAudit, StoredRun};
 
 /// Runs that one list looks through for a filter; past them it answers what it found and where it stood.
 const LOOKED_THROUGH_MAX: usize = 5_000;
+/// Runs of the same node that have not ended, and that the maker of another is told of.
+const GOING_TOLD_MAX: u32 = 10;
 /// Ids that are tried for a new run before its maker is told: two runs of the same 64th of a second collide in one of a
 /// million cases.
 const ID_TRIES_MAX: u32 = 4;
@@ -135,6 +137,8 @@ pub async fn create_run(
         let how = format!("make it with `groundcrewctl profile put FILE`; {profile} is the name in the file");
         return Err(ApiError::unfit(format!("field profile: there is no profile {profile}; {how}")));
     };
+    // Before the run is made: where this fails, no token is lost.
+    let going = list(&app, Some(&node), Some("going"), None, GOING_TOLD_MAX).await?;
     // Nobody deletes a package before the run that uses it is there.
     let _packages = app.packages.read().await;
     let profile = run_packages::frozen(&app, row.profile).await?;
@@ -150,7 +154,8 @@ pub async fn create_run(
         };
         match app.create(new).await {
             Ok(landed) => {
-                let created = created(&app, &headers, landed.run.id.clone(), token);
+                let mut created = created(&app, &headers, landed.run.id.clone(), token);
+                created.also_going = going.runs.into_iter().map(|run| run.run).collect();
                 return Ok(json(StatusCode::CREATED, &created));
             }
             Err(AdvanceError::Taken(_)) => {}
@@ -185,7 +190,7 @@ fn created(app: &App, headers: &HeaderMap, run: RunId, boot_token: TokenText) ->
         boot_token.as_str(),
         pins.join(",")
     );
-    RunCreated { run, boot_token, kernel_arguments }
+    RunCreated { run, boot_token, kernel_arguments, also_going: Vec::new() }
 }
 
 /// A run in full.

@@ -235,3 +235,17 @@ async fn a_claim_of_a_machine_that_cannot_say_its_serial_shows() {
     let said = view["machine_unproved"].as_str().unwrap();
     assert!(said.contains("REALSERIAL"), "{said}");
 }
+
+#[tokio::test]
+async fn whoever_makes_a_second_run_of_a_node_is_told_of_the_first_while_it_goes() {
+    let bench = Bench::start().await;
+    let (first, _boot) = bench.make_run("n1").await;
+    let wanted = json!({ "node": "n1", "profile": "short" });
+    let made = bench.order("POST", "/api/v1/runs", wanted.clone()).await.expect(201);
+    assert_eq!(made["also_going"], json!([first]));
+    for run in [&first, made["run"].as_str().unwrap()] {
+        bench.order("POST", &format!("/api/v1/runs/{run}/cancel"), json!({})).await.expect(200);
+    }
+    let made = bench.order("POST", "/api/v1/runs", wanted).await.expect(201);
+    assert_eq!(made.get("also_going"), None);
+}
