@@ -240,9 +240,9 @@ pub(crate) fn stages(stages: &[StageView], reader: &Reader, now: WallMs) -> Stri
     let mut table = table(reader, &["STAGE", "VERDICT", "ATTEMPTS", "TIME", "DEADLINE", "OVERRIDE"]);
     for stage in stages {
         let verdict = if stage.overridden.is_some() { Some(Verdict::Warn) } else { stage.verdict };
-        let time = stage
-            .began
-            .map_or_else(String::new, |began| span(stage.ended.unwrap_or(now).0.saturating_sub(began.0)));
+        let here = stage.began.map(|began| stage.ended.unwrap_or(now).0.saturating_sub(began.0));
+        let took_ms = stage.took_ms.and_then(|took_ms| i64::try_from(took_ms).ok());
+        let time = took_ms.or(here).map_or_else(String::new, span);
         table.add_row([
             Cell::new(clean(&stage.stage.to_string())),
             verdict_cell(verdict),

@@ -67,6 +67,17 @@ fn a_run_is_shown_with_its_wait_its_agent_and_its_stages() {
 }
 
 #[test]
+fn a_stage_took_what_the_report_says_it_took() {
+    let mut view = view(json!({}));
+    view.stages[0].took_ms = Some(1_200);
+    let line =
+        |view: &RunView| stages(&view.stages, &reader(80, false), NOW).lines().nth(1).unwrap().to_owned();
+    assert!(line(&view).contains("1.2 s"), "{}", line(&view));
+    view.stages[0].took_ms = None;
+    assert!(line(&view).contains("5.0 s"), "{}", line(&view));
+}
+
+#[test]
 fn other_runs_of_the_node_are_a_warning_beside_the_new_one() {
     let mut made: RunCreated =
         serde_json::from_value(json!({"run": "r-3", "kernel_arguments": "groundcrew.run=r-3",

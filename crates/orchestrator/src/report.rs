@@ -1,5 +1,6 @@
 //! Puts the report of a run together from what is stored. Judges nothing: verdicts were given when results came.
 
+use groundcrew_protocol::check::Judged;
 use groundcrew_protocol::ids::Attempt;
 use groundcrew_protocol::report::{LOG_TAIL_LINES, Report, SERIES_MAX, StageReport, run_verdict};
 use groundcrew_protocol::stage::{Stage, State};
@@ -69,20 +70,22 @@ fn standing<'a>(results: &'a [StoredResult], stage: &Stage) -> Option<&'a Stored
 }
 
 fn stage_report(record: &StageRecord, result: Option<&StoredResult>) -> StageReport {
-    let request = result.and_then(|result| result.request.as_ref());
+    let request = result.and_then(|result| result.request.as_deref());
     let attempt = result.map_or(record.attempts_made, |result| result.attempt);
     let known = record.attempts.iter().find(|known| known.number == attempt);
     let (began, ended) = request
-        .and_then(|request| own_times(request))
+        .and_then(|request| request.own_times())
+        .map(|(began, ended)| (Some(began), Some(ended)))
         .unwrap_or_else(|| (known.map(|known| known.began), known.and_then(|known| known.ended)));
+    let (summary, message) = words(request, result.and_then(|result| result.judged.as_ref()));
     StageReport {
         stage: record.spec.name.clone(),
         attempt,
         attempts: record.attempts_made.0,
         verdict: record.verdict,
         overridden: record.overridden.as_ref().map(|overridden| overridden.reason.clone()),
-        summary: request.map(|request| request.summary.clone()).unwrap_or_default(),
-        message: request.map(|request| request.message.clone()).unwrap_or_default(),
+        summary,
+        message,
         began,
         ended,
         checks: result
@@ -93,29 +96,49 @@ fn stage_report(record: &StageRecord, result: Option<&StoredResult>) -> StageRep
     }
 }
 
-/// When an attempt began and ended by the agent's own clock, which is that of its readings and lines too: when its result
-/// came says how long that waited, not how long the stage took. `None` where the agent does not say.
-fn own_times(request: &ResultRequest) -> Option<(Option<WallMs>, Option<WallMs>)> {
-    let (began, ended) = (request.began, request.ended);
-    (WallMs(0) < began && began <= ended).then_some((Some(began), Some(ended)))
+/// What a stage says: the agent's own words, and the orchestrator's where the agent has none: in the orchestrator's own
+/// stages, and where it knows a reason that the agent does not.
+fn words(request: Option<&ResultRequest>, judged: Option<&Judged>) -> (String, String) {
+    let (summary, message) =
+        request.map(|request| (request.summary.clone(), request.message.clone())).unwrap_or_default();
+    let Some(judged) = judged.filter(|judged| !judged.checks.is_empty()) else {
+        return (summary, message);
+    };
+    let or = |said: String, other: String| if said.is_empty() { other } else { said };
+    (
+        or(summary, groundcrew_protocol::report::summary(judged.verdict, &judged.checks)),
+        or(message, groundcrew_protocol::report::message(&judged.checks)),
+    )
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use groundcrew_protocol::ids::Attempt;
+    use groundcrew_protocol::check::{Check, Limit, Observation, Verdict};
 
-    fn request(began: i64, ended: i64) -> ResultRequest {
-        let request = serde_json::json!({
-            "stage": "SMART", "attempt": Attempt(1), "passed": true, "began": began, "ended": ended
-        });
-        serde_json::from_value(request).unwrap()
+    #[test]
+    fn a_stage_without_words_of_an_agents_has_those_of_its_checks() {
+        let missing = Observation::Missing { what: "disk S1".to_owned() };
+        let checks = vec![Check::of("disk", Some("S1"), missing, Limit::default())];
+        let judged = Judged { verdict: Verdict::Fail, checks };
+        let own = ("fail: 1 fail".to_owned(), "disk S1 is missing".to_owned());
+        assert_eq!(words(None, Some(&judged)), own);
+        let said =
+            serde_json::json!({"stage": "SMART", "passed": true, "summary": "pass: 4 pass", "message": ""});
+        let request: ResultRequest = serde_json::from_value(said).unwrap();
+        assert_eq!(words(Some(&request), Some(&judged)), ("pass: 4 pass".to_owned(), own.1));
+        assert_eq!(words(None, None), Default::default());
     }
 
     #[test]
     fn a_stage_lasts_from_what_the_agent_says_and_not_until_its_result_came() {
-        assert_eq!(own_times(&request(1_000, 41_000)), Some((Some(WallMs(1_000)), Some(WallMs(41_000)))));
-        assert_eq!(own_times(&request(0, 0)), None, "protocol 1 says nothing");
-        assert_eq!(own_times(&request(2_000, 1_000)), None, "a clock that was set back");
+        let own_times = |began: i64, ended: i64| {
+            let request =
+                serde_json::json!({"stage": "SMART", "passed": true, "began": began, "ended": ended});
+            serde_json::from_value::<ResultRequest>(request).unwrap().own_times()
+        };
+        assert_eq!(own_times(1_000, 41_000), Some((WallMs(1_000), WallMs(41_000))));
+        assert_eq!(own_times(0, 0), None, "protocol 1 says nothing");
+        assert_eq!(own_times(2_000, 1_000), None, "a clock that was set back");
     }
 }

@@ -205,6 +205,9 @@ pub struct StageView {
     pub began: Option<WallMs>,
     /// When it ended.
     pub ended: Option<WallMs>,
+    /// How long it took by its agent's own clock, in milliseconds, as the report says it; absent until its result came.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub took_ms: Option<u64>,
 }
 
 /// A run in full.

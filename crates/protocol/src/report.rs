@@ -3,8 +3,11 @@
 //! The orchestrator makes it for a run, `groundcrew vet` for a machine without one. Rendering is elsewhere.
 
 mod thin;
+mod words;
 
 use serde::{Deserialize, Serialize};
+
+pub use words::{message, name, said, summary};
 
 pub use thin::{POINTS_MAX, SERIES_MAX, SERIES_POINTS_MAX, Thinner, series_of};
 

@@ -388,6 +388,14 @@ pub struct ResultRequest {
     pub ended: WallMs,
 }
 
+impl ResultRequest {
+    /// When the attempt began and ended by the agent's own clock, which is that of its readings and lines too: when its result
+    /// came says how long that waited, not how long the stage took. `None` where the agent does not say.
+    pub fn own_times(&self) -> Option<(WallMs, WallMs)> {
+        (WallMs(0) < self.began && self.began <= self.ended).then_some((self.began, self.ended))
+    }
+}
+
 fn text_of_any<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     Ok(match serde_json::Value::deserialize(deserializer)? {
         serde_json::Value::String(text) => text,

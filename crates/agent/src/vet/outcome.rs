@@ -3,6 +3,7 @@
 use groundcrew_protocol::check::{Check, Observation, PlannedCheck, Verdict, judge_stage};
 use groundcrew_protocol::inventory::Inventory;
 use groundcrew_protocol::limits::{CHECK_TEXT_BYTES_MAX, CHECKS_MAX};
+use groundcrew_protocol::report;
 use groundcrew_protocol::wire::LogLevel;
 
 use super::Done;
@@ -88,40 +89,9 @@ pub(super) fn cut(text: &mut String, bytes_max: usize) {
 
 /// Summary and message of a stage that was not cancelled.
 pub(super) fn words(verdict: Verdict, checks: &[Check]) -> (String, String) {
-    (summary(verdict, checks), message(checks))
-}
-
-/// `fail: 1 fail, 3 pass, 1 skipped`.
-fn summary(verdict: Verdict, checks: &[Check]) -> String {
-    let order = [Verdict::Fail, Verdict::Inconclusive, Verdict::Warn, Verdict::Pass, Verdict::Skipped];
-    let counted = order.into_iter().filter_map(|verdict| {
-        let count = checks.iter().filter(|check| check.verdict == verdict).count();
-        (count > 0).then(|| format!("{count} {verdict}"))
-    });
-    format!("{verdict}: {}", counted.collect::<Vec<_>>().join(", "))
-}
-
-/// The reasons why the run may not go on; checks that share one are named together.
-fn message(checks: &[Check]) -> String {
-    let mut reasons: Vec<(&str, Vec<String>)> = Vec::new();
-    for check in checks.iter().filter(|check| !check.verdict.goes_on()) {
-        match reasons.iter_mut().find(|(reason, _)| *reason == check.reason) {
-            Some((_, names)) => names.push(name(check)),
-            None => reasons.push((&check.reason, vec![name(check)])),
-        }
-    }
-    let parts = reasons.iter().map(|(reason, names)| format!("{}: {reason}", names.join(", ")));
-    let mut message = parts.collect::<Vec<_>>().join("; ");
+    let mut message = report::message(checks);
     cut(&mut message, MESSAGE_BYTES_MAX);
-    message
-}
-
-/// `rate`, or `rate of cpu0`.
-pub(super) fn name(check: &Check) -> String {
-    match &check.component {
-        Some(component) => format!("{} of {component}", check.name),
-        None => check.name.clone(),
-    }
+    (report::summary(verdict, checks), message)
 }
 
 /// A check as a line of the log.
@@ -132,7 +102,7 @@ pub(super) fn line(check: &Check) -> String {
     } else {
         format!(" ({})", check.reason)
     };
-    format!("{}: {}: {said}{reason}", check.verdict, name(check))
+    format!("{}: {}: {said}{reason}", check.verdict, report::name(check))
 }
 
 /// How much a verdict matters in a log.

@@ -113,10 +113,7 @@ fn a_gpu_on_the_bus_without_its_driver_fails() {
     machine.pci("0000:27:00.0", "0x030200", "0x10de", "0x2335");
     let outcome = run_stage(&stage("Inventory", &machine.root).context);
     assert_eq!((outcome.verdict, outcome.passed), (Verdict::Fail, false), "{outcome:?}");
-    assert_eq!(
-        outcome.message,
-        "gpus of 0000:27:00.0: the driver of the GPU 10de:2335 at 0000:27:00.0 is missing"
-    );
+    assert_eq!(outcome.message, "the driver of the GPU 10de:2335 at 0000:27:00.0 is missing");
     let of_gpus = |check: &&Check| check.name == "gpus";
     let gpus: Vec<(Option<&str>, Verdict)> = outcome
         .checks

@@ -80,6 +80,7 @@ fn stage_view(record: &StageRecord) -> StageView {
         deadline_ms: record.spec.deadline,
         began: latest.map(|attempt| attempt.began),
         ended: latest.and_then(|attempt| attempt.ended),
+        took_ms: latest.and_then(|attempt| attempt.took_ms),
     }
 }
 

@@ -266,6 +266,10 @@ pub struct AttemptRecord {
     pub ended: Option<WallMs>,
     /// What became of it.
     pub fate: Fate,
+    /// How long the stage took by its agent's own clock, in milliseconds, once its result was taken: between beginning and
+    /// end here lies also the time in which the result waited to be sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub took_ms: Option<u64>,
     /// Allowances of this attempt.
     #[serde(default)]
     pub flags: OverrideFlags,

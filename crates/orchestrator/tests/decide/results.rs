@@ -7,6 +7,7 @@ use groundcrew_protocol::ids::{Attempt, ClaimNumber};
 use groundcrew_protocol::inventory::Inventory;
 use groundcrew_protocol::spec_diff::spec_validate;
 use groundcrew_protocol::stage::{Stage, State};
+use groundcrew_protocol::time::WallMs;
 use groundcrew_protocol::wire::Taken;
 
 use crate::bench::*;
@@ -198,4 +199,16 @@ fn a_message_before_the_first_claim_is_refused() {
     let mut bench = Bench::fresh();
     let request = bench.outcome(1, inventory(), 1, Outcome::Pass);
     assert!(matches!(bench.result(request), Err(Refused::NotClaimed { .. })));
+}
+
+#[test]
+fn how_long_a_stage_took_is_its_agents_to_say_and_not_when_the_result_came() {
+    let mut bench = Bench::claimed();
+    bench.pass_heard(MINUTE);
+    let mut request = bench.outcome(1, inventory(), 1, Outcome::Pass);
+    (request.began, request.ended) = (WallMs(5_000), WallMs(7_500));
+    bench.result(request).unwrap();
+    assert_eq!(bench.run.stages[0].attempts[0].took_ms, Some(2_500));
+    bench.report(1, stress(), 1, Outcome::Pass);
+    assert_eq!(bench.run.stages[1].attempts[0].took_ms, None, "it did not say");
 }

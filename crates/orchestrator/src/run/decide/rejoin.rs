@@ -8,8 +8,8 @@ use groundcrew_protocol::stage::Stage;
 use groundcrew_protocol::wire::{ClaimRequest, Command, IntentKind, StageAttempt};
 
 use super::claim::may_be_from;
-use super::result::checks_beside;
-use super::step::{AGENT, ORCHESTRATOR, Step, what_holds};
+use super::result::{checks_beside, what_holds};
+use super::step::{AGENT, ORCHESTRATOR, Step};
 use crate::run::state::{
     Claim, Directive, Fate, HeldFor, IntentRecord, RESETS_KEPT_MAX, Reset, Standing, WaitFor,
 };

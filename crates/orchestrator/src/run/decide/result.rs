@@ -3,11 +3,12 @@
 use groundcrew_protocol::check::{Check, Judged, Limit, Observation, Verdict, judge_stage};
 use groundcrew_protocol::ids::{Attempt, Generation};
 use groundcrew_protocol::plan::names;
+use groundcrew_protocol::report::said;
 use groundcrew_protocol::spec_diff::spec_validate;
 use groundcrew_protocol::stage::Stage;
 use groundcrew_protocol::wire::{ResultAnswer, ResultRequest, Taken};
 
-use super::step::{AGENT, ORCHESTRATOR, Step, what_holds};
+use super::step::{AGENT, ORCHESTRATOR, Step, cut};
 use super::{Answer, Change, KeptResult, Refused, heard, identity};
 use crate::run::state::{Fate, HeldFor};
 
@@ -82,7 +83,11 @@ fn take_first(step: &mut Step, request: &ResultRequest) -> Judged {
     }
     let verdict = judged.verdict;
     step.close_attempt(Fate::Done(verdict));
-    step.run.stages[step.run.at].verdict = Some(verdict);
+    let stage = &mut step.run.stages[step.run.at];
+    stage.verdict = Some(verdict);
+    if let (Some(attempt), Some((began, ended))) = (stage.attempts.last_mut(), request.own_times()) {
+        attempt.took_ms = u64::try_from(ended.0.saturating_sub(began.0)).ok();
+    }
     let summary: String = request.summary.chars().take(200).collect();
     let words = if summary.is_empty() { String::new() } else { format!(" ({summary})") };
     step.tell("result", AGENT, format!("{}: {verdict}{words}", request.stage));
@@ -117,4 +122,23 @@ fn reset_check(step: &Step) -> Option<Check> {
     let observed = Observation::measured(resets.len() as f64, "resets");
     let evidence = format!("attempt {}: boot id {} became {}", last.attempt, last.from, last.to);
     Some(Check::of(names::UNEXPECTED_RESET, None, observed, Limit::at_most(0.0)).with_evidence(evidence))
+}
+
+/// The checks that keep a stage from passing, in a sentence of bounded length.
+pub(super) fn what_holds(judged: &Judged) -> String {
+    const NAMED_MAX: usize = 5;
+    const HOLDING_CHARS_MAX: usize = 400;
+    let holding: Vec<String> = judged
+        .checks
+        .iter()
+        .filter(|check| !check.verdict.goes_on())
+        .map(|check| cut(&said(check), HOLDING_CHARS_MAX))
+        .collect();
+    match holding.len() {
+        0 => "nothing was checked".to_owned(),
+        count if count > NAMED_MAX => {
+            format!("{}; and {} more", holding[..NAMED_MAX].join("; "), count - NAMED_MAX)
+        }
+        _ => holding.join("; "),
+    }
 }

@@ -10,6 +10,7 @@ use groundcrew_protocol::profile::{AtEnd, StageSpec};
 use groundcrew_protocol::stage::{Stage, State};
 use groundcrew_protocol::wire::{Command, OverrideFlags, StageAttempt};
 
+use super::result::what_holds;
 use super::{Answer, Change, KeptResult, NewEvent, Refused};
 use crate::run::state::{
     ATTEMPTS_KEPT_MAX, AttemptRecord, DIRECTIVES_MAX, Directive, Fate, HeldFor, Now, Run, StageRecord,
@@ -150,6 +151,7 @@ impl<'a> Step<'a> {
             began_ms: now.listened_ms,
             ended: (!fate.is_open()).then_some(now.wall),
             fate,
+            took_ms: None,
             flags: OverrideFlags::default(),
         });
     }
@@ -452,30 +454,6 @@ fn frozen_plan(spec: &StageSpec, protocol: u32) -> Vec<PlannedCheck> {
 /// The first characters of a text.
 pub(super) fn cut(text: &str, chars_max: usize) -> String {
     text.chars().take(chars_max).collect()
-}
-
-/// The checks that keep a stage from passing, in a sentence of bounded length.
-pub(super) fn what_holds(judged: &Judged) -> String {
-    const NAMED_MAX: usize = 5;
-    const HOLDING_CHARS_MAX: usize = 200;
-    let holding: Vec<String> = judged
-        .checks
-        .iter()
-        .filter(|check| !check.verdict.goes_on())
-        .map(|check| {
-            let component =
-                check.component.as_deref().map(|component| format!(" of {component}")).unwrap_or_default();
-            let text = format!("{}{component}", check.name);
-            format!("{}: {}", cut(&text, HOLDING_CHARS_MAX), cut(&check.reason, HOLDING_CHARS_MAX))
-        })
-        .collect();
-    match holding.len() {
-        0 => "nothing was checked".to_owned(),
-        count if count > NAMED_MAX => {
-            format!("{}; and {} more", holding[..NAMED_MAX].join("; "), count - NAMED_MAX)
-        }
-        _ => holding.join("; "),
-    }
 }
 
 impl StageRecord {
