@@ -10,6 +10,7 @@
 //!   artifacts/       raw output of tools, until it is acknowledged       artifacts/
 //!   spool/           log lines and readings, until acknowledged          spool/
 //!   child.json       the process that runs, and that a successor ends
+//!   .drain_request.json, drain-seen.json, agent.sock                     drain/
 //!   agent-info.json  what the agent says of itself to others             info.rs
 //!   packages/N/V/    packages of the orchestrator's store                fetch/
 //!   runs/RUN/        what belonged to an earlier run and was never sent

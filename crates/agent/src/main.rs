@@ -15,6 +15,8 @@ groundcrew - the agent on a node
 
   groundcrew agent [FLAGS]        claim the run and walk it
   groundcrew status [--json]      what the agent of a home says of itself, and whether it still holds
+  groundcrew drain begin|wait|cancel|status|run
+                                  quiesce the agent, wait for it, take that back (drain --help)
   groundcrew vet --profile FILE   do a profile's stages with no orchestrator (vet --help)
   groundcrew package MODE ROOT_MOUNT COPY_DIR [INTERRUPT]
                                   apply a package's steps, or interrupt the node
@@ -44,6 +46,7 @@ fn main() -> ExitCode {
         Some(launcher::SUBCOMMAND) => launcher::run_tool(&rest),
         Some(chroot_exec::SUBCOMMAND) => chroot_exec::run(),
         Some("agent") => run_agent(rest),
+        Some("drain") => cli::drain::run(&rest),
         Some("status") => cli::status::run(&rest),
         Some("vet") => vet::command::run(&rest),
         Some("package") => cli::package::run(&rest),
@@ -57,7 +60,7 @@ fn main() -> ExitCode {
         }
         _ => {
             eprintln!(
-                "groundcrew: found {command:?}, expected agent, status, vet, package, --help or --version"
+                "groundcrew: found {command:?}, expected agent, drain, status, vet, package, --help or --version"
             );
             ExitCode::from(USAGE)
         }

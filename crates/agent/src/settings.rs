@@ -8,6 +8,7 @@ mod kernel_line;
 mod sources;
 
 use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
@@ -40,6 +41,9 @@ pub const FLAGS_HELP: &str = "  --url URL               https://HOST[:PORT] of t
   --clock machine|hello   hello: set this machine's clock from the orchestrator's, for live images (default machine)
   --home FOLDER           what the agent keeps (default /var/lib/groundcrew)
   --drain-max-age SPAN    a drain that nobody renews lapses after this (default 1h)
+  --drain-listen ADDR     loopback address and port at which machines may ask for a drain over HTTP
+  --drain-secret-file FILE
+                          what they show as bearer; read at every request
   --allow-power           may switch this machine off
   --allow-reboot          may reboot this machine, where an interrupt of the run's profile asks for it
   --allow-services        may restart services of this machine, where an interrupt of the run's profile names them
@@ -91,6 +95,8 @@ pub struct Settings {
     pub home: PathBuf,
     /// The greatest age of a drain marker.
     pub drain_max_age: Duration,
+    /// Where machines may ask for a drain, and the file with what they show; absent: nowhere.
+    pub drain_http: Option<(SocketAddr, PathBuf)>,
     /// Whether this machine may be switched off.
     pub allow_power: bool,
     /// Whether this machine may be rebooted.
@@ -154,6 +160,7 @@ impl Settings {
             drain_max_age: values
                 .parse("drain-max-age", drain_max_age)?
                 .unwrap_or(drain_marker::MAX_AGE_DEFAULT),
+            drain_http: drain_http(&values)?,
             allow_power: values.switch("allow-power")?,
             allow_reboot: values.switch("allow-reboot")?,
             allow_services: values.switch("allow-services")?,
@@ -191,6 +198,20 @@ fn heartbeat_interval_ms(text: &str) -> Result<u64, String> {
     let expected = || format!("10 to {HEARTBEAT_INTERVAL_MS} milliseconds");
     let parsed = text.parse().ok();
     parsed.filter(|ms| (10..=HEARTBEAT_INTERVAL_MS).contains(ms)).ok_or_else(expected)
+}
+
+/// The address and its secret: both or neither.
+fn drain_http(values: &Values) -> Result<Option<(SocketAddr, PathBuf)>, SettingsError> {
+    let listen = values.parse("drain-listen", |text| {
+        let parsed = text.parse::<SocketAddr>().ok().filter(|address| address.ip().is_loopback());
+        parsed.ok_or_else(|| "a loopback address and port, as in 127.0.0.1:7070".to_owned())
+    })?;
+    match (listen, values.parse("drain-secret-file", absolute)?) {
+        (Some(listen), Some(secret)) => Ok(Some((listen, secret))),
+        (Some(_), None) => Err(SettingsError::Missing { flag: "drain-secret-file" }),
+        (None, Some(_)) => Err(SettingsError::Missing { flag: "drain-listen" }),
+        (None, None) => Ok(None),
+    }
 }
 
 /// A drain that lapses at once asks for nothing, and one of months is a marker that was forgotten.

@@ -3,6 +3,10 @@
 mod agents;
 mod artifacts;
 mod browsed;
+mod drain_commands;
+mod drain_machines;
+mod drain_restarts;
+mod drain_stalled;
 mod drains;
 mod fetched;
 mod informed;

@@ -71,6 +71,14 @@ impl ChildRecords {
         written
     }
 
+    /// Their numbers; none where the records are being written, for a caller that must not wait for a disk.
+    pub fn pids(&self) -> Vec<i32> {
+        self.running
+            .try_lock()
+            .map(|running| running.iter().map(|child| child.pid).collect())
+            .unwrap_or_default()
+    }
+
     /// Strikes a child off.
     ///
     /// # Errors

@@ -14,11 +14,21 @@ static ASKED: OnceLock<Cancel> = OnceLock::new();
 /// # Errors
 /// Where the process has no file descriptor left, or may not handle the signal.
 pub fn on_sigterm() -> io::Result<Cancel> {
-    if let Some(handle) = ASKED.get() {
-        return Ok(handle.clone());
-    }
-    let handle = Cancel::new()?;
-    let handle = ASKED.get_or_init(|| handle).clone();
+    on(libc::SIGTERM)
+}
+
+/// As [`on_sigterm`], for another signal that ends a process, too.
+///
+/// # Errors
+/// As [`on_sigterm`].
+pub fn on(signal: libc::c_int) -> io::Result<Cancel> {
+    let handle = match ASKED.get() {
+        Some(handle) => handle.clone(),
+        None => {
+            let handle = Cancel::new()?;
+            ASKED.get_or_init(|| handle).clone()
+        }
+    };
     let mut action = std::mem::MaybeUninit::<libc::sigaction>::zeroed();
     let handler: extern "C" fn(libc::c_int) = ask;
     // SAFETY: a zeroed sigaction is a valid one, with an empty mask. `ask` does only what a handler may do, and what it
@@ -27,7 +37,7 @@ pub fn on_sigterm() -> io::Result<Cancel> {
         (*action.as_mut_ptr()).sa_sigaction = handler as libc::sighandler_t;
         // Calls that know nothing of signals go on; poll(2) returns all the same.
         (*action.as_mut_ptr()).sa_flags = libc::SA_RESTART;
-        libc::sigaction(libc::SIGTERM, action.as_ptr(), std::ptr::null_mut())
+        libc::sigaction(signal, action.as_ptr(), std::ptr::null_mut())
     };
     if done == 0 { Ok(handle) } else { Err(io::Error::last_os_error()) }
 }

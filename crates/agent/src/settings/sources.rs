@@ -12,7 +12,7 @@ const KERNEL_LINE_BYTES_MAX: u64 = 64 * 1024;
 const KERNEL_PREFIX: &str = "groundcrew.";
 
 /// Parameters with a value, by the name of their flag; true where the kernel command line may give it.
-const VALUES: [(&str, bool); 9] = [
+const VALUES: [(&str, bool); 11] = [
     ("url", true),
     ("run", true),
     ("token", true),
@@ -21,6 +21,8 @@ const VALUES: [(&str, bool); 9] = [
     ("clock", true),
     ("home", false),
     ("drain-max-age", false),
+    ("drain-listen", false),
+    ("drain-secret-file", false),
     ("authorized-keys", false),
 ];
 /// A parameter that the environment alone may give, as a pod's manifest does.

@@ -1,15 +1,23 @@
-//! Performs what the control loop decides about drains. The watcher's thread does the work; nothing here waits for a disk.
+//! Performs what the control loop decides about drains, and publishes where the loop stands for whoever asks. The watcher's
+//! thread does the work; nothing here waits for a disk.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use groundcrew_durable::epoch;
 use groundcrew_protocol::drain::DrainOrder;
 use groundcrew_protocol::ids::DirectiveId;
 
-use super::Agent;
-use crate::control::core::{Event, Facts};
-use crate::drain::{Change, Marker, Say, Watcher};
+use groundcrew_protocol::wire::LogLevel;
+use tokio::net::{TcpListener, UnixListener};
+use tokio::task::JoinSet;
+
+use super::{Agent, StartError, system};
+use crate::control::core::{Core, Event, Facts};
+use crate::drain::status::{Busy, Fixed, Standing};
+use crate::drain::{Change, Endpoint, Marker, Say, SecretFile, Watcher, socket};
 use crate::settings::Settings;
+use crate::stamp::wall;
 
 /// Starts the watcher of this agent's marker.
 pub(super) async fn watch(settings: &Settings, facts: &Facts, say: Say) -> std::io::Result<Watcher> {
@@ -22,7 +30,81 @@ pub(super) async fn watch(settings: &Settings, facts: &Facts, say: Say) -> std::
     Watcher::start(marker, say).await
 }
 
+/// Where a loop stands that has done nothing yet.
+pub(super) fn standing(core: &Core) -> Standing {
+    let sight = core.sight().cloned();
+    Standing { sight, phase: core.phase(), active: None, waiting: core.waits_for_drain() }
+}
+
+/// Whoever asks on this machine is answered until this is dropped.
+pub(super) struct Answering {
+    _tasks: JoinSet<()>,
+    socket: Option<std::path::PathBuf>,
+}
+
+impl Drop for Answering {
+    fn drop(&mut self) {
+        if let Some(socket) = &self.socket {
+            // One that stays behind is replaced by the next agent.
+            let _stays = std::fs::remove_file(socket);
+        }
+    }
+}
+
 impl Agent {
+    /// Opens the local endpoint: the socket in the home, and loopback HTTP where settings say so. Without a socket the agent
+    /// works on, and says so; without the HTTP that it was told to open it does not start.
+    ///
+    /// # Errors
+    /// A weak or missing secret, or an address that cannot be had.
+    pub(super) async fn answer_on_this_machine(&self) -> Result<Answering, StartError> {
+        let (activity, children) = (self.activity.clone(), self.children.clone());
+        let endpoint = Endpoint {
+            watcher: self.drain.clone(),
+            standing: self.standing.subscribe(),
+            fixed: Fixed {
+                run: self.settings.run.clone(),
+                epoch: self.core.facts().boot_epoch.clone(),
+                max_age_ms: u64::try_from(self.settings.drain_max_age.as_millis()).unwrap_or(u64::MAX),
+            },
+            busy: Arc::new(move || Busy { activity: activity.get(), pids: children.pids() }),
+        };
+        let mut tasks = JoinSet::new();
+        if let Some((address, file)) = &self.settings.drain_http {
+            let secret = SecretFile::new(file);
+            secret.check().map_err(system("checking the drain secret"))?;
+            let listener = TcpListener::bind(address).await.map_err(system("listening for drains"))?;
+            let address = listener.local_addr().map_err(system("listening for drains"))?;
+            self.say(LogLevel::Info, format!("drains may be asked for at {address}"));
+            tasks.spawn(endpoint.clone().run_http(listener, secret));
+        }
+        let opened = socket::listen_in(&self.home).and_then(UnixListener::from_std);
+        let socket = match opened {
+            Ok(listener) => {
+                tasks.spawn(endpoint.run_socket(listener));
+                Some(self.home.join(socket::FILE_NAME))
+            }
+            Err(error) => {
+                let path = self.home.join(socket::FILE_NAME);
+                self.say(LogLevel::Error, format!("nobody can ask at {}: {error}", path.display()));
+                None
+            }
+        };
+        Ok(Answering { _tasks: tasks, socket })
+    }
+
+    /// Publishes where the loop stands.
+    pub(super) fn stand(&self) {
+        self.standing.send_modify(|known| {
+            let before = known.active.take();
+            let active = self.core.active().map(|which| match before {
+                Some((known, since)) if known == which => (which, since),
+                Some(_) | None => (which, wall()),
+            });
+            *known = Standing { active, ..standing(&self.core) };
+        });
+    }
+
     /// Has the marker read for a stage that is about to start.
     pub(super) fn look_for_drain(&self, look: u64) {
         // Asked here and not in the task: after what was ordered before it.

@@ -39,6 +39,7 @@ use crate::console::Console;
 use crate::control::core::{Core, Event, Facts};
 use crate::control::memory::Memory;
 use crate::drain::Watcher;
+use crate::drain::status::Standing;
 use crate::files::set_aside;
 use crate::forward::Forwarder;
 use crate::heartbeat::{self, Activity, Beats};
@@ -107,6 +108,7 @@ pub(crate) struct Agent {
     /// What the control loop keeps, where the disk refused it.
     unwritten: Option<Box<Memory>>,
     drain: Watcher,
+    standing: watch::Sender<Standing>,
     stage: Option<stage::Running>,
     finished: Option<stage::Finished>,
     claim_answer: start::FromClaim,
@@ -164,6 +166,7 @@ async fn walk(
     let (health, is_over) = (agent.io.health().clone(), agent.is_over.clone());
     let sensors = Sensors::start(agent.readings.clone(), Root::system(), health, is_over)
         .map_err(system("the sensors' thread"))?;
+    let _answering = agent.answer_on_this_machine().await?;
     agent.work(waiting).await;
     sensors.stop();
     Ok(agent.core.claim())
@@ -202,6 +205,7 @@ impl Agent {
                 .await
                 .map_err(system("the thread that watches for drains"))?;
         let agent = Agent {
+            standing: watch::channel(drains::standing(&core)).0,
             core,
             began: Instant::now(),
             events,
@@ -297,13 +301,19 @@ impl Agent {
         while let Some(event) = events.pop_front() {
             self.before(&event);
             let now_ms = self.now_ms();
-            for action in self.core.step(event, now_ms) {
+            let actions = self.core.step(event, now_ms);
+            if self.core.active().is_some() {
+                // What becomes active is said before anything is done for it, and its end after.
+                self.stand();
+            }
+            for action in actions {
                 match self.perform(action).await {
                     perform::Then::Go => {}
                     perform::Then::Take(event) => events.push_back(event),
                     perform::Then::End => return true,
                 }
             }
+            self.stand();
             // What this step had to say of the end was still told.
             self.is_over.store(self.core.is_over(), Ordering::Relaxed);
             self.latest.send_replace(self.core.heartbeat("", false, wall()));

@@ -44,7 +44,8 @@ impl Core {
         (phase, if is_kept { Some(InfoActivity::Blocked) } else { activity }, &self.idle_reason)
     }
 
-    fn phase(&self) -> Phase {
+    /// What the agent does as a whole.
+    pub fn phase(&self) -> Phase {
         if self.exiting {
             return Phase::Stopping;
         }

@@ -39,8 +39,12 @@ impl Core {
         self.draining.seen.as_ref().and_then(Sight::active)
     }
 
-    /// The number of the newest look that the loop knows.
-    pub fn seen(&self) -> u64 {
+    /// The newest look that the loop knows.
+    pub fn sight(&self) -> Option<&Sight> {
+        self.draining.seen.as_ref()
+    }
+
+    fn seen(&self) -> u64 {
         self.draining.seen.as_ref().map_or(0, |sight| sight.number)
     }
 

@@ -475,17 +475,6 @@ fn a_stage_in_flight_goes_on_under_a_new_claim_or_makes_way() {
 }
 
 #[test]
-fn a_run_that_is_gone_leaves_nothing_and_touches_no_power() {
-    let mut agent = walking();
-    agent.on(Event::StageEnded);
-    assert_eq!(agent.beat_fails(Failure::Gone(String::new())), ["refuse CPUStress/1", "forget"]);
-    assert!(agent.fails(Failure::Gone(String::new())).is_empty());
-    assert!(agent.core.memory().gone);
-    assert!(agent.after(SLOW_RETRY_MS - 1).is_empty());
-    assert_eq!(agent.after(1), ["claim"]);
-}
-
-#[test]
 fn the_orchestrators_word_counts_where_the_two_disagree_for_three_heartbeats() {
     let mut agent = walking();
     for _ in 0..2 {

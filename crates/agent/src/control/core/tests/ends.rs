@@ -225,3 +225,14 @@ fn a_heartbeat_says_that_the_home_failed_and_what_is_waited_for() {
     assert!(beat.home_failed && beat.activity.starts_with("held"), "{beat:?}");
     assert_eq!(beat.wall, WallMs(9));
 }
+
+#[test]
+fn a_run_that_is_gone_leaves_nothing_and_touches_no_power() {
+    let mut agent = walking();
+    agent.on(Event::StageEnded);
+    assert_eq!(agent.beat_fails(Failure::Gone(String::new())), ["refuse CPUStress/1", "forget"]);
+    assert!(agent.fails(Failure::Gone(String::new())).is_empty());
+    assert!(agent.core.memory().gone);
+    assert!(agent.after(SLOW_RETRY_MS - 1).is_empty());
+    assert_eq!(agent.after(1), ["claim"]);
+}

@@ -1,0 +1,71 @@
+//! The agent of a home, as far as a caller beside it can ask or know it.
+
+use std::path::Path;
+use std::time::Duration;
+
+use groundcrew_durable::agent_info;
+use groundcrew_durable::drain_marker::MAX_AGE_DEFAULT;
+use groundcrew_durable::drain_marker::sighting::{Now, Reader};
+use groundcrew_durable::drain_marker::write::When;
+use groundcrew_durable::epoch::{PROC, boot_epoch, boot_id};
+use groundcrew_protocol::agent_info::{AgentInfo, FILE_NAME};
+
+use super::Asked;
+use crate::drain::socket::{self, ask};
+use crate::drain::status::{DrainStatus, Status, by_marker};
+
+/// How long the agent may take to answer: more than it allows itself for a disk that hangs.
+const ANSWER: Duration = Duration::from_secs(20);
+/// Longest refusal that is shown, in characters.
+const REFUSAL_CHARS_MAX: usize = 300;
+
+/// By whose epoch and greatest age a marker is written.
+#[derive(Debug, Clone)]
+pub(super) struct Rules {
+    pub epoch: String,
+    pub max_age: Duration,
+}
+
+impl Rules {
+    /// The agent's own: from its socket, else its file in the home, else what this process sees of the machine. On a host
+    /// whose agent lives in a container that last one is another epoch than the agent's.
+    pub fn of(asked: &Asked) -> Rules {
+        if let Ok(status) = status(&asked.home) {
+            return Rules { epoch: status.epoch, max_age: Duration::from_millis(status.max_age_ms) };
+        }
+        let epoch = epoch_in_file(&asked.home).unwrap_or_else(|| boot_epoch(Path::new(PROC)));
+        Rules { epoch, max_age: asked.max_age.unwrap_or(MAX_AGE_DEFAULT) }
+    }
+
+    pub fn now(&self) -> When<'_> {
+        When { epoch: &self.epoch, wall_ms: Now::read().wall_ms, max_age: self.max_age }
+    }
+}
+
+fn epoch_in_file(home: &Path) -> Option<String> {
+    let opened = agent_info::open_own_home(home).ok()?;
+    let fields = agent_info::read(opened, &home.join(FILE_NAME)).ok()??;
+    AgentInfo::of(&fields).epoch.filter(|epoch| !epoch.is_empty())
+}
+
+/// The agent's own word; the error says why there is none.
+pub(super) fn status(home: &Path) -> Result<Status, String> {
+    let place = home.join(socket::FILE_NAME);
+    let (code, body) = ask(home, "GET", "/api/status", "", ANSWER)
+        .map_err(|error| format!("no agent answers at {}: {error}", place.display()))?;
+    if code != 200 {
+        let text: String = String::from_utf8_lossy(&body).chars().take(REFUSAL_CHARS_MAX).collect();
+        return Err(format!("the agent at {} answers {code}: {text}", place.display()));
+    }
+    serde_json::from_slice(&body).map_err(|error| {
+        format!("the agent at {} answers what this version does not know: {error}", place.display())
+    })
+}
+
+/// What the marker alone says, where no agent answers.
+pub(super) fn marker(asked: &Asked) -> DrainStatus {
+    let rules = Rules::of(asked);
+    let boot = boot_id(Path::new(PROC)).unwrap_or_default();
+    let mut reader = Reader::new(&asked.home, &boot, rules.max_age);
+    by_marker(&reader.peek(&rules.epoch, Now::read()))
+}

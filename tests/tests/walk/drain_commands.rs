@@ -1,0 +1,262 @@
+//! `groundcrew drain` beside a running agent: what it asks for, what it confirms, and how it ends.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use groundcrew_protocol::ids::TokenText;
+use groundcrew_protocol::stage::State;
+use groundcrew_tests::harness::{Machine, Process, Server, binary, eventually};
+use serde_json::Value;
+
+use crate::profiles::LOAD;
+
+/// A home with an agent that finds no orchestrator: what a drain is to an agent needs none.
+pub struct Alone {
+    folder: tempfile::TempDir,
+    agent: Option<Process>,
+}
+
+impl Alone {
+    /// One whose agent is up.
+    pub fn started() -> Alone {
+        let mut alone = Alone::new();
+        alone.start(&[]);
+        alone
+    }
+
+    /// One whose agent is not.
+    pub fn new() -> Alone {
+        Alone { folder: tempfile::tempdir().expect("there is a temporary folder"), agent: None }
+    }
+
+    pub fn home(&self) -> PathBuf {
+        self.folder.path().join("home")
+    }
+
+    pub fn marker(&self) -> PathBuf {
+        self.home().join(".drain_request.json")
+    }
+
+    pub fn beside(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Starts the agent, with more in its environment, and waits until it answers.
+    pub fn start(&mut self, more: &[(&str, &str)]) {
+        let mut command = agent(&self.home());
+        command.envs(more.iter().copied());
+        self.agent = Some(Process::start("agent", &mut command));
+        self.wait_until_it_answers();
+    }
+
+    pub fn wait_until_it_answers(&self) {
+        eventually("an agent that answers", || self.status()["gateway_state"].is_string().then_some(()));
+    }
+
+    pub fn agent(&mut self) -> &mut Process {
+        self.agent.as_mut().expect("the agent was started")
+    }
+
+    pub fn drain(&self, words: &[&str]) -> Output {
+        drain(&self.home(), words)
+    }
+
+    /// Exit status and what was said.
+    pub fn says(&self, words: &[&str]) -> (i32, String) {
+        says(self.drain(words))
+    }
+
+    pub fn status(&self) -> Value {
+        let output = self.drain(&["status", "--json"]);
+        assert!(output.status.success(), "{output:?}");
+        serde_json::from_slice(&output.stdout).expect("it prints JSON")
+    }
+
+    pub fn is_draining(&self) -> bool {
+        self.status()["gateway_state"] == "draining"
+    }
+}
+
+/// The agent of a home, without an orchestrator.
+pub fn agent(home: &Path) -> Command {
+    let mut command = Command::new(binary("groundcrew"));
+    command
+        .arg("agent")
+        .env_clear()
+        .env("GROUNDCREW_URL", "https://127.0.0.1:1")
+        .env("GROUNDCREW_RUN", "r-7f3k9q2m")
+        .env("GROUNDCREW_TOKEN", TokenText::boot([7; 32]).as_str())
+        .env("GROUNDCREW_FPR", "0".repeat(64))
+        .env("GROUNDCREW_HOME", home);
+    command
+}
+
+pub fn drain(home: &Path, words: &[&str]) -> Output {
+    let mut command = Command::new(binary("groundcrew"));
+    command.arg("drain").args(words).env_clear().env("GROUNDCREW_HOME", home).env("PATH", "/usr/bin:/bin");
+    command.output().expect("the binary can be started")
+}
+
+pub fn says(output: Output) -> (i32, String) {
+    let text = [output.stdout, output.stderr].concat();
+    (output.status.code().unwrap_or(-1), String::from_utf8_lossy(&text).into_owned())
+}
+
+#[test]
+fn a_drain_is_confirmed_shown_and_taken_off() {
+    let alone = Alone::started();
+    assert_eq!(alone.says(&["wait"]).0, 4, "there is no drain to wait for");
+    let (code, said) = alone.says(&["begin", "--principal", "ann", "--quiet"]);
+    assert_eq!(code, 0, "{said}");
+    let status = alone.status();
+    assert_eq!((&status["gateway_state"], &status["active_agents"]), (&"draining".into(), &0.into()));
+    assert_eq!((&status["gateway_busy"], &status["gateway_drainable"]), (&false.into(), &false.into()));
+    let drain = &status["drain"];
+    assert_eq!((&drain["principal"], &drain["epoch"]), (&"ann".into(), &"same".into()), "{drain}");
+    assert_eq!(drain["suppress_notification"], true);
+    let (_, text) = alone.says(&["status"]);
+    assert!(
+        text.contains("yes, asked for by ann") && text.contains("wait until nothing is active"),
+        "{text}"
+    );
+    assert_eq!(alone.says(&["wait", "--timeout", "1m"]), (0, "nothing is active\n".to_owned()));
+    assert_eq!(alone.says(&["cancel"]), (0, "the drain is off\n".to_owned()));
+    assert!(!alone.is_draining() && !alone.marker().exists());
+    assert_eq!(alone.says(&["cancel"]).1, "there was no drain\n");
+}
+
+#[test]
+fn a_drain_holds_until_the_last_who_asked_takes_it_off() {
+    let alone = Alone::started();
+    for principal in ["updater", "ann"] {
+        assert_eq!(alone.says(&["begin", "--principal", principal]).0, 0);
+    }
+    let (_, said) = alone.says(&["cancel", "--principal", "bob"]);
+    assert!(said.starts_with("nothing was changed"), "{said}");
+    assert_eq!(alone.says(&["cancel", "--principal", "ann"]).1, "it still holds, asked for by updater\n");
+    assert!(alone.is_draining());
+    // `ann` asks no more, and has nothing to wait for.
+    let (code, said) = alone.says(&["wait", "--principal", "ann"]);
+    assert!(code == 4 && said.contains("updater alone"), "{code} {said}");
+    assert_eq!(alone.says(&["cancel", "--principal", "updater"]).1, "the drain is off\n");
+    assert!(!alone.is_draining());
+    // A plain cancel, and a removal by hand, free all.
+    for _ in 0..2 {
+        assert_eq!(alone.says(&["begin", "--principal", "ann"]).0, 0);
+        assert_eq!(alone.says(&["begin", "--principal", "updater"]).0, 0);
+        std::fs::remove_file(alone.marker()).unwrap();
+        assert!(!alone.is_draining());
+    }
+}
+
+#[test]
+fn without_an_agent_a_drain_is_asked_for_and_not_confirmed() {
+    let mut alone = Alone::new();
+    std::fs::create_dir_all(alone.home()).unwrap();
+    let (code, said) = alone.says(&["begin"]);
+    assert!(code == 4 && said.contains("no agent answers") && said.contains("The marker stands"), "{said}");
+    let status = alone.status();
+    assert!(status["gateway_state"].is_null() && status["drain"]["principal"] == "drain-control", "{status}");
+    // Nothing is active where no agent is; whether one comes, nobody can tell.
+    let (code, said) = alone.says(&["wait", "--timeout", "10ms"]);
+    assert!(code == 3 && said.contains("no agent answers"), "{code} {said}");
+    alone.start(&[]);
+    assert!(alone.is_draining(), "the agent that comes drains by it");
+}
+
+#[test]
+fn a_drain_that_lapsed_is_over_and_one_that_is_waited_for_does_not_lapse() {
+    let mut alone = Alone::new();
+    alone.start(&[("GROUNDCREW_DRAIN_MAX_AGE", "2s")]);
+    assert_eq!(alone.says(&["begin", "--principal", "ann"]).0, 0);
+    alone.agent().wait_for_line("the drain is over, the marker of ann lapsed");
+    assert_eq!(
+        alone.agent().count_of("lapsed: nobody renewed it"),
+        2,
+        "once of the marker, once of the drain"
+    );
+    let (code, said) = alone.says(&["wait"]);
+    assert!(code == 4 && said.contains("lapsed"), "{code} {said}");
+    // `drain run` keeps it alive for longer than that.
+    let begun = alone.beside("begun");
+    let script = format!(
+        ": > {}; until [ -e {} ]; do sleep 0.1; done",
+        begun.display(),
+        alone.beside("end").display()
+    );
+    let mut command = Command::new(binary("groundcrew"));
+    command.args(["drain", "run", "--principal", "bob", "--", "sh", "-c", &script]).env_clear();
+    let mut run = Process::start(
+        "drain run",
+        command.env("GROUNDCREW_HOME", alone.home()).env("PATH", "/usr/bin:/bin"),
+    );
+    eventually("the command", || begun.exists().then_some(()));
+    let renewed = || std::fs::read_to_string(alone.marker()).unwrap();
+    // Twice the greatest age of renewals: each changes when it was asked for.
+    let mut last = renewed();
+    for _ in 0..8 {
+        last = eventually("a renewal", || Some(renewed()).filter(|text| *text != last));
+    }
+    assert!(alone.is_draining());
+    std::fs::write(alone.beside("end"), "").unwrap();
+    assert!(run.wait().success());
+    assert!(!alone.marker().exists());
+}
+
+#[test]
+fn a_command_runs_under_a_drain_that_ends_with_it() {
+    let alone = Alone::started();
+    let seen = alone.beside("seen");
+    let script = format!("cp {} {}; exit 7", alone.marker().display(), seen.display());
+    assert_eq!(alone.says(&["run", "--quiet", "--", "sh", "-c", &script]).0, 7);
+    let marker: Value = serde_json::from_slice(&std::fs::read(&seen).unwrap()).unwrap();
+    assert!(marker["principal"].as_str().unwrap().starts_with("drain-run:"), "{marker}");
+    assert_eq!(marker["suppress_notification"], true);
+    assert!(!alone.marker().exists() && !alone.is_draining());
+    assert_eq!(alone.says(&["run", "--", "sh", "-c", "kill -9 $$"]).0, 137);
+    let (code, said) = alone.says(&["run", "--", "/nowhere/nothing"]);
+    assert!(code == 1 && said.contains("starting /nowhere/nothing"), "{code} {said}");
+    assert!(!alone.marker().exists(), "also after a command that could not be started");
+    // Whoever ends it ends the command, and the drain.
+    let begun = alone.beside("begun");
+    let script = format!("trap 'exit 9' TERM; : > {}; while :; do sleep 0.1; done", begun.display());
+    let mut command = Command::new(binary("groundcrew"));
+    command.args(["drain", "run", "--", "sh", "-c", &script]).env_clear();
+    let mut run = Process::start(
+        "drain run",
+        command.env("GROUNDCREW_HOME", alone.home()).env("PATH", "/usr/bin:/bin"),
+    );
+    eventually("the command", || begun.exists().then_some(()));
+    assert_eq!(run.stop().code(), Some(9));
+    assert!(!alone.marker().exists());
+}
+
+#[test]
+fn what_is_active_is_named_and_waited_for() {
+    let server = Server::start();
+    let run = server.create_run("n1", LOAD);
+    let mut machine = Machine::started(&server, &run, "m1");
+    let tool = machine.load.started();
+    let home = machine.home();
+    let status = || -> Value {
+        serde_json::from_slice(&drain(&home, &["status", "--json"]).stdout).expect("it prints JSON")
+    };
+    let before = status();
+    assert_eq!(
+        (&before["gateway_busy"], &before["gateway_drainable"]),
+        (&true.into(), &true.into()),
+        "{before}"
+    );
+    let work = &before["active_work"][0];
+    assert_eq!((&work["stage"], &work["run"]), (&"CPUStress".into(), &run.id.to_string().into()), "{work}");
+    assert!(work["pids"].as_array().unwrap().contains(&tool.pid().into()), "{work} has no {}", tool.pid());
+    assert_eq!(says(drain(&home, &["begin"])).0, 0);
+    let (code, said) = says(drain(&home, &["wait", "--timeout", "1ms"]));
+    assert!(code == 3 && said.contains("waited for the end of CPUStress, attempt 1"), "{code} {said}");
+    let during = status();
+    assert_eq!((&during["active_agents"], &during["gateway_busy"]), (&1.into(), &false.into()), "{during}");
+    machine.load.pass();
+    assert_eq!(says(drain(&home, &["wait", "--timeout", "2m"])).0, 0);
+    assert_eq!(status()["active_agents"], 0);
+    server.wait_for_state(&run, State::Completed);
+}
