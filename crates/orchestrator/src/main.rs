@@ -162,8 +162,8 @@ fn rotate(files: &tls::Files) -> anyhow::Result<()> {
     let next = files.announce_next()?.fingerprint;
     print(&format!("now  {}\nnext {next}", files.current()?.fingerprint))?;
     print(
-        "The server announces the next one in every answer and serves it once every agent of the last 7 days knows it,\n\
-         but for those that are silent since the end of their run. `groundcrewctl certificate` says which do not know it yet.",
+        "The server announces the next one in every answer and serves it once every agent of the last 7 days knows it.\n\
+         `groundcrewctl certificate` says which do not know it yet.",
     )
 }
 

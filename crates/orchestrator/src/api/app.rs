@@ -20,7 +20,7 @@ use crate::live::{DAY_MS, Live, LiveRun};
 use crate::run::advance::{self, AdvanceError, Clock, Landed};
 use crate::run::decide::{Input, NewRun};
 use crate::run::state::Run;
-use crate::store::{AgentOfRun, RunLookup, Store, StoreError};
+use crate::store::{RunLookup, Store, StoreError};
 use crate::tls;
 
 /// Agents that were not heard for so many days are not waited for by a rotation of the certificate.
@@ -183,17 +183,15 @@ impl App {
 }
 
 impl App {
-    /// Runs whose agent was heard in the last 7 days and has not said that it knows a certificate. One that is silent since
-    /// its run has ended or is gone will not come back: nothing is left for it to do.
+    /// Runs whose agent was heard in the last 7 days and has not said that it knows a certificate.
     ///
     /// # Errors
     /// Those of the store.
     pub async fn agents_without(&self, pin: &Sha256Hex) -> Result<Vec<RunId>, StoreError> {
         let today = wall_now().0.div_euclid(DAY_MS);
         let agents = self.store.agents_since(today - ROTATION_DAYS).await?;
-        let may_come = |agent: &AgentOfRun| agent.is_going || self.live.may_speak(&agent.seen.run);
-        let without = agents.into_iter().filter(|agent| !agent.seen.pins.contains(pin));
-        Ok(without.filter(may_come).map(|agent| agent.seen.run).collect())
+        let without = agents.into_iter().filter(|agent| !agent.pins.contains(pin));
+        Ok(without.map(|agent| agent.run).collect())
     }
 }
 

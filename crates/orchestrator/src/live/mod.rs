@@ -305,13 +305,6 @@ impl Live {
         listened_ms.saturating_sub(live.heard_ms.load(Ordering::Relaxed).max(anew_ms))
     }
 
-    /// True where a run's agent may be there: it was heard lately, or nobody has been listened to for long enough to tell.
-    pub fn may_speak(&self, run: &RunId) -> bool {
-        let (listened_ms, anew_ms) = self.clock.read_both_ms(Instant::now());
-        let heard_ms = self.get(run).map_or(0, |live| live.heard_ms.load(Ordering::Relaxed));
-        listened_ms.saturating_sub(heard_ms.max(anew_ms)) < offline_after_ms()
-    }
-
     /// True where an agent has the run and was heard lately.
     pub fn speaks(&self, live: &LiveRun) -> bool {
         live.state().claim.is_some() && self.quiet_ms(live) < offline_after_ms()

@@ -53,7 +53,7 @@ pub use facts::{AgentFact, AgentKey};
 pub use logs::{LogChunk, LogCursor, LogPage, Logs};
 pub use nodes::ProfileRow;
 pub use packages::Upload;
-pub use registry::{AgentOfRun, AgentSeen, TokenRow};
+pub use registry::{AgentSeen, TokenRow};
 pub use restore::{RestoreError, Restored, restore};
 pub use results::{NewResultRow, ResultKind, StoredResult};
 pub use runs::{RunColumns, RunLookup, RunWrite, RunsPage, StoredRun, TokenKind, TokenOwner};

@@ -33,15 +33,6 @@ pub struct AgentSeen {
     pub pins: Vec<Sha256Hex>,
 }
 
-/// An agent that was heard, and what became of its run.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AgentOfRun {
-    /// The agent.
-    pub seen: AgentSeen,
-    /// False where its run has ended or was deleted.
-    pub is_going: bool,
-}
-
 impl Store {
     /// Stores an operator's token. The name of a revoked one is free again; who had it when stands in the audit trail.
     ///
@@ -168,22 +159,19 @@ impl Store {
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn agents_since(&self, day: i64) -> Result<Vec<AgentOfRun>, StoreError> {
-        let rows: Vec<(String, String, i64, String, bool)> = sqlx::query_as(
-            "SELECT instance, run, seen_day, pins, \
-             EXISTS (SELECT 1 FROM runs WHERE runs.id = agents.run AND runs.ended IS NULL) \
-             FROM agents WHERE seen_day >= ? ORDER BY instance",
+    pub async fn agents_since(&self, day: i64) -> Result<Vec<AgentSeen>, StoreError> {
+        let rows: Vec<(String, String, i64, String)> = sqlx::query_as(
+            "SELECT instance, run, seen_day, pins FROM agents WHERE seen_day >= ? ORDER BY instance",
         )
         .bind(day)
         .fetch_all(&self.inner.readers)
         .await
         .map_err(StoreError::database("reading agents"))?;
         rows.into_iter()
-            .map(|(instance, run, seen_day, pins, is_going)| {
+            .map(|(instance, run, seen_day, pins)| {
                 let instance = text::parse("an agent's instance", &instance)?;
                 let run = text::parse("an agent's run", &run)?;
-                let pins = text::from_json("an agent's pins", &pins)?;
-                Ok(AgentOfRun { seen: AgentSeen { instance, run, seen_day, pins }, is_going })
+                Ok(AgentSeen { instance, run, seen_day, pins: text::from_json("an agent's pins", &pins)? })
             })
             .collect()
     }

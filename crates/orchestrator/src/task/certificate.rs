@@ -1,5 +1,5 @@
 //! Rotates the certificate: announces the next one in every answer, and serves it once every agent that was seen in
-//! the last seven days, but for those that are silent since their run ended, has said that it knows it.
+//! the last seven days has said that it knows it.
 //!
 //! The next certificate is a file that `groundcrewd certificate rotate` makes, so a rotation needs no connection to
 //! the server and goes on after a restart. `GET /api/v1/certificate` says which agents it waits for.
