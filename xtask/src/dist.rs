@@ -27,9 +27,10 @@ pub fn run() -> Result<()> {
     for (package, binary) in release::SHIPPED {
         let mut build = cargo::cargo();
         // An explicit target keeps the flags away from build scripts and procedural macros, which must stay dynamic.
-        build.args(["build", "--profile", "dist", "--target", &triple, "--package", package]);
+        let profile = if package == release::SHIPPED[0].0 { release::AGENT_PROFILE } else { "dist" };
+        build.args(["build", "--profile", profile, "--target", &triple, "--package", package]);
         cargo::run(build.env("RUSTFLAGS", static_flags()))?;
-        let built = target.join(&triple).join("dist").join(binary);
+        let built = target.join(&triple).join(profile).join(binary);
         let bytes = fs::read(&built).with_context(|| format!("reading {}", built.display()))?;
         let linkage = elf::linkage(&bytes).with_context(|| format!("reading {} as ELF", built.display()))?;
         if !linkage.is_static() {

@@ -16,25 +16,38 @@ pub const SHIPPED: [(&str, &str); 3] = [
 /// How the names of the variables begin by which tests order a fault (feature `faults` of groundcrew-durable).
 const FAULT_VARIABLE: &[u8] = b"GROUNDCREW_FAULT";
 
-/// Builds the shipped binaries in the release profile and returns their folder.
+/// The profile that the agent is built in: for its size.
+pub const AGENT_PROFILE: &str = "agent";
+
+/// Builds the shipped binaries, each in its profile, and returns the folder in which all of them lie.
 ///
 /// The agent is built by itself: selected together with the others it would be given the orchestrator's features of the
 /// crates that they share, and grow. Cargo unites only the features of what is selected, and groundcrew-tests, which asks
 /// for `faults`, never is.
 pub fn build() -> Result<PathBuf> {
-    let [(agent, _), others @ ..] = SHIPPED;
-    cargo::run(cargo::cargo().args(["build", "--release", "--package", agent]))?;
+    let [(agent, agent_binary), others @ ..] = SHIPPED;
+    cargo::run(cargo::cargo().args(["build", "--profile", AGENT_PROFILE, "--package", agent]))?;
     let mut build = cargo::cargo();
     build.args(["build", "--release"]);
     for (package, _) in others {
         build.args(["--package", package]);
     }
     cargo::run(&mut build)?;
-    let folder = cargo::target_folder()?.join("release");
+    let target = cargo::target_folder()?;
+    let folder = target.join("release");
+    replace(&target.join(AGENT_PROFILE).join(agent_binary), &folder.join(agent_binary))?;
     for (_, binary) in SHIPPED {
         refuse_faults(&folder.join(binary))?;
     }
     Ok(folder)
+}
+
+/// Copies a file over another, which may be a program that runs: that one keeps what it has.
+fn replace(from: &Path, to: &Path) -> Result<()> {
+    let copying = || format!("copying {} to {}", from.display(), to.display());
+    let beside = to.with_extension("new");
+    std::fs::copy(from, &beside).with_context(copying)?;
+    std::fs::rename(&beside, to).with_context(copying)
 }
 
 /// Proves that a binary cannot be told to fail: it does not hold the name of the variable that would.
@@ -66,5 +79,19 @@ mod tests {
         assert!(error.contains("GROUNDCREW_FAULT") && error.contains(own.to_str().unwrap()), "{error}");
         refuse_faults(Path::new("/bin/true")).unwrap();
         assert!(refuse_faults(Path::new("/no/such/binary")).is_err(), "what cannot be read is not proved");
+    }
+
+    #[test]
+    fn a_program_that_runs_is_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let program = folder.path().join("program");
+        std::fs::copy("/bin/sleep", &program).unwrap();
+        let mut child = std::process::Command::new(&program).arg("60").spawn().unwrap();
+        replace(Path::new("/bin/true"), &program).unwrap();
+        assert!(std::process::Command::new(&program).status().unwrap().success());
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let error = replace(&folder.path().join("none"), &program).unwrap_err().to_string();
+        assert!(error.contains("none"), "{error}");
     }
 }
