@@ -112,6 +112,14 @@ impl Figure {
         self
     }
 
+    /// With the target to stay under this value in every round.
+    #[must_use]
+    pub fn highest_under(mut self, bound: f64) -> Figure {
+        let text = format!("under {} each time", number(bound));
+        self.targets.push(Target { text, met: self.spread.1 < bound });
+        self
+    }
+
     /// With the target to reach a part of the limit, named in words.
     #[must_use]
     pub fn at_least_of_limit(mut self, part: f64, words: &str) -> Figure {

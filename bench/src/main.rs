@@ -7,6 +7,7 @@ mod agent;
 mod apply;
 mod bare_axum;
 mod bare_inserts;
+mod drain;
 mod figures;
 mod fleet;
 mod heartbeats;
@@ -104,10 +105,11 @@ enum What {
     Agent,
     StepOutput,
     Apply,
+    Drain,
 }
 
 impl What {
-    const ALL: [What; 7] = [
+    const ALL: [What; 8] = [
         What::Heartbeats,
         What::Logs,
         What::Memory,
@@ -115,12 +117,13 @@ impl What {
         What::Agent,
         What::StepOutput,
         What::Apply,
+        What::Drain,
     ];
 
-    /// Whether it is of the package agent alone, which needs no orchestrator.
-    fn is_of_packages(self) -> bool {
+    /// Whether it is of the agent's binary alone, and needs no orchestrator.
+    fn is_of_the_agent_alone(self) -> bool {
         match self {
-            What::StepOutput | What::Apply => true,
+            What::StepOutput | What::Apply | What::Drain => true,
             What::Heartbeats | What::Logs | What::Memory | What::Results | What::Agent => false,
         }
     }
@@ -182,8 +185,8 @@ async fn measure(arguments: &Arguments) -> Result<Report> {
     }
     let place = Place { binary: binaries.join("groundcrewd"), folder: folder.path().to_owned() };
     let mut bench = Bench { arguments, place, figures: Vec::new() };
-    bench.measure_packages(&binaries.join("groundcrew")).await?;
-    if arguments.only.iter().any(|what| !what.is_of_packages()) {
+    bench.measure_agent(&binaries.join("groundcrew")).await?;
+    if arguments.only.iter().any(|what| !what.is_of_the_agent_alone()) {
         bench.measure_all(&binaries.join("groundcrew")).await?;
     }
     let Arguments { rounds, seconds, .. } = arguments;
@@ -214,7 +217,12 @@ impl Bench<'_> {
         Window { warm_up: WARM_UP, counted: Duration::from_secs(self.arguments.seconds) }
     }
 
-    async fn measure_packages(&mut self, agent: &Path) -> Result<()> {
+    async fn measure_agent(&mut self, agent: &Path) -> Result<()> {
+        if self.is_wanted(What::Drain) {
+            eprintln!("from a drain marker to an agent that drains");
+            let figure = self.aside(agent, drain::measure).await?;
+            self.figures.push(figure);
+        }
         if self.is_wanted(What::Apply) {
             eprintln!("applying a package");
             let figures = self.aside(agent, apply::measure).await?;

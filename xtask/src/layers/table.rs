@@ -222,6 +222,7 @@ pub const CRATES: &[Crate] = &[
             "results",
             "logs",
             "apply",
+            "drain",
             "step_output",
             "package",
             "memory",
