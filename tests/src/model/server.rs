@@ -89,7 +89,7 @@ pub struct Server {
     /// How often an idle agent was heard under its claim since a directive was first told.
     told: BTreeMap<(ClaimNumber, DirectiveId), u32>,
     /// Intents that were acknowledged: kind, stage, attempt and boot.
-    pub acknowledged: Vec<Intent>,
+    pub acknowledged: Vec<(Intent, Generation)>,
     /// What is known of all lines.
     pub ledger: Ledger,
     /// Every chunk that came to be taken, with how it was; until the first restore, which takes the store back.
@@ -245,7 +245,7 @@ impl Server {
         let change = self.decide(Input::Intent(intent.clone()))?;
         self.hear(claim);
         self.check_intent(&change, &intent);
-        self.acknowledged.push(intent);
+        self.acknowledged.push((intent, self.store.generation));
         Ok(())
     }
 

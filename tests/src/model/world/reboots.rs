@@ -5,7 +5,7 @@
 //! at once or later, with or without a word to the agent, or never.
 
 use groundcrew_agent::control::core::Event;
-use groundcrew_protocol::ids::{Attempt, BootId};
+use groundcrew_protocol::ids::{Attempt, BootId, Generation};
 use groundcrew_protocol::limits;
 use groundcrew_protocol::stage::Stage;
 use groundcrew_protocol::wire::{Intent, IntentKind, StageAttempt};
@@ -58,11 +58,13 @@ impl World {
         }
         let (name, boot) = (machine.name, machine.boot.clone());
         self.note(format!("machine {name} is asked to reboot for {} attempt {}", which.stage, which.attempt));
-        self.expect_acknowledged(IntentKind::Reboot, Some(&which.stage), which.attempt, &boot);
+        // A restore between the acknowledgement and the command forgets the one and cannot take the other back.
+        let generation =
+            self.expect_acknowledged(IntentKind::Reboot, Some(&which.stage), which.attempt, &boot);
         let asked = Asked {
             agent,
             stage: which.stage.to_string(),
-            generation: self.server.store.generation.0,
+            generation,
             retries: self.server.store.run.operator_retries,
             hands: self.server.hands,
         };
@@ -115,22 +117,25 @@ impl World {
         self.put(after_ms, Happening::StartAgent { agent });
     }
 
+    /// The generation under which the orchestrator has acknowledged an intent, which it must have.
     fn expect_acknowledged(
         &mut self,
         kind: IntentKind,
         stage: Option<&Stage>,
         attempt: Attempt,
         boot: &BootId,
-    ) {
-        let is_it = |intent: &Intent| {
+    ) -> u64 {
+        let is_it = |(intent, _): &&(Intent, Generation)| {
             intent.kind == kind
                 && intent.stage.as_ref() == stage
                 && intent.attempt == attempt
                 && intent.boot_id == *boot
         };
-        if !self.server.acknowledged.iter().any(is_it) {
+        let Some((_, generation)) = self.server.acknowledged.iter().rev().find(is_it) else {
             self.broken.push(format!("a {kind} that nobody had acknowledged"));
-        }
+            return 0;
+        };
+        generation.0
     }
 
     /// The machine is switched off at the end of the run.
