@@ -28,6 +28,7 @@ impl Stage {
         }
         fs::create_dir_all(folder.join("bin")).unwrap();
         fs::create_dir_all(folder.join("target/release")).unwrap();
+        fs::create_dir_all(folder.join("target/agent")).unwrap();
         let stage = Stage { folder };
         let cargo = format!(
             "echo \"cargo $*\" >> {0}/calls\n[ \"$1\" != metadata ] || echo '{{\"target_directory\":\"{0}/target\"}}'",
@@ -38,8 +39,8 @@ impl Stage {
         stage.program("bin/stress-ng", "exit 0");
         stage.program("bin/chromium", "exit 0");
         stage.program("bin/debootstrap", "exit 0");
-        for name in ["groundcrew", "groundcrewd", "groundcrewctl"] {
-            stage.program(&format!("target/release/{name}"), binary);
+        for place in ["agent/groundcrew", "release/groundcrewd", "release/groundcrewctl"] {
+            stage.program(&format!("target/{place}"), binary);
         }
         stage
     }
@@ -109,7 +110,7 @@ fn up_becomes_groundcrewctl_with_its_arguments_and_its_exit_status() {
         )
     );
     assert_eq!(output.status.code(), Some(3), "{}", stderr(&output));
-    let build = "cargo build --release --package groundcrew-agent\n\
+    let build = "cargo build --profile agent --package groundcrew-agent\n\
                  cargo build --release --package groundcrew-orchestrator --package groundcrew-ctl\n";
     assert!(stage.calls().starts_with(build), "{}", stage.calls());
 }
@@ -145,7 +146,7 @@ fn up_refuses_a_binary_with_faults_and_a_failed_build() {
     stage.program("bin/cargo", "exit 101");
     let output = finished(stage.xtask(&["up"]));
     assert_eq!(output.status.code(), Some(1));
-    assert!(stderr(&output).contains("cargo build --release"), "{}", stderr(&output));
+    assert!(stderr(&output).contains("cargo build --profile agent"), "{}", stderr(&output));
 }
 
 #[test]

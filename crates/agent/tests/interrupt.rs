@@ -150,6 +150,8 @@ fn a_command_is_not_started_once_sigterm_has_come() {
     let node = Node::with_reboot(": >/begun");
     // The agent has a line to say between the flag and the command, and nobody takes it.
     let (mut unread, mut full) = std::io::pipe().unwrap();
+    // As large as the agent makes it, or there would be room again.
+    rustix::pipe::fcntl_setpipe_size(&full, 1 << 20).unwrap();
     rustix::io::ioctl_fionbio(&full, true).unwrap();
     while full.write(b"x").is_ok() {}
     rustix::io::ioctl_fionbio(&full, false).unwrap();
@@ -183,6 +185,7 @@ fn a_request_that_is_refused_because_one_before_it_was_heeded_is_no_failure() {
             assert_eq!(node.record(), Some(("asked".to_owned(), 1)));
         } else {
             assert!(!node.flag().exists());
+            assert_eq!(node.record(), Some(("intended".to_owned(), 1)), "what was asked before still counts");
             assert!(node.said("stdout").contains("INTERRUPT FAILED: ['reboot'] return_code: 1"));
         }
     }

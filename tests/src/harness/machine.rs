@@ -1,5 +1,6 @@
 //! A machine with an agent: its home, its PATH, its load.
 
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 
@@ -156,6 +157,8 @@ fn copy_folder(from: &Path, to: &Path) {
         let (source, target) = (entry.path(), to.join(entry.file_name()));
         if source.is_dir() {
             copy_folder(&source, &target);
+        } else if entry.file_type().expect("the folder is ours").is_socket() {
+            // What answers there is the process, and no part of the home.
         } else {
             match std::fs::copy(&source, &target) {
                 Ok(_) => {}

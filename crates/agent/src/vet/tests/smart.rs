@@ -108,7 +108,7 @@ fn a_disk_of_the_profile_that_does_not_answer_is_missing_and_a_machine_without_d
     let disk = |serial: &str| ExpectedDisk { serial: Some(serial.into()), ..ExpectedDisk::default() };
     stage.context.expected_disks = vec![disk("sataserial01"), disk("S2")];
     let outcome = run_stage(&stage.context);
-    assert_eq!(outcome.message, "health of S2: the disk S2 is missing");
+    assert_eq!(outcome.message, "the disk S2 is missing");
     let none = self::machine(&[]);
     let outcome = run_stage(&with_smartctl(&none, SelfTest::Short, "exit 1").context);
     assert_eq!(outcome.verdict, Verdict::Skipped, "{outcome:#?}");
