@@ -6,6 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use groundcrew_durable::epoch;
+use groundcrew_protocol::ids::BootId;
 
 /// Where the boot id lies below the root of procfs.
 const BELOW_PROC: &str = "sys/kernel/random/boot_id";
@@ -51,6 +52,12 @@ pub fn read(proc_root: &Path) -> Result<String, BootIdError> {
         return Err(BootIdError::MountedOver { kind, on });
     }
     epoch::boot_id(proc_root).map_err(BootIdError::Unread)
+}
+
+/// The boot id as a claim names it, by which an orchestrator tells a reboot. One that nobody may rely on is none: whoever is to
+/// ask for a reboot then reads it again, and says why it does not.
+pub fn known(proc_root: &Path) -> Option<BootId> {
+    read(proc_root).ok()?.parse().ok()
 }
 
 /// Which mount covers `file` where it is not procfs showing the very same place: its type and where it is mounted.

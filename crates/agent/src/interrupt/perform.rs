@@ -107,7 +107,16 @@ impl Performing<'_> {
             return Ok(Ended::Done);
         }
         flags::set(self.root, &job.flag, &unix_time())?;
-        match self.execute(job, None)? {
+        let ended = match self.execute(job, None) {
+            Ok(ended) => ended,
+            Err(error) => {
+                // It was not run: left behind, the flag would say for ever that it was.
+                flags::remove(self.root, &job.flag)
+                    .context("taking back the flag of a command that was not run")?;
+                return Err(error);
+            }
+        };
+        match ended {
             Some(ended) if ended.exit == 0 => return Ok(Ended::Done),
             Some(ended) => self.say_failed(job, ended.exit),
             None => {}
@@ -320,11 +329,12 @@ impl Performing<'_> {
             .context("writing the record of a reboot, which was not asked for")
     }
 
-    /// A command that failed asked for nothing: the count stays what it was.
+    /// A command that failed asked for nothing: the count stays what it was. Also where the flag of an earlier process is
+    /// taken off, which may have asked: a limit that starts again with each of those would be none.
     fn forget_ask(&self, job: &Job, disk: &OnDisk) -> anyhow::Result<()> {
         match &disk.record {
-            FoundRecord::Read(before) if disk.flag.is_none() => self.write_record(job, before),
-            FoundRecord::Read(_) | FoundRecord::Malformed(_) | FoundRecord::None => {
+            FoundRecord::Read(before) => self.write_record(job, before),
+            FoundRecord::Malformed(_) | FoundRecord::None => {
                 flags::remove(self.root, &record_of(job)).map(drop).map_err(Into::into)
             }
         }

@@ -456,8 +456,7 @@ fn facts(settings: &Settings, home: &Home) -> Result<Facts, StartError> {
     let mut session = [0; 16];
     getrandom::fill(&mut session).map_err(system("drawing a random number"))?;
     let proc = std::path::Path::new(groundcrew_durable::epoch::PROC);
-    let boot_id: Option<BootId> =
-        groundcrew_durable::epoch::boot_id(proc).ok().and_then(|text| text.parse().ok());
+    let boot_id = crate::interrupt::boot_id::known(proc);
     let runtime = runtime(settings.pod_uid.as_deref(), boot_id.as_ref());
     Ok(Facts {
         instance: home.instance().clone(),
