@@ -70,6 +70,35 @@ fn a_machine_that_cannot_say_its_serial_is_no_pass_whatever_comes_first() {
 }
 
 #[test]
+fn an_agent_of_the_protocol_before_is_shown_and_its_word_counts_as_ever() {
+    let mut bench = Bench::fresh();
+    bench.run.node_is = Machine { serial: Some("serial-1".into()), macs: Vec::new() };
+    let mut request = agent(1);
+    (request.serial, request.macs) = (None, Vec::new());
+    bench.claim_as(&request, 1, &boot_token()).unwrap();
+    assert!(bench.told("machine_unproved"));
+    let stage = bench.run.stage().spec.name.clone();
+    let request = bench.outcome(1, stage, 1, Outcome::Pass);
+    let judged = bench.result(request).unwrap().1.result.unwrap().judged.unwrap();
+    assert!(judged.checks.iter().all(|check| check.name != "identity"), "{judged:?}");
+    assert_eq!(judged.verdict, Verdict::Pass);
+}
+
+#[test]
+fn a_registered_address_is_found_among_very_many() {
+    let mut bench = Bench::fresh();
+    let registered: groundcrew_protocol::ids::MacAddress = "fe:ff:ff:ff:ff:ff".parse().unwrap();
+    bench.run.node_is = Machine { serial: None, macs: vec![registered.clone()] };
+    let mut request = agent(1);
+    request.macs = (0..600_u32)
+        .map(|n| format!("02:00:00:00:{:02x}:{:02x}", n / 256, n % 256).parse().unwrap())
+        .collect();
+    request.macs.push(registered);
+    bench.claim(&request).unwrap();
+    assert!(!bench.told("machine_unproved"));
+}
+
+#[test]
 fn an_operator_lets_an_unproved_machine_go_on_once() {
     let (mut bench, _) = reported(&["Inventory", "CPUStress"], None);
     bench.order(OrderKind::Override, None, "looked at its label").unwrap();

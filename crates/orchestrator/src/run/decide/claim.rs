@@ -86,7 +86,7 @@ fn check_bearer(step: &Step, bearer: &Sha256Hex) -> Result<(), Refused> {
 /// A run is its node's. What the operator has not said of the node, or the machine cannot say of itself, is no mismatch:
 /// the latter is told, and is a check of the first stage.
 fn check_machine(step: &Step, request: &ClaimRequest) -> Result<(), Refused> {
-    let (node_is, machine) = (&step.run.node_is, machine_of(request));
+    let (node_is, machine) = (&step.run.node_is, machine_of(request, &step.run.node_is));
     match identity::compare(node_is, &machine) {
         Identity::Unregistered | Identity::Proved(_) | Identity::Unproved(_) => return Ok(()),
         Identity::Other => {}
@@ -120,10 +120,12 @@ fn is_same_call(step: &Step, request: &ClaimRequest, protocol: u32, token: &Sha2
     })
 }
 
-fn machine_of(request: &ClaimRequest) -> Machine {
+/// What a claim says of its machine. Of very many addresses those are kept that `known` has, which they are compared with.
+fn machine_of(request: &ClaimRequest, known: &Machine) -> Machine {
     let mut macs = request.macs.clone();
     macs.sort();
     macs.dedup();
+    macs.sort_by_key(|mac| !known.macs.contains(mac));
     macs.truncate(MACS_KEPT_MAX);
     Machine { serial: request.serial.as_ref().map(|serial| cut(serial, NAME_CHARS_MAX)), macs }
 }
@@ -133,7 +135,7 @@ fn is_surely_from(known: Option<&Machine>, request: &ClaimRequest) -> bool {
     let Some(known) = known else {
         return false;
     };
-    let machine = machine_of(request);
+    let machine = machine_of(request, known);
     let says_nothing = known.serial.is_none() && known.macs.is_empty();
     let serial_fits = known.serial.is_none() || known.serial == machine.serial;
     let macs_fit = known.macs.is_empty() || known.macs.iter().any(|mac| machine.macs.contains(mac));
@@ -142,7 +144,7 @@ fn is_surely_from(known: Option<&Machine>, request: &ClaimRequest) -> bool {
 
 /// True where nothing says that the claim comes from another machine than a claim before.
 pub(super) fn may_be_from(known: &Machine, request: &ClaimRequest) -> bool {
-    let machine = machine_of(request);
+    let machine = machine_of(request, known);
     let serial_fits = match (&known.serial, &machine.serial) {
         (Some(before), Some(now)) => before == now,
         (None, _) | (_, None) => true,
@@ -273,7 +275,7 @@ fn grant(step: &mut Step, request: &ClaimRequest, protocol: u32, token: Sha256He
         session: request.session.clone(),
         token,
         boot: request.boot_id.clone(),
-        machine: machine_of(request),
+        machine: machine_of(request, &step.run.node_is),
         ip: ip.clone(),
         home: match &request.home {
             Some(HomeKind::Durable) => HomeKind::Durable,
@@ -301,7 +303,7 @@ fn note_use_of_token(step: &mut Step, old: Option<&Claim>, request: &ClaimReques
         UseOfToken::None => {}
         UseOfToken::Spends => {
             step.run.boot_token_spent = true;
-            step.run.machine = Some(machine_of(request));
+            step.run.machine = Some(machine_of(request, &step.run.node_is));
         }
         UseOfToken::Again => {
             let ip = cut(&request.ip, NAME_CHARS_MAX);
