@@ -110,8 +110,11 @@ pub async fn put_package(
     let announced: Option<Sha256Hex> =
         query.sha256.as_deref().map(|text| parse("query sha256", text)).transpose()?;
     if let (Some(stored), Some(sum)) = (app.store.package(&name, &version).await?, &announced) {
-        // Nothing of the body is needed to say so.
-        return same_or_refused(stored, sum);
+        // Nothing of the body is needed to say so, unless the file is gone for which the row stands.
+        let file = app.store.open_package(&stored.sha256).await?;
+        if stored.sha256 != *sum || file.is_some_and(|(_file, bytes)| bytes == stored.bytes) {
+            return same_or_refused(stored, sum);
+        }
     }
     expect_room(&app, "packages")?;
     let _turn = app.uploads.try_acquire().map_err(|_none| {

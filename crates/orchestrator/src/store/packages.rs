@@ -116,8 +116,13 @@ impl Store {
         // Held until the row is there, so that no sweep takes the file for one that nobody names.
         let _held = self.inner.packages.lock().await;
         if let Some(stored) = self.package(&view.name, &view.version).await? {
-            let same = stored.sha256 == view.sha256;
-            return Ok(if same { Taken::Repeated } else { Taken::OtherContent });
+            if stored.sha256 != view.sha256 {
+                return Ok(Taken::OtherContent);
+            }
+            // The same bytes again, in the place of the file: it may be lost, or damaged.
+            let (folder, data) = (self.packages_folder(), self.inner.data.clone());
+            blocking(move || upload.finish(&folder, &data)).await?;
+            return Ok(Taken::Repeated);
         }
         let count: i64 = sqlx::query_scalar("SELECT count(*) FROM packages")
             .fetch_one(&self.inner.readers)

@@ -54,6 +54,12 @@ async fn a_package_is_stored_once_listed_shown_and_deleted() {
     // The same again is answered as at first, and with the sum announced without a look at the body.
     assert_eq!(put(&bench, PLACE, content.clone()).await.expect(200), view);
     assert_eq!(put(&bench, &format!("{PLACE}?sha256={sum}"), Vec::new()).await.expect(200), view);
+    // A file that was lost comes back with the same content, whether its sum is announced or not.
+    for place in [PLACE.to_owned(), format!("{PLACE}?sha256={sum}")] {
+        std::fs::remove_file(bench.app.store.data().join("packages").join(sum.as_str())).unwrap();
+        assert_eq!(put(&bench, &place, content.clone()).await.expect(200), view);
+        assert_eq!(files(&bench), [sum.as_str()]);
+    }
     let other = archive("1.0.0+b", "config.json", "#!/bin/sh\nexit 1\n");
     let refused = put(&bench, PLACE, other.clone()).await;
     refused.expect_error(
