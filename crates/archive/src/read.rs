@@ -1,7 +1,8 @@
 //! From the bytes of an archive to its entries.
 
+use std::collections::BTreeMap;
 use std::io::{self, BufReader, Cursor, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use flate2::read::MultiGzDecoder;
 use tar::{Archive, Entry, EntryType};
@@ -19,6 +20,8 @@ const USTAR_AT: usize = 257;
 const USTAR: &[u8] = b"ustar";
 /// Bytes of what stands before an entry's content: its headers, with long names and extended attributes.
 const HEADERS_BYTES_MAX: u64 = 256 * 1024;
+/// Headers that hold for the whole archive: git archive writes one, and each archive that was put behind another its own.
+const GLOBALS_MAX: u64 = 16;
 /// What may follow the mark of the end: zeros up to a whole tape record, and as much again.
 const TRAILER_BYTES_MAX: u64 = 1 << 20;
 /// Memory for what zstd looks back to, as a power of two: 32 MiB. Its levels up to 19 use 8 MiB.
@@ -85,7 +88,8 @@ pub fn read(mut source: impl Read, bytes_max: u64, sink: &mut dyn Sink) -> Resul
 fn read_tar(from: impl Read, bytes_max: u64, sink: &mut dyn Sink) -> Result<Content, Error> {
     let meter = Meter::default();
     let mut archive = Archive::new(Metered { from, meter: meter.clone() });
-    let mut walk = Walk { tree: Tree::default(), meter, bytes: 0, bytes_max, sink };
+    let mut walk =
+        Walk { tree: Tree::default(), meter, bytes: 0, bytes_max, sizes: BTreeMap::new(), globals: 0, sink };
     let failed = |source| Error::Unreadable { entries: 0, source };
     let mut entries = archive.entries().map_err(failed)?;
     loop {
@@ -108,8 +112,12 @@ fn read_tar(from: impl Read, bytes_max: u64, sink: &mut dyn Sink) -> Result<Cont
 struct Walk<'s> {
     tree: Tree,
     meter: Meter,
+    /// Bytes of files, of which each name counts.
     bytes: u64,
     bytes_max: u64,
+    /// Of each file.
+    sizes: BTreeMap<PathBuf, u64>,
+    globals: u64,
     sink: &'s mut dyn Sink,
 }
 
@@ -127,12 +135,27 @@ impl Walk<'_> {
     fn take(&mut self, entry: &mut Entry<'_, impl Read>) -> Result<(), Error> {
         // What it says holds for nothing that matters here: a commit's name, as git archive writes it.
         if entry.header().entry_type() == EntryType::XGlobalHeader {
+            self.globals += 1;
+            if self.globals > GLOBALS_MAX {
+                return Err(Error::TooMuch {
+                    found: "more global headers",
+                    most: GLOBALS_MAX * HEADERS_BYTES_MAX,
+                });
+            }
             return io::copy(entry, &mut io::sink()).map(drop).map_err(|error| self.unreadable(error));
         }
         let facts = facts(entry).map_err(|error| self.unreadable(error))?;
         let bytes = entry.size();
         let take = self.tree.take(&facts)?;
-        self.bytes = self.bytes.saturating_add(bytes);
+        // Another name of a file counts like a copy, which it becomes once somebody copies what was unpacked.
+        let counted = match &take {
+            Take::HardLink(_, target) => self.sizes.get(target).copied().unwrap_or(0),
+            Take::Top | Take::Folder(_) | Take::File(..) | Take::Link(..) => bytes,
+        };
+        if let Take::File(path, _) | Take::HardLink(path, _) = &take {
+            self.sizes.insert(path.clone(), counted);
+        }
+        self.bytes = self.bytes.saturating_add(counted);
         if self.bytes > self.bytes_max {
             return Err(Error::TooMuch { found: "more bytes in its files", most: self.bytes_max });
         }
@@ -146,7 +169,7 @@ impl Walk<'_> {
         };
         if let Err(source) = placed {
             let path = match take {
-                Take::Top => std::path::PathBuf::new(),
+                Take::Top => PathBuf::new(),
                 Take::Folder(path) | Take::File(path, _) | Take::Link(path, _) | Take::HardLink(path, _) => {
                     path
                 }

@@ -33,15 +33,16 @@ fn unpacked(archive: &[u8]) {
 #[derive(Default)]
 struct Shelf {
     bytes: u64,
-    files: BTreeMap<PathBuf, ()>,
+    files: BTreeMap<PathBuf, u64>,
     links: BTreeMap<PathBuf, PathBuf>,
 }
 
 impl Shelf {
     /// A place for something that is no folder.
-    fn place(&mut self, path: &Path) {
+    fn place(&mut self, path: &Path, bytes: u64) {
         self.below(path);
-        let taken = self.files.insert(path.to_owned(), ()).is_some() || self.links.contains_key(path);
+        self.bytes += bytes;
+        let taken = self.files.insert(path.to_owned(), bytes).is_some() || self.links.contains_key(path);
         assert!(!taken, "{path:?} was handed on twice");
     }
 
@@ -61,20 +62,25 @@ impl Sink for Shelf {
     }
 
     fn file(&mut self, path: &Path, _mode: u32, _bytes: u64, content: &mut dyn Read) -> io::Result<()> {
-        self.place(path);
-        self.bytes += io::copy(content, &mut io::sink())?;
+        let bytes = io::copy(content, &mut io::sink())?;
+        self.place(path, bytes);
         Ok(())
     }
 
     fn link(&mut self, path: &Path, target: &Path) -> io::Result<()> {
-        self.place(path);
+        self.below(path);
+        let taken = self.files.contains_key(path) || self.links.contains_key(path);
+        assert!(!taken, "{path:?} was handed on twice");
         self.links.insert(path.to_owned(), target.to_owned());
         Ok(())
     }
 
     fn hard_link(&mut self, path: &Path, target: &Path) -> io::Result<()> {
-        assert!(self.files.contains_key(target), "{path:?} is another name of {target:?}, which is no file");
-        self.place(path);
+        let bytes = self.files.get(target).copied();
+        self.place(
+            path,
+            bytes.unwrap_or_else(|| panic!("{path:?} is another name of {target:?}, which is no file")),
+        );
         Ok(())
     }
 }

@@ -203,7 +203,7 @@ fn a_package_that_is_here_is_used_without_asking_anybody() {
     let bench = Bench::new();
     let wanted = bench.fetched(&sample());
     let package = bench.provide(&wanted).unwrap();
-    assert!(bench.said.lock().unwrap()[0].contains("is unpacked: 6 entries, 13 bytes"), "{:?}", bench.said);
+    assert!(bench.said.lock().unwrap()[0].contains("is unpacked: 6 entries, 15 bytes"), "{:?}", bench.said);
     fs::write(package.join("mark"), "").unwrap();
     assert_eq!(bench.provide(&wanted).unwrap(), package);
     assert!(package.join("mark").exists(), "it was unpacked again");

@@ -86,7 +86,8 @@ fn an_archive_holds_the_same_however_it_is_packed() {
     for bytes in packed {
         let mut seen = Seen::default();
         let content = read(&bytes[..], 1_000_000, &mut seen).unwrap();
-        assert_eq!(content, Content { entries: 6, bytes: 10 });
+        // The file's other name counts like the file.
+        assert_eq!(content, Content { entries: 6, bytes: 18 });
         let long = format!("file skyhook_dir/{}.sh 755 2 hi", "n".repeat(150));
         let expected = [
             "file config.json 755 8 {\"a",
@@ -188,6 +189,25 @@ fn what_unpacks_to_too_much_ends_early() {
     file(&mut builder, "x", b"");
     let said = refusal(&builder.into_inner().unwrap());
     assert!(matches!(said, Error::TooMuch { most: HEADERS_BYTES_MAX, .. }), "{said}");
+    // Names of one file, each of which is a copy to whoever copies it.
+    let mut builder = Builder::new(Vec::new());
+    file(&mut builder, "large", &vec![0; 400_000]);
+    for name in ["a", "b"] {
+        let mut hard = header(EntryType::Link, name, 0);
+        hard.set_link_name("large").unwrap();
+        hard.set_cksum();
+        builder.append(&hard, &b""[..]).unwrap();
+    }
+    assert!(matches!(refusal(&builder.into_inner().unwrap()), Error::TooMuch { most: 1_000_000, .. }));
+    // Headers for the whole archive, which are no entries of it.
+    let mut builder = Builder::new(Vec::new());
+    for _ in 0..=GLOBALS_MAX {
+        builder
+            .append(&header(EntryType::XGlobalHeader, "pax_global_header", 10), &b"10 a=bcde\n"[..])
+            .unwrap();
+    }
+    let said = refusal(&builder.into_inner().unwrap());
+    assert!(matches!(said, Error::TooMuch { found: "more global headers", .. }), "{said}");
     // What stands behind the end.
     let mut endless = sample();
     endless.resize(endless.len() + 3_000_000, 0);
