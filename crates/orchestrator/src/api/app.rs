@@ -188,10 +188,23 @@ impl App {
     /// # Errors
     /// Those of the store.
     pub async fn agents_without(&self, pin: &Sha256Hex) -> Result<Vec<RunId>, StoreError> {
-        let today = wall_now().0.div_euclid(DAY_MS);
-        let agents = self.store.agents_since(today - ROTATION_DAYS).await?;
-        let without = agents.into_iter().filter(|agent| !agent.pins.contains(pin));
-        Ok(without.map(|agent| agent.run).collect())
+        let first_day = wall_now().0.div_euclid(DAY_MS) - ROTATION_DAYS;
+        let agents = self.store.agents_since(first_day).await?;
+        let noted = agents.into_iter().filter(|agent| !agent.pins.contains(pin));
+        let mut without: Vec<RunId> = noted.map(|agent| agent.run).collect();
+        // Heard since the start and not noted yet, as the day or its pins have just changed.
+        let unheard = |live: &&Arc<LiveRun>| {
+            let state = live.state();
+            let lacks = state
+                .said
+                .as_ref()
+                .is_some_and(|said| !said.pins.contains(pin) && said.heard.0.div_euclid(DAY_MS) >= first_day);
+            state.claim.is_some() && state.ended.is_none() && lacks
+        };
+        without.extend(self.live.all().iter().filter(unheard).map(|live| live.id.clone()));
+        without.sort();
+        without.dedup();
+        Ok(without)
     }
 }
 

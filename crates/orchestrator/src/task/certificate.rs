@@ -8,7 +8,6 @@ use std::sync::Arc;
 
 use super::Passed;
 use crate::api::app::App;
-use crate::live::LiveRun;
 
 /// Runs that are named in the status of a rotation.
 const NAMED_MAX: usize = 20;
@@ -28,16 +27,7 @@ pub async fn pass(app: Arc<App>) -> Passed {
         return Ok(format!("serving {served}"));
     }
     app.live.announce(generation, vec![served.clone(), next.fingerprint.clone()]);
-    let mut without = app.agents_without(&next.fingerprint).await?;
-    // Heard since the start and not noted yet, as the day or its pins have just changed.
-    let unheard = |live: &Arc<LiveRun>| {
-        let state = live.state();
-        let knows = state.said.as_ref().is_none_or(|said| said.pins.contains(&next.fingerprint));
-        state.claim.is_some() && state.ended.is_none() && !knows
-    };
-    without.extend(app.live.all().iter().filter(|live| unheard(live)).map(|live| live.id.clone()));
-    without.sort();
-    without.dedup();
+    let without = app.agents_without(&next.fingerprint).await?;
     if without.is_empty() {
         app.certificates.promote_next()?;
         let identity = app.certificates.current()?;

@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use groundcrew_orchestrator::api::runs::list;
+use groundcrew_orchestrator::live::clock::wall_now;
 use groundcrew_orchestrator::run::decide::NewRun;
 use groundcrew_orchestrator::run::state::Machine;
 use groundcrew_orchestrator::serve::Server;
-use groundcrew_orchestrator::store::{RunColumns, RunDoc, RunWrite};
+use groundcrew_orchestrator::store::{AgentSeen, RunColumns, RunDoc, RunWrite};
 use groundcrew_orchestrator::task::certificate;
-use groundcrew_protocol::ids::Sha256Hex;
+use groundcrew_protocol::ids::{RandomId, Sha256Hex};
 use groundcrew_protocol::limits;
 use groundcrew_protocol::profile::Profile;
 use groundcrew_protocol::stage::State;
@@ -189,6 +190,26 @@ async fn a_rotation_shows_at_once_and_waits_for_an_agent_whose_run_has_ended_too
     let said = certificate::pass(bench.app.clone()).await.unwrap();
     assert!(said.contains(&agent.run), "{said}");
     assert_ne!(bench.app.served.fingerprint(), next);
+}
+
+#[tokio::test]
+async fn a_rotation_waits_for_agents_of_the_last_seven_days_and_no_longer() {
+    let bench = Bench::start().await;
+    let first = bench.app.served.fingerprint();
+    let next = bench.app.certificates.announce_next().unwrap().fingerprint;
+    let today = wall_now().0.div_euclid(86_400_000);
+    // The same home, heard the later the more days ago.
+    for (days_ago, served) in [(0, &first), (6, &first), (9, &next)] {
+        let agent = AgentSeen {
+            instance: RandomId::from_bytes([9; 16]),
+            run: "r-before".parse().unwrap(),
+            seen_day: today - days_ago,
+            pins: vec![first.clone()],
+        };
+        bench.app.store.note_agent(agent).await.unwrap();
+        certificate::pass(bench.app.clone()).await.unwrap();
+        assert_eq!(bench.app.served.fingerprint(), *served, "{days_ago} days ago");
+    }
 }
 
 #[tokio::test]
