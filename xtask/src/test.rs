@@ -8,7 +8,7 @@
 //! Building and running must select alike, or cargo would compile the workspace twice: `--tests` counts the
 //! dev-dependencies in just as `cargo test` does, `--bins` adds the plain binaries that end-to-end tests start.
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 
 use crate::{cargo, guest, packages};
 
@@ -34,6 +34,11 @@ impl Default for Options {
 
 /// Builds and runs the tests; what they print ends with cargo's own closing lines.
 pub fn run(options: &Options) -> Result<()> {
+    ensure!(
+        rustix::process::geteuid().is_root(),
+        "the tests mount file systems, change roots and boot guests, for which they need root; run `sudo cargo xtask test`, \
+         or `cargo test -p CRATE --lib` for those of one crate that do not"
+    );
     packages::ensure(packages::Need::Test)?;
     let guests = options.guests.then(guest::prepare).transpose()?;
     cargo::run(cargo::cargo().args(["build", "--workspace", "--bins", "--tests"]))?;

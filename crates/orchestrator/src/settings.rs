@@ -327,6 +327,14 @@ mod tests {
     use super::*;
     use clap::CommandFactory;
 
+    /// Tests serve with other shares, since their disk may be nearly full.
+    #[test]
+    fn a_twentieth_of_the_disk_stays_free_unless_told() {
+        let matches = Serve::augment_args(clap::Command::new("serve")).get_matches_from(["serve"]);
+        let serve = <Serve as clap::FromArgMatches>::from_arg_matches(&matches).unwrap();
+        assert_eq!(serve.keep_free_percent, 5);
+    }
+
     #[test]
     fn the_command_line_is_well_formed() {
         Arguments::command().debug_assert();
