@@ -399,6 +399,8 @@ impl World {
             home.synced = folder::lengths(&home.spool);
             home.unsynced.clear();
             self.machines[1].home = Some(home);
+            // The file of keys is on the disk: the one that was there before is gone with what was.
+            self.machines[1].key_installed = self.machines[0].key_installed;
             // What an earlier copy started, this one has never heard of.
             self.started_by.retain(|(agent, ..)| *agent != 1);
             self.put(1, Happening::StartAgent { agent: 1 });
