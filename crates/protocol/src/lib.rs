@@ -21,6 +21,7 @@ pub mod stage;
 pub mod time;
 pub mod wire;
 
+mod blank;
 mod text_enum;
 
 /// The protocol that this version speaks.

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::blank;
 use crate::check::Verdict;
 use crate::drain::NodeDrain;
 use crate::ids::{
@@ -20,7 +21,7 @@ pub struct Node {
     /// Its name.
     pub name: NodeName,
     /// Serial of the machine.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "blank::is_none")]
     pub serial: Option<String>,
     /// Addresses of its interfaces.
     #[serde(default)]

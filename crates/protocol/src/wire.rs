@@ -8,6 +8,7 @@ mod words;
 
 use serde::{Deserialize, Serialize};
 
+use crate::blank;
 use crate::check::{Check, PlannedCheck};
 use crate::drain::DrainOrder;
 use crate::ids::{
@@ -27,7 +28,7 @@ pub use words::{Command, DirectiveOutcome, HomeKind, IntentKind, LogLevel, Phase
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Hello {
     /// Serial of the machine, where it says one.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "blank::is_none")]
     pub serial: Option<String>,
     /// Addresses of its interfaces.
     #[serde(default)]
@@ -130,7 +131,7 @@ pub struct ClaimRequest {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stopped: Option<StageAttempt>,
     /// Serial of the machine: a spent boot token is good again only from the same machine.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "blank::is_none")]
     pub serial: Option<String>,
     /// Addresses of its interfaces.
     #[serde(default)]

@@ -9,6 +9,7 @@ mod drains;
 mod following;
 mod kubernetes;
 mod manifests;
+mod nodes;
 mod packages;
 mod run_packages;
 mod serving;
