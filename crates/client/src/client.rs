@@ -185,7 +185,7 @@ impl Client {
             let mut request = self.request(&call)?;
             *request.body_mut() = Outgoing::File { file, left: bytes };
             let mut connection = self.open().await?;
-            let response = connection.sender.send_request(request).await;
+            let response = self.answered(&mut connection, request).await;
             let response = response.map_err(|source| Error::Broken { call: words.clone(), source })?;
             let code = response.status();
             let body = self.body(&words, response).await?;
@@ -231,7 +231,7 @@ impl Client {
         request: Request<Outgoing>,
     ) -> Result<(Connection, Response<Incoming>), Error> {
         let mut connection = self.open().await?;
-        let response = connection.sender.send_request(request).await;
+        let response = self.answered(&mut connection, request).await;
         let response = response.map_err(|source| Error::Broken { call: words.to_owned(), source })?;
         if !response.status().is_success() {
             let code = response.status().as_u16();
@@ -299,11 +299,22 @@ impl Client {
             Failed { error, on_kept_connection }
         };
         connection.sender.ready().await.map_err(broken)?;
-        let response = connection.sender.send_request(request).await.map_err(broken)?;
+        let response = self.answered(&mut connection, request).await.map_err(broken)?;
         let code = response.status();
         let body = self.body(&words, response).await.map_err(fresh)?;
         self.keep(connection);
         if code.is_success() { Ok(body) } else { Err(fresh(status_error(words, code.as_u16(), &body))) }
+    }
+
+    /// Sends a request, and takes in what its answer announces, whatever else it says.
+    async fn answered(
+        &self,
+        connection: &mut Connection,
+        request: Request<Outgoing>,
+    ) -> Result<Response<Incoming>, hyper::Error> {
+        let response = connection.sender.send_request(request).await?;
+        self.pins.hear(response.headers());
+        Ok(response)
     }
 
     async fn open(&self) -> Result<Connection, Error> {

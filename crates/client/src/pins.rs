@@ -7,12 +7,15 @@
 use std::sync::{Arc, PoisonError, RwLock};
 
 use groundcrew_protocol::ids::Sha256Hex;
+use groundcrew_protocol::wire::PINS_HEADER;
+use http::HeaderMap;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
 use rustls::{DigitallySignedStruct, OtherError, SignatureScheme};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use sha2::Digest;
 use subtle::{Choice, ConstantTimeEq};
+use tokio::sync::watch;
 
 /// Greatest number of pins at a time. A rotation needs two; a list of hundreds would be a mistake.
 pub const PINS_MAX: usize = 16;
@@ -50,12 +53,34 @@ pub fn parse_pins(text: &str) -> Result<Vec<Sha256Hex>, BadPins> {
 #[derive(Debug, Clone)]
 pub struct PinSet {
     pins: Arc<RwLock<Vec<Sha256Hex>>>,
+    announced: Arc<watch::Sender<Vec<Sha256Hex>>>,
 }
 
 impl PinSet {
     /// A list of pins; those behind the first [`PINS_MAX`] do not count.
     pub fn new(pins: impl IntoIterator<Item = Sha256Hex>) -> PinSet {
-        PinSet { pins: Arc::new(RwLock::new(bounded(pins))) }
+        let announced = Arc::new(watch::channel(Vec::new()).0);
+        PinSet { pins: Arc::new(RwLock::new(bounded(pins))), announced }
+    }
+
+    /// What the server announces ([`PINS_HEADER`]) in whatever it answers to any client with this list; empty where it has
+    /// announced nothing yet. Whether those count is for who asks here to decide.
+    pub fn announced(&self) -> watch::Receiver<Vec<Sha256Hex>> {
+        self.announced.subscribe()
+    }
+
+    /// Takes in what an answer announces. One that cannot be read announces nothing: it is the word of a server that is
+    /// newer than this client, and what it is an answer to stands all the same.
+    pub(crate) fn hear(&self, answer: &HeaderMap) {
+        let text = answer.get(PINS_HEADER).and_then(|value| value.to_str().ok());
+        let Some(pins) = text.and_then(|text| parse_pins(text).ok()) else { return };
+        self.announced.send_if_modified(|known| {
+            let changes = *known != pins;
+            if changes {
+                *known = pins;
+            }
+            changes
+        });
     }
 
     /// Puts another list in the place of this one. Connections that stand are not ended.

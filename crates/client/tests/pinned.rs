@@ -260,6 +260,42 @@ async fn a_token_is_not_in_what_is_shown_of_a_client() {
     assert!(matches!(error, Error::Unsendable { .. }), "{error:?}");
 }
 
+#[tokio::test]
+async fn whatever_an_answer_is_about_its_header_announces_the_next_certificate() {
+    let (identity, next) = (Identity::expired(), Identity::expired().pin());
+    let both = vec![identity.pin(), next.clone()];
+    let said = format!("{},{}", both[0], both[1]);
+    let heads = [
+        ("200 OK", said.as_str(), Some(&both)),
+        ("409 Conflict", &said, Some(&both)),
+        ("503 Service Unavailable", &said, Some(&both)),
+        ("200 OK", "", None),
+        ("200 OK", "something newer", None),
+    ];
+    for (status, said, expected) in heads {
+        let text = format!("HTTP/1.1 {status}\r\ncontent-length: 2\r\ngroundcrew-pins: {said}\r\n\r\n{{}}");
+        let server = rude_server(&identity, text.into_bytes()).await;
+        let asks = client(&server, [identity.pin()]);
+        for call in 0..3 {
+            // What one client is told is known to all with the same list.
+            let client = Client::new(asks.base().clone(), PinSet::new([identity.pin()]), None);
+            let announced = client.pins().announced();
+            let _answer_or_refusal = match call {
+                0 => get(&client).await.err(),
+                1 => client.events("/x", None, LIMIT).await.err(),
+                _ => client.download("/x", 0, LIMIT).await.err(),
+            };
+            assert_eq!(announced.has_changed().unwrap(), expected.is_some(), "{status} {said:?} {call}");
+            assert_eq!(*announced.borrow(), *expected.unwrap_or(&Vec::new()));
+            // It is for others to decide whether they count.
+            assert_eq!(client.pins().list(), [identity.pin()]);
+        }
+        let shared = asks.pins().clone();
+        let _answer_or_refusal = get(&asks).await;
+        assert_eq!(shared.announced().borrow().is_empty(), expected.is_none());
+    }
+}
+
 /// All of a download from a byte on: where it began, how much the whole is, and what came.
 async fn downloaded(client: &Client, from: u64) -> Result<(u64, u64, Vec<u8>), Error> {
     let mut download = client.download("/large", from, LIMIT).await?;

@@ -60,6 +60,11 @@ fn one() -> u32 {
     1
 }
 
+/// Header of every answer, whatever it is an answer to, while a rotation of the certificate is announced: the SHA-256 of what is
+/// served and of what will be, with a comma between two. Who hears it adds them to those that it knows; which of
+/// those count no more is said in answers to heartbeats alone, which come one after the other.
+pub const PINS_HEADER: &str = "groundcrew-pins";
+
 /// Answer to a hello.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]

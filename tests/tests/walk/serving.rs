@@ -166,3 +166,36 @@ fn a_certificate_is_rotated_and_agents_follow() {
     let told = server.command(&["fingerprint", "--data", &data]);
     assert_eq!(String::from_utf8(told.stdout).unwrap().trim(), next.as_str());
 }
+
+#[test]
+fn an_agent_that_only_hears_refusals_learns_the_next_certificate() {
+    let server = Server::start();
+    let run = server.create_run("n1", LOAD);
+    let mut original = Machine::started(&server, &run, "original");
+    original.load.started();
+    original.kill();
+    let mut copy = Machine::new(&server, &run, "copy");
+    copy.clone_home_of(&original);
+    original.start();
+    original.load.started();
+    server.wait_for(&run, "a heartbeat under the second claim", |view| !view.activity.is_empty());
+    // An agent that is away keeps the rotation waiting.
+    let away = server.create_run("n2", LOAD);
+    let mut machine = Machine::started(&server, &away, "away");
+    machine.load.started();
+    machine.kill();
+    // It has no claim, so that nobody answers a heartbeat of its, and it has said hello.
+    copy.start();
+    copy.agent().wait_for_line("waits: ");
+    let data = server.data().display().to_string();
+    assert!(server.command(&["certificate", "rotate", "--data", &data]).status.success());
+    let certificate: CertificateView = server.get("/api/v1/certificate");
+    let next = certificate.next.unwrap();
+    eventually("the next certificate in the home of the agent that waits", || {
+        let known = std::fs::read_to_string(copy.home().join("run.json")).unwrap();
+        let known: Value = serde_json::from_str(&known).unwrap();
+        known["pins"].as_array().unwrap().contains(&next.as_str().into()).then_some(())
+    });
+    assert_eq!(copy.agent().count_of("the run stands at"), 0, "it was told so by refusals alone");
+    assert!(copy.load.is_quiet());
+}

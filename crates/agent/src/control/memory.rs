@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::path::Path;
 
+use groundcrew_client::PINS_MAX;
 use groundcrew_protocol::ids::{Attempt, ClaimNumber, DirectiveId, Generation, RunId, Sha256Hex, TokenText};
 use groundcrew_protocol::limits;
 use groundcrew_protocol::stage::Stage;
@@ -118,6 +119,19 @@ impl Memory {
         true
     }
 
+    /// Takes in certificates that are announced, without a word about those that it knows. One that was replaced stays so:
+    /// the announcement may be older than that. False where nothing changed.
+    pub fn note_more_pins(&mut self, announced: &[Sha256Hex]) -> bool {
+        let before = self.pins.len();
+        for pin in announced {
+            let is_new = !self.pins.contains(pin) && !self.pins_retired.contains(pin);
+            if is_new && self.pins.len() < PINS_MAX {
+                self.pins.push(pin.clone());
+            }
+        }
+        self.pins.len() > before
+    }
+
     /// The certificates that count, beside those that the settings name.
     pub fn pins_beside(&self, settings: &[Sha256Hex]) -> Vec<Sha256Hex> {
         let all = settings.iter().chain(&self.pins);
@@ -190,5 +204,20 @@ mod tests {
         // What is announced again counts again.
         memory.note_pins(&[pin(38)]);
         assert_eq!(memory.pins_beside(&[]), [pin(38)]);
+    }
+
+    #[test]
+    fn an_announcement_beside_another_answer_adds_and_takes_nothing_away() {
+        let pin = |byte: u8| Sha256Hex::of(&[byte]);
+        let mut memory = Memory::new("r-1".parse().unwrap(), [7; 32]);
+        assert!(memory.note_more_pins(&[pin(1), pin(2)]) && !memory.note_more_pins(&[pin(2), pin(1)]));
+        // A late one, from before the announcement, takes nothing away, and one from before the end of the rotation does
+        // not bring back what it has replaced.
+        assert!(!memory.note_more_pins(&[pin(1)]) && memory.pins_beside(&[]) == [pin(1), pin(2)]);
+        assert!(memory.note_pins(&[pin(2)]) && !memory.note_more_pins(&[pin(1), pin(2)]));
+        assert_eq!(memory.pins_beside(&[pin(1)]), [pin(2)]);
+        let many: Vec<Sha256Hex> = (0..100).map(pin).collect();
+        memory.note_more_pins(&many);
+        assert_eq!(memory.pins.len(), PINS_MAX);
     }
 }

@@ -265,7 +265,7 @@ impl Agent {
         retry.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut beat = interval(Duration::from_millis(self.settings.heartbeat_interval_ms));
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut marker = self.drain.latest();
+        let (mut marker, mut announced) = (self.drain.latest(), self.run_pins.announced());
         let outbox = self.outbox.entries();
         let mut ends = self.take(Event::Start(outbox)).await;
         while !ends {
@@ -286,6 +286,7 @@ impl Agent {
                     self.retry().await;
                     Event::Reconcile(WallMs(wall().0 - self.skew_ms))
                 }
+                Ok(()) = announced.changed() => Event::Announced(announced.borrow_and_update().clone()),
                 Ok(()) = marker.changed() => Event::Drain(marker.borrow_and_update().clone()),
                 () = sleep_until(wake.unwrap_or_else(far).into()), if wake.is_some() => Event::Tick,
             };

@@ -52,6 +52,11 @@ impl Agent {
                 *known = answer.operator_retries.max(*known);
                 self.know_pins(&answer.pins);
             }
+            Event::Announced(pins) => {
+                if self.core.know_more_pins(pins) {
+                    self.count_pins();
+                }
+            }
             Event::StageEnded => self.finished = self.stage.take().and_then(Running::finish),
             Event::Heartbeat { .. }
             | Event::Answered(_)
@@ -86,8 +91,12 @@ impl Agent {
     /// a rotation has replaced do not, wherever they were named.
     fn know_pins(&mut self, pins: &[Sha256Hex]) {
         if self.core.know_pins(pins) {
-            self.run_pins.replace(self.core.memory().pins_beside(&self.settings.pins));
+            self.count_pins();
         }
+    }
+
+    fn count_pins(&self) {
+        self.run_pins.replace(self.core.memory().pins_beside(&self.settings.pins));
     }
 
     /// Performs one action.

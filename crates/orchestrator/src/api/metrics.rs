@@ -92,7 +92,8 @@ fn put(text: &mut String, name: &str, help: &str, kind: &str, value: u64) {
     .expect("writing to a String never fails");
 }
 
-/// Says that the server answers. The one route beside the login page that needs no token.
+/// Says that the server answers, to anyone: the one route beside the login page that needs no token. It tells nothing else,
+/// neither a version nor how the store or the tasks do; `/metrics` and `/api/v1/tasks` say that to operators.
 #[utoipa::path(get, path = "/healthz", tag = "orchestrator",
     responses((status = 200, description = "The server answers", content_type = "text/plain", body = String)))]
 pub async fn healthz() -> &'static str {

@@ -35,7 +35,11 @@ pub mod view;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::extract::State;
+use axum::middleware::map_response_with_state;
+use axum::response::Response;
 use axum::routing::{MethodRouter, delete, get, post, put};
+use groundcrew_protocol::wire::PINS_HEADER;
 use http::{Method, StatusCode, Uri};
 
 use app::App;
@@ -165,7 +169,17 @@ pub fn router(routes: Vec<Route>, app: Arc<App>) -> Router {
     for route in routes {
         router = router.route(route.path, route.handler);
     }
-    router.fallback(no_route).method_not_allowed_fallback(no_method).with_state(app)
+    let router = router.fallback(no_route).method_not_allowed_fallback(no_method);
+    router.layer(map_response_with_state(app.clone(), announce)).with_state(app)
+}
+
+/// A rotation of the certificate is announced in every answer, also in a refusal: an agent that waits for a claim hears
+/// nothing else.
+async fn announce(State(app): State<Arc<App>>, mut answer: Response) -> Response {
+    if let Some(pins) = app.live.pins_header() {
+        answer.headers_mut().insert(PINS_HEADER, pins);
+    }
+    answer
 }
 
 async fn no_route(uri: Uri) -> ApiError {

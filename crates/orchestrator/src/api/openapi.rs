@@ -9,7 +9,10 @@ use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 #[openapi(
     info(
         title = "Groundcrew orchestrator",
-        description = "What agents and operators call. Errors are always an ErrorBody.",
+        description = "What agents and operators call. Errors are always an ErrorBody. Every call needs a token but \
+            /healthz, which says nothing but that the server answers. While a rotation of the certificate is announced \
+            every answer, a refusal too, has the header `groundcrew-pins`: the SHA-256 of what is served and of what will be, \
+            with a comma between two.",
         version = "1"
     ),
     modifiers(&Tokens),

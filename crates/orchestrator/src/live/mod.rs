@@ -28,6 +28,7 @@ use groundcrew_protocol::runtime::AgentRuntime;
 use groundcrew_protocol::stage::State;
 use groundcrew_protocol::time::WallMs;
 use groundcrew_protocol::wire::{DirectiveOutcome, Heartbeat, Phase, StageAttempt};
+use http::HeaderValue;
 
 use crate::run::state::{DrainTold, Now, Run, WaitFor};
 use crate::store::AgentSeen;
@@ -60,8 +61,19 @@ struct Announced {
     generation: Generation,
     /// What is served, and what will be.
     pins: Vec<Sha256Hex>,
+    /// The same as a header, while they are more than what is served.
+    header: Option<HeaderValue>,
     /// Raised with each change, so that a prepared answer knows that it is old.
     edition: u64,
+}
+
+impl Announced {
+    fn new(generation: Generation, pins: Vec<Sha256Hex>, edition: u64) -> Announced {
+        let text = pins.iter().map(Sha256Hex::as_str).collect::<Vec<_>>().join(",");
+        let header = (pins.len() > 1)
+            .then(|| HeaderValue::from_str(&text).expect("hexadecimal digits and commas fit a header"));
+        Announced { generation, pins, header, edition }
+    }
 }
 
 /// A run that is known of.
@@ -190,7 +202,7 @@ impl Live {
             clock,
             started: Instant::now(),
             rate: Rate::per_second(requests_per_second),
-            announced: RwLock::new(Announced { generation, pins, edition: 1 }),
+            announced: RwLock::new(Announced::new(generation, pins, 1)),
             drains: drains::Wanted::default(),
         }
     }
@@ -259,7 +271,7 @@ impl Live {
         Now { wall: clock::wall_now(), listened_ms, heard_ms: heard_ms.max(anew_ms) }
     }
 
-    /// What every answer carries: the generation and the pins that are or will be served.
+    /// The generation, and the pins that are or will be served.
     pub fn announced(&self) -> (Generation, Vec<Sha256Hex>, u64) {
         let announced = self.announced.read().expect("no holder of this lock panics");
         (announced.generation, announced.pins.clone(), announced.edition)
@@ -269,8 +281,15 @@ impl Live {
     pub fn announce(&self, generation: Generation, pins: Vec<Sha256Hex>) {
         let mut announced = self.announced.write().expect("no holder of this lock panics");
         if announced.generation != generation || announced.pins != pins {
-            *announced = Announced { generation, pins, edition: announced.edition + 1 };
+            *announced = Announced::new(generation, pins, announced.edition + 1);
         }
+    }
+
+    /// What every answer has in its head while a rotation of the certificate is announced ([`PINS_HEADER`]).
+    ///
+    /// [`PINS_HEADER`]: groundcrew_protocol::wire::PINS_HEADER
+    pub fn pins_header(&self) -> Option<HeaderValue> {
+        self.announced.read().expect("no holder of this lock panics").header.clone()
     }
 
     fn edition(&self) -> u64 {

@@ -161,10 +161,20 @@ impl Core {
         &self.facts.ip
     }
 
-    /// Notes certificates that were announced; they go to disk with the next thing that does. True where that changed
-    /// which count.
+    /// Notes all certificates that are or will be served: what was announced before and is not among them counts no more.
+    /// They go to disk with the actions of the next step. True where that changed which count.
     pub fn know_pins(&mut self, pins: &[Sha256Hex]) -> bool {
         let changed = self.memory.note_pins(pins);
+        if changed {
+            self.persist();
+        }
+        changed
+    }
+
+    /// Notes certificates that were announced, beside those that are known: [`know_pins`](Self::know_pins) for answers
+    /// that may be older than one before them.
+    pub fn know_more_pins(&mut self, pins: &[Sha256Hex]) -> bool {
+        let changed = self.memory.note_more_pins(pins);
         if changed {
             self.persist();
         }
@@ -217,6 +227,8 @@ impl Core {
             Event::Flushed(whole) => self.flushed(whole),
             // One that could not be put in comes again with the next answer, as it is asked for again.
             Event::KeyInstalled(_) => {}
+            // The driver has taken them in already.
+            Event::Announced(_) => {}
             Event::KeyRemoved(done) => self.key_removed(done),
             Event::Reconcile(wall) => self.reconcile(wall),
             Event::Drain(sight) => self.marker_seen(sight),

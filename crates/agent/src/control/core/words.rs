@@ -2,7 +2,7 @@
 
 use groundcrew_protocol::check::PlannedCheck;
 use groundcrew_protocol::drain::DrainOrder;
-use groundcrew_protocol::ids::{Attempt, BootId, ClaimNumber, DirectiveId, MacAddress, RandomId};
+use groundcrew_protocol::ids::{Attempt, BootId, ClaimNumber, DirectiveId, MacAddress, RandomId, Sha256Hex};
 use groundcrew_protocol::profile::StageSpec;
 use groundcrew_protocol::runtime::AgentRuntime;
 use groundcrew_protocol::stage::Stage;
@@ -70,6 +70,10 @@ pub enum Event {
     KeyInstalled(bool),
     /// Whether the key of a hold is out of authorized_keys.
     KeyRemoved(bool),
+    /// Certificates that some answer announces, beside what else it says ([`PINS_HEADER`]).
+    ///
+    /// [`PINS_HEADER`]: groundcrew_protocol::wire::PINS_HEADER
+    Announced(Vec<Sha256Hex>),
     /// Now and then, with the orchestrator's clock: what should be gone is tried again.
     Reconcile(WallMs),
     /// Somebody looked at the drain marker, and saw something else than before or was asked to look.
