@@ -27,7 +27,7 @@ use groundcrew_protocol::limits;
 use groundcrew_protocol::runtime::AgentRuntime;
 use groundcrew_protocol::stage::State;
 use groundcrew_protocol::time::WallMs;
-use groundcrew_protocol::wire::{DirectiveOutcome, Heartbeat, Phase, StageAttempt};
+use groundcrew_protocol::wire::{DirectiveOutcome, Heartbeat, HomeKind, Phase, StageAttempt};
 use http::HeaderValue;
 
 use crate::run::state::{DrainTold, Now, Run, WaitFor};
@@ -138,6 +138,8 @@ pub struct LiveClaim {
     pub protocol: u32,
     /// The home's random id.
     pub instance: Option<RandomId>,
+    /// What kind of home that is.
+    pub home: HomeKind,
     /// The pod or process that its agent is.
     pub runtime: Option<AgentRuntime>,
     spoke: bool,
@@ -372,9 +374,7 @@ impl Live {
         if state.noted.as_ref().is_some_and(|(day, noted)| *day == seen_day && *noted == pins) {
             return None;
         }
-        // An agent of protocol 1 has no home that names itself; its run stands for it.
-        let instance = state.claim.as_ref()?.instance.clone();
-        let instance = instance.unwrap_or_else(|| instance_of_run(&live.id));
+        let instance = state.claim.as_ref()?.lasting_name(live);
         Some(AgentSeen { instance, run: live.id.clone(), seen_day, pins })
     }
 
@@ -432,8 +432,24 @@ pub fn offline_after_ms() -> u64 {
     limits::HEARTBEAT_INTERVAL_MS * limits::HEARTBEATS_MISSED_MAX
 }
 
-fn instance_of_run(run: &RunId) -> RandomId {
-    let digest = TokenDigest::of(run.as_str()).hex();
+impl LiveClaim {
+    /// What an agent is counted by from day to day: its home, where that lasts. One in memory is gone with the power, and
+    /// the next boot makes another, which takes its place: its node stays. An agent of protocol 1 has no home that names
+    /// itself; its run stands for it.
+    fn lasting_name(&self, live: &LiveRun) -> RandomId {
+        match (&self.home, &self.instance) {
+            (HomeKind::Volatile, Some(_)) => name_of("node", live.node.as_str()),
+            (HomeKind::Durable | HomeKind::Unknown(_), Some(instance)) => instance.clone(),
+            (HomeKind::Durable | HomeKind::Volatile | HomeKind::Unknown(_), None) => {
+                name_of("run", live.id.as_str())
+            }
+        }
+    }
+}
+
+/// An id that stands for something with a name.
+fn name_of(kind: &str, name: &str) -> RandomId {
+    let digest = TokenDigest::of(&format!("{kind}:{name}")).hex();
     digest.as_str()[..32].parse().expect("32 of 64 hexadecimal digits are an id")
 }
 

@@ -75,6 +75,7 @@ impl LiveState {
             number: claim.number,
             protocol: claim.protocol,
             instance: claim.instance.clone(),
+            home: claim.home.clone(),
             runtime: claim.runtime.clone(),
             spoke: claim.spoke,
             token: TokenDigest::from(&claim.token),

@@ -23,7 +23,7 @@ pub struct TokenRow {
 /// An agent that was heard, and which certificates it trusts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AgentSeen {
-    /// Its home.
+    /// Its home, or what stays of an agent whose home does not.
     pub instance: RandomId,
     /// Its run.
     pub run: RunId,

@@ -164,8 +164,11 @@ pub struct Agent {
     pub serial: Option<&'static str>,
     /// The pod or process that it calls itself.
     pub runtime: Value,
+    /// `durable` or `volatile`.
+    pub home_kind: &'static str,
     home: RandomId,
     process: RandomId,
+    machine_boots: u8,
 }
 
 impl Agent {
@@ -182,6 +185,8 @@ impl Agent {
             claim: 0,
             serial: None,
             runtime: Value::Null,
+            home_kind: "durable",
+            machine_boots: 1,
             home: RandomId::from_bytes(bytes(2)[..16].try_into().unwrap()),
             process: RandomId::from_bytes(bytes(3)[..16].try_into().unwrap()),
         }
@@ -193,13 +198,23 @@ impl Agent {
         self.boot = self.token.as_str().to_owned();
     }
 
+    /// The machine boots again, and its agent has another home and run token: nothing of the one before is left.
+    pub fn boot_without_memory(&mut self) {
+        self.machine_boots += 1;
+        let bytes = |salt: u8| [salt, self.machine_boots].repeat(16);
+        self.token = TokenText::run(bytes(1).try_into().unwrap());
+        self.home = RandomId::from_bytes(bytes(2)[..16].try_into().unwrap());
+        self.process = RandomId::from_bytes(bytes(3)[..16].try_into().unwrap());
+    }
+
     pub fn path(&self, call: &str) -> String {
         format!("/api/v1/runs/{}/{call}", self.run)
     }
 
     pub async fn claim(&mut self, bench: &Bench) -> Answer {
         let body = json!({
-            "ip": "127.0.0.1", "boot_id": "11111111-2222-3333-4444-555555555555", "home": "durable",
+            "ip": "127.0.0.1", "boot_id": format!("11111111-2222-3333-4444-{:012}", self.machine_boots),
+            "home": self.home_kind,
             "instance": self.home, "session": self.process, "token_sha256": self.token.sha256(),
             "known_claim": self.claim, "serial": self.serial, "runtime": self.runtime,
         });

@@ -11,7 +11,7 @@ use groundcrew_protocol::wire::PINS_HEADER;
 use http::Method;
 use serde_json::json;
 
-use crate::bench::{Bench, request};
+use crate::bench::{Agent, Bench, request};
 
 #[tokio::test]
 async fn the_next_certificate_is_served_once_every_agent_knows_it() {
@@ -108,5 +108,30 @@ async fn a_rotation_waits_for_agents_of_the_last_seven_days_and_no_longer() {
         bench.app.store.note_agent(agent).await.unwrap();
         certificate::pass(bench.app.clone()).await.unwrap();
         assert_eq!(bench.app.served.fingerprint(), *served, "{days_ago} days ago");
+    }
+}
+
+#[tokio::test]
+async fn an_agent_whose_home_goes_with_the_power_is_the_same_one_after_a_reset() {
+    for (home_kind, waits) in [("volatile", false), ("durable", true)] {
+        let bench = Bench::start().await;
+        let (run, boot) = bench.make_run("n1").await;
+        let mut agent = Agent::new(run, boot);
+        (agent.home_kind, agent.serial) = (home_kind, Some("S-1"));
+        agent.claim(&bench).await.expect(200);
+        let first = bench.app.served.fingerprint();
+        agent.beat(&bench, json!({ "pins_known": [first] })).await.expect(200);
+        let next = bench.app.certificates.announce_next().unwrap().fingerprint;
+        certificate::pass(bench.app.clone()).await.unwrap();
+
+        agent.boot_without_memory();
+        bench.app.live.clock.step(limits::FRESH_MS);
+        agent.claim(&bench).await.expect(200);
+        let said = certificate::pass(bench.app.clone()).await.unwrap();
+        assert!(said.contains(&agent.run), "the one that is back knows nothing yet: {said}");
+        agent.beat(&bench, json!({ "pins_known": [first, next] })).await.expect(200);
+        certificate::pass(bench.app.clone()).await.unwrap();
+        // The disk of the one before may be put into another machine; memory cannot.
+        assert_eq!(bench.app.served.fingerprint(), if waits { first } else { next }, "{home_kind}");
     }
 }
