@@ -52,7 +52,8 @@ pub enum Command {
         data: Data,
         /// The folder that `backup` made.
         from: PathBuf,
-        /// Move what the data folder holds aside, into a folder inside it.
+        /// Move what the data folder holds aside first, into a folder replaced-TIME inside it, which is printed. Nothing is
+        /// swept of that and no backup takes it in: remove it once nobody needs it any more.
         #[arg(long)]
         force: bool,
     },

@@ -40,8 +40,8 @@ pub enum OpenError {
     /// The database is gone, and what belongs to it is still there.
     #[error(
         "the database {file:?} is missing while {beside:?} is there. Nothing was changed. Restore a backup with \
-         `groundcrewd restore`, or, to begin with an empty store, move groundcrew.db-wal and -shm, logs/, artifacts/ and packages/ away; \
-         tls/ stays, and with it the certificate that agents pin"
+         `groundcrewd restore`, or, to begin with an empty store, move groundcrew.db-wal and -shm, logs/, artifacts/, packages/ and \
+         what a restore has left (replaced-…, restoring-…) away; tls/ stays, and with it the certificate that agents pin"
     )]
     Missing {
         /// The database.

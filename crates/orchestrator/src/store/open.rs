@@ -213,7 +213,9 @@ fn nothing(data: &Path, file: &Path, write_ahead: Option<PathBuf>) -> Result<Sta
     let folders =
         [super::logs::LOGS_FOLDER, super::artifacts::ARTIFACTS_FOLDER, super::packages::PACKAGES_FOLDER]
             .map(|name| data.join(name));
-    match write_ahead.or_else(|| folders.into_iter().find(holds_something)) {
+    let beside = write_ahead.or_else(|| folders.into_iter().find(holds_something));
+    // A restore that was cut short: the old store is aside, and the new one has not come in.
+    match beside.or_else(|| super::restore::leftover_in(data)) {
         Some(beside) => Err(OpenError::Missing { file: file.to_owned(), beside }),
         None => Ok(Standing::Nothing),
     }

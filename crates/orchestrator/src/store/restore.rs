@@ -61,8 +61,16 @@ pub(super) fn is_leftover(name: &str) -> bool {
     name.starts_with(RESTORING_PREFIX) || name.starts_with(REPLACED_PREFIX)
 }
 
+/// What a restore has left in the data folder, where it has: the latest of it.
+pub(super) fn leftover_in(data: &Path) -> Option<PathBuf> {
+    let mut names = entries(data).ok()?;
+    names.retain(|name| is_leftover(&name.to_string_lossy()));
+    names.into_iter().max().map(|name| data.join(name))
+}
+
 /// Brings the backup in `from` back into the folder `data`, as a new generation. With `force` the content of `data`
-/// is moved into a folder of its own inside it first.
+/// is moved into a folder of its own inside it first (`replaced-` and the time). Nothing reads that again but the next
+/// restore, for its generation; no sweep and no backup takes it in, so it stays until somebody removes it.
 ///
 /// # Errors
 /// [`RestoreError`].
@@ -78,7 +86,7 @@ pub async fn restore(from: &Path, data: &Path, force: bool, now: WallMs) -> Resu
     if !old.is_empty() && !force {
         return Err(RestoreError::NotEmpty(data.to_owned()));
     }
-    let old_generation = generation_of(data).await;
+    let old_generation = latest_generation(data).await?;
     let making = data.join(format!("{RESTORING_PREFIX}{}", std::process::id()));
     let outcome = match copy_checked(from, &making, &manifest).await {
         Ok(()) => prepare(&making, old_generation).await,
@@ -131,11 +139,22 @@ fn old_content(data: &Path) -> Result<Vec<OsString>, StoreError> {
     Ok(names)
 }
 
-/// Generation of the store that is there, as far as it can still be read.
-async fn generation_of(data: &Path) -> Option<u64> {
+/// The greatest generation of the stores that are there, as far as they can still be read: of the one that is served from,
+/// and of those that were moved aside. After a restore that was cut short there are only these, and a number that was
+/// given out must not be given again, or no agent would notice.
+async fn latest_generation(data: &Path) -> Result<Option<u64>, StoreError> {
+    let mut latest = generation_of(data, false).await;
+    for name in entries(data)?.iter().filter(|name| name.to_string_lossy().starts_with(REPLACED_PREFIX)) {
+        latest = latest.max(generation_of(&data.join(name), true).await);
+    }
+    Ok(latest)
+}
+
+/// Generation of the store in a folder, as far as it can still be read; `untouched`: without a file made for that.
+async fn generation_of(data: &Path, untouched: bool) -> Option<u64> {
     let file = data.join(DATABASE_FILE);
     open::expect_database(data).ok()?;
-    let mut connection = open::reading(&file).connect().await.ok()?;
+    let mut connection = open::reading(&file).immutable(untouched).connect().await.ok()?;
     let generation = open::meta_number(&mut connection, &file, "generation").await.ok();
     connection.close().await.ok()?;
     generation

@@ -124,6 +124,34 @@ async fn a_restore_over_something_needs_force_and_nobody_serving() {
 }
 
 #[tokio::test]
+async fn a_restore_that_was_cut_short_is_said_and_gives_no_generation_twice() {
+    let (data, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let store = open(data.path()).await;
+    fill(&store, 1).await;
+    let target = elsewhere.path().join("backup");
+    backup(data.path(), &target, NOW).await.unwrap();
+    store.close().await.unwrap();
+    for generation in 2..=3 {
+        let restored = restore(&target, data.path(), true, NOW).await.unwrap();
+        assert_eq!(restored.generation, Generation(generation));
+    }
+    // Killed when the old store was aside, and the new one not in yet.
+    let aside = data.path().join("replaced-9999");
+    std::fs::create_dir(&aside).unwrap();
+    for name in ["groundcrew.db", "logs", "artifacts"] {
+        std::fs::rename(data.path().join(name), aside.join(name)).unwrap();
+    }
+    let refused = Store::open(data.path(), StoreOptions::default()).await.err().unwrap();
+    assert!(matches!(&refused, OpenError::Missing { beside, .. } if *beside == aside), "{refused:?}");
+    assert!(!data.path().join(DATABASE_FILE).exists(), "a fresh store took its place");
+    // Nothing is in its way, so it needs no force. The backup's own generation is 1.
+    let again = restore(&target, data.path(), false, NOW).await.unwrap();
+    assert_eq!((again.generation, again.moved_aside), (Generation(4), None));
+    assert_eq!(consistent(&open(data.path()).await).await, 1);
+    assert!(aside.join(DATABASE_FILE).is_file(), "what was moved aside stays until somebody removes it");
+}
+
+#[tokio::test]
 async fn a_backup_that_is_not_whole_is_refused_and_nothing_is_touched() {
     let (data, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let store = open(data.path()).await;
