@@ -80,6 +80,22 @@ pub const POWER_ON_HOURS: &str = "power_on_hours";
 pub const WRITTEN: &str = "written";
 /// SMART: the disk's own test of itself.
 pub const SELF_TEST: &str = "self_test";
+/// Around a stage: memory errors that nothing corrected (EDAC), by module.
+pub const MEMORY_UNCORRECTED: &str = "memory_uncorrected";
+/// Around a stage: memory errors that were corrected (EDAC), by module.
+pub const MEMORY_CORRECTED: &str = "memory_corrected";
+/// Around a stage: errors of PCIe links that nothing corrected (AER), by device.
+pub const PCIE_UNCORRECTED: &str = "pcie_uncorrected";
+/// Around a stage: errors of PCIe links that were corrected (AER), by device.
+pub const PCIE_CORRECTED: &str = "pcie_corrected";
+/// Around a stage: machine check exceptions, by CPU.
+pub const MACHINE_CHECKS: &str = "machine_checks";
+/// Around a stage: damaged packets, by network interface.
+pub const NIC_ERRORS: &str = "nic_errors";
+/// Around a stage: carriers that network interfaces lost.
+pub const LOST_CARRIERS: &str = "lost_carriers";
+/// Around a stage: times that a CPU or its package was throttled for its heat.
+pub const THROTTLE_EVENTS: &str = "throttle_events";
 /// Any stage: the agent knows how to do it.
 pub const STAGE_KNOWN: &str = "stage_known";
 
@@ -112,10 +128,23 @@ pub const SMART_CHECKS: [&str; 19] = [
     SELF_TEST,
 ];
 
-/// The checks of a stage. None where this version does not do it, so that an agent which does may have others, and where its
-/// settings decide.
-pub fn of(stage: &Stage) -> &'static [&'static str] {
-    match stage {
+/// The counters around a stage that tests hardware, each a check of that stage. CPUStress judges throttling by its share of
+/// the time instead ([`THROTTLING`]).
+pub const COUNTER_CHECKS: [&str; 8] = [
+    MEMORY_UNCORRECTED,
+    MEMORY_CORRECTED,
+    PCIE_UNCORRECTED,
+    PCIE_CORRECTED,
+    MACHINE_CHECKS,
+    NIC_ERRORS,
+    LOST_CARRIERS,
+    THROTTLE_EVENTS,
+];
+
+/// The checks of a stage that a profile may require, in the order of its plan. None where this version does not do the stage, so
+/// that an agent which does may have others, and where its settings decide.
+pub fn of(stage: &Stage) -> Vec<&'static str> {
+    let own: &[&str] = match stage {
         Stage::Inventory => &INVENTORY_CHECKS,
         Stage::Smart => &SMART_CHECKS,
         Stage::CpuStress => &CPU_STRESS_CHECKS,
@@ -131,5 +160,26 @@ pub fn of(stage: &Stage) -> &'static [&'static str] {
         | Stage::Interrupt { .. }
         | Stage::Reporting
         | Stage::Unknown(_) => &[],
+    };
+    own.iter().copied().chain(counters(stage)).collect()
+}
+
+/// The counters that are read around a stage.
+pub fn counters(stage: &Stage) -> Vec<&'static str> {
+    let all = COUNTER_CHECKS.into_iter();
+    match stage {
+        Stage::Inventory | Stage::Smart => all.collect(),
+        Stage::CpuStress => all.filter(|name| *name != THROTTLE_EVENTS).collect(),
+        Stage::SpecValidate
+        | Stage::Memory
+        | Stage::Storage
+        | Stage::Network
+        | Stage::Gpu
+        | Stage::Soak
+        | Stage::Psu
+        | Stage::Package { .. }
+        | Stage::Interrupt { .. }
+        | Stage::Reporting
+        | Stage::Unknown(_) => Vec::new(),
     }
 }

@@ -1,5 +1,7 @@
 //! The checks that a stage owes, from the profile. Frozen by the orchestrator when a stage starts.
 
+mod counters;
+
 use crate::check::{Limit, PlannedCheck};
 pub use crate::check_names::{self as names, INVENTORY_CHECKS};
 use crate::profile::{CpuStressSettings, InterruptKind, SelfTest, SmartSettings, StageSpec};
@@ -44,6 +46,7 @@ pub fn planned_checks(spec: &StageSpec) -> Vec<PlannedCheck> {
         | Stage::Interrupt { .. }
         | Stage::Unknown(_) => vec![planned(names::STAGE_KNOWN, Limit::default())],
     };
+    plan.extend(counters::planned_counters(spec));
     for name in &spec.require {
         match plan.iter_mut().find(|check| check.name == *name) {
             Some(check) => check.required = true,
@@ -227,7 +230,9 @@ mod tests {
                 // The agent's own limit asks for nothing, and does not count.
                 Check::of(of, Some("cpu"), Observation::measured(value, "u"), Limit::default())
             };
-            judge_stage(&plan, &whole.iter().map(check).collect::<Vec<_>>()).verdict
+            let counters = names::counters(&Stage::CpuStress).into_iter().map(|name| (name, 0.0));
+            let all: Vec<(&str, f64)> = whole.into_iter().chain(counters).collect();
+            judge_stage(&plan, &all.iter().map(check).collect::<Vec<_>>()).verdict
         };
         for (name, value, verdict) in [
             (names::MISCOMPARES, 0.0, Verdict::Pass),
@@ -260,7 +265,7 @@ mod tests {
     fn every_part_of_the_inventory_is_owed_once() {
         let plan = planned_checks(&spec("Inventory", &["dimms", "psus"]));
         let owed: Vec<&str> = plan.iter().map(|check| check.name.as_str()).collect();
-        assert_eq!(owed, INVENTORY_CHECKS);
+        assert_eq!(owed, names::of(&Stage::Inventory));
         let required: Vec<&str> =
             plan.iter().filter(|check| check.required).map(|check| check.name.as_str()).collect();
         assert_eq!(required, ["dimms", "psus"]);

@@ -6,6 +6,7 @@
 
 mod alone;
 pub mod command;
+mod counters;
 mod cpu_stress;
 mod interrupt;
 mod inventory;
@@ -122,13 +123,20 @@ impl StageContext {
         (self.progress)(Progress { fraction: fraction.clamp(0.0, 1.0), activity: activity.into() });
     }
 
-    fn plan(&self) -> Vec<PlannedCheck> {
+    /// What the stage is judged by: what it owes itself, and the counters around it.
+    fn whole_plan(&self) -> Vec<PlannedCheck> {
         if self.plan.is_empty() { planned_checks(&self.spec) } else { self.plan.clone() }
+    }
+
+    /// What the stage itself owes. The counters are read around it.
+    fn plan(&self) -> Vec<PlannedCheck> {
+        let plan = self.whole_plan().into_iter();
+        plan.filter(|planned| !counters::is_counter(&planned.name)).collect()
     }
 
     /// The limit of a check by the plan.
     fn limit(&self, name: &str) -> Limit {
-        let planned = self.plan().into_iter().find(|planned| planned.name == name);
+        let planned = self.whole_plan().into_iter().find(|planned| planned.name == name);
         planned.map(|planned| planned.limit).unwrap_or_default()
     }
 
@@ -137,7 +145,7 @@ impl StageContext {
         Check::of(name, None, observed, self.limit(name))
     }
 
-    /// Every planned check, unreadable for one reason.
+    /// Every check that the stage itself owes, unreadable for one reason.
     fn all_unreadable(&self, why: &str) -> Vec<Check> {
         let unreadable = || Observation::Unreadable { why: why.to_owned() };
         self.plan().iter().map(|planned| self.check(&planned.name, unreadable())).collect()
@@ -170,13 +178,16 @@ pub fn run_stage(context: &StageContext) -> StageOutcome {
     context.show(0.0, format!("{stage} begins"));
     // The stage shares nothing that a panic could leave half changed but the record of children, whose lock
     // forgives it.
-    let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| perform(context, deadline)))
+    let watch = counters::Watch::begin(context);
+    let mut done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| perform(context, deadline)))
         .unwrap_or_else(|panic| {
             let why = format!("the stage broke off by an error in the agent itself: {}", panic_text(&*panic));
             context.say(LogLevel::Error, why.clone());
             Done { checks: context.all_unreadable(&why), ..Done::default() }
         });
-    let outcome = outcome::judge(&context.plan(), done);
+    let counted = watch.end(context, &done.checks);
+    done.checks.extend(counted);
+    let outcome = outcome::judge(&context.whole_plan(), done);
     for check in &outcome.checks {
         context.say(outcome::level(check.verdict), outcome::line(check));
     }

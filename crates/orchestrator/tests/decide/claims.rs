@@ -2,6 +2,7 @@
 
 use groundcrew_orchestrator::run::decide::{OrderKind, Refused};
 use groundcrew_orchestrator::run::state::{ATTEMPTS_KEPT_MAX, Fate, HeldFor, Standing, WaitFor};
+use groundcrew_protocol::check_names;
 use groundcrew_protocol::ids::{Attempt, ClaimNumber, Sha256Hex};
 use groundcrew_protocol::stage::State;
 use groundcrew_protocol::wire::{DirectiveOutcome, Taken};
@@ -16,7 +17,7 @@ fn a_fresh_run_is_claimed_at_its_first_stage() {
     assert_eq!(answer.claim, ClaimNumber(1));
     assert_eq!(answer.current_state.to_string(), "InventoryCheck");
     assert_eq!(answer.attempt, Attempt(1));
-    assert_eq!(answer.planned_checks.len(), 9);
+    assert_eq!(answer.planned_checks.len(), check_names::of(&inventory()).len());
     assert_eq!(answer.planned_checks, bench.run.plan);
     assert_eq!(answer.stages.len(), 4);
     assert_eq!(answer.stage_settings.len(), 3, "Reporting is no agent's");

@@ -2,11 +2,14 @@
 //!
 //! A profile is TOML. [`Profile::parse`] reads it; a run keeps the profile that it was created with.
 
+mod counters;
+mod cpu_stress;
 mod interrupt;
 mod package;
 mod parse;
 mod part;
 mod smart;
+mod stage;
 
 #[cfg(test)]
 mod tests;
@@ -14,6 +17,8 @@ mod tests;
 pub(crate) use parse::{COUNT_MAX, LIST_MAX, MTU_MIN, SIZE_MAX, SIZE_MIN, SPEED_MBPS_MAX, SPEED_MTS_MAX};
 pub(crate) use part::TEXT_BYTES_MAX;
 
+pub use counters::CounterSettings;
+pub use cpu_stress::CpuStressSettings;
 pub use interrupt::{InterruptKind, InterruptSettings, PackageInterrupt};
 pub use package::PackageSettings;
 pub use smart::{SelfTest, SmartSettings};
@@ -152,6 +157,9 @@ pub struct StageSpec {
     /// Names of checks that must be observed even where the hardware says that it has no source for them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub require: Vec<String>,
+    /// What the counters around a hardware stage may count.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub counters: Option<CounterSettings>,
     /// Settings of CPUStress.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cpu_stress: Option<CpuStressSettings>,
@@ -176,6 +184,7 @@ impl StageSpec {
             name,
             deadline,
             require: Vec::new(),
+            counters: None,
             cpu_stress: None,
             smart: None,
             package: None,
@@ -186,40 +195,6 @@ impl StageSpec {
 
 fn stage_deadline() -> u64 {
     limits::STAGE_DEADLINE_MS
-}
-
-/// Settings of the stage CPUStress (`[stage.cpu_stress]`).
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-#[serde(default)]
-pub struct CpuStressSettings {
-    /// How long the load lasts.
-    #[serde(with = "span")]
-    #[cfg_attr(feature = "openapi", schema(value_type = String))]
-    pub duration: u64,
-    /// Number of workers; 0 is one for each CPU that is online.
-    pub workers: u32,
-    /// stress-ng's CPU method; empty is its own choice (all of them in turn).
-    pub method: String,
-    /// Bogo operations per second of real time, over all workers, under which the check `rate` fails.
-    pub rate_min: Option<f64>,
-    /// Share of the time, in percent, that CPUs may be throttled before the check `throttling` fails.
-    pub throttled_percent_max: f64,
-    /// Frequency in MHz under which the slowest CPU's mean under load fails.
-    pub frequency_min_mhz: Option<f64>,
-}
-
-impl Default for CpuStressSettings {
-    fn default() -> Self {
-        CpuStressSettings {
-            duration: 60_000,
-            workers: 0,
-            method: String::new(),
-            rate_min: None,
-            throttled_percent_max: 5.0,
-            frequency_min_mhz: None,
-        }
-    }
 }
 
 /// The hardware that a machine should have. What is not written is not compared.

@@ -4,25 +4,16 @@ use std::collections::BTreeSet;
 
 use super::part::{Field, Part, bad_syntax, one_of};
 use super::{
-    AtEnd, BadProfile, Count, CpuStressSettings, Expected, ExpectedCpu, ExpectedDisk, ExpectedMemory,
-    ExpectedNic, ExpectedSystem, InterruptSettings, PackageSettings, Profile, RunLimits, StageSpec,
-    WriteAllowance,
+    AtEnd, BadProfile, Count, Expected, ExpectedCpu, ExpectedDisk, ExpectedMemory, ExpectedNic,
+    ExpectedSystem, InterruptSettings, PackageSettings, Profile, RunLimits, StageSpec, WriteAllowance,
 };
-use super::{interrupt, package, smart};
-use crate::check_names;
+use super::{interrupt, package, stage};
 use crate::ids::MacAddress;
 use crate::limits;
-use crate::stage::{Stage, stage_words};
-use crate::time::format_span_ms;
+use crate::stage::Stage;
 
 /// Longest span of any kind: a machine that is longer in vetting is forgotten.
-const SPAN_MS_MAX: u64 = 30 * 86_400_000;
-/// A stage has this long, beside its load, to start its tools and read what they say.
-const DEADLINE_MARGIN_MS: u64 = 10_000;
-/// Shortest load: stress-ng counts in seconds.
-const LOAD_MS_MIN: u64 = 1_000;
-/// More workers than any machine has CPUs.
-const WORKERS_MAX: u32 = 4_096;
+pub(super) const SPAN_MS_MAX: u64 = 30 * 86_400_000;
 /// Greatest count of anything in a machine.
 pub(crate) const COUNT_MAX: u32 = 65_536;
 /// Greatest number of disks or interfaces that a profile lists.
@@ -38,7 +29,7 @@ const NAME_BYTES_MAX: usize = 128;
 /// What a package can be asked for; each also with `-check`.
 const PACKAGE_MODES: [&str; 6] = ["apply", "config", "upgrade", "uninstall", "interrupt", "post-interrupt"];
 /// Greatest number of something that is measured.
-const NUMBER_MAX: f64 = 1e15;
+pub(super) const NUMBER_MAX: f64 = 1e15;
 /// Smallest size of memory in GiB, or of a disk in GB.
 pub(crate) const SIZE_MIN: f64 = 0.001;
 /// Greatest such size.
@@ -53,9 +44,6 @@ pub(crate) const MTU_MIN: u32 = 68;
 const PROFILE_KEYS: [&str; 9] =
     ["name", "description", "at_end", "limits", "stage", "package", "interrupt", "expected", "write"];
 const LIMITS_KEYS: [&str; 5] = ["silence", "claim_within", "hold", "reboot", "crashes"];
-const STAGE_KEYS: [&str; 5] = ["name", "deadline", "require", "cpu_stress", "smart"];
-const CPU_STRESS_KEYS: [&str; 6] =
-    ["duration", "workers", "method", "rate_min", "throttled_percent_max", "frequency_min_mhz"];
 const EXPECTED_KEYS: [&str; 8] =
     ["cpu", "memory", "disk_count", "disk", "nic_count", "nic", "gpu_count", "system"];
 const CPU_KEYS: [&str; 5] = ["model", "sockets", "cores", "logical", "microcode"];
@@ -141,10 +129,10 @@ fn stages(
     let words = "at least one [[stage]]";
     let fields = root.needed("stage", words)?.items(words, limits::STAGES_MAX)?;
     let parts: Vec<Part<'_>> =
-        fields.iter().map(|field| field.table(&STAGE_KEYS)).collect::<Result<_, _>>()?;
+        fields.iter().map(|field| field.table(&stage::KEYS)).collect::<Result<_, _>>()?;
     let mut stages = Vec::with_capacity(parts.len() + 2);
     for part in &parts {
-        stages.push(stage(part)?);
+        stages.push(stage::stage(part)?);
     }
     refuse_repeated(&parts, &stages)?;
     if let Some((index, lacks)) = package::unlisted(&stages, packages, interrupts) {
@@ -159,52 +147,7 @@ fn stages(
     Ok(stages)
 }
 
-fn stage(part: &Part<'_>) -> Result<StageSpec, BadProfile> {
-    let words: Vec<&str> = stage_words().collect();
-    let name = stage_name(&part.needed("name", &format!("one of {}", words.join(", ")))?, &words)?;
-    let written = part.optional("deadline", |field| field.span_ms(1..=SPAN_MS_MAX))?;
-    let by_default = StageSpec::of(name);
-    let known = check_names::of(&by_default.name);
-    let deadline = written.unwrap_or(by_default.deadline);
-    let spec = StageSpec {
-        require: part.optional("require", |field| required(field, known))?.unwrap_or_default(),
-        cpu_stress: part.optional("cpu_stress", cpu_stress)?,
-        smart: part.optional("smart", smart::smart)?,
-        deadline,
-        ..by_default
-    };
-    if !spec.require.is_empty() && spec.name.is_orchestrators() {
-        return Err(part.refuse_at(
-            "require",
-            &format!("required checks in {}", spec.name),
-            "none: no agent does this stage",
-        ));
-    }
-    if spec.smart.is_some() && spec.name != Stage::Smart {
-        let found = format!("a table in stage {}", spec.name);
-        return Err(part.refuse_at("smart", &found, "this table in stage SMART alone"));
-    }
-    let settings = match (&spec.cpu_stress, spec.name == Stage::CpuStress) {
-        (None, false) => return Ok(spec),
-        (Some(_), false) => {
-            let found = format!("a table in stage {}", spec.name);
-            return Err(part.refuse_at("cpu_stress", &found, "this table in stage CPUStress alone"));
-        }
-        (settings, true) => settings.clone().unwrap_or_default(),
-    };
-    let deadline_min = settings.duration + DEADLINE_MARGIN_MS;
-    if deadline < deadline_min {
-        let note = if written.is_some() { "" } else { " (the default)" };
-        let found = format!("\"{}\"{note}", format_span_ms(deadline));
-        let duration = format_span_ms(settings.duration);
-        let least = format_span_ms(deadline_min);
-        let expected = format!("at least \"{least}\", as cpu_stress.duration is \"{duration}\"");
-        return Err(part.refuse_at("deadline", &found, &expected));
-    }
-    Ok(spec)
-}
-
-fn stage_name(field: &Field<'_>, words: &[&str]) -> Result<Stage, BadProfile> {
+pub(super) fn stage_name(field: &Field<'_>, words: &[&str]) -> Result<Stage, BadProfile> {
     let forms = "Package:NAME/MODE or Interrupt:NAME";
     let text = field.raw_text(&format!("one of {}, {forms}", words.join(", ")))?;
     match Stage::from(text) {
@@ -230,7 +173,7 @@ fn is_plain_name(name: &str) -> bool {
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte))
 }
 
-fn required(field: Field<'_>, known: &[&str]) -> Result<Vec<String>, BadProfile> {
+pub(super) fn required(field: Field<'_>, known: &[&str]) -> Result<Vec<String>, BadProfile> {
     let is_check = |name: &str| {
         (1..=64).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
     };
@@ -248,36 +191,7 @@ fn required(field: Field<'_>, known: &[&str]) -> Result<Vec<String>, BadProfile>
     Ok(names)
 }
 
-fn cpu_stress(field: Field<'_>) -> Result<CpuStressSettings, BadProfile> {
-    let part = field.table(&CPU_STRESS_KEYS)?;
-    let default = CpuStressSettings::default();
-    let method = |field: Field<'_>| {
-        field.text_of(
-            "a CPU method of stress-ng: at most 64 of a-z, 0-9, '_' and '-', a letter first",
-            |text| {
-                text.len() <= 64
-                    && text
-                        .bytes()
-                        .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"_-".contains(&b))
-                    && text.bytes().next().is_none_or(|first| first.is_ascii_lowercase())
-            },
-        )
-    };
-    Ok(CpuStressSettings {
-        duration: part
-            .optional("duration", |field| field.span_ms(LOAD_MS_MIN..=SPAN_MS_MAX))?
-            .unwrap_or(default.duration),
-        workers: part.optional("workers", |field| field.whole(0..=WORKERS_MAX))?.unwrap_or(default.workers),
-        method: part.optional("method", method)?.unwrap_or_default(),
-        rate_min: part.optional("rate_min", |field| field.number(0.0..=NUMBER_MAX))?,
-        throttled_percent_max: part
-            .optional("throttled_percent_max", percent)?
-            .unwrap_or(default.throttled_percent_max),
-        frequency_min_mhz: part.optional("frequency_min_mhz", |field| field.number(0.0..=1e6))?,
-    })
-}
-
-fn percent(field: Field<'_>) -> Result<f64, BadProfile> {
+pub(super) fn percent(field: Field<'_>) -> Result<f64, BadProfile> {
     field.number(0.0..=100.0)
 }
 

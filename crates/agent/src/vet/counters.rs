@@ -1,0 +1,171 @@
+//! The counters around a stage: what memory, PCIe links, CPUs and network interfaces counted while it ran.
+//!
+//! [`Watch`] reads them before a stage and after it ([`read`]); what grew is a check of that stage, named by its component,
+//! with the hottest sensor of that time as evidence ([`heat`]). A counter that nobody keeps is skipped with that reason
+//! and never taken for zero; one that went back or away is unreadable.
+
+mod heat;
+mod read;
+
+use std::collections::BTreeMap;
+
+use groundcrew_protocol::check::{Check, Observation};
+use groundcrew_protocol::plan::names;
+
+use self::heat::Heat;
+use self::read::{Counted, Gap, Reading};
+use super::StageContext;
+
+/// Components of one counter that get a check of their own; the last of them says how many more there are. A machine on which
+/// more go wrong at once is past being told which.
+const COMPONENTS_MAX: usize = 32;
+
+/// What was read before a stage, and the thread that looks after the heat.
+pub(super) struct Watch {
+    before: BTreeMap<&'static str, Reading>,
+    heat: Option<Heat>,
+}
+
+impl Watch {
+    /// Reads the counters that the plan of a stage owes. Without any, nothing is done.
+    pub(super) fn begin(context: &StageContext) -> Watch {
+        let before = planned(context);
+        let heat = (!before.is_empty()).then(|| Heat::start(&context.root));
+        Watch { before, heat }
+    }
+
+    /// Reads them again and says what was counted meanwhile. `own` is what the stage observed itself: where it had nothing to
+    /// test, counters that stood still tell of no test either.
+    pub(super) fn end(self, context: &StageContext, own: &[Check]) -> Vec<Check> {
+        let after = planned(context);
+        let is_idle = own.iter().all(|check| matches!(check.observed, Observation::Absent { .. }));
+        let required =
+            |name: &str| context.whole_plan().iter().any(|planned| planned.required && planned.name == name);
+        let hottest = self.heat.map(Heat::end).unwrap_or_default();
+        let mut checks = Vec::new();
+        for (name, before) in &self.before {
+            let Some(after) = after.get(name) else { continue };
+            checks.extend(compare(name, before, after).into_iter().map(|mut finding| {
+                if is_idle && finding.stood_still() && !required(name) {
+                    finding.observed =
+                        Observation::Absent { why: "the stage had nothing to test".to_owned() };
+                }
+                let evidence = format!("{}\n{hottest}", finding.evidence).trim_end().to_owned();
+                let limit = context.limit(name);
+                Check::of(name, finding.component.as_deref(), finding.observed, limit).with_evidence(evidence)
+            }));
+        }
+        checks
+    }
+}
+
+/// True for a check that [`Watch`] observes, and no stage itself.
+pub(super) fn is_counter(name: &str) -> bool {
+    names::COUNTER_CHECKS.contains(&name)
+}
+
+fn planned(context: &StageContext) -> BTreeMap<&'static str, Reading> {
+    let plan = context.whole_plan();
+    let is_planned = |name: &&str| plan.iter().any(|planned| planned.name == *name);
+    names::COUNTER_CHECKS
+        .into_iter()
+        .filter(is_planned)
+        .filter_map(|name| Some((name, read::read(&context.root, name)?)))
+        .collect()
+}
+
+/// What a counter says of one component, or where none is named of all.
+#[derive(Debug, PartialEq)]
+struct Finding {
+    component: Option<String>,
+    observed: Observation,
+    evidence: String,
+}
+
+impl Finding {
+    fn stood_still(&self) -> bool {
+        matches!(self.observed, Observation::Measured { value: Some(0.0), .. })
+    }
+}
+
+/// Holds two readings against each other.
+fn compare(name: &str, before: &Reading, after: &Reading) -> Vec<Finding> {
+    let of_all = |observed, evidence| vec![Finding { component: None, observed, evidence }];
+    let (before, after) = match (before, after) {
+        (Ok(before), Ok(after)) => (before, after),
+        (Err(Gap::Unreadable(why)), _) | (_, Err(Gap::Unreadable(why))) => {
+            return of_all(Observation::Unreadable { why: why.clone() }, String::new());
+        }
+        (Err(Gap::NotKept(why)), Err(Gap::NotKept(_))) => {
+            return of_all(Observation::Absent { why: why.clone() }, String::new());
+        }
+        (Err(Gap::NotKept(why)), Ok(_)) => {
+            let why = format!("before the stage, {why}");
+            return of_all(Observation::Absent { why }, String::new());
+        }
+        (Ok(_), Err(Gap::NotKept(why))) => {
+            let why = format!("it was counted before the stage; after it, {why}");
+            return of_all(Observation::Unreadable { why }, String::new());
+        }
+    };
+    let mut findings: Vec<Finding> = before
+        .iter()
+        .filter_map(|(component, was)| finding(name, component, was, after.get(component)))
+        .collect();
+    if findings.is_empty() {
+        let evidence = format!("none of {} counted any: {}", before.len(), list(before.keys()));
+        return of_all(Observation::measured(0.0, unit(name)), evidence);
+    }
+    let more = findings.len().saturating_sub(COMPONENTS_MAX);
+    findings.truncate(COMPONENTS_MAX);
+    if let (true, Some(last)) = (more > 0, findings.last_mut()) {
+        last.evidence = format!("{}\nand {more} more components of which this is said", last.evidence);
+    }
+    findings
+}
+
+/// What is to be said of a component: that it counted, or cannot be told. `None` where it counted nothing.
+fn finding(name: &str, component: &str, was: &Counted, is: Option<&Counted>) -> Option<Finding> {
+    let of = |observed, evidence| Some(Finding { component: Some(component.to_owned()), observed, evidence });
+    let unreadable = |why: String| of(Observation::Unreadable { why }, String::new());
+    let Some(is) = is else { return unreadable("it went away within the stage".to_owned()) };
+    let Some(grown) = is.count.checked_sub(was.count) else {
+        return unreadable(format!("its counter went back from {} to {}", was.count, is.count));
+    };
+    if grown == 0 {
+        return None;
+    }
+    let parts: Vec<String> = is
+        .parts
+        .iter()
+        .filter_map(|(part, is)| {
+            let grown = is.checked_sub(was.parts.get(part).copied().unwrap_or(0))?;
+            (grown > 0).then(|| format!("{part} +{grown}"))
+        })
+        .collect();
+    let said = if parts.is_empty() { String::new() } else { format!(" ({})", parts.join(", ")) };
+    let evidence = format!("{}: {} before the stage, {} after it{said}", is.source, was.count, is.count);
+    of(Observation::measured(grown as f64, unit(name)), evidence)
+}
+
+fn unit(name: &str) -> &'static str {
+    match name {
+        names::MACHINE_CHECKS => "exceptions",
+        names::NIC_ERRORS => "damaged packets",
+        names::LOST_CARRIERS => "times",
+        names::THROTTLE_EVENTS => "times throttled",
+        _ => "errors",
+    }
+}
+
+/// Some of the names, and how many more there are.
+fn list<'a>(all: impl ExactSizeIterator<Item = &'a String>) -> String {
+    const SHOWN: usize = 8;
+    let more = all.len().saturating_sub(SHOWN);
+    let shown: Vec<&str> = all.take(SHOWN).map(String::as_str).collect();
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    format!("{}{more}", shown.join(", "))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,142 @@
+//! From a table `[[stage]]` to a [`StageSpec`]: which settings belong to which stage, and that its deadline fits its load.
+
+use super::parse::{SPAN_MS_MAX, required, stage_name};
+use super::part::Part;
+use super::{BadProfile, StageSpec};
+use super::{counters, cpu_stress, smart};
+use crate::check_names;
+use crate::stage::{Stage, stage_words};
+use crate::time::format_span_ms;
+
+/// A stage has this long, beside its load, to start its tools and read what they say.
+const DEADLINE_MARGIN_MS: u64 = 10_000;
+
+/// The keys of a stage.
+pub(super) const KEYS: [&str; 6] = ["name", "deadline", "require", "counters", "cpu_stress", "smart"];
+
+/// Reads a stage.
+pub(super) fn stage(part: &Part<'_>) -> Result<StageSpec, BadProfile> {
+    let words: Vec<&str> = stage_words().collect();
+    let name = stage_name(&part.needed("name", &format!("one of {}", words.join(", ")))?, &words)?;
+    let written = part.optional("deadline", |field| field.span_ms(1..=SPAN_MS_MAX))?;
+    let by_default = StageSpec::of(name);
+    let known = check_names::of(&by_default.name);
+    let spec = StageSpec {
+        require: part.optional("require", |field| required(field, &known))?.unwrap_or_default(),
+        counters: part.optional("counters", counters::counters)?,
+        cpu_stress: part.optional("cpu_stress", cpu_stress::cpu_stress)?,
+        smart: part.optional("smart", smart::smart)?,
+        deadline: written.unwrap_or(by_default.deadline),
+        ..by_default
+    };
+    if !spec.require.is_empty() && spec.name.is_orchestrators() {
+        return Err(part.refuse_at(
+            "require",
+            &format!("required checks in {}", spec.name),
+            "none: no agent does this stage",
+        ));
+    }
+    refuse_settings_of_another(part, &spec)?;
+    refuse_short_deadline(part, &spec, written.is_some())?;
+    Ok(spec)
+}
+
+/// Settings in a stage that does not read them would be believed to hold.
+fn refuse_settings_of_another(part: &Part<'_>, spec: &StageSpec) -> Result<(), BadProfile> {
+    let tables = [
+        ("cpu_stress", spec.cpu_stress.is_some(), Stage::CpuStress),
+        ("smart", spec.smart.is_some(), Stage::Smart),
+    ];
+    let found = || format!("a table in stage {}", spec.name);
+    if spec.counters.is_some() && check_names::counters(&spec.name).is_empty() {
+        return Err(part.refuse_at("counters", &found(), "this table in a stage that tests hardware"));
+    }
+    match tables.iter().find(|(_, is_written, of)| *is_written && spec.name != *of) {
+        Some((key, _, of)) => Err(part.refuse_at(key, &found(), &format!("this table in stage {of} alone"))),
+        None => Ok(()),
+    }
+}
+
+fn refuse_short_deadline(part: &Part<'_>, spec: &StageSpec, is_written: bool) -> Result<(), BadProfile> {
+    let Some((load_ms, why)) = load(spec) else { return Ok(()) };
+    let deadline_min = load_ms.saturating_add(DEADLINE_MARGIN_MS);
+    if spec.deadline >= deadline_min {
+        return Ok(());
+    }
+    let note = if is_written { "" } else { " (the default)" };
+    let found = format!("\"{}\"{note}", format_span_ms(spec.deadline));
+    let expected = format!("at least \"{}\", as {why}", format_span_ms(deadline_min));
+    Err(part.refuse_at("deadline", &found, &expected))
+}
+
+/// How long the load of a stage lasts by its settings, and which they are.
+fn load(spec: &StageSpec) -> Option<(u64, String)> {
+    match &spec.name {
+        Stage::CpuStress => {
+            let duration = spec.cpu_stress.clone().unwrap_or_default().duration;
+            Some((duration, format!("cpu_stress.duration is \"{}\"", format_span_ms(duration))))
+        }
+        Stage::Inventory
+        | Stage::SpecValidate
+        | Stage::Smart
+        | Stage::Memory
+        | Stage::Storage
+        | Stage::Network
+        | Stage::Gpu
+        | Stage::Soak
+        | Stage::Psu
+        | Stage::Reporting
+        | Stage::Package { .. }
+        | Stage::Interrupt { .. }
+        | Stage::Unknown(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{BadProfile, Profile};
+    use super::*;
+
+    fn refused(stage: &str) -> BadProfile {
+        Profile::parse(&format!("name = \"p\"\n[[stage]]\n{stage}\n")).unwrap_err()
+    }
+
+    #[test]
+    fn settings_that_a_stage_does_not_read_are_refused() {
+        for (stage, key, expected) in [
+            ("name = \"SMART\"\ncpu_stress = {}", "stage[1].cpu_stress", "in stage CPUStress alone"),
+            ("name = \"Inventory\"\nsmart = {}", "stage[1].smart", "in stage SMART alone"),
+            ("name = \"Soak\"\ncounters = {}", "stage[1].counters", "a stage that tests hardware"),
+            (
+                "name = \"SMART\"\ncounters.lost_carriers = 1",
+                "stage[1].counters.lost_carriers",
+                "is lost_carriers_max meant",
+            ),
+            (
+                "name = \"SMART\"\ncounters.nic_errors_warn_from = 0",
+                "stage[1].counters.nic_errors_warn_from",
+                "a whole number from 1 to",
+            ),
+            (
+                "name = \"SMART\"\nrequire = [\"memory_correctd\"]",
+                "stage[1].require[1]",
+                "is memory_corrected meant",
+            ),
+        ] {
+            let bad = refused(stage);
+            assert_eq!(bad.key, key);
+            assert!(bad.expected.contains(expected), "{bad}");
+        }
+    }
+
+    #[test]
+    fn counters_are_read_in_every_stage_that_has_them() {
+        let text = "name = \"p\"\n[[stage]]\nname = \"SMART\"\nrequire = [\"memory_corrected\"]\n\
+                    counters = { memory_corrected_warn_from = 7, lost_carriers_max = 2 }\n";
+        let profile = Profile::parse(text).unwrap();
+        let counters = profile.stages[0].counters.clone().unwrap();
+        assert_eq!((counters.memory_corrected_warn_from, counters.lost_carriers_max), (7, 2));
+        assert_eq!(counters.nic_errors_warn_from, 1);
+        assert_eq!(Profile::parse(&profile.to_toml()).unwrap(), profile);
+    }
+}
