@@ -1,10 +1,8 @@
 //! Performs what the control loop decides about drains, and publishes where the loop stands for whoever asks. The watcher's
 //! thread does the work; nothing here waits for a disk.
 
-use std::path::Path;
 use std::sync::Arc;
 
-use groundcrew_durable::epoch;
 use groundcrew_protocol::drain::DrainOrder;
 use groundcrew_protocol::ids::DirectiveId;
 
@@ -23,7 +21,8 @@ use crate::stamp::wall;
 pub(super) async fn watch(settings: &Settings, facts: &Facts, say: Say) -> std::io::Result<Watcher> {
     let marker = Marker {
         home: settings.home.clone(),
-        boot_id: epoch::boot_id(Path::new(epoch::PROC)).unwrap_or_default(),
+        // One that nobody may rely on is none: sightings of a marker are kept for it.
+        boot_id: facts.boot_id.as_ref().map(ToString::to_string).unwrap_or_default(),
         epoch: facts.boot_epoch.clone(),
         max_age: settings.drain_max_age,
     };

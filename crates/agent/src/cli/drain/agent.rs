@@ -7,12 +7,13 @@ use groundcrew_durable::agent_info;
 use groundcrew_durable::drain_marker::MAX_AGE_DEFAULT;
 use groundcrew_durable::drain_marker::sighting::{Now, Reader};
 use groundcrew_durable::drain_marker::write::When;
-use groundcrew_durable::epoch::{PROC, boot_epoch, boot_id};
+use groundcrew_durable::epoch::{PROC, boot_epoch};
 use groundcrew_protocol::agent_info::{AgentInfo, FILE_NAME};
 
 use super::Asked;
 use crate::drain::socket::{self, ask};
 use crate::drain::status::{DrainStatus, Status, by_marker};
+use crate::interrupt::boot_id;
 
 /// How long the agent may take to answer: more than it allows itself for a disk that hangs.
 const ANSWER: Duration = Duration::from_secs(20);
@@ -65,7 +66,7 @@ pub(super) fn status(home: &Path) -> Result<Status, String> {
 /// What the marker alone says, where no agent answers.
 pub(super) fn marker(asked: &Asked) -> DrainStatus {
     let rules = Rules::of(asked);
-    let boot = boot_id(Path::new(PROC)).unwrap_or_default();
+    let boot = boot_id::known(Path::new(PROC)).map(|id| id.to_string()).unwrap_or_default();
     let mut reader = Reader::new(&asked.home, &boot, rules.max_age);
     by_marker(&reader.peek(&rules.epoch, Now::read()))
 }

@@ -20,9 +20,13 @@ fn asking(kind: &str, mounts: &str, leave: Leave) -> (Stage, Machine) {
     let machine = Machine::empty();
     let proc = machine.root.path("/proc");
     std::fs::create_dir_all(proc.join("self")).unwrap();
+    std::fs::create_dir_all(proc.join("thread-self")).unwrap();
     std::fs::create_dir_all(proc.join("sys/kernel/random")).unwrap();
     std::fs::write(proc.join("sys/kernel/random/boot_id"), "11111111-1111-4111-8111-111111111111\n").unwrap();
-    std::fs::write(proc.join("self/mountinfo"), mounts.replace("PROC", &proc.display().to_string())).unwrap();
+    let boot_id = std::fs::File::open(proc.join("sys/kernel/random/boot_id")).unwrap();
+    let mount = crate::interrupt::boot_id::mount_id(&boot_id).unwrap().to_string();
+    let mounts = mounts.replace("PROC", &proc.display().to_string()).replace("ITS", &mount);
+    std::fs::write(proc.join("thread-self/mountinfo"), mounts).unwrap();
     let mut stage = stage("Interrupt:kernel", &machine.root);
     stage.context.spec.interrupt = Some(interrupt(kind));
     stage.context.interrupts = Ok(Interrupts {
@@ -34,9 +38,9 @@ fn asking(kind: &str, mounts: &str, leave: Leave) -> (Stage, Machine) {
     (stage, machine)
 }
 
-const PROCFS: &str = "22 28 0:21 / PROC rw - proc proc rw\n";
-const COVERED: &str = "22 28 0:21 / PROC rw - proc proc rw\n\
-                       30 22 0:40 /fake PROC/sys/kernel/random/boot_id rw - tmpfs tmpfs rw\n";
+const PROCFS: &str = "ITS 28 0:21 / PROC rw - proc proc rw\n";
+const COVERED: &str = "1 28 0:21 / PROC rw - proc proc rw\n\
+                       ITS 1 0:40 /fake PROC/sys/kernel/random/boot_id rw - tmpfs tmpfs rw\n";
 
 fn never() -> Leave {
     Arc::new(|_| panic!("it asks for leave"))
@@ -65,7 +69,7 @@ fn a_reboot_that_could_not_be_proved_is_not_asked_for() {
     let (stage, _machine) = asking("node_restart", COVERED, never());
     assert_inconclusive(&run_stage(&stage.context), "tmpfs is mounted over");
     let (stage, machine) = asking("node_restart", PROCFS, never());
-    std::fs::remove_file(machine.root.path("/proc/self/mountinfo")).unwrap();
+    std::fs::remove_file(machine.root.path("/proc/thread-self/mountinfo")).unwrap();
     assert_inconclusive(&run_stage(&stage.context), "a reboot could not be proved, and is not asked for");
 }
 
