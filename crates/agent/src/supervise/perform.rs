@@ -64,6 +64,7 @@ impl Agent {
             | Event::Tick
             | Event::RebootWanted
             | Event::Flushed(_)
+            | Event::HomeFailed
             | Event::KeyInstalled(_)
             | Event::KeyRemoved(_)
             | Event::Reconcile(_)
@@ -171,10 +172,14 @@ impl Agent {
     /// Waits aside for the spools: heartbeats, signals and directives go on meanwhile.
     fn flush(&self) {
         let (forwarder, events) = (self.forwarder.clone(), self.events.clone());
+        let health = self.io.health().clone();
         tokio::spawn(async move {
             let whole = forwarder.flush(Duration::from_millis(FLUSH_MS)).await;
-            // It fails only where the loop has ended.
-            let _ended_loop = events.send(Event::Flushed(whole)).await;
+            let home_failed = health.failure().map(|_| Event::HomeFailed);
+            for event in home_failed.into_iter().chain([Event::Flushed(whole)]) {
+                // It fails only where the loop has ended.
+                let _ended_loop = events.send(event).await;
+            }
         });
     }
 

@@ -184,10 +184,24 @@ impl Core {
         if self.flushed_for_reboot(whole) || self.power != Power::Wanted {
             return;
         }
-        if whole || self.facts.home == HomeKind::Durable {
+        if whole || self.outlives_power() {
             self.power = Power::Flushed;
         } else {
-            self.keep_power("what this volatile home holds has not arrived at the orchestrator in time");
+            self.keep_power(self.would_be_lost());
+        }
+    }
+
+    /// Whether what the home holds is there after the machine's power was gone. One that has failed may have it in memory
+    /// alone, whatever it lies on.
+    pub(super) fn outlives_power(&self) -> bool {
+        self.facts.home == HomeKind::Durable && !self.home_failed
+    }
+
+    /// Why the machine stays up, where that is so.
+    pub(super) fn would_be_lost(&self) -> &'static str {
+        match self.home_failed {
+            true => "what this home with its failed disk holds has not arrived at the orchestrator in time",
+            false => "what this volatile home holds has not arrived at the orchestrator in time",
         }
     }
 

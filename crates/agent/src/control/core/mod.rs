@@ -96,6 +96,8 @@ pub struct Core {
     /// What was last said of it.
     key_said: String,
     power: Power,
+    /// What the home holds may be in memory alone.
+    home_failed: bool,
     /// The directive that wants the power off.
     powering: Option<DirectiveId>,
     exiting: bool,
@@ -133,6 +135,7 @@ impl Core {
             hold_ask_ms: 0,
             key_said: String::new(),
             power: Power::Untouched,
+            home_failed: false,
             powering: None,
             exiting: false,
             cancelling: None,
@@ -225,6 +228,7 @@ impl Core {
             Event::StageEnded => self.stage_ended(),
             Event::RebootWanted => self.reboot_wanted(),
             Event::Flushed(whole) => self.flushed(whole),
+            Event::HomeFailed => self.home_failed = true,
             // One that could not be put in comes again with the next answer, as it is asked for again.
             Event::KeyInstalled(_) => {}
             // The driver has taken them in already.

@@ -2,7 +2,7 @@
 //! is acknowledged, then the intent, and only then the stage is told that it may.
 
 use groundcrew_protocol::ids::ClaimNumber;
-use groundcrew_protocol::wire::{HomeKind, Intent, IntentKind, LogLevel};
+use groundcrew_protocol::wire::{Intent, IntentKind, LogLevel};
 
 use super::{Action, Call, Core, InFlight, Power, Under};
 
@@ -30,14 +30,15 @@ impl Core {
 
     /// Outbox and spool are acknowledged, or not within their time. True where a stage has waited for that.
     pub(super) fn flushed_for_reboot(&mut self, whole: bool) -> bool {
-        let is_kept = whole || self.facts.home == HomeKind::Durable;
+        let is_kept = whole || self.outlives_power();
+        let lost = self.would_be_lost();
         let Some(one) = self.asking(Power::Wanted) else {
             return false;
         };
         if is_kept {
             one.reboot = Power::Flushed;
         } else {
-            self.refuse_reboot("what this volatile home holds has not arrived at the orchestrator in time");
+            self.refuse_reboot(lost);
         }
         true
     }

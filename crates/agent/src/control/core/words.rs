@@ -66,6 +66,8 @@ pub enum Event {
     RebootWanted,
     /// Outbox and spool were acknowledged (true), or the time for that is over (false).
     Flushed(bool),
+    /// The disk failed or stalled under a durable write: what the home holds may be in memory alone, from now on.
+    HomeFailed,
     /// Whether the key of the hold came into authorized_keys.
     KeyInstalled(bool),
     /// Whether the key of a hold is out of authorized_keys.

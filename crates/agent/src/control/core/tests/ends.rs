@@ -152,6 +152,12 @@ fn the_power_stays_on_without_permission_spools_intent_or_boot() {
     assert!(volatile.on(Event::Flushed(false)).is_empty());
     assert_eq!(volatile.reports().last(), Some(&(3, DirectiveOutcome::Refused)));
 
+    let mut failed = ended(facts());
+    assert_eq!(failed.beat(shutdown()), ["flush"]);
+    failed.on(Event::HomeFailed);
+    assert!(failed.on(Event::Flushed(false)).is_empty());
+    assert_eq!(failed.reports().last(), Some(&(3, DirectiveOutcome::Refused)));
+
     let mut refused = ended(facts());
     refused.beat(shutdown());
     refused.on(Event::Flushed(true));

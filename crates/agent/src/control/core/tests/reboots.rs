@@ -53,6 +53,18 @@ fn a_machine_does_not_reboot_without_permission_boot_spools_or_intent() {
         lossy.on(Event::Flushed(false)),
         ["no leave: what this volatile home holds has not arrived at the orchestrator in time"]
     );
+    // One whose disk has failed since is no better, though it began as a durable one.
+    let mut failed = interrupting(facts());
+    failed.on(Event::RebootWanted);
+    assert!(failed.on(Event::HomeFailed).is_empty());
+    assert_eq!(
+        failed.on(Event::Flushed(false)),
+        ["no leave: what this home with its failed disk holds has not arrived at the orchestrator in time"]
+    );
+    let mut arrived = interrupting(facts());
+    arrived.on(Event::RebootWanted);
+    arrived.on(Event::HomeFailed);
+    assert_eq!(arrived.on(Event::Flushed(true)), ["intent reboot"]);
     // A durable home keeps over the reboot what has not arrived.
     let mut durable = interrupting(facts());
     durable.on(Event::RebootWanted);
