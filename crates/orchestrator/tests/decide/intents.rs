@@ -39,6 +39,39 @@ fn a_reboot_that_was_asked_for_is_proved_by_the_next_claims_boot() {
 }
 
 #[test]
+fn a_machine_that_comes_back_with_other_addresses_has_rebooted_by_its_serial() {
+    // Its interfaces are others after the boot: a driver that is missing, a bond, a card that was exchanged.
+    let of = |request: groundcrew_protocol::wire::ClaimRequest, serial: Option<&str>, mac: &str| {
+        groundcrew_protocol::wire::ClaimRequest {
+            serial: serial.map(str::to_owned),
+            macs: vec![mac.parse().unwrap()],
+            ..request
+        }
+    };
+    const ONE: &str = "02:00:00:00:00:01";
+    const TWO: &str = "02:00:00:00:00:02";
+    for (before, after, is_proved) in [
+        (Some("S-1"), Some(" s-1"), true),
+        (Some("S-1"), Some("S-2"), false),
+        (Some("S-1"), None, false),
+        (None, None, false),
+    ] {
+        let mut bench = Bench::new(profile(&["Interrupt:reboot", "CPUStress"], "stay"));
+        bench.claim(&of(agent(1), before, ONE)).unwrap();
+        bench.intent(1, "reboot", Some((reboot(), 1)), 1).unwrap();
+        let back = of(booted(1, 90), after, TWO);
+        bench.pass(SILENCE);
+        let answer = bench.claim_again(&back).unwrap();
+        let what = format!("{before:?}, then {after:?}");
+        assert_eq!(bench.told("reboot_proved"), is_proved, "{what}");
+        if is_proved {
+            assert_eq!((answer.current_state, answer.attempt), (walking(stress()), Attempt(1)), "{what}");
+            assert_eq!(bench.run.stages[0].attempts_made, Attempt(1), "it was asked for once");
+        }
+    }
+}
+
+#[test]
 fn an_outcome_that_the_agent_kept_counts_before_the_proof() {
     let mut bench = at_reboot();
     bench.intent(1, "reboot", Some((reboot(), 1)), 1).unwrap();

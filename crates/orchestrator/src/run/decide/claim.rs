@@ -142,15 +142,13 @@ fn is_surely_from(known: Option<&Machine>, request: &ClaimRequest) -> bool {
     !says_nothing && serial_fits && macs_fit
 }
 
-/// True where nothing says that the claim comes from another machine than a claim before.
+/// True where nothing says that the claim comes from another machine than a claim before. As of the run's node, a serial
+/// decides alone: interfaces come and go with a boot, and addresses with their drivers.
 pub(super) fn may_be_from(known: &Machine, request: &ClaimRequest) -> bool {
-    let machine = machine_of(request, known);
-    let serial_fits = match (&known.serial, &machine.serial) {
-        (Some(before), Some(now)) => before == now,
-        (None, _) | (_, None) => true,
-    };
-    let shares_mac = known.macs.iter().any(|mac| machine.macs.contains(mac));
-    serial_fits && (shares_mac || known.macs.is_empty() || machine.macs.is_empty())
+    match identity::compare(known, &machine_of(request, known)) {
+        Identity::Unregistered | Identity::Proved(_) | Identity::Unproved(_) => true,
+        Identity::Other => false,
+    }
 }
 
 /// What a claim does with the boot token.
