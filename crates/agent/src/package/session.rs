@@ -2,10 +2,9 @@
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::ensure;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::arguments::Call;
 use super::places::Places;
@@ -96,16 +95,7 @@ impl Session {
 
     /// Waits for SIGTERM; true where it has come within `time`.
     pub fn wait(&self, time: Duration) -> bool {
-        let until = Instant::now() + time;
-        loop {
-            let left = until.saturating_duration_since(Instant::now());
-            // Interrupted or not, the question that follows is the same.
-            let timeout = Timespec::try_from(left).ok();
-            let _asked_below = poll(&mut [PollFd::new(&self.cancel, PollFlags::IN)], timeout.as_ref());
-            if self.cancel.is_asked() || left.is_zero() {
-                return self.cancel.is_asked();
-            }
-        }
+        self.cancel.wait(time)
     }
 
     /// Tries until it has its turn, which `other` has now. `None` where SIGTERM came first.

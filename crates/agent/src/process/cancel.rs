@@ -3,8 +3,9 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
-use rustix::event::{EventfdFlags, eventfd};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
 /// Asks work to end. Clones are the same handle; once asked, it stays asked.
 #[derive(Clone, Debug)]
@@ -45,6 +46,20 @@ impl Cancel {
     /// Why somebody asked; `None` where no reason was given.
     pub fn why(&self) -> Option<&'static str> {
         self.0.why.get().copied()
+    }
+
+    /// Waits for somebody to ask; true where that has come within `time`.
+    pub fn wait(&self, time: Duration) -> bool {
+        let until = Instant::now() + time;
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            let timeout = Timespec::try_from(left).ok();
+            // Interrupted or not, the question that follows is the same.
+            let _asked_below = poll(&mut [PollFd::new(self, PollFlags::IN)], timeout.as_ref());
+            if self.is_asked() || left.is_zero() {
+                return self.is_asked();
+            }
+        }
     }
 
     /// True once somebody asked.

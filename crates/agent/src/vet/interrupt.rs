@@ -18,7 +18,6 @@ use groundcrew_protocol::plan::{COMMANDS_DONE, names};
 use groundcrew_protocol::profile::{InterruptKind, InterruptSettings};
 use groundcrew_protocol::stage::Stage;
 use groundcrew_protocol::wire::LogLevel;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::package_agent::{Call, Called};
 use super::{Done, Interrupts, StageContext, package, refused, unknown};
@@ -200,7 +199,7 @@ fn reboot(
         (true, None) => deadline,
         (false, _) => deadline.min(Instant::now() + SIGTERM_PATIENCE),
     };
-    if called.stopped.is_none() && wait_for_end(context, until) {
+    if called.stopped.is_none() && context.cancel.wait(until.saturating_duration_since(Instant::now())) {
         return Done { artifacts: called.artifacts, ..stopped(context) };
     }
     let observed = if is_asked {
@@ -225,17 +224,4 @@ fn would_ignore(root_mount: &str) -> Option<String> {
     let host = Path::new(root_mount);
     // A root that cannot be opened is the package agent's to refuse, in its own words.
     systemd_chroot::would_ignore(&Root::open(host).ok()?, host)
-}
-
-/// Waits for the stage to be asked to end, until then. True where it was.
-fn wait_for_end(context: &StageContext, until: Instant) -> bool {
-    loop {
-        let left = until.saturating_duration_since(Instant::now());
-        let time = Timespec::try_from(left).ok();
-        // Interrupted or not, the question that follows is the same.
-        let _asked_below = poll(&mut [PollFd::new(&context.cancel, PollFlags::IN)], time.as_ref());
-        if context.cancel.is_asked() || left.is_zero() {
-            return context.cancel.is_asked();
-        }
-    }
 }

@@ -108,8 +108,8 @@ fn ask(context: &StageContext, disk: &Disk, deadline: Instant) -> Asked {
     let mut findings = judge::findings(&before, &first.command);
     if settings.self_test != SelfTest::None {
         findings.push(self_test::run(&smartctl, &settings.self_test, &before));
-        findings
-            .extend(judge::difference(&before, smartctl.ask(&["-x"]).and_then(|said| Report::read(&said))));
+        let ask_again = || smartctl.ask(&["-x"]).and_then(|said| Report::read(&said));
+        findings.extend(judge::difference(&before, ask_again));
     }
     Asked { component, findings, raw }
 }

@@ -129,17 +129,20 @@ fn written(report: &Report) -> Number {
     }
 }
 
-/// What changed while the stage had the disk: errors on the cable, of which only new ones tell of this machine.
-pub(super) fn difference(before: &Report, after: Result<Report, String>) -> Vec<Finding> {
+/// What changed while the stage had the disk: errors on the cable, of which only new ones tell of this machine. A disk that
+/// counts none is not asked again.
+pub(super) fn difference(
+    before: &Report,
+    ask_again: impl FnOnce() -> Result<Report, String>,
+) -> Vec<Finding> {
     const CRC: u64 = 199;
     if before.kind != Kind::Ata {
         return Vec::new();
     }
-    let errors = match (before.attribute(CRC), after) {
-        (Err(gap), _) => Err(gap),
-        (Ok(_), Err(why)) => Err(Gap::Unreadable(why)),
-        (Ok(first), Ok(after)) => after.attribute(CRC).map(|then| then - first),
-    };
+    let errors = before.attribute(CRC).and_then(|first| {
+        let after = ask_again().map_err(Gap::Unreadable)?;
+        Ok(after.attribute(CRC)? - first)
+    });
     let evidence = "attribute 199 before and after the self-test".to_owned();
     vec![Finding { name: names::CRC_ERRORS, observed: observed(errors, "new errors"), evidence }]
 }

@@ -9,7 +9,6 @@ use groundcrew_protocol::check::Observation;
 use groundcrew_protocol::plan::{SELF_TEST_PASSED, names};
 use groundcrew_protocol::profile::SelfTest;
 use groundcrew_protocol::wire::LogLevel;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde_json::Value;
 
 use super::judge::Finding;
@@ -76,7 +75,7 @@ fn ask_and_wait(smartctl: &Smartctl<'_>, kind: &SelfTest, report: &Report) -> Re
                 state.running.unwrap_or(100)
             ));
         }
-        if !wait(smartctl, POLL) {
+        if smartctl.context.cancel.wait(POLL) {
             return Err("the stage was ended during the self-test".to_owned());
         }
     }
@@ -187,13 +186,4 @@ pub(super) fn outcome(before: &State, after: &State, seen: bool) -> Result<Obser
         }
         Some((code, words)) => Ok(Observation::Found { text: format!("{words} (code {code})") }),
     }
-}
-
-/// Waits; false where somebody asks the stage to end.
-fn wait(smartctl: &Smartctl<'_>, time: Duration) -> bool {
-    let cancel = &smartctl.context.cancel;
-    let timeout = Timespec::try_from(time).ok();
-    // Interrupted or not, the question that follows is the same.
-    let _asked_below = poll(&mut [PollFd::new(cancel, PollFlags::IN)], timeout.as_ref());
-    !cancel.is_asked()
 }
