@@ -52,11 +52,11 @@ impl Stage {
         matches!(self, Stage::SpecValidate | Stage::Reporting)
     }
 
-    /// True for an interrupt: one that the profile names, or a package's.
-    pub fn is_interrupt(&self) -> bool {
+    /// What the stage does that a profile lists; `None` for a stage of a single word.
+    pub fn listed(&self) -> Option<Listed<'_>> {
         match self {
-            Stage::Interrupt { .. } => true,
-            Stage::Package { mode, .. } => mode == "interrupt",
+            Stage::Interrupt { name } => Some(Listed::Interrupt { name }),
+            Stage::Package { name, mode } => Some(Listed::Package { name, mode }),
             Stage::Inventory
             | Stage::SpecValidate
             | Stage::Smart
@@ -68,9 +68,35 @@ impl Stage {
             | Stage::Soak
             | Stage::Psu
             | Stage::Reporting
-            | Stage::Unknown(_) => false,
+            | Stage::Unknown(_) => None,
         }
     }
+
+    /// True for an interrupt: one that the profile names, or a package's.
+    pub fn is_interrupt(&self) -> bool {
+        match self.listed() {
+            Some(Listed::Interrupt { .. }) => true,
+            Some(Listed::Package { mode, .. }) => mode == "interrupt",
+            None => false,
+        }
+    }
+}
+
+/// What a stage names that its profile lists.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Listed<'a> {
+    /// A package, of `[[package]]`.
+    Package {
+        /// Its name.
+        name: &'a str,
+        /// What it is asked for.
+        mode: &'a str,
+    },
+    /// An interrupt, of `[[interrupt]]`.
+    Interrupt {
+        /// Its name.
+        name: &'a str,
+    },
 }
 
 /// The stages whose names are a single word.

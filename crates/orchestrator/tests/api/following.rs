@@ -196,20 +196,25 @@ async fn the_view_says_what_an_operator_must_know_of_the_machine() {
     assert!(page.contains(key) && page.contains("its home has failed"), "{page}");
 }
 
-#[tokio::test]
-async fn a_claim_from_another_machine_than_the_node_is_refused_and_shows() {
-    let bench = Bench::start().await;
+/// The agent of a run of a node that is registered with the serial REALSERIAL. It has not claimed yet.
+async fn agent_of_registered_node(bench: &Bench) -> Agent {
     bench.make_run("n1").await;
     let node = json!({ "name": "n1", "serial": "REALSERIAL" });
     bench.order("PUT", "/api/v1/nodes/n1", node).await.expect(200);
     let made = bench.order("POST", "/api/v1/runs", json!({ "node": "n1", "profile": "short" })).await;
     let made = made.expect(201);
     let (run, boot) = (made["run"].as_str().unwrap(), made["boot_token"].as_str().unwrap());
-    let mut agent = Agent::new(run.to_owned(), boot.to_owned());
+    Agent::new(run.to_owned(), boot.to_owned())
+}
+
+#[tokio::test]
+async fn a_claim_from_another_machine_than_the_node_is_refused_and_shows() {
+    let bench = Bench::start().await;
+    let mut agent = agent_of_registered_node(&bench).await;
     agent.serial = Some("OTHERBOX");
     let refused = agent.claim(&bench).await;
     refused.expect_error(403, "wrong_machine", &["n1", "REALSERIAL", "OTHERBOX"]);
-    let path = format!("/api/v1/runs/{run}");
+    let path = format!("/api/v1/runs/{}", agent.run);
     let view = bench.order("GET", &path, Value::Null).await.expect(200);
     let said = view["wrong_machine"].as_str().unwrap();
     assert!(said.contains("REALSERIAL") && said.contains("OTHERBOX"), "{said}");
@@ -222,16 +227,10 @@ async fn a_claim_from_another_machine_than_the_node_is_refused_and_shows() {
 #[tokio::test]
 async fn a_claim_of_a_machine_that_cannot_say_its_serial_shows() {
     let bench = Bench::start().await;
-    bench.make_run("n1").await;
-    let node = json!({ "name": "n1", "serial": "REALSERIAL" });
-    bench.order("PUT", "/api/v1/nodes/n1", node).await.expect(200);
-    let made = bench.order("POST", "/api/v1/runs", json!({ "node": "n1", "profile": "short" })).await;
-    let made = made.expect(201);
-    let (run, boot) = (made["run"].as_str().unwrap(), made["boot_token"].as_str().unwrap());
-    let mut agent = Agent::new(run.to_owned(), boot.to_owned());
+    let mut agent = agent_of_registered_node(&bench).await;
     agent.serial = None;
     agent.claim(&bench).await.expect(200);
-    let view = bench.order("GET", &format!("/api/v1/runs/{run}"), Value::Null).await.expect(200);
+    let view = bench.order("GET", &format!("/api/v1/runs/{}", agent.run), Value::Null).await.expect(200);
     let said = view["machine_unproved"].as_str().unwrap();
     assert!(said.contains("REALSERIAL"), "{said}");
 }

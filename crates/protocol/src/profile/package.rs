@@ -8,7 +8,7 @@ use super::interrupt;
 use super::part::{Field, Part};
 use super::{BadProfile, InterruptKind, InterruptSettings, PackageInterrupt, Profile, StageSpec};
 use crate::ids::{PackageName, PackageVersion, Sha256Hex};
-use crate::stage::Stage;
+use crate::stage::Listed;
 
 const PACKAGE_KEYS: [&str; 9] =
     ["name", "version", "path", "sha256", "root_mount", "copy_dir", "interrupt", "env", "config_files"];
@@ -76,28 +76,17 @@ impl Profile {
     /// ([`stored_packages`](crate::wire::ClaimAnswer::stored_packages)): an agent that knows of no such packages then lacks
     /// the settings of that one stage and says so, rather than lose the whole answer.
     pub fn settled(&self, spec: &StageSpec) -> StageSpec {
-        let (package, interrupt) = match &spec.name {
-            Stage::Package { name, .. } => {
+        let (package, interrupt) = match spec.name.listed() {
+            Some(Listed::Package { name, .. }) => {
                 let package = self.packages.iter().find(|package| package.name.as_str() == name);
                 let interrupts = package.filter(|_| spec.name.is_interrupt());
                 let interrupt = interrupts.and_then(PackageSettings::as_interrupt);
                 (package.filter(|package| !package.is_stored()).cloned(), interrupt)
             }
-            Stage::Interrupt { name } => {
-                (None, self.interrupts.iter().find(|interrupt| interrupt.name == *name).cloned())
+            Some(Listed::Interrupt { name }) => {
+                (None, self.interrupts.iter().find(|interrupt| interrupt.name == name).cloned())
             }
-            Stage::Inventory
-            | Stage::SpecValidate
-            | Stage::Smart
-            | Stage::CpuStress
-            | Stage::Memory
-            | Stage::Storage
-            | Stage::Network
-            | Stage::Gpu
-            | Stage::Soak
-            | Stage::Psu
-            | Stage::Reporting
-            | Stage::Unknown(_) => (None, None),
+            None => (None, None),
         };
         let interrupt = interrupt.map(|settings| {
             let reboots = settings.kind == InterruptKind::NodeRestart;
@@ -174,30 +163,18 @@ pub(super) fn unlisted<'s>(
     packages: &[PackageSettings],
     interrupts: &[InterruptSettings],
 ) -> Option<(usize, String)> {
-    let lacks = |spec: &StageSpec| match &spec.name {
-        Stage::Package { name, .. } => match packages.iter().find(|package| package.name.as_str() == name) {
+    let lacks = |spec: &StageSpec| match spec.name.listed()? {
+        Listed::Package { name, .. } => match packages.iter().find(|package| package.name.as_str() == name) {
             None => Some(format!("a [[package]] with the name \"{name}\"")),
             Some(package) if spec.name.is_interrupt() && package.interrupt.is_none() => {
                 Some(format!("a [package.interrupt] of the package \"{name}\""))
             }
             Some(_) => None,
         },
-        Stage::Interrupt { name } => {
-            let is_listed = interrupts.iter().any(|interrupt| interrupt.name == *name);
+        Listed::Interrupt { name } => {
+            let is_listed = interrupts.iter().any(|interrupt| interrupt.name == name);
             (!is_listed).then(|| format!("an [[interrupt]] with the name \"{name}\""))
         }
-        Stage::Inventory
-        | Stage::SpecValidate
-        | Stage::Smart
-        | Stage::CpuStress
-        | Stage::Memory
-        | Stage::Storage
-        | Stage::Network
-        | Stage::Gpu
-        | Stage::Soak
-        | Stage::Psu
-        | Stage::Reporting
-        | Stage::Unknown(_) => None,
     };
     stages.into_iter().enumerate().find_map(|(index, spec)| Some((index, lacks(spec)?)))
 }

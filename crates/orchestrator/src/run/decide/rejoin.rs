@@ -251,21 +251,7 @@ fn ask_again(step: &mut Step, intent: IntentRecord) {
 fn stopped(step: &mut Step, name: &Stage, attempt: Attempt) {
     step.close_attempt(Fate::Replaced);
     step.tell("stopped", AGENT, format!("{name}: the agent was stopped in order in attempt {attempt}"));
-    let may_stop_it = match name {
-        Stage::Package { .. } | Stage::Interrupt { .. } => true,
-        Stage::Inventory
-        | Stage::SpecValidate
-        | Stage::Smart
-        | Stage::CpuStress
-        | Stage::Memory
-        | Stage::Storage
-        | Stage::Network
-        | Stage::Gpu
-        | Stage::Soak
-        | Stage::Psu
-        | Stage::Reporting
-        | Stage::Unknown(_) => false,
-    };
+    let may_stop_it = name.listed().is_some();
     let stage = &mut step.run.stages[step.run.at];
     stage.stops = stage.stops.saturating_add(u32::from(may_stop_it));
     let count = stage.stops;
