@@ -34,6 +34,8 @@ pub struct LogStore {
     places: HashMap<Key, usize>,
     /// In order of arrival.
     pub chunks: Vec<Arc<Chunk>>,
+    /// Chunks of each stream by number.
+    streams: BTreeMap<RandomId, BTreeMap<u64, Arc<Chunk>>>,
     /// How often each line is stored.
     stored: Vec<u8>,
     /// The highest line that each home has brought.
@@ -102,17 +104,36 @@ impl LogStore {
         if let Some(key) = key_of(chunk) {
             self.places.insert(key, self.chunks.len());
         }
-        self.chunks.push(Arc::new(Chunk { chunk: chunk.clone(), home, lines }));
+        let stored = Arc::new(Chunk { chunk: chunk.clone(), home, lines });
+        self.put_in_stream(&stored, broken);
+        self.chunks.push(stored);
+    }
+
+    /// Puts a chunk between those of its stream. Its lines come after all before it and before all behind it; and numbers
+    /// that are missing before it are told by its gap, never fewer than they are. They may be more: what was on its way
+    /// when the agent let it go may have arrived, its answer being lost, and a copy of the home may have used such a number.
+    fn put_in_stream(&mut self, new: &Arc<Chunk>, broken: &mut Vec<String>) {
+        let stream = new.chunk.stream.clone().expect("the model's agents name their streams");
+        let (seq, chunks) = (new.chunk.seq, self.streams.entry(stream).or_default());
+        let before = chunks.range(..seq).next_back().map_or(0, |(before, _)| before + 1);
+        let told = new.chunk.gap.as_ref().map_or(0, |gap| gap.chunks);
+        if told < seq - before && !self.taken_back {
+            broken.push(format!("chunks {before} to {seq} are missing, and a gap says {told}"));
+        }
+        let last = chunks.range(..seq).rev().find_map(|(_, chunk)| chunk.lines.last());
+        let next = chunks.range(seq..).find_map(|(_, chunk)| chunk.lines.first());
+        let in_order = new.lines.is_sorted()
+            && new.lines.first().is_none_or(|first| last.is_none_or(|last| last < first))
+            && new.lines.last().is_none_or(|last| next.is_none_or(|next| last < next));
+        if !in_order {
+            broken.push(format!("chunk {seq} holds lines {:?} between {last:?} and {next:?}", new.lines));
+        }
+        chunks.insert(seq, new.clone());
     }
 
     /// Chunks of each stream by number.
-    pub fn streams(&self) -> BTreeMap<&RandomId, BTreeMap<u64, &Chunk>> {
-        let mut streams: BTreeMap<&RandomId, BTreeMap<u64, &Chunk>> = BTreeMap::new();
-        for chunk in &self.chunks {
-            let stream = chunk.chunk.stream.as_ref().expect("the model's agents name their streams");
-            streams.entry(stream).or_default().insert(chunk.chunk.seq, chunk);
-        }
-        streams
+    pub fn streams(&self) -> &BTreeMap<RandomId, BTreeMap<u64, Arc<Chunk>>> {
+        &self.streams
     }
 }
 

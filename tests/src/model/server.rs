@@ -100,6 +100,8 @@ pub struct Server {
     pub resets_seen: u32,
     /// Reboots that were asked for in vain, and asked for again.
     pub missed: u32,
+    /// The latest message of each kind under a claim.
+    latest: BTreeMap<&'static str, (Request, u64)>,
     /// How often a claim went to another machine than the one before.
     pub hands: u32,
 }
@@ -139,6 +141,7 @@ impl Server {
             proved: 0,
             resets_seen: 0,
             missed: 0,
+            latest: BTreeMap::new(),
             hands: 0,
         }
     }
@@ -160,6 +163,29 @@ impl Server {
 
     /// Answers a request. `tag` names the outcome that a result carries.
     pub fn handle(&mut self, request: Request, tag: u64) -> Response {
+        if let Some(claim) = self.old_claim_of(&request) {
+            let before = self.kept();
+            let response = self.answer(request, tag);
+            self.check_old_claim(claim, &before, &response);
+            return response;
+        }
+        let claims = matches!(request, Request::Claim(..));
+        if let Some(kind) = kind_under_claim(&request) {
+            self.latest.insert(kind, (request.clone(), tag));
+        }
+        let response = self.answer(request, tag);
+        if claims {
+            // Whatever came last under the claim before could as well have come only now.
+            for (request, tag) in std::mem::take(&mut self.latest).into_values() {
+                if self.old_claim_of(&request).is_some() {
+                    self.handle(request, tag);
+                }
+            }
+        }
+        response
+    }
+
+    fn answer(&mut self, request: Request, tag: u64) -> Response {
         match request {
             Request::Hello => Response::Control(Ok(Reply::Hello(HelloAnswer {
                 protocol: 2,
@@ -370,6 +396,18 @@ impl Server {
             Standing::Walking | Standing::Completed { .. } | Standing::Cancelled { .. } => String::new(),
         };
         format!("{}{held} at {} attempt {}", run.state(), run.stage().spec.name, run.stage().attempts_made)
+    }
+}
+
+/// Which kind of message a request is; none of those that are made under no claim.
+fn kind_under_claim(request: &Request) -> Option<&'static str> {
+    match request {
+        Request::Hello | Request::Claim(..) => None,
+        Request::Result(..) => Some("result"),
+        Request::Intent(..) => Some("intent"),
+        Request::Hold(..) => Some("hold"),
+        Request::Heartbeat(..) => Some("heartbeat"),
+        Request::Log(..) => Some("log"),
     }
 }
 

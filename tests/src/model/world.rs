@@ -7,6 +7,7 @@ mod network;
 mod operators;
 mod queue;
 mod reboots;
+mod steps;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
@@ -421,11 +422,5 @@ impl World {
         }
         // What is sent meanwhile is lost as well. The orchestrator listens all the while, and counts the silence.
         self.cut_until_ms = self.cut_until_ms.max(until_ms);
-    }
-
-    // ---- what must hold --------------------------------------------------------------------------------------
-
-    fn check(&mut self) {
-        self.broken.append(&mut self.server.broken);
     }
 }

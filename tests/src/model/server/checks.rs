@@ -6,9 +6,9 @@ use groundcrew_orchestrator::run::state::{Claim, Fate, HeldFor, IntentRecord, Ru
 use groundcrew_protocol::ids::{Attempt, BootId, ClaimNumber, Sha256Hex};
 use groundcrew_protocol::limits;
 use groundcrew_protocol::stage::Stage;
-use groundcrew_protocol::wire::{ClaimRequest, Heartbeat, HeartbeatAnswer, Intent, IntentKind};
+use groundcrew_protocol::wire::{ClaimRequest, Heartbeat, HeartbeatAnswer, Intent, IntentKind, LogRequest};
 
-use super::Server;
+use super::{Request, Response, Server, Store};
 
 /// An idle agent settles a directive within so many heartbeats: a network that loses one in seven leaves a few
 /// tries, and directives wait for one another.
@@ -41,7 +41,44 @@ impl Server {
         }
     }
 
-    /// An older claim changes nothing: checked against the run itself, beside what `decide` says.
+    /// The claim under which a request was made, where a later one counts.
+    pub(super) fn old_claim_of(&self, request: &Request) -> Option<ClaimNumber> {
+        let claim = match request {
+            Request::Hello | Request::Claim(..) => return None,
+            Request::Result(result, _) => result.claim,
+            Request::Intent(intent, _) => intent.claim,
+            Request::Hold(claim, _) => *claim,
+            Request::Heartbeat(heartbeat, _) => heartbeat.claim,
+            Request::Log(body, ..) => {
+                let request: LogRequest = serde_json::from_slice(body).expect("it is of its form");
+                request.claim
+            }
+        };
+        let current = self.store.run.claim.as_ref()?.number;
+        (claim < current).then_some(claim)
+    }
+
+    /// Everything that a message may change.
+    pub(super) fn kept(&self) -> Kept {
+        let Store { run, first, evidence, generation: _, logs } = &self.store;
+        let counts = [first.len(), evidence.len(), logs.chunks.len(), self.acknowledged.len()];
+        Kept { run: run.clone(), counts, heard_ms: self.heard_ms }
+    }
+
+    /// An older claim changes nothing, whatever it says: the run, the results, the lines, when the agent was heard.
+    pub(super) fn check_old_claim(&mut self, claim: ClaimNumber, before: &Kept, response: &Response) {
+        let refused = match response {
+            Response::Control(answered) => answered.is_err(),
+            Response::Heartbeat(_, answered) => answered.is_err(),
+            Response::Log(answered) => answered.is_err(),
+        };
+        if !refused || self.kept() != *before {
+            let run = &self.store.run;
+            self.broken.push(format!("claim {claim} changed something while {} counts", run.claims));
+        }
+    }
+
+    /// An older claim is refused: checked against the run itself, beside what `decide` says.
     pub(super) fn fences(&mut self, claim: ClaimNumber) {
         let current = self.store.run.claim.as_ref().map_or(ClaimNumber(0), |claim| claim.number);
         if claim < current {
@@ -240,6 +277,14 @@ impl Server {
             self.broken.push(format!("{} passed although its machine was reset", before.stage().spec.name));
         }
     }
+}
+
+/// What a message may change. Results and lines are never taken away, so that their numbers tell.
+#[derive(Debug, PartialEq)]
+pub(super) struct Kept {
+    run: Run,
+    counts: [usize; 4],
+    heard_ms: u64,
 }
 
 trait TokenIs {
