@@ -369,6 +369,11 @@ impl Guest {
         format!("https://{}", self.address_of(address))
     }
 
+    /// Where the host finds the port that its [`Setup::forwarding`] leads to.
+    pub fn forwarded(&self) -> Option<SocketAddr> {
+        self.setup.forward.map(|(from, _)| from)
+    }
+
     /// What a failed test's guest said at last.
     fn tell_last_words(&self) {
         let console = self.console();

@@ -1,10 +1,12 @@
 //! What a guest is started from, and how QEMU is called.
 
 use std::ffi::OsString;
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::words::PORT;
+use crate::harness::server::own_loopback;
 
 /// What `cargo xtask guest` has prepared.
 #[derive(Debug, Clone)]
@@ -83,7 +85,9 @@ impl Kit {
         // A flush reaches the file and not the host's disk: what is tested is the guest's power cut, not the host's.
         let drive = "if=virtio,format=qcow2,cache=unsafe,file=";
         command.arg("-drive").arg(joined(drive, &places.disk()));
-        command.args(["-netdev", "user,id=net0", "-device", "virtio-net-pci,netdev=net0,romfile="]);
+        let way_in = machine.forward.map(|(from, to)| format!(",hostfwd=tcp:{from}-:{to}"));
+        command.args(["-netdev", &format!("user,id=net0{}", way_in.unwrap_or_default())]);
+        command.args(["-device", "virtio-net-pci,netdev=net0,romfile="]);
         command.arg("-chardev").arg(joined("socket,id=hand,server=off,path=", &places.socket()));
         command.args(["-device", "virtio-serial-pci", "-device"]);
         command.arg(format!("virtserialport,chardev=hand,name={PORT}"));
@@ -118,14 +122,26 @@ pub struct Setup {
     pub memory_mib: u32,
     /// The machine's serial number.
     pub serial: String,
+    /// An address of the host's loopback that leads to a port of the guest's.
+    pub forward: Option<(SocketAddr, u16)>,
     /// More arguments for QEMU: devices.
     pub more: Vec<OsString>,
+}
+
+impl Setup {
+    /// Leads an address of the host's loopback to that port of the guest's: [`Guest::forwarded`](super::Guest::forwarded).
+    pub fn forwarding(mut self, port: u16) -> Setup {
+        // The address is this guest's alone, so that the port is still free when QEMU takes it.
+        let free = TcpListener::bind((own_loopback(), 0)).expect("loopback has a free port");
+        self.forward = Some((free.local_addr().expect("a listener has an address"), port));
+        self
+    }
 }
 
 impl Default for Setup {
     /// One processor: a second one makes a boot hardly faster and takes a quarter more of the host's time.
     fn default() -> Setup {
-        Setup { cpus: 1, memory_mib: 768, serial: "GUEST-1".to_owned(), more: Vec::new() }
+        Setup { cpus: 1, memory_mib: 768, serial: "GUEST-1".to_owned(), forward: None, more: Vec::new() }
     }
 }
 

@@ -4,3 +4,4 @@ mod ground;
 mod interrupts;
 mod reboot;
 mod runs;
+mod shipped;

@@ -7,7 +7,7 @@ use groundcrew_protocol::check::Verdict;
 use groundcrew_protocol::limits;
 use groundcrew_protocol::operator::{NodeView, RunView};
 use groundcrew_protocol::stage::State;
-use groundcrew_tests::guest::{Guest, Unit, left_out};
+use groundcrew_tests::guest::{Guest, Setup, Unit, left_out};
 use groundcrew_tests::harness::server::Run;
 use groundcrew_tests::harness::{Server, eventually};
 
@@ -36,15 +36,19 @@ fn a_run_reboots_its_machine_once_for_each_request_and_goes_on() {
 }
 
 /// An orchestrator on the host, and a machine whose agent it is.
-struct Rack {
-    server: Server,
-    guest: Guest,
+pub struct Rack {
+    pub server: Server,
+    pub guest: Guest,
 }
 
 impl Rack {
-    fn new(name: &str) -> Rack {
+    pub fn new(name: &str) -> Rack {
+        Rack::with(name, Setup::default())
+    }
+
+    pub fn with(name: &str, setup: Setup) -> Rack {
         let server = Server::start_with_steps_of(PAST_THE_REBOOT_MS);
-        let guest = Guest::boot(name);
+        let guest = Guest::boot_with(name, setup);
         guest.put_binary("groundcrew");
         guest.put("/etc/systemd/system/groundcrew.service", 0o644, UNIT.as_bytes());
         guest.ok(&["systemctl", "enable", "--quiet", "groundcrew.service"]);
@@ -53,7 +57,7 @@ impl Rack {
     }
 
     /// Gives the machine a run of these stages, and has its agent start with `settings` besides.
-    fn begin(&mut self, stages: &str, settings: &str) -> Run {
+    pub fn begin(&mut self, stages: &str, settings: &str) -> Run {
         let profile = format!("name = \"guest\"\n{stages}");
         let run = self.server.create_run("guest", &profile);
         let url = self.guest.url_of(self.server.url());
@@ -73,7 +77,7 @@ impl Rack {
         self.guest.boots().len()
     }
 
-    fn count(&self, run: &Run, kind: &str) -> usize {
+    pub fn count(&self, run: &Run, kind: &str) -> usize {
         self.server.count_of(run, kind)
     }
 
