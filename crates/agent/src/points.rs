@@ -17,4 +17,6 @@ groundcrew_durable::fault_points! {
     SPOOL_ACKNOWLEDGED = "spool.acknowledged";
     /// The last word of a stream is acknowledged; its folder is still there.
     SPOOL_CLOSED = "spool.closed";
+    /// The flag of an interrupt's command is durable; the command has not been started.
+    INTERRUPT_FLAGGED = "interrupt.flagged";
 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use groundcrew_agent::process::ControlData;
 use groundcrew_agent::process::stamper::Label;
-use groundcrew_agent::process::tee::{AskError, Helper, Log, Note};
+use groundcrew_agent::process::tee::{AskError, Helper, Log, Note, WhenAsked};
 use tee_place::{Place, without_stamps};
 
 fn sink_failures(notes: &[Note]) -> Vec<(&str, &str)> {
@@ -448,7 +448,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 #[test]
 fn an_answer_is_what_is_printed_whatever_the_exit_status() {
     let place = Place::new();
-    let ask = |script: &str| place.tee.ask(&place.step(script), HOUR);
+    let ask = |script: &str| place.tee.ask(&place.step(script), HOUR, WhenAsked::GiveUp);
     assert_eq!(ask("echo stopping; echo not this >&2; exit 1").as_deref(), Ok("stopping\n"));
     assert_eq!(ask("exit 0").as_deref(), Ok(""));
     // Neither is waited for: a pipe that is full, and one that something left behind holds open.
@@ -457,7 +457,7 @@ fn an_answer_is_what_is_printed_whatever_the_exit_status() {
     assert_eq!(ask("sleep 5 & echo x").as_deref(), Ok("x\n"));
     assert_eq!(place.stdout(), "", "nothing is handed on");
     let none = ControlData { argv: vec!["no-such-command".into()], no_chmod: true, ..place.step("") };
-    let why = place.tee.ask(&none, HOUR).unwrap_err().to_string();
+    let why = place.tee.ask(&none, HOUR, WhenAsked::GiveUp).unwrap_err().to_string();
     assert_eq!(why, "could not start no-such-command: No such file or directory (os error 2)");
 }
 
@@ -468,7 +468,7 @@ fn who_gives_no_answer_in_time_is_killed_with_its_group() {
     let script = place.step("trap '' TERM; sleep 1000 & echo $! >pid; echo early; wait; wait");
     // The patience begins before the script does: on a busy machine it may not have come so far.
     let pid = loop {
-        assert_eq!(place.tee.ask(&script, patience), Err(AskError::TooLate(patience)));
+        assert_eq!(place.tee.ask(&script, patience, WhenAsked::GiveUp), Err(AskError::TooLate(patience)));
         let pid = std::fs::read_to_string(place.path().join("pid")).unwrap_or_default();
         if let Ok(pid) = pid.trim().parse::<u32>() {
             break pid;
@@ -481,7 +481,7 @@ fn who_gives_no_answer_in_time_is_killed_with_its_group() {
     }
     let answer = place.asked_once_begun(|place| {
         let script = place.step("touch begun; exec sleep 1000");
-        place.tee.ask(&script, HOUR)
+        place.tee.ask(&script, HOUR, WhenAsked::GiveUp)
     });
     assert_eq!(answer, Err(AskError::Cancelled));
 }

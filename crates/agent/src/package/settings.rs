@@ -16,6 +16,8 @@ const WAIT_SECONDS_MAX: f64 = 86_400.0;
 /// So many reboots that more would be a loop by any name.
 const REBOOT_LIMIT_MAX: u32 = 100;
 const REBOOT_GRACE_DEFAULT: Duration = Duration::from_secs(300);
+/// A request is made in a second or so; one that a bus or a policy holds up is answered within its own limit of 25 s, or 90.
+const REBOOT_COMMAND_DEFAULT: Duration = Duration::from_secs(120);
 const TERM_GRACE_DEFAULT: Duration = Duration::from_secs(20);
 /// What a read takes unless told otherwise, as in the reference.
 const BUFFER_LIMIT_DEFAULT: usize = 8192;
@@ -60,6 +62,8 @@ pub struct Settings {
     pub reboot_grace: Duration,
     /// `GROUNDCREW_REBOOT_LIMIT`: how often one resource id may ask for it, at least once (default 3).
     pub reboot_limit: u32,
+    /// `GROUNDCREW_REBOOT_COMMAND_S`: how long the command may run that asks for it, more than 0 (default 120 s).
+    pub reboot_command_max: Duration,
     /// `GROUNDCREW_REBOOT_WAIT_S`: how long to stay for the SIGTERM of a reboot. In a pod, where exit status 0 lets
     /// the operator go on, it is the grace unless told otherwise; elsewhere 0.
     pub reboot_wait: Duration,
@@ -100,6 +104,7 @@ impl Settings {
             returncodes: environment.returncodes()?,
             reboot_grace,
             reboot_limit: environment.reboot_limit()?,
+            reboot_command_max: environment.reboot_command_max()?,
             reboot_wait: environment.wait("GROUNDCREW_REBOOT_WAIT_S")?.unwrap_or(wait_default),
         })
     }
@@ -156,6 +161,14 @@ impl<F: Fn(&str) -> Option<OsString>> Environment<F> {
         let Some(value) = self.own(variable)? else { return Ok(REBOOT_LIMIT_DEFAULT) };
         let limit = value.parse().ok().filter(|limit| (1..=REBOOT_LIMIT_MAX).contains(limit));
         limit.ok_or_else(|| bad(variable, &value, format!("a number from 1 to {REBOOT_LIMIT_MAX}")))
+    }
+
+    fn reboot_command_max(&self) -> Result<Duration, BadSetting> {
+        let variable = "GROUNDCREW_REBOOT_COMMAND_S";
+        let time = self.wait(variable)?.unwrap_or(REBOOT_COMMAND_DEFAULT);
+        // No command ends in no time at all.
+        let expected = || bad(variable, "0", format!("seconds above 0, up to {WAIT_SECONDS_MAX}"));
+        Some(time).filter(|time| !time.is_zero()).ok_or_else(expected)
     }
 
     /// Seconds, with a fraction if need be.

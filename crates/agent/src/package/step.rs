@@ -131,6 +131,8 @@ pub(crate) fn run(
         stdout_log,
         stderr_log,
         term_grace: None,
+        started: None,
+        time_max: None,
         record: &mut record,
     };
     let ended =

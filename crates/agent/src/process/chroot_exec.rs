@@ -13,13 +13,13 @@
 //! everything, nothing ever runs. The exit status or signal is then the step's own.
 
 use std::convert::Infallible;
-use std::ffi::{CString, OsString};
+use std::ffi::{CString, OsStr, OsString};
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
@@ -190,13 +190,16 @@ fn candidates(data: &ControlData) -> Vec<Vec<u8>> {
         return vec![program.to_vec()];
     }
     let path = data.environment.iter().rev().find(|(name, _value)| name == "PATH");
-    let path = path.map_or(PATH_DEFAULT, |(_name, value)| value.as_bytes());
-    path.split(|byte| *byte == b':')
-        .map(|folder| {
-            let folder = if folder.is_empty() { b"." } else { folder };
-            [folder, b"/", program].concat()
-        })
-        .collect()
+    let folders = search_folders(path.map(|(_name, value)| value.as_bytes()));
+    folders.iter().map(|folder| [folder.as_os_str().as_bytes(), b"/", program].concat()).collect()
+}
+
+/// The folders in which a program is looked for that is started with this `PATH`. One that is not absolute is meant from
+/// where the program runs.
+pub(crate) fn search_folders(path: Option<&[u8]>) -> Vec<PathBuf> {
+    let folders = path.unwrap_or(PATH_DEFAULT).split(|byte| *byte == b':');
+    let named = folders.map(|folder| if folder.is_empty() { b"." } else { folder });
+    named.map(|folder| PathBuf::from(OsStr::from_bytes(folder))).collect()
 }
 
 #[cfg(test)]

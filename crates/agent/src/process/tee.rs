@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-pub use ask::AskError;
+pub use ask::{AskError, WhenAsked};
 pub use child::Helper;
 pub use sink::{Log, ParentStream};
 
@@ -64,6 +64,10 @@ pub struct Command<'a> {
     /// Told the process id before the program starts, which it does not where this fails. A step that outlives a
     /// killed agent can be found by it.
     pub record: &'a mut dyn FnMut(u32) -> io::Result<()>,
+    /// Told once the program runs, where somebody wants to know: that is waited for.
+    pub started: Option<&'a mut dyn FnMut()>,
+    /// How long it may run. Past it, its group is ended as it is when the agent is asked to end, without a grace.
+    pub time_max: Option<Duration>,
 }
 
 /// How a step ended.
@@ -73,8 +77,10 @@ pub struct Ended {
     pub exit: i32,
     /// Why it could not be started at all. Its standard error has that as a line.
     pub not_started: Option<String>,
-    /// It ended after the agent, itself asked to end, had signalled it.
+    /// It ended after the agent had signalled it: itself asked to end, or because of [`Ended::too_late`].
     pub ended_by_us: bool,
+    /// It had run for as long as it may by the time that it was signalled.
+    pub too_late: bool,
     /// What must be said besides.
     pub notes: Vec<Note>,
 }
@@ -158,6 +164,9 @@ struct Running {
     step: Option<StepProcess>,
     life: Life,
     term_grace: Duration,
+    /// Until then it may run.
+    time_up: Option<Instant>,
+    too_late: bool,
     streams: [Stream; 2],
     end: Option<End>,
     /// The agent is to end and the step has ended: until then, what was read may still be taken.
@@ -212,7 +221,8 @@ impl Tee {
     }
 
     fn run_step(&mut self, command: Command<'_>, another_follows: bool) -> Ended {
-        let Command { program, write_command, stdout_log, stderr_log, term_grace, record } = command;
+        let Command { program, write_command, stdout_log, stderr_log, term_grace, record, started, time_max } =
+            command;
         let mut streams = [Stream::new(Label::Out, stdout_log), Stream::new(Label::Err, stderr_log)];
         if write_command {
             let words: Vec<&[u8]> = program.argv.iter().map(|word| word.as_bytes()).collect();
@@ -224,6 +234,8 @@ impl Tee {
             step: None,
             life: Life::Running,
             term_grace: term_grace.unwrap_or(self.term_grace),
+            time_up: time_max.and_then(|time| Instant::now().checked_add(time)),
+            too_late: false,
             streams,
             end: None,
             give_up_at: None,
@@ -236,6 +248,11 @@ impl Tee {
             running.streams[1].say_stamped(&line, &mut self.time, &mut self.stderr);
             running.step = None;
             running.end(i32::from(NOT_STARTED), Some(sentence));
+        }
+        if let (Some(started), Some(step)) = (started, &running.step)
+            && step.has_become_program(&self.cancel)
+        {
+            started();
         }
         if another_follows && !self.cancel.is_asked() {
             // Without it the next step starts its own, and says what prevents that.
@@ -293,8 +310,11 @@ impl Tee {
             }
             return;
         }
-        let (life, signal) = running.life.next(asked, now, running.term_grace);
+        let time_is_up = running.time_up.is_some_and(|at| now >= at);
+        let grace = if time_is_up { Duration::ZERO } else { running.term_grace };
+        let (life, signal) = running.life.next(asked || time_is_up, now, grace);
         running.life = life;
+        running.too_late |= time_is_up && signal.is_some();
         if let (Some(signal), Some(step)) = (signal, &running.step) {
             step.signal_group(signal);
         }
@@ -358,7 +378,7 @@ impl Tee {
 
     /// Keeps what is still open, and says how it went.
     fn part(&mut self, running: Running) -> Ended {
-        let Running { life, streams, end, mut notes, .. } = running;
+        let Running { life, too_late, streams, end, mut notes, .. } = running;
         let end = end.expect("a step that is over has an end");
         for mut stream in streams {
             notes.extend(stream.note());
@@ -373,7 +393,8 @@ impl Tee {
         }
         notes.extend(self.stdout.note());
         notes.extend(self.stderr.note());
-        Ended { exit: end.exit, not_started: end.not_started, ended_by_us: life.was_signalled(), notes }
+        let ended_by_us = life.was_signalled();
+        Ended { exit: end.exit, not_started: end.not_started, ended_by_us, too_late, notes }
     }
 }
 
@@ -414,7 +435,10 @@ impl Running {
 
     /// When to look again though nothing happens.
     fn until(&self) -> Option<Instant> {
-        let Some(end) = &self.end else { return self.life.until() };
+        let Some(end) = &self.end else {
+            let time_up = self.time_up.filter(|_| self.life == Life::Running);
+            return self.life.until().or(time_up);
+        };
         // A reader who takes nothing is waited for without end, unless the agent is to end.
         if self.streams.iter().any(Stream::is_pending) { self.give_up_at } else { Some(end.held_until) }
     }

@@ -78,15 +78,32 @@ impl Place {
         let program = self.step(script);
         let (stdout_log, stderr_log) = self.new_logs();
         let record = &mut |_pid| Ok(());
-        let command =
-            Command { program, write_command: false, stdout_log, stderr_log, term_grace: None, record };
+        let command = Command {
+            program,
+            write_command: false,
+            stdout_log,
+            stderr_log,
+            term_grace: None,
+            record,
+            started: None,
+            time_max: None,
+        };
         self.tee.run_before_another(command)
     }
 
     pub fn run_step(&mut self, program: ControlData, write_command: bool) -> Ended {
         let (stdout_log, stderr_log) = self.new_logs();
         let record = &mut |_pid| Ok(());
-        self.tee.run(Command { program, write_command, stdout_log, stderr_log, term_grace: None, record })
+        self.tee.run(Command {
+            program,
+            write_command,
+            stdout_log,
+            stderr_log,
+            term_grace: None,
+            record,
+            started: None,
+            time_max: None,
+        })
     }
 
     pub fn run_recorded(
@@ -101,6 +118,8 @@ impl Place {
             stdout_log,
             stderr_log,
             term_grace: None,
+            started: None,
+            time_max: None,
             record,
         })
     }
@@ -118,6 +137,8 @@ impl Place {
             stdout_log,
             stderr_log,
             term_grace: None,
+            started: None,
+            time_max: None,
             record,
         })
     }
@@ -133,7 +154,16 @@ impl Place {
         let (stdout_log, stderr_log) = self.new_logs();
         let term_grace = Some(grace);
         let record = &mut |_pid| Ok(());
-        let command = Command { program, write_command: false, stdout_log, stderr_log, term_grace, record };
+        let command = Command {
+            program,
+            write_command: false,
+            stdout_log,
+            stderr_log,
+            term_grace,
+            record,
+            started: None,
+            time_max: None,
+        };
         self.asked_once_begun(|place| place.tee.run(command))
     }
 

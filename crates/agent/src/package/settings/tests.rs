@@ -22,6 +22,7 @@ fn defaults() -> Settings {
         returncodes: ReturnCodes::Own,
         reboot_grace: Duration::from_secs(300),
         reboot_limit: 3,
+        reboot_command_max: Duration::from_secs(120),
         reboot_wait: Duration::ZERO,
     }
 }
@@ -35,6 +36,7 @@ fn an_empty_environment_gives_the_defaults() {
         "GROUNDCREW_RETURNCODES",
         "GROUNDCREW_REBOOT_GRACE_S",
         "GROUNDCREW_REBOOT_LIMIT",
+        "GROUNDCREW_REBOOT_COMMAND_S",
         "GROUNDCREW_REBOOT_WAIT_S",
     ];
     assert_eq!(read(&empty.map(|name| (name, ""))), Ok(defaults()));
@@ -55,6 +57,7 @@ fn every_variable_is_taken() {
         ("GROUNDCREW_RETURNCODES", "reference"),
         ("GROUNDCREW_REBOOT_GRACE_S", "60"),
         ("GROUNDCREW_REBOOT_LIMIT", "1"),
+        ("GROUNDCREW_REBOOT_COMMAND_S", "2.5"),
         ("GROUNDCREW_REBOOT_WAIT_S", "7"),
     ]);
     let expected = Settings {
@@ -70,6 +73,7 @@ fn every_variable_is_taken() {
         returncodes: ReturnCodes::Reference,
         reboot_grace: Duration::from_secs(60),
         reboot_limit: 1,
+        reboot_command_max: Duration::from_millis(2500),
         reboot_wait: Duration::from_secs(7),
     };
     assert_eq!(settings, Ok(expected));

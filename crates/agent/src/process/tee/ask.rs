@@ -32,13 +32,27 @@ pub enum AskError {
     Cancelled,
 }
 
+/// What becomes of a question where the agent is asked to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WhenAsked {
+    /// It is given up.
+    GiveUp,
+    /// The answer is waited for all the same.
+    GoOn,
+}
+
 impl Tee {
     /// Runs a program for what it prints on its standard output, whatever its exit status. What it prints on its
     /// standard error is dropped.
     ///
     /// # Errors
-    /// Where it cannot be started, does not end within `patience`, or the agent is asked to end.
-    pub fn ask(&self, program: &ControlData, patience: Duration) -> Result<String, AskError> {
+    /// Where it cannot be started, does not end within `patience`, or the agent is asked to end and that counts.
+    pub fn ask(
+        &self,
+        program: &ControlData,
+        patience: Duration,
+        when_asked: WhenAsked,
+    ) -> Result<String, AskError> {
         let until = Instant::now() + patience;
         let Started { mut step, stdout, stderr } =
             child::start(&self.helper, program, &mut |_pid| Ok(())).map_err(AskError::NotStarted)?;
@@ -48,11 +62,13 @@ impl Tee {
                 break;
             }
             let left = until.saturating_duration_since(Instant::now());
-            let why = match (self.cancel.is_asked(), left.is_zero()) {
+            let heeds = when_asked == WhenAsked::GiveUp;
+            let why = match (heeds && self.cancel.is_asked(), left.is_zero()) {
                 (true, _) => AskError::Cancelled,
                 (false, true) => AskError::TooLate(patience),
                 (false, false) => {
-                    wait(&step, [&mut answer, &mut dropped], Some(self.cancel.as_fd()), left);
+                    let cancel = heeds.then(|| self.cancel.as_fd());
+                    wait(&step, [&mut answer, &mut dropped], cancel, left);
                     continue;
                 }
             };

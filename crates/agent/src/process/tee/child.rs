@@ -6,10 +6,14 @@ use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, recv};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 
+use crate::process::cancel::Cancel;
 use crate::process::chroot_exec::SUBCOMMAND;
 use crate::process::control_data::ControlData;
 
@@ -141,6 +145,27 @@ impl StepProcess {
         // The child is not reaped, so that its number, which is its group's too, is its own.
         if let Some(pid) = Pid::from_raw(self.child.id().cast_signed()) {
             let _gone_already = kill_process_group(pid, signal);
+        }
+    }
+
+    /// Waits until it has become its program, has said why it does not, or somebody asks the agent to end. True where it
+    /// has: exec closed its end of the socket.
+    pub(super) fn has_become_program(&self, cancel: &Cancel) -> bool {
+        let until = Instant::now() + HANDOVER_PATIENCE;
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            let readable = PollFlags::IN;
+            let mut polled = [PollFd::new(&self.socket, readable), PollFd::new(cancel, readable)];
+            let time = Timespec::try_from(left).ok();
+            // Interrupted or not: what is so is looked at below.
+            let _asked_below = poll(&mut polled, time.as_ref());
+            let mut byte = [0];
+            let peek = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+            match recv(&self.socket, &mut byte[..], peek) {
+                Ok((_, said)) => return said == 0,
+                Err(Errno::AGAIN | Errno::INTR) if !left.is_zero() && !cancel.is_asked() => {}
+                Err(_) => return false,
+            }
         }
     }
 
