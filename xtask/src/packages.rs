@@ -64,8 +64,14 @@ pub const PACKAGES: &[Package] = &[
     Package {
         sign: Sign::Program("stress-ng"),
         name: "stress-ng",
-        why: "does the work of the CPUStress stage",
+        why: "does the work of the stages CPUStress and Memory",
         needs: &[Need::Up, Need::Test],
+    },
+    Package {
+        sign: Sign::Program("fio"),
+        name: "fio",
+        why: "does the work of the stage Storage",
+        needs: &[Need::Test],
     },
     Package {
         sign: Sign::Program("chromium"),

@@ -80,6 +80,22 @@ pub const POWER_ON_HOURS: &str = "power_on_hours";
 pub const WRITTEN: &str = "written";
 /// SMART: the disk's own test of itself.
 pub const SELF_TEST: &str = "self_test";
+/// Memory: share of the machine's memory, in percent, that was tested.
+pub const MEMORY_TESTED: &str = "memory_tested";
+/// Storage: reads of a disk that failed.
+pub const IO_ERRORS: &str = "io_errors";
+/// Storage: share of a disk, in percent, that was read where all of it was to be.
+pub const SURFACE: &str = "surface";
+/// Storage: MB/s of reading a disk from its beginning on.
+pub const SEQUENTIAL_READ: &str = "sequential_read";
+/// Storage: what 99 of 100 such reads ended within, in milliseconds.
+pub const SEQUENTIAL_LATENCY: &str = "sequential_latency";
+/// Storage: reads per second here and there on a disk.
+pub const RANDOM_READ: &str = "random_read";
+/// Storage: what 99 of 100 such reads ended within, in milliseconds.
+pub const RANDOM_LATENCY: &str = "random_latency";
+/// Storage: errors of writing a file and reading it back, in the folder that the profile names.
+pub const FILE_ERRORS: &str = "file_errors";
 /// Around a stage: memory errors that nothing corrected (EDAC), by module.
 pub const MEMORY_UNCORRECTED: &str = "memory_uncorrected";
 /// Around a stage: memory errors that were corrected (EDAC), by module.
@@ -128,6 +144,21 @@ pub const SMART_CHECKS: [&str; 19] = [
     SELF_TEST,
 ];
 
+/// The checks of the stage Memory.
+pub const MEMORY_CHECKS: [&str; 3] = [MISCOMPARES, DURATION, MEMORY_TESTED];
+
+/// The checks of the stage Storage, with those that some settings bring.
+pub const STORAGE_CHECKS: [&str; 8] = [
+    IO_ERRORS,
+    DURATION,
+    SEQUENTIAL_READ,
+    SEQUENTIAL_LATENCY,
+    RANDOM_READ,
+    RANDOM_LATENCY,
+    SURFACE,
+    FILE_ERRORS,
+];
+
 /// The counters around a stage that tests hardware, each a check of that stage. CPUStress judges throttling by its share of
 /// the time instead ([`THROTTLING`]).
 pub const COUNTER_CHECKS: [&str; 8] = [
@@ -148,10 +179,10 @@ pub fn of(stage: &Stage) -> Vec<&'static str> {
         Stage::Inventory => &INVENTORY_CHECKS,
         Stage::Smart => &SMART_CHECKS,
         Stage::CpuStress => &CPU_STRESS_CHECKS,
+        Stage::Memory => &MEMORY_CHECKS,
+        Stage::Storage => &STORAGE_CHECKS,
         Stage::Package { mode, .. } if !mode.starts_with("interrupt") => &[STEPS],
         Stage::SpecValidate
-        | Stage::Memory
-        | Stage::Storage
         | Stage::Network
         | Stage::Gpu
         | Stage::Soak
@@ -168,11 +199,9 @@ pub fn of(stage: &Stage) -> Vec<&'static str> {
 pub fn counters(stage: &Stage) -> Vec<&'static str> {
     let all = COUNTER_CHECKS.into_iter();
     match stage {
-        Stage::Inventory | Stage::Smart => all.collect(),
+        Stage::Inventory | Stage::Smart | Stage::Memory | Stage::Storage => all.collect(),
         Stage::CpuStress => all.filter(|name| *name != THROTTLE_EVENTS).collect(),
         Stage::SpecValidate
-        | Stage::Memory
-        | Stage::Storage
         | Stage::Network
         | Stage::Gpu
         | Stage::Soak

@@ -1,6 +1,7 @@
 //! The checks that a stage owes, from the profile. Frozen by the orchestrator when a stage starts.
 
 mod counters;
+mod loads;
 
 use crate::check::{Limit, PlannedCheck};
 pub use crate::check_names::{self as names, INVENTORY_CHECKS};
@@ -36,9 +37,9 @@ pub fn planned_checks(spec: &StageSpec) -> Vec<PlannedCheck> {
         }
         Stage::SpecValidate | Stage::Reporting => Vec::new(),
         Stage::Smart => smart(&spec.smart.clone().unwrap_or_default()),
-        Stage::Memory
-        | Stage::Storage
-        | Stage::Network
+        Stage::Memory => loads::memory(&spec.memory.clone().unwrap_or_default()),
+        Stage::Storage => loads::storage(&spec.storage.clone().unwrap_or_default()),
+        Stage::Network
         | Stage::Gpu
         | Stage::Soak
         | Stage::Psu
@@ -71,8 +72,7 @@ fn interrupt(spec: &StageSpec) -> PlannedCheck {
 }
 
 fn cpu_stress(settings: &CpuStressSettings) -> Vec<PlannedCheck> {
-    // stress-ng rounds its run to a second and may stop its workers a little early.
-    let seconds_min = settings.duration as f64 / 1000.0 * 0.9;
+    let seconds_min = settings.duration as f64 / 1000.0 * loads::TIME_SHARE_MIN;
     vec![
         planned(names::MISCOMPARES, Limit::at_most(0.0)),
         planned(names::DURATION, Limit::at_least(seconds_min)),
@@ -192,7 +192,7 @@ mod tests {
 
     #[test]
     fn the_names_that_a_profile_may_require_are_those_that_are_planned() {
-        for name in ["Inventory", "CPUStress", "Package:a/apply"] {
+        for name in ["Inventory", "CPUStress", "Memory", "Package:a/apply"] {
             let plan = planned_checks(&spec(name, &[]));
             let planned: Vec<&str> = plan.iter().map(|check| &*check.name).collect();
             assert_eq!(names::of(&name.into()), planned, "{name}");

@@ -22,10 +22,24 @@ pub fn total_bytes(root: &Root, unreads: &mut Unreads) -> Option<u64> {
     total
 }
 
+/// Bytes that programs can have without making the kernel swap.
+///
+/// # Errors
+/// Where the kernel does not say (`MemAvailable`).
+pub fn available_bytes(root: &Root) -> Result<u64, String> {
+    let text =
+        root.text("/proc/meminfo", MEMINFO_BYTES_MAX).map_err(|error| format!("/proc/meminfo: {error}"))?;
+    parse(&text, "MemAvailable:").ok_or_else(|| "/proc/meminfo: it has no line MemAvailable".to_owned())
+}
+
 fn parse_total(text: &str) -> Option<u64> {
-    let value = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    parse(text, "MemTotal:").filter(|bytes| *bytes > 0)
+}
+
+fn parse(text: &str, key: &str) -> Option<u64> {
+    let value = text.lines().find_map(|line| line.strip_prefix(key))?;
     let kilobytes: u64 = value.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    kilobytes.checked_mul(1024).filter(|bytes| *bytes > 0)
+    kilobytes.checked_mul(1024)
 }
 
 #[cfg(test)]

@@ -53,6 +53,30 @@ pub struct Tool {
     pub stderr_bytes_max: usize,
     /// What becomes of processes that outlive it.
     pub leftovers: Leftovers,
+    /// How it is set apart from the agent.
+    pub confined: Confined,
+}
+
+/// How a program is set apart from the agent. It is before the program runs.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Confined {
+    /// The folder of a cgroup that it is put into.
+    pub cgroup: Option<PathBuf>,
+    /// The kernel ends it before anything else where memory is short.
+    pub first_to_go: bool,
+}
+
+impl Confined {
+    fn confine(&self, pid: i32) -> io::Result<()> {
+        if let Some(folder) = &self.cgroup {
+            std::fs::write(folder.join("cgroup.procs"), pid.to_string())?;
+        }
+        if self.first_to_go {
+            // The greatest there is (proc_pid_oom_score_adj(5)).
+            std::fs::write(format!("/proc/{pid}/oom_score_adj"), "1000")?;
+        }
+        Ok(())
+    }
 }
 
 /// What becomes of processes that a program started and left behind.
@@ -266,6 +290,10 @@ fn start(tool: &Tool, program: &Path, around: &Surroundings<'_>) -> Result<(Chil
     if let Err(source) = around.children.add(record.clone()) {
         give_up(&mut child, &record, around.children);
         return Err(ToolError::Record { program: tool.program.clone(), source });
+    }
+    if let Err(source) = tool.confined.confine(pid) {
+        give_up(&mut child, &record, around.children);
+        return Err(failed(source));
     }
     let mut gate = child.stdin.take().expect("the standard input is a pipe");
     match gate.write_all(GO) {

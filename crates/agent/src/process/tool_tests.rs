@@ -43,6 +43,7 @@ fn shell(script: &str) -> Tool {
         stdout_bytes_max: 1000,
         stderr_bytes_max: 1000,
         leftovers: Leftovers::Ended,
+        confined: Confined::default(),
     }
 }
 
@@ -289,4 +290,22 @@ fn a_sweep_leaves_other_processes_alone() {
     ChildRecords::in_home(home.path()).add(record(stat.start, sweep::boot_id())).unwrap();
     assert_eq!(sweep::sweep(home.path()).unwrap().ended, [("sleep".to_owned(), 1)]);
     other.wait().unwrap();
+}
+
+#[test]
+fn a_program_is_confined_before_it_runs() {
+    let cgroup = tempfile::tempdir().unwrap();
+    let confined = Confined { cgroup: Some(cgroup.path().to_owned()), first_to_go: true };
+    let tool = Tool { confined, ..shell("cat /proc/self/oom_score_adj; echo $$") };
+    let (finished, _) = run_plain(&tool);
+    let said = String::from_utf8(finished.stdout.bytes).unwrap();
+    let (score, pid) = said.trim().split_once('\n').unwrap();
+    assert_eq!(score, "1000");
+    assert_eq!(std::fs::read_to_string(cgroup.path().join("cgroup.procs")).unwrap(), pid);
+    // One that cannot be is not run.
+    let nowhere = Confined { cgroup: Some(cgroup.path().join("none")), first_to_go: false };
+    let tool = Tool { confined: nowhere, ..tool };
+    let cancel = Cancel::new().unwrap();
+    let (result, _) = run_with(&tool, &stand_in(), &ChildRecords::in_memory(), &cancel, |_, _| {});
+    assert!(matches!(result, Err(ToolError::Start { .. })));
 }

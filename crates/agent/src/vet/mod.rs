@@ -10,10 +10,14 @@ mod counters;
 mod cpu_stress;
 mod interrupt;
 mod inventory;
+mod json_tool;
+mod memory;
 mod outcome;
 mod package;
 mod package_agent;
 mod smart;
+mod storage;
+mod stress_ng;
 mod terminal;
 mod work_folder;
 
@@ -206,11 +210,11 @@ fn perform(context: &StageContext, deadline: Instant) -> Done {
         Stage::CpuStress => cpu_stress::run(context, deadline),
         stage if stage.is_interrupt() => interrupt::run(context, deadline),
         Stage::Smart => smart::run(context, deadline),
+        Stage::Memory => memory::run(context, deadline),
+        Stage::Storage => storage::run(context, deadline),
         Stage::Package { name, mode } => package::run(context, name, mode, deadline),
         Stage::SpecValidate
         | Stage::Reporting
-        | Stage::Memory
-        | Stage::Storage
         | Stage::Network
         | Stage::Gpu
         | Stage::Soak
@@ -223,6 +227,15 @@ fn perform(context: &StageContext, deadline: Instant) -> Done {
 /// A stage of which nothing could be checked, for one reason.
 fn refused(context: &StageContext, why: String) -> Done {
     Done { checks: context.all_unreadable(&why), ..Done::default() }
+}
+
+/// Why a stage that has run to here was ended before its time, where it was.
+fn stopped(context: &StageContext, deadline: Instant) -> Option<Stopped> {
+    match (context.cancel.is_asked(), Instant::now() >= deadline) {
+        (true, _) => Some(Stopped::Cancelled),
+        (false, true) => Some(Stopped::TimedOut),
+        (false, false) => None,
+    }
 }
 
 /// A stage that this agent cannot do is inconclusive, by name.

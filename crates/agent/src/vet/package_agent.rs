@@ -11,7 +11,9 @@ use groundcrew_protocol::wire::LogLevel;
 
 use super::StageContext;
 use crate::errors::chain;
-use crate::process::tool::{Ending, Finished, Leftovers, Lines, Output, Stopped, Surroundings, Tool, run};
+use crate::process::tool::{
+    Confined, Ending, Finished, Leftovers, Lines, Output, Stopped, Surroundings, Tool, run,
+};
 
 /// This very program, also where its file was replaced meanwhile.
 const PROGRAM: &str = "/proc/self/exe";
@@ -79,6 +81,7 @@ impl Call {
             stderr_bytes_max: KEPT_BYTES_MAX,
             // What a step starts is meant to stay: a package may bring a service up.
             leftovers: Leftovers::Left,
+            confined: Confined::default(),
         };
         let around = Surroundings {
             launcher: &context.launcher,

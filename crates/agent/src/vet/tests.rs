@@ -22,7 +22,9 @@ const INTERRUPTS_REFUSED: &str = "a test interrupts nothing";
 
 mod counters;
 mod interrupts;
+mod memory;
 mod smart;
+mod storage;
 
 /// What a stage said: lines and progress.
 #[derive(Default)]

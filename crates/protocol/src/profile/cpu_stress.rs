@@ -52,18 +52,6 @@ impl Default for CpuStressSettings {
 pub(super) fn cpu_stress(field: Field<'_>) -> Result<CpuStressSettings, BadProfile> {
     let part = field.table(&KEYS)?;
     let default = CpuStressSettings::default();
-    let method = |field: Field<'_>| {
-        field.text_of(
-            "a CPU method of stress-ng: at most 64 of a-z, 0-9, '_' and '-', a letter first",
-            |text| {
-                text.len() <= 64
-                    && text
-                        .bytes()
-                        .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"_-".contains(&b))
-                    && text.bytes().next().is_none_or(|first| first.is_ascii_lowercase())
-            },
-        )
-    };
     Ok(CpuStressSettings {
         duration: part
             .optional("duration", |field| field.span_ms(LOAD_MS_MIN..=SPAN_MS_MAX))?
@@ -75,5 +63,14 @@ pub(super) fn cpu_stress(field: Field<'_>) -> Result<CpuStressSettings, BadProfi
             .optional("throttled_percent_max", |field| field.number(0.0..=100.0))?
             .unwrap_or(default.throttled_percent_max),
         frequency_min_mhz: part.optional("frequency_min_mhz", |field| field.number(0.0..=1e6))?,
+    })
+}
+
+/// A method of one of stress-ng's stressors.
+pub(super) fn method(field: Field<'_>) -> Result<String, BadProfile> {
+    field.text_of("a method of stress-ng: at most 64 of a-z, 0-9, '_' and '-', a letter first", |text| {
+        text.len() <= 64
+            && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"_-".contains(&b))
+            && text.bytes().next().is_none_or(|first| first.is_ascii_lowercase())
     })
 }

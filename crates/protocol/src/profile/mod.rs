@@ -5,11 +5,13 @@
 mod counters;
 mod cpu_stress;
 mod interrupt;
+mod memory;
 mod package;
 mod parse;
 mod part;
 mod smart;
 mod stage;
+mod storage;
 
 #[cfg(test)]
 mod tests;
@@ -20,8 +22,10 @@ pub(crate) use part::TEXT_BYTES_MAX;
 pub use counters::CounterSettings;
 pub use cpu_stress::CpuStressSettings;
 pub use interrupt::{InterruptKind, InterruptSettings, PackageInterrupt};
+pub use memory::MemorySettings;
 pub use package::PackageSettings;
 pub use smart::{SelfTest, SmartSettings};
+pub use storage::StorageSettings;
 
 use serde::{Deserialize, Serialize};
 
@@ -166,6 +170,12 @@ pub struct StageSpec {
     /// Settings of SMART.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub smart: Option<SmartSettings>,
+    /// Settings of Memory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<MemorySettings>,
+    /// Settings of Storage.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub storage: Option<StorageSettings>,
     /// The package of a stage `Package:NAME/MODE`, as an agent is told it. A profile lists it under `[[package]]`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub package: Option<PackageSettings>,
@@ -187,6 +197,8 @@ impl StageSpec {
             counters: None,
             cpu_stress: None,
             smart: None,
+            memory: None,
+            storage: None,
             package: None,
             interrupt: None,
         }

@@ -3,7 +3,7 @@
 use super::parse::{SPAN_MS_MAX, required, stage_name};
 use super::part::Part;
 use super::{BadProfile, StageSpec};
-use super::{counters, cpu_stress, smart};
+use super::{counters, cpu_stress, memory, smart, storage};
 use crate::check_names;
 use crate::stage::{Stage, stage_words};
 use crate::time::format_span_ms;
@@ -12,7 +12,8 @@ use crate::time::format_span_ms;
 const DEADLINE_MARGIN_MS: u64 = 10_000;
 
 /// The keys of a stage.
-pub(super) const KEYS: [&str; 6] = ["name", "deadline", "require", "counters", "cpu_stress", "smart"];
+pub(super) const KEYS: [&str; 8] =
+    ["name", "deadline", "require", "counters", "cpu_stress", "smart", "memory", "storage"];
 
 /// Reads a stage.
 pub(super) fn stage(part: &Part<'_>) -> Result<StageSpec, BadProfile> {
@@ -26,6 +27,8 @@ pub(super) fn stage(part: &Part<'_>) -> Result<StageSpec, BadProfile> {
         counters: part.optional("counters", counters::counters)?,
         cpu_stress: part.optional("cpu_stress", cpu_stress::cpu_stress)?,
         smart: part.optional("smart", smart::smart)?,
+        memory: part.optional("memory", memory::memory)?,
+        storage: part.optional("storage", storage::storage)?,
         deadline: written.unwrap_or(by_default.deadline),
         ..by_default
     };
@@ -46,6 +49,8 @@ fn refuse_settings_of_another(part: &Part<'_>, spec: &StageSpec) -> Result<(), B
     let tables = [
         ("cpu_stress", spec.cpu_stress.is_some(), Stage::CpuStress),
         ("smart", spec.smart.is_some(), Stage::Smart),
+        ("memory", spec.memory.is_some(), Stage::Memory),
+        ("storage", spec.storage.is_some(), Stage::Storage),
     ];
     let found = || format!("a table in stage {}", spec.name);
     if spec.counters.is_some() && check_names::counters(&spec.name).is_empty() {
@@ -76,11 +81,20 @@ fn load(spec: &StageSpec) -> Option<(u64, String)> {
             let duration = spec.cpu_stress.clone().unwrap_or_default().duration;
             Some((duration, format!("cpu_stress.duration is \"{}\"", format_span_ms(duration))))
         }
+        Stage::Memory => {
+            let duration = spec.memory.clone().unwrap_or_default().duration;
+            Some((duration, format!("memory.duration is \"{}\"", format_span_ms(duration))))
+        }
+        Stage::Storage => {
+            let settings = spec.storage.clone().unwrap_or_default();
+            // How long a whole surface takes is the disk's to say.
+            let sequential = if settings.full_surface { 0 } else { settings.sequential };
+            let both = sequential.saturating_add(settings.random);
+            Some((both, format!("each disk is read for \"{}\"", format_span_ms(both))))
+        }
         Stage::Inventory
         | Stage::SpecValidate
         | Stage::Smart
-        | Stage::Memory
-        | Stage::Storage
         | Stage::Network
         | Stage::Gpu
         | Stage::Soak
@@ -95,7 +109,6 @@ fn load(spec: &StageSpec) -> Option<(u64, String)> {
 #[cfg(test)]
 mod tests {
     use super::super::{BadProfile, Profile};
-    use super::*;
 
     fn refused(stage: &str) -> BadProfile {
         Profile::parse(&format!("name = \"p\"\n[[stage]]\n{stage}\n")).unwrap_err()

@@ -7,7 +7,7 @@ use groundcrew_protocol::wire::LogLevel;
 use serde_json::Value;
 
 use crate::process::tool::{
-    Ending, Leftovers, Lines, Output, Surroundings, TERM_PATIENCE, Tool, run as run_tool,
+    Confined, Ending, Leftovers, Lines, Output, Surroundings, TERM_PATIENCE, Tool, run as run_tool,
 };
 use crate::vet::StageContext;
 
@@ -62,6 +62,7 @@ impl Smartctl<'_> {
             stdout_bytes_max: OUTPUT_BYTES_MAX,
             stderr_bytes_max: OUTPUT_BYTES_MAX,
             leftovers: Leftovers::Ended,
+            confined: Confined::default(),
         };
         let (sink, device) = (Arc::clone(&context.lines), self.device.clone());
         let lines: Lines = Arc::new(move |output, line| match output {

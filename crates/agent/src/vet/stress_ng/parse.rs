@@ -5,12 +5,51 @@
 
 use serde::Deserialize;
 
-/// The stressor whose metrics count.
-const STRESSOR: &str = "cpu";
+/// What stress-ng is asked to stress.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stressor {
+    /// CPUs compute.
+    Cpu,
+    /// Memory is written and read back.
+    Vm,
+}
+
+impl Stressor {
+    /// Its name in options, metrics and messages.
+    pub fn word(self) -> &'static str {
+        match self {
+            Stressor::Cpu => "cpu",
+            Stressor::Vm => "vm",
+        }
+    }
+
+    /// What its wrong results are counted in.
+    pub fn unit(self) -> &'static str {
+        match self {
+            Stressor::Cpu => "miscompares",
+            Stressor::Vm => "wrong bits",
+        }
+    }
+
+    /// How many wrong results a message of its verification tells of; `None` for any other message.
+    fn wrong(self, message: &str) -> Option<u64> {
+        match self {
+            Stressor::Cpu => message.contains("error detected").then_some(1),
+            // "detected 3 bit errors while stressing memory", and of some methods "detected 1 memory error".
+            Stressor::Vm => {
+                let (count, rest) = message.split_once("detected ")?.1.split_once(' ')?;
+                let is_wrong = rest.starts_with("bit error") || rest.starts_with("memory error");
+                // A count that cannot be read is one at least.
+                is_wrong.then(|| count.parse().unwrap_or(1).max(1))
+            }
+        }
+    }
+}
+
 /// How far the rate may be from operations over time: both are rounded, and time is that of the instances' mean.
 const CONTRADICTION: f64 = 0.01;
 
-/// The metrics of the CPU stressor, over all its instances.
+/// The metrics of a stressor, over all its instances.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Metrics {
     /// Operations.
@@ -19,6 +58,8 @@ pub struct Metrics {
     pub rate: f64,
     /// Seconds that the load ran, by stress-ng's clock.
     pub seconds: f64,
+    /// The greatest resident set of an instance, in KiB, where stress-ng tells it.
+    pub rss_kib: Option<f64>,
 }
 
 /// Why a metrics file gives no numbers.
@@ -30,9 +71,9 @@ pub enum BadMetrics {
     /// It is no metrics file.
     #[error("the metrics file of stress-ng cannot be understood: {0}")]
     Malformed(String),
-    /// It has none or several entries for the CPU stressor.
-    #[error("the metrics file of stress-ng has {0} entries for the CPU stressor, expected 1")]
-    Entries(usize),
+    /// It has none or several entries for the stressor.
+    #[error("the metrics file of stress-ng has {0} entries for the stressor {1}, expected 1")]
+    Entries(usize, &'static str),
     /// A number is none that a load can have.
     #[error("the metrics file of stress-ng says {0}")]
     Impossible(String),
@@ -50,35 +91,38 @@ struct Entry {
     bogo_ops: Option<f64>,
     bogo_ops_per_second_real_time: Option<f64>,
     wall_clock_time: Option<f64>,
+    max_rss: Option<f64>,
 }
 
 /// Reads a metrics file (`--yaml FILE`).
 ///
 /// # Errors
 /// Where it gives no numbers that can be relied on.
-pub fn metrics(text: &str) -> Result<Metrics, BadMetrics> {
+pub fn metrics(stressor: Stressor, text: &str) -> Result<Metrics, BadMetrics> {
     // The document's end mark is the last thing that stress-ng writes.
     let body = text.trim_end().strip_suffix("\n...").ok_or(BadMetrics::NotWhole)?;
     let file: File =
         serde_yaml_ng::from_str(body).map_err(|error| BadMetrics::Malformed(error.to_string()))?;
-    let entries: Vec<&Entry> = file.metrics.iter().filter(|entry| entry.stressor == STRESSOR).collect();
-    let [entry] = entries.as_slice() else { return Err(BadMetrics::Entries(entries.len())) };
+    let entries: Vec<&Entry> =
+        file.metrics.iter().filter(|entry| entry.stressor == stressor.word()).collect();
+    let [entry] = entries.as_slice() else { return Err(BadMetrics::Entries(entries.len(), stressor.word())) };
     let number = |name: &str, value: Option<f64>| match value {
         Some(value) if value.is_finite() && value >= 0.0 => Ok(value),
         Some(value) => Err(BadMetrics::Impossible(format!("{name} {value}"))),
-        None => Err(BadMetrics::Malformed(format!("the CPU stressor has no {name}"))),
+        None => Err(BadMetrics::Malformed(format!("the stressor has no {name}"))),
     };
     let metrics = Metrics {
         bogo_ops: number("bogo-ops", entry.bogo_ops)?,
         rate: number("bogo-ops-per-second-real-time", entry.bogo_ops_per_second_real_time)?,
         seconds: number("wall-clock-time", entry.wall_clock_time)?,
+        rss_kib: entry.max_rss.filter(|kib| kib.is_finite() && *kib > 0.0),
     };
     contradiction(&metrics).map_or(Ok(metrics), |said| Err(BadMetrics::Impossible(said)))
 }
 
 /// What is wrong with numbers that do not belong together.
 fn contradiction(metrics: &Metrics) -> Option<String> {
-    let Metrics { bogo_ops, rate, seconds } = *metrics;
+    let Metrics { bogo_ops, rate, seconds, .. } = *metrics;
     let expected = bogo_ops / seconds;
     let fits = if seconds > 0.0 {
         (expected - rate).abs() <= CONTRADICTION * expected.max(rate)
@@ -91,28 +135,38 @@ fn contradiction(metrics: &Metrics) -> Option<String> {
 /// A failure line of stress-ng.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Failure {
-    /// `--verify` found a wrong result: `cpu: sqrt error detected on sqrt(7)`.
-    Miscompare(String),
-    /// Something else failed: a worker was killed, a counter is damaged. No word on the CPUs.
+    /// `--verify` found wrong results: `cpu: sqrt error detected on sqrt(7)`.
+    Miscompare {
+        /// How many.
+        count: u64,
+        /// The message.
+        message: String,
+    },
+    /// Something else failed: a worker was killed, a counter is damaged. No word on the hardware.
     Other(String),
 }
 
 /// The failure that a line tells of; `None` for any other line.
 ///
-/// Every message of the CPU stressor's verification names it and holds "error detected". A worker that was killed
-/// leaves lines of the same level ("corrupted bogo-ops counter"), which are no wrong results.
-pub fn failure(line: &str) -> Option<Failure> {
+/// Every message of a stressor's verification begins with its name. A worker that was killed leaves lines of the same level
+/// ("corrupted bogo-ops counter"), which are no wrong results.
+pub fn failure(stressor: Stressor, line: &str) -> Option<Failure> {
     let rest = line.trim_start().strip_prefix("stress-ng: fail:")?.trim_start();
     let message = rest.strip_prefix('[').and_then(|rest| rest.split_once(']')).map_or(rest, |(_, text)| text);
     let message = message.trim();
     // Versions differ in how a stressor calls itself.
-    let is_verification = ["cpu: ", "stress-ng-cpu: "].iter().any(|name| message.starts_with(name))
-        && message.contains("error detected");
+    let word = stressor.word();
+    let is_its =
+        [format!("{word}: "), format!("stress-ng-{word}: ")].iter().any(|name| message.starts_with(name));
+    let wrong = stressor.wrong(message).filter(|_| is_its);
     let message = message.to_owned();
-    Some(if is_verification { Failure::Miscompare(message) } else { Failure::Other(message) })
+    Some(match wrong {
+        Some(count) => Failure::Miscompare { count, message },
+        None => Failure::Other(message),
+    })
 }
 
-/// Why an exit status says nothing about the CPUs; `None` for 0 (success) and 2 (a stressor failed), which do.
+/// Why an exit status says nothing about the hardware; `None` for 0 (success) and 2 (a stressor failed), which do.
 ///
 /// The numbers are those of the manual page's EXIT STATUS. None of them is taken for a failure of the hardware: a
 /// worker that was killed was killed by somebody, and the manual names the out-of-memory killer for 7.
@@ -144,16 +198,19 @@ mod tests {
 
     #[test]
     fn recorded_files_are_read() {
-        let expected = Metrics { bogo_ops: 751.0, rate: 74.712331, seconds: 10.051888 };
-        assert_eq!(metrics(HEALTHY), Ok(expected));
-        assert_eq!(metrics(FAILED).map(|metrics| metrics.bogo_ops), Ok(0.0));
-        assert_eq!(metrics(OTHER), Err(BadMetrics::Entries(0)));
+        let expected =
+            Metrics { bogo_ops: 751.0, rate: 74.712331, seconds: 10.051888, rss_kib: Some(6480.0) };
+        assert_eq!(metrics(Stressor::Cpu, HEALTHY), Ok(expected));
+        assert_eq!(metrics(Stressor::Cpu, FAILED).map(|metrics| metrics.bogo_ops), Ok(0.0));
+        assert_eq!(metrics(Stressor::Cpu, OTHER), Err(BadMetrics::Entries(0, "cpu")));
+        let of_memory = metrics(Stressor::Vm, OTHER).unwrap();
+        assert_eq!((of_memory.bogo_ops, of_memory.rss_kib), (18944.0, Some(67548.0)));
     }
 
     #[test]
     fn a_file_that_breaks_off_gives_nothing() {
         for cut in 0..HEALTHY.trim_end().len() {
-            assert!(metrics(&HEALTHY[..cut]).is_err(), "cut at {cut}");
+            assert!(metrics(Stressor::Cpu, &HEALTHY[..cut]).is_err(), "cut at {cut}");
         }
     }
 
@@ -170,25 +227,47 @@ mod tests {
             ("wall-clock-time", "wall-clock"),
             ("stressor: cpu", "stressor: [cpu]"),
         ] {
-            assert!(metrics(&HEALTHY.replace(from, to)).is_err(), "{from} -> {to}");
+            assert!(metrics(Stressor::Cpu, &HEALTHY.replace(from, to)).is_err(), "{from} -> {to}");
         }
     }
 
     #[test]
     fn failures_are_told_from_other_lines() {
-        let failures: Vec<Failure> = FAILED_LINES.lines().filter_map(failure).collect();
+        let failures: Vec<Failure> =
+            FAILED_LINES.lines().filter_map(|line| failure(Stressor::Cpu, line)).collect();
         assert_eq!(failures.len(), 12);
-        assert!(failures.iter().all(|failure| matches!(failure, Failure::Miscompare(_))));
+        assert!(failures.iter().all(|failure| matches!(failure, Failure::Miscompare { count: 1, .. })));
         let message = "cpu: lrand48 error detected, failed sum".to_owned();
-        assert!(failures.contains(&Failure::Miscompare(message)));
-        assert_eq!(HEALTHY_LINES.lines().filter_map(failure).count(), 0);
+        assert!(failures.contains(&Failure::Miscompare { count: 1, message }));
+        assert_eq!(HEALTHY_LINES.lines().filter_map(|line| failure(Stressor::Cpu, line)).count(), 0);
     }
 
     #[test]
     fn a_killed_worker_is_no_wrong_result() {
-        let failures: Vec<Failure> = KILLED_LINES.lines().filter_map(failure).collect();
+        let failures: Vec<Failure> =
+            KILLED_LINES.lines().filter_map(|line| failure(Stressor::Cpu, line)).collect();
         assert_eq!(failures.len(), 3);
         assert!(failures.iter().all(|failure| matches!(failure, Failure::Other(_))), "{failures:?}");
+    }
+
+    #[test]
+    fn wrong_bits_of_memory_are_counted_as_they_are_told() {
+        for (line, expected) in [
+            ("stress-ng: fail:  [7] vm: detected 3 bit errors while stressing memory", Some(3)),
+            ("stress-ng: fail:  [7] stress-ng-vm: detected 1 memory error, offset 0x40", Some(1)),
+            ("stress-ng: fail:  [7] vm: detected many bit errors while stressing memory", Some(1)),
+            ("stress-ng: fail:  [7] vm: detected 0 bit errors while stressing memory", Some(1)),
+            ("stress-ng: fail:  [7] cpu: detected 3 bit errors while stressing memory", None),
+            ("stress-ng: fail:  [7] vm: corrupted bogo-ops counter, 3 vs 0", None),
+        ] {
+            let count = match failure(Stressor::Vm, line) {
+                Some(Failure::Miscompare { count, .. }) => Some(count),
+                Some(Failure::Other(_)) => None,
+                None => panic!("{line} is no failure"),
+            };
+            assert_eq!(count, expected, "{line}");
+        }
+        assert_eq!(failure(Stressor::Vm, "stress-ng: info:  [7] vm: detected 3 bit errors"), None);
     }
 
     #[test]
@@ -215,7 +294,7 @@ mod tests {
             let to = (from + drops).min(characters.len());
             characters.drain(from..to);
             let mangled: String = characters.into_iter().collect();
-            if let Ok(read) = metrics(&mangled) {
+            if let Ok(read) = metrics(Stressor::Cpu, &mangled) {
                 // All three numbers follow from two; a change of one digit far behind the point may pass.
                 let near = |value: f64, whole: f64| (value - whole).abs() <= 0.02 * whole;
                 prop_assert!(near(read.rate, 74.712331) && near(read.seconds, 10.051888), "{mangled}");
@@ -224,8 +303,8 @@ mod tests {
 
         #[test]
         fn no_text_makes_it_panic(text in "\\PC{0,200}", line in "(stress-ng: fail:)?[ -~]{0,40}") {
-            let _ = metrics(&format!("{text}\n..."));
-            let _ = failure(&line);
+            let _ = metrics(Stressor::Vm, &format!("{text}\n..."));
+            let _ = (failure(Stressor::Cpu, &line), failure(Stressor::Vm, &line));
         }
     }
 }

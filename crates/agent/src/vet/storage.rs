@@ -1,0 +1,222 @@
+//! The stage Storage: every disk is read, one after the other block and here and there, and nothing on it is changed.
+//!
+//! `fio --readonly` does it, for all disks at a time; [`parse`] reads what it prints. Errors of the disk fail; how fast it must
+//! be is the profile's to say. Where the profile names a folder, a file of the stage's own is written there, read back and
+//! removed. A stage that is to write to a disk itself is refused: this agent does not.
+
+mod fio;
+mod parse;
+mod write;
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+use groundcrew_protocol::check::{Check, Observation};
+use groundcrew_protocol::inventory::Disk;
+use groundcrew_protocol::plan::names;
+use groundcrew_protocol::profile::StorageSettings;
+
+use self::fio::{Fio, Pattern};
+use self::parse::Load;
+use super::{Done, StageContext, refused, stopped};
+use crate::probe::{Unreads, disks};
+
+/// Disks that are read at a time. Each has a child under way, of which the agent keeps a record.
+const DISKS_AT_A_TIME: usize = 32;
+
+const DESTRUCTIVE: &str = "this attempt is allowed to wipe disks, and this agent has no test that does: nothing was read or \
+    written; retry without that override";
+
+/// Reads every disk and judges what came of it.
+pub(super) fn run(context: &StageContext, deadline: Instant) -> Done {
+    if context.override_flags.wipe {
+        return refused(context, DESTRUCTIVE.to_owned());
+    }
+    let settings = context.spec.storage.clone().unwrap_or_default();
+    let mut unreads = Unreads::default();
+    let disks = disks::read(&context.root, &mut unreads);
+    if let Some(unread) = unreads.into_vec().first() {
+        return refused(context, format!("the list of disks could not be read: {}", unread.why));
+    }
+    let (disks, remote): (Vec<Disk>, Vec<Disk>) =
+        disks.into_iter().partition(|disk| !is_remote(disk) || is_expected(context, disk));
+    let mut done = Done::default();
+    for read in read_all(context, &settings, &disks, deadline) {
+        done.checks.extend(read.checks);
+        done.artifacts.extend(read.raw);
+    }
+    done.checks.extend(missing(context, &disks));
+    if let Some(folder) = &settings.write_folder {
+        let written = write::run(context, folder, settings.write_mib, deadline);
+        done.checks.push(written.check);
+        done.artifacts.extend(written.raw);
+    }
+    done.stopped = stopped(context, deadline);
+    done.checks.extend(without_disks(context, &done.checks, &remote));
+    done
+}
+
+/// A disk on another machine is everybody's, and is read only where the profile expects it by its serial.
+fn is_remote(disk: &Disk) -> bool {
+    disk.transport
+        .as_deref()
+        .is_some_and(|transport| matches!(transport, "iscsi" | "fc") || transport.starts_with("nvme-"))
+}
+
+fn is_expected(context: &StageContext, disk: &Disk) -> bool {
+    let serials = context.expected_disks.iter().filter_map(|expected| expected.serial.as_deref());
+    disk.serial
+        .as_deref()
+        .is_some_and(|serial| serials.into_iter().any(|wanted| wanted.trim().eq_ignore_ascii_case(serial)))
+}
+
+/// What came of a disk.
+struct Read {
+    checks: Vec<Check>,
+    raw: Vec<(String, Vec<u8>)>,
+}
+
+fn read_all(
+    context: &StageContext,
+    settings: &StorageSettings,
+    disks: &[Disk],
+    deadline: Instant,
+) -> Vec<Read> {
+    let (next, ended) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let all = Mutex::new(Vec::new());
+    context.show(0.01, format!("{} disks are read", disks.len()));
+    std::thread::scope(|scope| {
+        for _worker in 0..disks.len().min(DISKS_AT_A_TIME) {
+            scope.spawn(|| {
+                loop {
+                    let index = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(disk) = disks.get(index) else { return };
+                    let read = read(context, settings, disk, deadline);
+                    all.lock().expect("nobody panics with the lock").push((index, read));
+                    let count = ended.fetch_add(1, Ordering::Relaxed) + 1;
+                    let part = count as f64 / disks.len() as f64;
+                    context.show(part, format!("{count} of {} disks read", disks.len()));
+                }
+            });
+        }
+    });
+    let mut all = all.into_inner().expect("nobody panics with the lock");
+    all.sort_by_key(|(index, _)| *index);
+    all.into_iter().map(|(_, read)| read).collect()
+}
+
+/// One disk: from its beginning on, then here and there.
+fn read(context: &StageContext, settings: &StorageSettings, disk: &Disk, deadline: Instant) -> Read {
+    let component = disk.serial.clone().unwrap_or_else(|| disk.name.clone());
+    // The kernel writes a slash in a device's name as '!'.
+    let device = context.root.path(&format!("/dev/{}", disk.name.replace('!', "/")));
+    let run = |pattern: Pattern| Fio { context, pattern, file: &device, about: &disk.name, deadline }.run();
+    let sequential = run(match settings.full_surface {
+        true => Pattern::WholeSurface,
+        false => Pattern::Sequential { ms: settings.sequential },
+    });
+    let random = run(Pattern::Random { ms: settings.random });
+    let mut raw = Vec::new();
+    for (word, ran) in [("sequential", &sequential), ("random", &random)] {
+        raw.extend(ran.raw.clone().map(|bytes| (format!("fio-{}-{word}.json", disk.name), bytes)));
+    }
+    let checks = observed(settings, disk, &sequential.load, &random.load)
+        .into_iter()
+        .map(|(name, observed)| {
+            let evidence = format!("{}\n{}", sequential.command, random.command);
+            Check::of(name, Some(&component), observed, context.limit(name)).with_evidence(evidence)
+        })
+        .collect();
+    Read { checks, raw }
+}
+
+type Loaded = Result<Load, String>;
+
+/// What two loads say of a disk.
+fn observed(
+    settings: &StorageSettings,
+    disk: &Disk,
+    sequential: &Loaded,
+    random: &Loaded,
+) -> Vec<(&'static str, Observation)> {
+    let of = |load: &Loaded, observe: &dyn Fn(&Load) -> Result<Observation, String>| {
+        let observed = load.as_ref().map_err(Clone::clone).and_then(observe);
+        observed.unwrap_or_else(|why| Observation::Unreadable { why })
+    };
+    // An error that was seen stands, whatever became of the other load.
+    let errors = match (sequential, random) {
+        (Ok(one), Ok(other)) => Observation::measured((one.errors + other.errors) as f64, "errors"),
+        (Ok(load), Err(_)) | (Err(_), Ok(load)) if load.errors > 0 => {
+            Observation::measured(load.errors as f64, "errors")
+        }
+        (Err(why), _) | (_, Err(why)) => Observation::Unreadable { why: why.clone() },
+    };
+    let reached = match settings.full_surface {
+        true => (
+            names::SURFACE,
+            of(sequential, &|load| match disk.size_bytes {
+                0 => Err("the disk does not say how large it is".to_owned()),
+                size => Ok(Observation::measured(load.bytes / size as f64 * 100.0, "% of the disk")),
+            }),
+        ),
+        false => (
+            names::DURATION,
+            of(sequential, &|one| {
+                let seconds = one.seconds.min(random.as_ref().map_err(Clone::clone)?.seconds);
+                Ok(Observation::measured(seconds, "s"))
+            }),
+        ),
+    };
+    vec![
+        (names::IO_ERRORS, errors),
+        reached,
+        (
+            names::SEQUENTIAL_READ,
+            of(sequential, &|load| Ok(Observation::measured(load.bytes_per_second / 1e6, "MB/s"))),
+        ),
+        (
+            names::SEQUENTIAL_LATENCY,
+            of(sequential, &|load| Ok(Observation::measured(load.p99_ms.clone()?, "ms (p99)"))),
+        ),
+        (names::RANDOM_READ, of(random, &|load| Ok(Observation::measured(load.iops, "reads/s")))),
+        (
+            names::RANDOM_LATENCY,
+            of(random, &|load| Ok(Observation::measured(load.p99_ms.clone()?, "ms (p99)"))),
+        ),
+    ]
+}
+
+/// Disks of the profile that are not there.
+fn missing(context: &StageContext, disks: &[Disk]) -> Vec<Check> {
+    let serials = || disks.iter().filter_map(|disk| disk.serial.as_deref());
+    let expected = context.expected_disks.iter().filter_map(|disk| disk.serial.as_deref());
+    expected
+        .filter(|wanted| !serials().any(|serial| serial.eq_ignore_ascii_case(wanted.trim())))
+        .map(|wanted| {
+            let observed = Observation::Missing { what: format!("the disk {wanted}") };
+            Check::of(names::IO_ERRORS, Some(wanted), observed, context.limit(names::IO_ERRORS))
+        })
+        .collect()
+}
+
+/// What is owed of disks where there are none.
+fn without_disks(context: &StageContext, checks: &[Check], remote: &[Disk]) -> Vec<Check> {
+    let why = match remote {
+        [] => "this machine has no disk".to_owned(),
+        remote => {
+            let names: Vec<&str> = remote.iter().map(|disk| disk.name.as_str()).collect();
+            format!(
+                "its disks are another machine's ({}), and the profile does not list them",
+                names.join(", ")
+            )
+        }
+    };
+    let owed = context.plan().into_iter();
+    owed.filter(|planned| !checks.iter().any(|check| check.name == planned.name))
+        .map(|planned| context.check(&planned.name, Observation::Absent { why: why.clone() }))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,49 @@
+//! What the stages owe that put a load on memory and disks.
+
+use super::planned;
+use crate::check::{Limit, PlannedCheck};
+use crate::check_names as names;
+use crate::profile::{MemorySettings, StorageSettings};
+
+/// Part of the time that a load was meant to last, which it must have lasted: tools round to seconds, and may stop their
+/// workers a little early.
+pub(super) const TIME_SHARE_MIN: f64 = 0.9;
+/// Under this share of the memory, in percent, a test tells little of it.
+const TESTED_PERCENT_WARNS: f64 = 50.0;
+/// A disk that was read whole was read to its last block; the rest is a block that is not whole.
+const SURFACE_PERCENT_MIN: f64 = 99.9;
+
+pub(super) fn memory(settings: &MemorySettings) -> Vec<PlannedCheck> {
+    let tested = Limit {
+        fail_below: settings.tested_percent_min,
+        // A profile that tests a part of it on purpose says so.
+        warn_below: settings.size_mib_max.is_none().then_some(TESTED_PERCENT_WARNS),
+        ..Limit::default()
+    };
+    vec![
+        planned(names::MISCOMPARES, Limit::at_most(0.0)),
+        planned(names::DURATION, Limit::at_least(settings.duration as f64 / 1000.0 * TIME_SHARE_MIN)),
+        planned(names::MEMORY_TESTED, tested),
+    ]
+}
+
+pub(super) fn storage(settings: &StorageSettings) -> Vec<PlannedCheck> {
+    let least = |bound: Option<f64>| Limit { fail_below: bound, ..Limit::default() };
+    let most = |bound: Option<f64>| Limit { fail_above: bound, ..Limit::default() };
+    let seconds = settings.sequential.min(settings.random) as f64 / 1000.0;
+    let mut plan = vec![
+        planned(names::IO_ERRORS, Limit::at_most(0.0)),
+        match settings.full_surface {
+            true => planned(names::SURFACE, Limit::at_least(SURFACE_PERCENT_MIN)),
+            false => planned(names::DURATION, Limit::at_least(seconds * TIME_SHARE_MIN)),
+        },
+        planned(names::SEQUENTIAL_READ, least(settings.sequential_min_mb_s)),
+        planned(names::SEQUENTIAL_LATENCY, most(settings.sequential_p99_max_ms)),
+        planned(names::RANDOM_READ, least(settings.random_min_iops)),
+        planned(names::RANDOM_LATENCY, most(settings.random_p99_max_ms)),
+    ];
+    if settings.write_folder.is_some() {
+        plan.push(planned(names::FILE_ERRORS, Limit::at_most(0.0)));
+    }
+    plan
+}
