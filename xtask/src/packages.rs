@@ -74,6 +74,12 @@ pub const PACKAGES: &[Package] = &[
         needs: &[Need::Test],
     },
     Package {
+        sign: Sign::Program("iperf3"),
+        name: "iperf3",
+        why: "does the work of the stage Network, and is its peer in tests",
+        needs: &[Need::Test],
+    },
+    Package {
         sign: Sign::Program("chromium"),
         name: "chromium",
         why: "opens the pages, whose script nothing else runs",

@@ -96,6 +96,34 @@ pub const RANDOM_READ: &str = "random_read";
 pub const RANDOM_LATENCY: &str = "random_latency";
 /// Storage: errors of writing a file and reading it back, in the folder that the profile names.
 pub const FILE_ERRORS: &str = "file_errors";
+/// Network: Mb/s that an interface's link negotiated.
+pub const LINK_SPEED: &str = "link_speed";
+/// Network: whether a link sends and receives at a time.
+pub const DUPLEX: &str = "duplex";
+/// Network: Mb/s to a peer.
+pub const SEND_RATE: &str = "send_rate";
+/// Network: the same as a share of the link's speed, in percent.
+pub const SEND_SHARE: &str = "send_share";
+/// Network: share of the segments to a peer, in percent, that were sent again.
+pub const SEND_RETRANSMITS: &str = "send_retransmits";
+/// Network: Mb/s from a peer.
+pub const RECEIVE_RATE: &str = "receive_rate";
+/// Network: the same as a share of the link's speed, in percent.
+pub const RECEIVE_SHARE: &str = "receive_share";
+/// Network: share of the segments from a peer, in percent, that were sent again.
+pub const RECEIVE_RETRANSMITS: &str = "receive_retransmits";
+/// PSU: power supplies that are there.
+pub const SUPPLIES: &str = "supplies";
+/// PSU: a supply is there and has no failure.
+pub const SUPPLY: &str = "supply";
+/// PSU: one supply may fail, by the machine's own word.
+pub const REDUNDANCY: &str = "redundancy";
+/// PSU: what a supply takes in, in watts.
+pub const INPUT_POWER: &str = "input_power";
+/// PSU: a fan turns as it should.
+pub const FANS: &str = "fans";
+/// PSU: what the whole machine takes, in watts.
+pub const SYSTEM_POWER: &str = "system_power";
 /// Around a stage: memory errors that nothing corrected (EDAC), by module.
 pub const MEMORY_UNCORRECTED: &str = "memory_uncorrected";
 /// Around a stage: memory errors that were corrected (EDAC), by module.
@@ -159,6 +187,22 @@ pub const STORAGE_CHECKS: [&str; 8] = [
     FILE_ERRORS,
 ];
 
+/// The checks of the stage Network.
+pub const NETWORK_CHECKS: [&str; 9] = [
+    LINK_SPEED,
+    DUPLEX,
+    DURATION,
+    SEND_RATE,
+    SEND_SHARE,
+    SEND_RETRANSMITS,
+    RECEIVE_RATE,
+    RECEIVE_SHARE,
+    RECEIVE_RETRANSMITS,
+];
+
+/// The checks of the stage PSU.
+pub const PSU_CHECKS: [&str; 6] = [SUPPLIES, SUPPLY, REDUNDANCY, INPUT_POWER, FANS, SYSTEM_POWER];
+
 /// The counters around a stage that tests hardware, each a check of that stage. CPUStress judges throttling by its share of
 /// the time instead ([`THROTTLING`]).
 pub const COUNTER_CHECKS: [&str; 8] = [
@@ -181,12 +225,12 @@ pub fn of(stage: &Stage) -> Vec<&'static str> {
         Stage::CpuStress => &CPU_STRESS_CHECKS,
         Stage::Memory => &MEMORY_CHECKS,
         Stage::Storage => &STORAGE_CHECKS,
+        Stage::Network => &NETWORK_CHECKS,
+        Stage::Psu => &PSU_CHECKS,
         Stage::Package { mode, .. } if !mode.starts_with("interrupt") => &[STEPS],
         Stage::SpecValidate
-        | Stage::Network
         | Stage::Gpu
         | Stage::Soak
-        | Stage::Psu
         | Stage::Package { .. }
         | Stage::Interrupt { .. }
         | Stage::Reporting
@@ -199,13 +243,13 @@ pub fn of(stage: &Stage) -> Vec<&'static str> {
 pub fn counters(stage: &Stage) -> Vec<&'static str> {
     let all = COUNTER_CHECKS.into_iter();
     match stage {
-        Stage::Inventory | Stage::Smart | Stage::Memory | Stage::Storage => all.collect(),
+        Stage::Inventory | Stage::Smart | Stage::Memory | Stage::Storage | Stage::Network | Stage::Psu => {
+            all.collect()
+        }
         Stage::CpuStress => all.filter(|name| *name != THROTTLE_EVENTS).collect(),
         Stage::SpecValidate
-        | Stage::Network
         | Stage::Gpu
         | Stage::Soak
-        | Stage::Psu
         | Stage::Package { .. }
         | Stage::Interrupt { .. }
         | Stage::Reporting

@@ -2,6 +2,10 @@
 
 mod counters;
 mod loads;
+mod power;
+
+pub use loads::FULL_DUPLEX;
+pub use power::{FAN_GOOD, FULLY_REDUNDANT, SUPPLY_GOOD};
 
 use crate::check::{Limit, PlannedCheck};
 pub use crate::check_names::{self as names, INVENTORY_CHECKS};
@@ -39,13 +43,11 @@ pub fn planned_checks(spec: &StageSpec) -> Vec<PlannedCheck> {
         Stage::Smart => smart(&spec.smart.clone().unwrap_or_default()),
         Stage::Memory => loads::memory(&spec.memory.clone().unwrap_or_default()),
         Stage::Storage => loads::storage(&spec.storage.clone().unwrap_or_default()),
-        Stage::Network
-        | Stage::Gpu
-        | Stage::Soak
-        | Stage::Psu
-        | Stage::Package { .. }
-        | Stage::Interrupt { .. }
-        | Stage::Unknown(_) => vec![planned(names::STAGE_KNOWN, Limit::default())],
+        Stage::Network => loads::network(&spec.network.clone().unwrap_or_default()),
+        Stage::Psu => power::psu(&spec.psu.clone().unwrap_or_default()),
+        Stage::Gpu | Stage::Soak | Stage::Package { .. } | Stage::Interrupt { .. } | Stage::Unknown(_) => {
+            vec![planned(names::STAGE_KNOWN, Limit::default())]
+        }
     };
     plan.extend(counters::planned_counters(spec));
     for name in &spec.require {
@@ -192,7 +194,7 @@ mod tests {
 
     #[test]
     fn the_names_that_a_profile_may_require_are_those_that_are_planned() {
-        for name in ["Inventory", "CPUStress", "Memory", "Package:a/apply"] {
+        for name in ["Inventory", "CPUStress", "Memory", "Network", "PSU", "Package:a/apply"] {
             let plan = planned_checks(&spec(name, &[]));
             let planned: Vec<&str> = plan.iter().map(|check| &*check.name).collect();
             assert_eq!(names::of(&name.into()), planned, "{name}");

@@ -28,6 +28,28 @@ pub fn address(root: &Root) -> Option<IpAddr> {
     chosen.or_else(|| global_inet6(&read("if_inet6")).map(IpAddr::V6))
 }
 
+/// The interface that an address of this machine belongs to; `None` for loopback and what the kernel does not say.
+pub fn interface_of(root: &Root, address: IpAddr) -> Option<String> {
+    let read = |name: &str| root.text(&format!("/proc/net/{name}"), TABLE_BYTES_MAX).unwrap_or_default();
+    match address {
+        IpAddr::V4(address) => {
+            let table = read("route");
+            let routes = routes(&table);
+            let fits =
+                |route: &&Route<'_>| route.mask != 0 && address.to_bits() & route.mask == route.destination;
+            // The narrowest network that the address lies in.
+            let narrowest = routes.iter().filter(fits).max_by_key(|route| route.mask);
+            narrowest.map(|route| route.interface.to_owned())
+        }
+        IpAddr::V6(address) => read("if_inet6").lines().find_map(|line| {
+            let fields: Vec<&str> = line.split_whitespace().collect();
+            let bits = u128::from_str_radix(fields.first()?, 16).ok()?;
+            let interface = *fields.get(5)?;
+            (bits == address.to_bits() && interface != "lo").then(|| interface.to_owned())
+        }),
+    }
+}
+
 /// Local addresses in the kernel's routing trie, loopback left out.
 fn local_addresses(trie: &str) -> Vec<Ipv4Addr> {
     let mut addresses: Vec<Ipv4Addr> = Vec::new();
@@ -105,6 +127,20 @@ mod tests {
         assert_eq!(address(&machine.root), Some("172.17.0.1".parse().unwrap()));
         machine.write("/proc/net/route", ROUTES);
         assert_eq!(address(&machine.root), Some("192.0.2.17".parse().unwrap()));
+    }
+
+    #[test]
+    fn an_address_belongs_to_an_interface() {
+        let machine = fixture::Machine::empty();
+        let of = |text: &str| interface_of(&machine.root, text.parse().unwrap());
+        assert_eq!(of("192.0.2.17"), None);
+        machine.write("/proc/net/if_inet6", INET6);
+        machine.write("/proc/net/route", ROUTES);
+        assert_eq!(of("192.0.2.17").as_deref(), Some("eno1"));
+        assert_eq!(of("172.17.0.1").as_deref(), Some("docker0"));
+        assert_eq!(of("127.0.0.1"), None);
+        assert_eq!(of("2001:db8::3").as_deref(), Some("eno1"));
+        assert_eq!(of("::1"), None);
     }
 
     proptest! {

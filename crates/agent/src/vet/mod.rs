@@ -12,9 +12,11 @@ mod interrupt;
 mod inventory;
 mod json_tool;
 mod memory;
+mod network;
 mod outcome;
 mod package;
 mod package_agent;
+mod psu;
 mod smart;
 mod storage;
 mod stress_ng;
@@ -212,13 +214,13 @@ fn perform(context: &StageContext, deadline: Instant) -> Done {
         Stage::Smart => smart::run(context, deadline),
         Stage::Memory => memory::run(context, deadline),
         Stage::Storage => storage::run(context, deadline),
+        Stage::Network => network::run(context, deadline),
+        Stage::Psu => psu::run(context, deadline),
         Stage::Package { name, mode } => package::run(context, name, mode, deadline),
         Stage::SpecValidate
         | Stage::Reporting
-        | Stage::Network
         | Stage::Gpu
         | Stage::Soak
-        | Stage::Psu
         | Stage::Interrupt { .. }
         | Stage::Unknown(_) => unknown(context),
     }

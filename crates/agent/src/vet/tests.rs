@@ -23,6 +23,7 @@ const INTERRUPTS_REFUSED: &str = "a test interrupts nothing";
 mod counters;
 mod interrupts;
 mod memory;
+mod network;
 mod smart;
 mod storage;
 

@@ -1,9 +1,9 @@
-//! What the stages owe that put a load on memory and disks.
+//! What the stages owe that put a load on memory, disks and links.
 
 use super::planned;
 use crate::check::{Limit, PlannedCheck};
 use crate::check_names as names;
-use crate::profile::{MemorySettings, StorageSettings};
+use crate::profile::{MemorySettings, NetworkSettings, StorageSettings};
 
 /// Part of the time that a load was meant to last, which it must have lasted: tools round to seconds, and may stop their
 /// workers a little early.
@@ -12,6 +12,9 @@ pub(super) const TIME_SHARE_MIN: f64 = 0.9;
 const TESTED_PERCENT_WARNS: f64 = 50.0;
 /// A disk that was read whole was read to its last block; the rest is a block that is not whole.
 const SURFACE_PERCENT_MIN: f64 = 99.9;
+
+/// What the check [`names::DUPLEX`] finds of a link that sends and receives at a time.
+pub const FULL_DUPLEX: &str = "Full";
 
 pub(super) fn memory(settings: &MemorySettings) -> Vec<PlannedCheck> {
     let tested = Limit {
@@ -46,4 +49,25 @@ pub(super) fn storage(settings: &StorageSettings) -> Vec<PlannedCheck> {
         plan.push(planned(names::FILE_ERRORS, Limit::at_most(0.0)));
     }
     plan
+}
+
+pub(super) fn network(settings: &NetworkSettings) -> Vec<PlannedCheck> {
+    let share = || Limit::at_least(settings.throughput_percent_min);
+    let rate = || Limit { fail_below: settings.rate_min_mbps, ..Limit::default() };
+    let retransmits = || Limit {
+        warn_above: Some(settings.retransmits_percent_warn.min(settings.retransmits_percent_max)),
+        ..Limit::at_most(settings.retransmits_percent_max)
+    };
+    let seconds = settings.duration as f64 / 1000.0 * TIME_SHARE_MIN;
+    vec![
+        planned(names::LINK_SPEED, Limit::default()),
+        planned(names::DUPLEX, Limit::equal_to(FULL_DUPLEX)),
+        planned(names::DURATION, Limit::at_least(seconds)),
+        planned(names::SEND_RATE, rate()),
+        planned(names::SEND_SHARE, share()),
+        planned(names::SEND_RETRANSMITS, retransmits()),
+        planned(names::RECEIVE_RATE, rate()),
+        planned(names::RECEIVE_SHARE, share()),
+        planned(names::RECEIVE_RETRANSMITS, retransmits()),
+    ]
 }

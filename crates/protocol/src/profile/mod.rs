@@ -6,9 +6,11 @@ mod counters;
 mod cpu_stress;
 mod interrupt;
 mod memory;
+mod network;
 mod package;
 mod parse;
 mod part;
+mod psu;
 mod smart;
 mod stage;
 mod storage;
@@ -23,7 +25,9 @@ pub use counters::CounterSettings;
 pub use cpu_stress::CpuStressSettings;
 pub use interrupt::{InterruptKind, InterruptSettings, PackageInterrupt};
 pub use memory::MemorySettings;
+pub use network::{NetworkPeer, NetworkSettings};
 pub use package::PackageSettings;
+pub use psu::PsuSettings;
 pub use smart::{SelfTest, SmartSettings};
 pub use storage::StorageSettings;
 
@@ -176,6 +180,12 @@ pub struct StageSpec {
     /// Settings of Storage.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub storage: Option<StorageSettings>,
+    /// Settings of Network.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<NetworkSettings>,
+    /// Settings of PSU.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub psu: Option<PsuSettings>,
     /// The package of a stage `Package:NAME/MODE`, as an agent is told it. A profile lists it under `[[package]]`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub package: Option<PackageSettings>,
@@ -199,6 +209,8 @@ impl StageSpec {
             smart: None,
             memory: None,
             storage: None,
+            network: None,
+            psu: None,
             package: None,
             interrupt: None,
         }

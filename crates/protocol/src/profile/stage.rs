@@ -3,7 +3,7 @@
 use super::parse::{SPAN_MS_MAX, required, stage_name};
 use super::part::Part;
 use super::{BadProfile, StageSpec};
-use super::{counters, cpu_stress, memory, smart, storage};
+use super::{counters, cpu_stress, memory, network, psu, smart, storage};
 use crate::check_names;
 use crate::stage::{Stage, stage_words};
 use crate::time::format_span_ms;
@@ -12,8 +12,8 @@ use crate::time::format_span_ms;
 const DEADLINE_MARGIN_MS: u64 = 10_000;
 
 /// The keys of a stage.
-pub(super) const KEYS: [&str; 8] =
-    ["name", "deadline", "require", "counters", "cpu_stress", "smart", "memory", "storage"];
+pub(super) const KEYS: [&str; 10] =
+    ["name", "deadline", "require", "counters", "cpu_stress", "smart", "memory", "storage", "network", "psu"];
 
 /// Reads a stage.
 pub(super) fn stage(part: &Part<'_>) -> Result<StageSpec, BadProfile> {
@@ -29,6 +29,8 @@ pub(super) fn stage(part: &Part<'_>) -> Result<StageSpec, BadProfile> {
         smart: part.optional("smart", smart::smart)?,
         memory: part.optional("memory", memory::memory)?,
         storage: part.optional("storage", storage::storage)?,
+        network: part.optional("network", network::network)?,
+        psu: part.optional("psu", psu::psu)?,
         deadline: written.unwrap_or(by_default.deadline),
         ..by_default
     };
@@ -51,6 +53,8 @@ fn refuse_settings_of_another(part: &Part<'_>, spec: &StageSpec) -> Result<(), B
         ("smart", spec.smart.is_some(), Stage::Smart),
         ("memory", spec.memory.is_some(), Stage::Memory),
         ("storage", spec.storage.is_some(), Stage::Storage),
+        ("network", spec.network.is_some(), Stage::Network),
+        ("psu", spec.psu.is_some(), Stage::Psu),
     ];
     let found = || format!("a table in stage {}", spec.name);
     if spec.counters.is_some() && check_names::counters(&spec.name).is_empty() {
@@ -92,10 +96,17 @@ fn load(spec: &StageSpec) -> Option<(u64, String)> {
             let both = sequential.saturating_add(settings.random);
             Some((both, format!("each disk is read for \"{}\"", format_span_ms(both))))
         }
+        Stage::Network => {
+            let settings = spec.network.clone().unwrap_or_default();
+            let ways = 2 * settings.peers.len() as u64;
+            let each = format_span_ms(settings.duration);
+            let why =
+                format!("each of {} peers is spoken with for \"{each}\" each way", settings.peers.len());
+            Some((settings.duration.saturating_mul(ways), why))
+        }
         Stage::Inventory
         | Stage::SpecValidate
         | Stage::Smart
-        | Stage::Network
         | Stage::Gpu
         | Stage::Soak
         | Stage::Psu

@@ -1,0 +1,227 @@
+//! The stage Network: what each link carries, both ways, to the peers of the profile, and what it negotiated.
+//!
+//! `iperf3 -J` speaks with one peer after the other, as a client ([`iperf3`]); `ethtool` says of each interface with a carrier
+//! what its link is ([`ethtool`]). A peer that cannot be spoken with is a failure to measure: inconclusive. Damaged packets and
+//! lost carriers are the counters' around every stage.
+
+mod ethtool;
+mod iperf3;
+
+use std::time::{Duration, Instant};
+
+use groundcrew_protocol::check::{Check, Observation};
+use groundcrew_protocol::inventory::Nic;
+use groundcrew_protocol::plan::names;
+use groundcrew_protocol::profile::{NetworkPeer, NetworkSettings};
+use groundcrew_protocol::wire::LogLevel;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use self::iperf3::{Flow, Way};
+use super::json_tool::Call;
+use super::{Done, StageContext, refused, stopped};
+use crate::probe::{Unreads, ip, nics};
+
+/// A server speaks with one client at a time: one that is busy is asked again for this long.
+const BUSY_PATIENCE: Duration = Duration::from_secs(120);
+/// Time between two such questions.
+const BUSY_PAUSE: Duration = Duration::from_secs(2);
+/// iperf3 may take this long beside its load: to be answered, and to have what the server counted.
+const MARGIN: Duration = Duration::from_secs(15);
+/// ethtool asks the driver, which may ask the card.
+const ETHTOOL_TIME: Duration = Duration::from_secs(20);
+
+/// Looks at each link, then speaks with each peer.
+pub(super) fn run(context: &StageContext, deadline: Instant) -> Done {
+    let settings = context.spec.network.clone().unwrap_or_default();
+    let mut unreads = Unreads::default();
+    let interfaces = nics::read(&context.root, &mut unreads);
+    if let Some(unread) = unreads.into_vec().first() {
+        return refused(context, format!("the list of interfaces could not be read: {}", unread.why));
+    }
+    let mut done = Done::default();
+    links(context, &interfaces, deadline, &mut done);
+    for (index, peer) in settings.peers.iter().enumerate() {
+        context.show(index as f64 / settings.peers.len() as f64, format!("speaks with {}", peer.host));
+        speak(context, &settings, peer, &interfaces, deadline, &mut done);
+    }
+    if settings.peers.is_empty() {
+        let why = "the profile names nobody to speak with ([[stage.network.peer]])";
+        done.checks
+            .extend(unfulfilled(context, &done.checks, || Observation::Unreadable { why: why.to_owned() }));
+    }
+    done.stopped = stopped(context, deadline);
+    done
+}
+
+/// Checks that are owed and have no result.
+fn unfulfilled(context: &StageContext, checks: &[Check], observed: impl Fn() -> Observation) -> Vec<Check> {
+    let owed = context.plan().into_iter();
+    owed.filter(|planned| !checks.iter().any(|check| check.name == planned.name))
+        .map(|planned| context.check(&planned.name, observed()))
+        .collect()
+}
+
+/// What each interface with a device and a carrier negotiated.
+fn links(context: &StageContext, interfaces: &[Nic], deadline: Instant, done: &mut Done) {
+    let is_linked = |nic: &&Nic| nic.pci.is_some() && nic.state.as_deref() == Some("up");
+    let mut any = false;
+    for nic in interfaces.iter().filter(is_linked) {
+        any = true;
+        let call = Call {
+            context,
+            program: "ethtool",
+            arguments: vec![nic.name.clone().into()],
+            time: ETHTOOL_TIME,
+            deadline,
+            about: nic.name.clone(),
+        };
+        let command = call.command();
+        let said = call.run();
+        let (speed, duplex) = match &said {
+            Ok(said) => ethtool::link(said, nic.is_virtual),
+            Err(why) => {
+                let unreadable = || Observation::Unreadable { why: why.clone() };
+                (unreadable(), unreadable())
+            }
+        };
+        for (name, observed) in [(names::LINK_SPEED, speed), (names::DUPLEX, duplex)] {
+            let check = Check::of(name, Some(&nic.name), observed, context.limit(name));
+            done.checks.push(check.with_evidence(command.clone()));
+        }
+        done.artifacts.extend(said.ok().map(|said| (format!("ethtool-{}.txt", nic.name), said.stdout)));
+    }
+    if !any {
+        let why = "no interface with a device on the PCI bus has a link";
+        for name in [names::LINK_SPEED, names::DUPLEX] {
+            done.checks.push(context.check(name, Observation::Absent { why: why.to_owned() }));
+        }
+    }
+}
+
+/// Speaks with a peer, each way once.
+fn speak(
+    context: &StageContext,
+    settings: &NetworkSettings,
+    peer: &NetworkPeer,
+    interfaces: &[Nic],
+    deadline: Instant,
+    done: &mut Done,
+) {
+    let component = format!("{}:{}", peer.host, peer.port);
+    let flows = [Way::Send, Way::Receive].map(|way| {
+        let call = Call {
+            context,
+            program: "iperf3",
+            arguments: iperf3::arguments(settings, peer, way),
+            time: Duration::from_millis(settings.duration) + MARGIN,
+            deadline,
+            about: component.clone(),
+        };
+        let (flow, raw) = when_not_busy(&call, settings, way);
+        let name = format!("iperf3-{}-{}.json", component.replace(':', "_"), way.word());
+        done.artifacts.extend(raw.map(|bytes| (name, bytes)));
+        (way, call.command(), flow)
+    });
+    let seconds = flows
+        .iter()
+        .map(|(_, _, flow)| flow.as_ref().map(|flow| flow.seconds))
+        .try_fold(f64::INFINITY, |least, seconds| seconds.map(|seconds| least.min(seconds)));
+    let duration = match seconds {
+        Ok(seconds) => Observation::measured(seconds, "s"),
+        Err(why) => Observation::Unreadable { why: why.clone() },
+    };
+    let limit = |name| context.limit(name);
+    done.checks.push(Check::of(names::DURATION, Some(&component), duration, limit(names::DURATION)));
+    for (way, command, flow) in &flows {
+        let link = flow.as_ref().ok().and_then(|flow| {
+            let interface = ip::interface_of(&context.root, flow.local)?;
+            interfaces.iter().find(|nic| nic.name == interface)
+        });
+        for (name, observed) in observed(*way, flow, link, peer) {
+            let check = Check::of(name, Some(&component), observed, limit(name));
+            let over = link.map_or_else(String::new, |nic| format!("\nover {}", nic.name));
+            done.checks.push(check.with_evidence(format!("{command}{over}")));
+        }
+    }
+}
+
+/// Asks again while the server speaks with somebody else.
+fn when_not_busy(
+    call: &Call<'_>,
+    settings: &NetworkSettings,
+    way: Way,
+) -> (Result<Flow, String>, Option<Vec<u8>>) {
+    let until = Instant::now() + BUSY_PATIENCE;
+    loop {
+        let said = match call.run() {
+            Ok(said) => said,
+            Err(why) => return (Err(why), None),
+        };
+        let flow = iperf3::flow(&said.stdout, way, settings.streams);
+        let Err(why) = &flow else { return (flow, Some(said.stdout)) };
+        if !iperf3::is_busy(why) || Instant::now() >= until.min(call.deadline) {
+            return (flow, Some(said.stdout));
+        }
+        call.context.say(LogLevel::Info, format!("{}: {why}; asked again", call.about));
+        if !pause(call.context) {
+            return (flow, Some(said.stdout));
+        }
+    }
+}
+
+/// Waits a little; false where somebody asks the stage to end.
+fn pause(context: &StageContext) -> bool {
+    let timeout = Timespec::try_from(BUSY_PAUSE).ok();
+    // Interrupted or not, the question that follows is the same.
+    let _asked_below = poll(&mut [PollFd::new(&context.cancel, PollFlags::IN)], timeout.as_ref());
+    !context.cancel.is_asked()
+}
+
+/// What one way says of the link that it went over.
+fn observed(
+    way: Way,
+    flow: &Result<Flow, String>,
+    link: Option<&Nic>,
+    peer: &NetworkPeer,
+) -> [(&'static str, Observation); 3] {
+    let [rate_name, share_name, retransmits_name] = match way {
+        Way::Send => [names::SEND_RATE, names::SEND_SHARE, names::SEND_RETRANSMITS],
+        Way::Receive => [names::RECEIVE_RATE, names::RECEIVE_SHARE, names::RECEIVE_RETRANSMITS],
+    };
+    let flow = match flow {
+        Ok(flow) => flow,
+        Err(why) => {
+            let unreadable = || Observation::Unreadable { why: why.clone() };
+            return [(rate_name, unreadable()), (share_name, unreadable()), (retransmits_name, unreadable())];
+        }
+    };
+    let absent = |why: &str| Observation::Absent { why: why.to_owned() };
+    let share = match (link, link.and_then(|nic| nic.speed_mbps)) {
+        (None, _) => absent("it did not go over an interface that has a link"),
+        (Some(nic), None) if nic.is_virtual => absent("a virtual interface has no speed"),
+        (Some(nic), None) => Observation::Unreadable { why: format!("{} does not say its speed", nic.name) },
+        (Some(nic), Some(speed)) => match peer.speed_mbps {
+            Some(of_peer) if of_peer < speed => Observation::Unreadable {
+                why: format!(
+                    "the peer's link has {of_peer} Mb/s and {}'s {speed}: a slower peer proves nothing of it",
+                    nic.name
+                ),
+            },
+            Some(_) | None => {
+                Observation::measured(flow.mbps / f64::from(speed) * 100.0, "% of the link's speed")
+            }
+        },
+    };
+    let retransmits = match flow.retransmits_percent {
+        Ok(percent) => Observation::measured(percent, "% of the segments"),
+        Err(ref why) => Observation::Unreadable { why: why.clone() },
+    };
+    [
+        (rate_name, Observation::measured(flow.mbps, "Mb/s")),
+        (share_name, share),
+        (retransmits_name, retransmits),
+    ]
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,105 @@
+//! iperf3 as a client, and what it says in JSON (`-J`), checked against iperf 3.12. Reading is pure.
+//!
+//! Its exit status tells nothing: it is 0 also where the connection was refused. Only a report without `error`, with both
+//! sides' sums in it, is a measurement.
+
+use std::ffi::OsString;
+use std::net::IpAddr;
+
+use groundcrew_protocol::profile::{NetworkPeer, NetworkSettings};
+use serde_json::Value;
+
+/// How far bytes over time may be from the rate.
+const CONTRADICTION: f64 = 0.02;
+
+/// Which way the bytes go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Way {
+    /// From here to the peer.
+    Send,
+    /// From the peer to here.
+    Receive,
+}
+
+impl Way {
+    /// For names of files.
+    pub fn word(self) -> &'static str {
+        match self {
+            Way::Send => "send",
+            Way::Receive => "receive",
+        }
+    }
+}
+
+/// What went one way.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Flow {
+    /// What arrived, in Mb/s.
+    pub mbps: f64,
+    /// How long, by the receiver's clock.
+    pub seconds: f64,
+    /// Segments that were sent again.
+    pub retransmits_percent: Result<f64, String>,
+    /// The address that was spoken from.
+    pub local: IpAddr,
+}
+
+/// The command line.
+pub(super) fn arguments(settings: &NetworkSettings, peer: &NetworkPeer, way: Way) -> Vec<OsString> {
+    let seconds = settings.duration.div_ceil(1000).max(1).to_string();
+    let (port, streams) = (peer.port.to_string(), settings.streams.to_string());
+    let mut arguments: Vec<OsString> =
+        ["-J", "-c", &peer.host, "-p", &port, "-t", &seconds, "-P", &streams, "--connect-timeout", "5000"]
+            .map(OsString::from)
+            .to_vec();
+    if way == Way::Receive {
+        arguments.push("-R".into());
+    }
+    arguments
+}
+
+/// True for the error by which a server says that it speaks with another client. It has no code of its own.
+pub(super) fn is_busy(why: &str) -> bool {
+    why.contains("the server is busy running a test")
+}
+
+/// Reads a report.
+///
+/// # Errors
+/// Why nothing was measured, in iperf3's own words where it has some.
+pub(super) fn flow(stdout: &[u8], way: Way, streams: u32) -> Result<Flow, String> {
+    let json: Value =
+        serde_json::from_slice(stdout).map_err(|error| format!("iperf3 printed no JSON: {error}"))?;
+    match json.get("error") {
+        None => {}
+        Some(Value::String(error)) => return Err(format!("iperf3 measured nothing: {error}")),
+        Some(other) => return Err(format!("iperf3 measured nothing: {other}")),
+    }
+    let number = |pointer: &str| {
+        let number = json.pointer(pointer).and_then(Value::as_f64);
+        number
+            .filter(|number| number.is_finite() && *number >= 0.0)
+            .ok_or_else(|| format!("iperf3 says no number under {pointer}"))
+    };
+    let is_reverse = number("/start/test_start/reverse")? > 0.0;
+    if is_reverse != (way == Way::Receive) || number("/start/test_start/num_streams")? != f64::from(streams) {
+        return Err("iperf3 tells of another test than it was asked for".to_owned());
+    }
+    let connected = json.pointer("/start/connected").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+    let local = connected.first().and_then(|first| first.pointer("/local_host")?.as_str()?.parse().ok());
+    let local = local.ok_or("iperf3 does not say which address it spoke from")?;
+    let (bits, bytes) = (number("/end/sum_received/bits_per_second")?, number("/end/sum_received/bytes")?);
+    let seconds = number("/end/sum_received/seconds")?;
+    let expected = bytes * 8.0 / seconds;
+    if bytes <= 0.0 || seconds <= 0.0 || (bits - expected).abs() > CONTRADICTION * expected.max(bits) {
+        return Err(format!("iperf3 says {bytes} bytes in {seconds} s and {bits} bits per second"));
+    }
+    let retransmits_percent = number("/end/sum_sent/retransmits").and_then(|retransmits| {
+        let segments = number("/end/sum_sent/bytes")? / number("/start/tcp_mss_default")?;
+        match segments.is_finite() && segments > 0.0 {
+            true => Ok((retransmits / segments * 100.0).min(100.0)),
+            false => Err("iperf3 does not say how large its segments were".to_owned()),
+        }
+    });
+    Ok(Flow { mbps: bits / 1e6, seconds, retransmits_percent, local })
+}

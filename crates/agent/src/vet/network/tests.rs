@@ -1,0 +1,161 @@
+//! Reports of iperf3 and ethtool, real ones and mangled ones, and what they say of a link.
+
+use groundcrew_protocol::check::{Verdict, judge_stage};
+use groundcrew_protocol::plan::planned_checks;
+use groundcrew_protocol::profile::StageSpec;
+use groundcrew_protocol::stage::Stage;
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::vet::json_tool::Said;
+
+const SEND: &str = include_str!("../../../tests/fixtures/iperf3/send.json");
+const RECEIVE: &str = include_str!("../../../tests/fixtures/iperf3/receive.json");
+const REFUSED: &str = include_str!("../../../tests/fixtures/iperf3/refused.json");
+const VIRTIO: &str = include_str!("../../../tests/fixtures/iperf3/ethtool-virtio.txt");
+/// The streams of both recordings.
+const STREAMS: u32 = 2;
+
+fn sent(text: &str) -> Result<Flow, String> {
+    iperf3::flow(text.as_bytes(), Way::Send, STREAMS)
+}
+
+fn nic(speed_mbps: Option<u32>, is_virtual: bool) -> Nic {
+    Nic {
+        name: "eno1".into(),
+        driver: None,
+        mac: None,
+        speed_mbps,
+        mtu: None,
+        state: None,
+        pci: None,
+        is_virtual,
+    }
+}
+
+fn peer(speed_mbps: Option<u32>) -> NetworkPeer {
+    NetworkPeer { host: "192.0.2.9".into(), port: 5201, speed_mbps }
+}
+
+fn verdicts(flow: &Result<Flow, String>, link: Option<&Nic>, peer: &NetworkPeer) -> [Verdict; 3] {
+    let plan = planned_checks(&StageSpec::of(Stage::Network));
+    observed(Way::Send, flow, link, peer).map(|(name, observed)| {
+        let limit = plan.iter().find(|planned| planned.name == name).unwrap().limit.clone();
+        judge_stage(&[], &[Check::of(name, None, observed, limit)]).verdict
+    })
+}
+
+#[test]
+fn recorded_reports_are_read() {
+    let flow = sent(SEND).unwrap();
+    assert_eq!(
+        (flow.mbps.round(), flow.seconds, flow.local),
+        (9798.0, 1.006929, "127.0.0.1".parse().unwrap())
+    );
+    // 3 of 1234698240 / 32768 segments.
+    assert!((flow.retransmits_percent.unwrap() - 0.00796).abs() < 1e-4);
+    assert!(iperf3::flow(RECEIVE.as_bytes(), Way::Receive, STREAMS).unwrap().mbps > 21_000.0);
+    let why = sent(REFUSED).unwrap_err();
+    assert!(why.contains("unable to connect to server: Connection refused"), "{why}");
+    assert!(!iperf3::is_busy(&why));
+    let busy = json!({"error": "error - the server is busy running a test. try again later"}).to_string();
+    assert!(iperf3::is_busy(&sent(&busy).unwrap_err()));
+}
+
+#[test]
+fn another_test_than_was_asked_for_is_none() {
+    assert!(iperf3::flow(SEND.as_bytes(), Way::Receive, STREAMS).is_err());
+    assert!(iperf3::flow(RECEIVE.as_bytes(), Way::Send, STREAMS).is_err());
+    assert!(iperf3::flow(SEND.as_bytes(), Way::Send, 4).is_err());
+}
+
+#[test]
+fn a_flow_is_held_against_the_lesser_of_both_links() {
+    use Verdict::{Fail, Inconclusive, Pass, Skipped, Warn};
+    let of = |mbps: f64, retransmits: f64| {
+        Ok(Flow { mbps, seconds: 10.0, retransmits_percent: Ok(retransmits), local: [192, 0, 2, 1].into() })
+    };
+    let link = |speed: u32| Some(nic(Some(speed), false));
+    for (flow, link, of_peer, expected) in [
+        (of(8_000.0, 0.0), link(10_000), None, [Pass, Pass, Pass]),
+        (of(7_999.0, 0.0), link(10_000), None, [Pass, Fail, Pass]),
+        (of(9_000.0, 0.0), link(10_000), Some(25_000), [Pass, Pass, Pass]),
+        (of(900.0, 0.0), link(10_000), Some(1_000), [Pass, Inconclusive, Pass]),
+        (of(9_000.0, 0.11), link(10_000), None, [Pass, Pass, Warn]),
+        (of(9_000.0, 1.1), link(10_000), None, [Pass, Pass, Fail]),
+        (of(9_000.0, 0.0), Some(nic(None, true)), None, [Pass, Skipped, Pass]),
+        (of(9_000.0, 0.0), Some(nic(None, false)), None, [Pass, Inconclusive, Pass]),
+        (of(9_000.0, 0.0), None, None, [Pass, Skipped, Pass]),
+        (Err("refused".to_owned()), link(10_000), None, [Inconclusive; 3]),
+    ] {
+        assert_eq!(verdicts(&flow, link.as_ref(), &peer(of_peer)), expected, "{flow:?} {link:?} {of_peer:?}");
+    }
+}
+
+#[test]
+fn what_a_link_negotiated_is_read_or_missed() {
+    let ethtool = |text: &str, exit: i32, is_virtual: bool| {
+        let said = Said { exit, stdout: text.into(), stderr: b"No such device".to_vec() };
+        ethtool::link(&said, is_virtual)
+    };
+    let found = |text: &str| Observation::Found { text: text.to_owned() };
+    let text = "Settings for eno1:\n\tSpeed: 25000Mb/s\n\tDuplex: Full\n";
+    assert_eq!(ethtool(text, 0, false), (Observation::measured(25_000.0, "Mb/s"), found("Full")));
+    assert_eq!(ethtool("\tSpeed: 100Mb/s\n\tDuplex: Half\n", 0, false).1, found("Half"));
+    let (speed, duplex) = ethtool(VIRTIO, 0, true);
+    assert!(
+        matches!((&speed, &duplex), (Observation::Absent { .. }, Observation::Absent { .. })),
+        "{speed:?}"
+    );
+    for (text, exit) in [(VIRTIO, 0), ("", 0), (text, 75), ("\tSpeed: fast\n\tDuplex: Both\n", 0)] {
+        let (speed, duplex) = ethtool(text, exit, false);
+        assert!(matches!(speed, Observation::Unreadable { .. }), "{text} {speed:?}");
+        assert!(matches!(duplex, Observation::Unreadable { .. }), "{text} {duplex:?}");
+    }
+}
+
+#[test]
+fn a_report_that_breaks_off_gives_nothing() {
+    for cut in (0..SEND.trim_end().len()).step_by(11) {
+        assert!(sent(&SEND[..cut]).is_err(), "cut at {cut}");
+    }
+}
+
+/// The pointers of everything in a report that holds no further values.
+fn leaves(value: &Value, at: &str, found: &mut Vec<String>) {
+    match value {
+        Value::Object(fields) => {
+            fields.iter().for_each(|(key, value)| leaves(value, &format!("{at}/{key}"), found));
+        }
+        Value::Array(items) => {
+            items.iter().enumerate().for_each(|(n, value)| leaves(value, &format!("{at}/{n}"), found));
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => found.push(at.to_owned()),
+    }
+}
+
+proptest! {
+    /// A link that is too slow does not become fast by what happens to one leaf of its report.
+    #[test]
+    fn nothing_mangled_makes_a_slow_link_fast(
+        leaf in any::<proptest::sample::Index>(),
+        other in prop_oneof![
+            Just(Value::Null), Just(json!("")), Just(json!("x")), Just(json!([])), Just(json!(false)), Just(json!(0)),
+            Just(json!(1e12)), Just(json!(-1)),
+        ],
+    ) {
+        let mut report: Value = serde_json::from_str(SEND).unwrap();
+        let mut all = Vec::new();
+        leaves(&report, "", &mut all);
+        *report.pointer_mut(leaf.get(&all).as_str()).unwrap() = other;
+        let link = nic(Some(100_000), false);
+        let [_, share, _] = verdicts(&sent(&report.to_string()), Some(&link), &peer(None));
+        prop_assert_ne!(share, Verdict::Pass);
+    }
+
+    #[test]
+    fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+        prop_assert!(iperf3::flow(&bytes, Way::Send, 1).is_err());
+    }
+}

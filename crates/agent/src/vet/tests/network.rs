@@ -1,0 +1,116 @@
+//! The stage Network with the real iperf3, over loopback, and with stand-ins.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+
+use groundcrew_protocol::profile::{NetworkPeer, NetworkSettings};
+
+use super::*;
+
+/// `iperf3 -s` on loopback, ended with this.
+struct Server {
+    child: Child,
+    port: u16,
+    /// Held open: the server goes on telling of itself.
+    _said: std::io::Lines<BufReader<std::process::ChildStdout>>,
+}
+
+impl Server {
+    fn start() -> Server {
+        // A port that was free a moment ago; where somebody took it, the next is tried.
+        for _try in 0..16 {
+            let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            let port = listener.local_addr().unwrap().port();
+            drop(listener);
+            let mut child = Command::new("iperf3")
+                .args(["-s", "-B", "127.0.0.1", "--forceflush", "-p", &port.to_string()])
+                .stdout(Stdio::piped())
+                .stderr(Stdio::null())
+                .spawn()
+                .unwrap();
+            let mut said = BufReader::new(child.stdout.take().unwrap()).lines();
+            if said.by_ref().map_while(Result::ok).any(|line| line.contains("Server listening")) {
+                return Server { child, port, _said: said };
+            }
+            child.wait().unwrap();
+        }
+        panic!("no port for iperf3");
+    }
+
+    fn peer(&self) -> NetworkPeer {
+        NetworkPeer { host: "127.0.0.1".into(), port: self.port, speed_mbps: None }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn network(root: &Root, peers: Vec<NetworkPeer>) -> Stage {
+    let mut stage = stage("Network", root);
+    let settings = NetworkSettings { peers, duration: 1_000, streams: 2, ..NetworkSettings::default() };
+    stage.context.spec.network = Some(settings);
+    stage
+}
+
+fn machine() -> Machine {
+    let machine = Machine::empty();
+    std::fs::create_dir_all(machine.root.path("/sys/class/net")).unwrap();
+    machine
+}
+
+#[test]
+fn a_peer_is_spoken_with_both_ways() {
+    let (server, machine) = (Server::start(), machine());
+    let outcome = run_stage(&network(&machine.root, vec![server.peer()]).context);
+    for name in ["send_rate", "receive_rate"] {
+        assert_eq!(verdict(&outcome, name), Verdict::Pass, "{}", outcome.message);
+    }
+    // It went over no interface that has a link.
+    for name in ["send_share", "receive_share", "link_speed", "duplex"] {
+        assert_eq!(verdict(&outcome, name), Verdict::Skipped, "{name}");
+    }
+    let check = outcome.checks.iter().find(|check| check.name == "receive_rate").unwrap();
+    assert_eq!(check.component.as_deref(), Some(&*format!("127.0.0.1:{}", server.port)));
+    assert!(
+        check.evidence.starts_with("iperf3 -J -c 127.0.0.1") && check.evidence.contains(" -R"),
+        "{check:?}"
+    );
+    assert_eq!(outcome.artifacts.len(), 2);
+    // The same flow over a link that is far faster than it.
+    machine.write(
+        "/proc/net/route",
+        "Iface\tDestination\tGateway\tFlags\tRefCnt\tUse\tMetric\tMask\n\
+        eno1\t0000007F\t00000000\t0001\t0\t0\t0\t000000FF\n",
+    );
+    machine.write("/sys/class/net/eno1/device/vendor", "x");
+    machine.write("/sys/class/net/eno1/speed", "99000000\n");
+    let outcome = run_stage(&network(&machine.root, vec![server.peer()]).context);
+    for name in ["send_share", "receive_share"] {
+        assert_eq!(verdict(&outcome, name), Verdict::Fail, "{name}: {outcome:?}");
+    }
+}
+
+#[test]
+fn what_could_not_be_measured_is_inconclusive() {
+    let machine = machine();
+    assert_inconclusive(
+        &run_stage(&network(&machine.root, Vec::new()).context),
+        "names nobody to speak with",
+    );
+    // Nothing listens there.
+    let nobody = NetworkPeer { host: "127.0.0.1".into(), port: 1, speed_mbps: None };
+    let outcome = run_stage(&network(&machine.root, vec![nobody.clone()]).context);
+    assert_inconclusive(&outcome, "iperf3 measured nothing: unable to connect to server");
+    let mut without_tool = network(&machine.root, vec![nobody]);
+    without_tool.context.search_path = without_tool.work.path().into();
+    assert_inconclusive(&run_stage(&without_tool.context), "iperf3 is not installed");
+    let nothing = Machine::empty();
+    assert_inconclusive(
+        &run_stage(&network(&nothing.root, Vec::new()).context),
+        "list of interfaces could not be read",
+    );
+}
