@@ -19,6 +19,8 @@ const FILES_AT_ONCE: usize = 5_000;
 const PAGES_AT_ONCE: u32 = 2_000;
 /// An agent that a runtime has seen end is shown for so long.
 pub const ENDED_AGENTS_MS: u64 = 7 * DAY_MS;
+/// Homes of agents that were not heard for so many days are forgotten: many times what a rotation of the certificate waits.
+const AGENTS_SEEN_DAYS: i64 = 90;
 /// For this long after a run was deleted, what its agent was just sending may still arrive.
 const LATE_ARRIVALS_MS: u64 = 86_400_000;
 
@@ -131,6 +133,7 @@ impl Store {
         }
         swept.audit = self.sweep_audit(before(keep.audit_age_ms)).await?;
         swept.agents = self.sweep_facts(before(ENDED_AGENTS_MS)).await?;
+        self.sweep_agents_seen(now.0.div_euclid(text::signed(DAY_MS)) - AGENTS_SEEN_DAYS).await?;
         self.sweep_late_arrivals(before(LATE_ARRIVALS_MS)).await?;
         self.sweep_artifact_files(FILES_AT_ONCE).await?;
         self.sweep_package_files().await?;
@@ -275,6 +278,23 @@ impl Store {
                         .await
                         .map(|done| done.rows_affected())
                         .map_err(StoreError::database("shortening the audit trail"))
+                })
+            })
+            .await
+    }
+
+    /// Forgets homes that were last heard before that day.
+    async fn sweep_agents_seen(&self, day: i64) -> Result<(), StoreError> {
+        self.inner
+            .writer
+            .small(move |connection| {
+                Box::pin(async move {
+                    sqlx::query("DELETE FROM agents WHERE seen_day < ?")
+                        .bind(day)
+                        .execute(connection)
+                        .await
+                        .map(|_done| ())
+                        .map_err(StoreError::database("forgetting homes of agents"))
                 })
             })
             .await

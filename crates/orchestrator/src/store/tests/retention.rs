@@ -57,6 +57,19 @@ async fn what_is_past_its_time_goes_and_what_has_not_ended_stays() {
 }
 
 #[tokio::test]
+async fn homes_of_agents_that_nobody_has_heard_for_long_are_forgotten() {
+    let data = tempfile::tempdir().unwrap();
+    let store = open_keeping(data.path(), Retention::default()).await;
+    for (home, seen_day) in [(1, 100), (2, 109), (3, 110), (4, 200)] {
+        let instance = RandomId::from_bytes([home; 16]);
+        store.note_agent(AgentSeen { instance, run: run_id("r"), seen_day, pins: Vec::new() }).await.unwrap();
+    }
+    store.sweep(WallMs(200 * DAY_MS + 5)).await.unwrap();
+    let left = store.agents_since(0).await.unwrap();
+    assert_eq!(left.iter().map(|agent| agent.seen_day).collect::<Vec<_>>(), [110, 200]);
+}
+
+#[tokio::test]
 async fn segments_that_nobody_needs_go_as_a_whole_and_appending_goes_on() {
     let data = tempfile::tempdir().unwrap();
     let retention = Retention { logs_age_ms: 10, ..Retention::default() };
