@@ -1,5 +1,5 @@
 //! Lines for whoever looks at the agent's standard error, written by a thread of its own: a terminal that is
-//! stopped, or a pipe that nobody reads, holds up nothing else.
+//! stopped, or a pipe that nobody reads, holds up nothing else. And what a command prints on standard output.
 
 use std::io::Write;
 use std::sync::Arc;
@@ -50,6 +50,25 @@ impl Console {
             self.dropped.fetch_add(1, Ordering::Relaxed);
         }
     }
+}
+
+/// Prints what a command has to say, and a line end. Whoever closes the pipe has read enough, as `head` has: that is no
+/// fault of the command's.
+///
+/// # Errors
+/// Where it cannot be written for another reason, as to a full disk.
+pub fn print(text: impl std::fmt::Display) -> std::io::Result<()> {
+    let mut out = std::io::stdout().lock();
+    match writeln!(out, "{text}").and_then(|()| out.flush()) {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        printed => printed,
+    }
+}
+
+/// Says on standard error what kept a command from what it was asked for. Where nobody reads it, the exit status says it
+/// alone.
+pub fn complain(text: impl std::fmt::Display) {
+    let _nobody_reads = writeln!(std::io::stderr(), "{text}");
 }
 
 fn write_all(waiting: &Receiver<String>, dropped: &AtomicU64) {

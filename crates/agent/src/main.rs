@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::Path;
 use std::process::ExitCode;
 
-use groundcrew_agent::console::Console;
+use groundcrew_agent::console::{self, Console};
 use groundcrew_agent::package;
 use groundcrew_agent::process::{chroot_exec, launcher};
 use groundcrew_agent::settings::{FLAGS_HELP, KERNEL_LINE, Settings, SettingsError};
@@ -38,7 +38,7 @@ fn main() -> ExitCode {
         };
     }
     let Some(command) = arguments.next() else {
-        eprintln!("{HELP}{FLAGS_HELP}");
+        console::complain(format_args!("{HELP}{FLAGS_HELP}"));
         return ExitCode::from(USAGE);
     };
     let rest: Vec<OsString> = arguments.collect();
@@ -50,32 +50,35 @@ fn main() -> ExitCode {
         Some("status") => cli::status::run(&rest),
         Some("vet") => vet::command::run(&rest),
         Some("package") => cli::package::run(&rest),
-        Some("--version" | "-V") => {
-            println!("groundcrew {}", env!("CARGO_PKG_VERSION"));
-            ExitCode::SUCCESS
-        }
-        Some("--help" | "-h" | "help") => {
-            println!("{HELP}flags of `agent`:\n{FLAGS_HELP}");
-            ExitCode::SUCCESS
-        }
+        Some("--version" | "-V") => printed(format!("groundcrew {}", env!("CARGO_PKG_VERSION"))),
+        Some("--help" | "-h" | "help") => printed(format!("{HELP}flags of `agent`:\n{FLAGS_HELP}")),
         _ => {
-            eprintln!(
+            console::complain(format_args!(
                 "groundcrew: found {command:?}, expected agent, drain, status, vet, package, --help or --version"
-            );
+            ));
             ExitCode::from(USAGE)
+        }
+    }
+}
+
+fn printed(text: String) -> ExitCode {
+    match console::print(text) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            console::complain(format_args!("groundcrew: printing: {error}"));
+            ExitCode::FAILURE
         }
     }
 }
 
 fn run_agent(flags: Vec<OsString>) -> ExitCode {
     if flags.iter().any(|flag| flag == "--help" || flag == "-h") {
-        println!("groundcrew agent [FLAGS]\n{FLAGS_HELP}");
-        return ExitCode::SUCCESS;
+        return printed(format!("groundcrew agent [FLAGS]\n{FLAGS_HELP}"));
     }
     let settings = match Settings::load(flags, |name| std::env::var_os(name), Path::new(KERNEL_LINE)) {
         Ok(settings) => settings,
         Err(error) => {
-            eprintln!("groundcrew agent: {}", errors::chain(&error));
+            console::complain(format_args!("groundcrew agent: {}", errors::chain(&error)));
             return ExitCode::from(USAGE);
         }
     };
@@ -83,13 +86,15 @@ fn run_agent(flags: Vec<OsString>) -> ExitCode {
     if settings.token.is_none() && !home::has_claimed(&settings.home, &settings.run) {
         let missing = errors::chain(&SettingsError::Missing { flag: "token" });
         let (home, run) = (settings.home.display(), &settings.run);
-        eprintln!("groundcrew agent: {missing}: no agent with the home {home} has claimed run {run} yet");
+        console::complain(format_args!(
+            "groundcrew agent: {missing}: no agent with the home {home} has claimed run {run} yet"
+        ));
         return ExitCode::from(USAGE);
     }
     match start(settings) {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => {
-            eprintln!("groundcrew agent: {why}");
+            console::complain(format_args!("groundcrew agent: {why}"));
             ExitCode::FAILURE
         }
     }

@@ -73,7 +73,7 @@ fn a_second_vet_in_one_folder_is_refused_and_harms_the_first_not() {
     let place = Place::new(ENDLESS);
     let (mut first, pids) = place.start_endless();
     let second = place.output(&[]);
-    assert_eq!(second.status.code(), Some(1));
+    assert_eq!(second.status.code(), Some(2), "the machine has not failed");
     let said = String::from_utf8_lossy(&second.stderr).into_owned();
     assert!(said.contains("one vet at a time") && said.contains(&first.id().to_string()), "{said}");
     assert!(!said.contains("left running"), "{said}");
@@ -103,6 +103,59 @@ fn a_passed_machine_exits_0_with_table_and_files() {
         assert!(place.path().join("out").join(name).is_file(), "{name}");
     }
     assert!(!place.path().join("out/work").exists());
+}
+
+/// Only a machine that failed exits 1, and only one that was judged and reported well exits 0.
+#[test]
+fn what_keeps_a_vet_from_judging_or_reporting_is_inconclusive() {
+    let healthy = format!("sleep 1; cp {FIXTURES}/healthy.yaml \"$yaml\"");
+    let place = Place::new(&healthy);
+    std::fs::write(place.path().join("taken"), "a file").unwrap();
+    let said = |output: &Output| String::from_utf8_lossy(&output.stderr).into_owned();
+    let output = place.output(&["--report", "taken/out"]);
+    assert_eq!(output.status.code(), Some(2), "{}", said(&output));
+    assert!(
+        said(&output).contains("make the folder") && said(&output).contains("taken/out"),
+        "{}",
+        said(&output)
+    );
+
+    // A report that cannot be written: the table is there, the files are not.
+    std::fs::create_dir_all(place.path().join("out/report.json/in-the-way")).unwrap();
+    let output = place.output(&["--report", "out"]);
+    assert_eq!(output.status.code(), Some(2), "{}", said(&output));
+    assert!(said(&output).contains("out/report.json"), "{}", said(&output));
+    assert!(String::from_utf8_lossy(&output.stdout).contains("✓ pass   CPUStress"));
+
+    let failing = Place::new(&format!("cat {FIXTURES}/verify-failed.err >&2; exit 2"));
+    std::fs::create_dir_all(failing.path().join("out/report.json/in-the-way")).unwrap();
+    let output = failing.output(&["--report", "out"]);
+    assert_eq!(output.status.code(), Some(1), "it failed, whatever became of its report: {}", said(&output));
+}
+
+#[test]
+fn whoever_closes_the_pipe_has_read_enough() {
+    let place = Place::new(&format!("sleep 1; cp {FIXTURES}/healthy.yaml \"$yaml\""));
+    for more in [&[][..], &["--json"]] {
+        let mut vet = place.vet(more).stderr(Stdio::null()).spawn().unwrap();
+        drop(vet.stdout.take());
+        assert_eq!(vet.wait().unwrap().code(), Some(0), "{more:?}");
+    }
+    for words in [
+        &["--help"][..],
+        &["--version"],
+        &["vet", "--help"],
+        &["agent", "--help"],
+        &["status", "--help"],
+        &["drain", "--help"],
+    ] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut help = Command::new(env!("CARGO_BIN_EXE_groundcrew"));
+        let output = help.args(words).stdout(writer).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!((output.status.code(), &*said), (Some(0), ""), "{words:?}");
+    }
 }
 
 #[test]

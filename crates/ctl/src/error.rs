@@ -22,6 +22,14 @@ pub(crate) struct Interrupted {
     pub(crate) number: u8,
 }
 
+/// Whoever read what is printed has seen enough, as `head` has.
+pub(crate) const CLOSED_PIPE: Interrupted = Interrupted { name: "SIGPIPE", number: 13 };
+
+/// True where whoever read has seen enough.
+pub(crate) fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<Interrupted>().is_some_and(|signal| signal.number == CLOSED_PIPE.number)
+}
+
 /// The orchestrator refused, in its own words.
 #[derive(Debug, thiserror::Error)]
 #[error("{text}")]
@@ -52,8 +60,7 @@ pub(crate) fn exit_code(error: &anyhow::Error) -> ExitCode {
 
 /// False where the reason was printed already, or nobody reads any more.
 pub(crate) fn is_said_aloud(error: &anyhow::Error) -> bool {
-    let nobody_reads = error.downcast_ref::<Interrupted>().is_some_and(|signal| signal.name == "SIGPIPE");
-    !error.is::<NotCompleted>() && !nobody_reads
+    !error.is::<NotCompleted>() && !is_closed_pipe(error)
 }
 
 /// A failure as it is printed: a sentence, or with `json` one object in a line.

@@ -25,7 +25,7 @@ fn main() -> ExitCode {
         Ok(arguments) => arguments,
         Err(help) => {
             if let Some(line) = error::clap_json(&help, std::env::args_os()) {
-                eprintln!("{line}");
+                output::say_aside(&line);
                 return error::clap_code(&help);
             }
             // Where even the help cannot be printed, the exit code still says it.
@@ -38,7 +38,7 @@ fn main() -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("groundcrewctl: starting the runtime: {error}");
+            output::say_aside(&format!("groundcrewctl: starting the runtime: {error}"));
             return ExitCode::FAILURE;
         }
     };
@@ -46,7 +46,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             if error::is_said_aloud(&failure) {
-                eprintln!("{}", error::said(&failure, json));
+                output::say_aside(&error::said(&failure, json));
             }
             error::exit_code(&failure)
         }

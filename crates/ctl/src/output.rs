@@ -4,7 +4,7 @@ use std::io::{IsTerminal, Write};
 
 use anyhow::{Context, Result};
 
-use crate::error::Interrupted;
+use crate::error::CLOSED_PIPE;
 
 /// Where nothing says how wide it is. Pipes get whole lines: who reads them cuts them.
 const WIDTH_OF_A_PIPE: usize = 160;
@@ -66,13 +66,17 @@ pub(crate) fn print_exactly(bytes: &[u8]) -> Result<()> {
     print_parts(bytes, b"")
 }
 
+/// Says something on standard error, with a line end. Where nobody reads it, the exit status says it alone: what is being
+/// done, above all putting things away, goes on.
+pub(crate) fn say_aside(text: &str) {
+    let _nobody_reads = writeln!(std::io::stderr(), "{text}");
+}
+
 fn print_parts(bytes: &[u8], end: &[u8]) -> Result<()> {
     let mut out = std::io::stdout().lock();
     match out.write_all(bytes).and_then(|()| out.write_all(end)).and_then(|()| out.flush()) {
         // Whoever read it has seen enough, as `head` has. We end as a program ends that the signal reaches.
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {
-            Err(Interrupted { name: "SIGPIPE", number: 13 }.into())
-        }
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Err(CLOSED_PIPE.into()),
         printed => printed.context("printing"),
     }
 }

@@ -93,19 +93,22 @@ fn named(name: &str, data: &Value) -> String {
     format!("event: {name}\ndata: {data}\n\n")
 }
 
-async fn ctl(server: &Server, arguments: &[&str]) -> (Option<i32>, String, String) {
+fn command(server: &Server, arguments: &[&str]) -> tokio::process::Command {
     let token = format!("gco_{}", "ab".repeat(32));
-    let output = tokio::process::Command::new(env!("CARGO_BIN_EXE_groundcrewctl"))
+    let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_groundcrewctl"));
+    command
         .args(arguments)
         .env("GROUNDCREW_URL", &server.url)
         .env("GROUNDCREW_FPR", server.pin.as_str())
         .env("GROUNDCREW_OPERATOR_TOKEN", token)
         .env("HOME", "/no/home")
         .env_remove("XDG_CONFIG_HOME")
-        .stdin(Stdio::null())
-        .output()
-        .await
-        .unwrap();
+        .stdin(Stdio::null());
+    command
+}
+
+async fn ctl(server: &Server, arguments: &[&str]) -> (Option<i32>, String, String) {
+    let output = command(server, arguments).output().await.unwrap();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     (output.status.code(), text(&output.stdout), text(&output.stderr))
 }
@@ -138,6 +141,42 @@ async fn a_watch_goes_on_where_it_was_broken_off() {
         .map(|head| head.contains("last-event-id: 7\r\n"))
         .collect();
     assert_eq!(asked, [false, true, true]);
+}
+
+/// What comes behind the end is shown; what goes wrong behind it changes nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_watch_shows_the_last_lines_and_keeps_to_the_end_that_it_knows() {
+    let line = json!({"ts": "t", "level": "info", "stage": "Inventory", "text": "the last line"});
+    let log = named("log", &json!({"stage": "Inventory", "lines": [line]}));
+    let agent = named("agent", &json!({"agent": "ended", "activity": "", "drain": ""}));
+    let unclear = named("log", &json!({"stage": "Inventory", "lines": "none"}));
+    let unclear_view = "[]".to_owned();
+    for (behind, (code, view_at_last), texts) in [
+        (String::new(), (200, view("Completed")), &["9"][..]),
+        (event(10, "late", "Completed"), (200, view("Completed")), &["9", "10"]),
+        (
+            event(10, "late", "Completed"),
+            (503, json!({"error": "not now", "code": "x"}).to_string()),
+            &["9", "10"],
+        ),
+        (event(10, "late", "Completed"), (200, unclear_view), &["9", "10"]),
+        (unclear, (200, view("Completed")), &["9"]),
+    ] {
+        let stream = event(9, "completed", "Completed") + &agent + &log + &behind;
+        let script = move |path: &str, count: usize| match (path, count) {
+            ("/api/v1/runs/r-1/events", _) => (200, stream.clone()),
+            // The one at first, and the one that is asked for once the history is told.
+            (_, 0 | 1) => (200, view("Completed")),
+            _ => (code, view_at_last.clone()),
+        };
+        let server = serve(Arc::new(script)).await;
+        let (exit, stdout, stderr) = ctl(&server, &["run", "watch", "r-1"]).await;
+        assert_eq!(exit, Some(0), "{behind}: {stdout}{stderr}");
+        assert!(stdout.contains("Inventory | the last line\n"), "{behind}: {stdout}");
+        assert!(stdout.ends_with("Completed\n") && !stdout.contains("Connection"), "{behind}: {stdout}");
+        let said: Vec<&str> = stdout.lines().filter_map(|line| line.split("words of ").nth(1)).collect();
+        assert_eq!(said, texts, "{behind}: {stdout}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -268,4 +307,56 @@ async fn what_concerns_no_single_run_is_shown_and_artifacts_are_fetched_to_the_b
     let heads = server.heads.lock().unwrap();
     let deleted = heads.iter().filter(|head| head.starts_with("delete ")).count();
     assert_eq!(deleted, 5);
+}
+
+/// As `groundcrewctl … | head -0` has it, and with `2>&1` too.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_closes_the_pipe_has_read_enough_but_of_a_run_that_is_followed() {
+    let script = |path: &str, _count: usize| {
+        let body = match path {
+            "/api/v1/nodes" => json!({"nodes": [], "next": null}).to_string(),
+            "/api/v1/runs" => json!({"runs": [], "next": null}).to_string(),
+            "/api/v1/runs/r-1/events" => {
+                event(1, "completed", "Completed")
+                    + &named("agent", &json!({"agent": "offline", "activity": ""}))
+            }
+            "/api/v1/runs/r-1/logs?limit=5000" => {
+                let line = json!({"ts": "t", "level": "info", "stage": "Inventory", "text": "a line"});
+                json!({"lines": [line], "next": "1.0", "at_end": true}).to_string()
+            }
+            _ => view("Completed"),
+        };
+        (200, body)
+    };
+    let server = serve(Arc::new(script)).await;
+    for (words, exit) in [
+        (&["node", "list"][..], 0),
+        (&["node", "list", "--json"], 0),
+        (&["run", "list"], 0),
+        (&["run", "show", "r-1"], 0),
+        (&["run", "why", "r-1"], 0),
+        (&["run", "logs", "r-1"], 0),
+        (&["run", "logs", "r-1", "--json"], 0),
+        (&["node", "delete", "n1", "--json"], 0),
+        (&["--help"], 0),
+        // How it ended is what this status says, and that is not known.
+        (&["run", "watch", "r-1"], 141),
+        (&["run", "watch", "r-1", "--json"], 141),
+    ] {
+        let closed = || {
+            let (reader, writer) = std::io::pipe().unwrap();
+            drop(reader);
+            writer
+        };
+        // Not `output()`, which would set a pipe of its own.
+        let started = command(&server, words).stdout(closed()).stderr(Stdio::piped()).spawn().unwrap();
+        let output = started.wait_with_output().await.unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!((output.status.code(), &*stderr), (Some(exit), ""), "{words:?}");
+        let both = command(&server, words).stdout(closed()).stderr(closed()).status().await.unwrap();
+        assert_eq!(both.code(), Some(exit), "{words:?} with standard error closed, too");
+    }
+    let wrong =
+        command(&server, &["run", "show", "r_1"]).stderr(std::io::pipe().unwrap().1).status().await.unwrap();
+    assert_eq!(wrong.code(), Some(64));
 }

@@ -40,7 +40,8 @@ fn main() -> ExitCode {
     match run(arguments.command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("groundcrewd: {error:#}");
+            // Where nobody reads it, the exit status says it alone.
+            let _nobody_reads = writeln!(std::io::stderr(), "groundcrewd: {error:#}");
             ExitCode::FAILURE
         }
     }
@@ -86,15 +87,26 @@ fn run(command: Command) -> anyhow::Result<()> {
             print(&format!("restored as generation {generation}; {runs} runs had not ended"))
         }),
         Command::Token { command } => block_on(token(command, &environment)),
-        Command::Openapi => {
-            std::io::stdout().write_all(openapi::document().as_bytes()).context("printing the document")
-        }
+        Command::Openapi => print(openapi::document().trim_end()),
     }
 }
 
+/// Prints a line. Whoever closes the pipe has read enough, as `head` has: that fails nothing.
 fn print(line: &str) -> anyhow::Result<()> {
+    match write_line(line) {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        written => written.context("printing"),
+    }
+}
+
+/// Prints what is shown this once: it must reach somebody.
+fn print_once(line: &str) -> anyhow::Result<()> {
+    write_line(line).context("printing a token, which nobody will see now")
+}
+
+fn write_line(line: &str) -> std::io::Result<()> {
     let mut out = std::io::stdout().lock();
-    writeln!(out, "{line}").and_then(|()| out.flush()).context("printing")
+    writeln!(out, "{line}").and_then(|()| out.flush())
 }
 
 fn block_on(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
@@ -136,7 +148,7 @@ async fn serve(options: Options) -> anyhow::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt()).context("listening for SIGINT")?;
     let server = Server::start(options, stop.clone()).await?;
     if let Some(token) = &server.first_token {
-        print(&format!("admin token {token}\nIt is shown this once; only its hash is kept."))?;
+        print_once(&format!("admin token {token}\nIt is shown this once; only its hash is kept."))?;
     }
     print(&format!("certificate SHA-256 {}", server.fingerprint))?;
     print(&format!("listening on https://{}", serve::reachable(server.address)))?;
@@ -178,7 +190,7 @@ async fn token(command: TokenCommand, environment: &Environment) -> anyhow::Resu
             let store = open(&data).await?;
             let (token, row, audit) = make_operator_token(&name, LOCAL, wall_now());
             let added = store.add_token(row, audit).await;
-            let done = added.map_err(Into::into).and_then(|()| print(token.as_str()));
+            let done = added.map_err(Into::into).and_then(|()| print_once(token.as_str()));
             (store, done)
         }
         TokenCommand::List(data) => {

@@ -197,3 +197,24 @@ fn usage_is_64_and_a_refusal_1() {
     assert!(text(&none.stderr).contains("groundcrewd serve"));
     assert_eq!(run(&["--help"], folder.path()).status.code(), Some(0));
 }
+
+/// As `groundcrewd openapi | head -0` has it; what is shown once must reach somebody.
+#[test]
+fn whoever_closes_the_pipe_has_read_enough_but_of_a_token() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    Serving::start(&data).stop(rustix::process::Signal::TERM);
+    let closed = || {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        writer
+    };
+    let openapi =
+        Command::new(env!("CARGO_BIN_EXE_groundcrewd")).arg("openapi").stdout(closed()).output().unwrap();
+    assert_eq!((openapi.status.code(), text(&openapi.stderr)), (Some(0), String::new()));
+    let fingerprint = groundcrewd(&["fingerprint"], &data).stdout(closed()).output().unwrap();
+    assert_eq!((fingerprint.status.code(), text(&fingerprint.stderr)), (Some(0), String::new()));
+    let token = groundcrewd(&["token", "add", "ann"], &data).stdout(closed()).output().unwrap();
+    assert_eq!(token.status.code(), Some(1));
+    assert!(text(&token.stderr).contains("which nobody will see now"), "{}", text(&token.stderr));
+}

@@ -5,7 +5,6 @@
 
 use std::ffi::OsString;
 use std::fmt::Write as _;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -15,6 +14,7 @@ use groundcrew_durable::epoch::{PROC, boot_epoch};
 use groundcrew_protocol::agent_info::{AgentInfo, Clocks, FILE_NAME, Staleness, staleness};
 use serde_json::{Map, Value, json};
 
+use crate::console;
 use crate::info::up_ms;
 use crate::process::proc_stat;
 use crate::settings::HOME_DEFAULT;
@@ -49,7 +49,7 @@ pub fn run(arguments: &[OsString]) -> ExitCode {
         Ok(Some(asked)) => asked,
         Ok(None) => return print(HELP).map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS),
         Err(error) => {
-            eprintln!("groundcrew status: {error}\n{HELP}");
+            console::complain(format_args!("groundcrew status: {error}\n{HELP}"));
             return ExitCode::from(EXIT_USAGE);
         }
     };
@@ -61,14 +61,14 @@ pub fn run(arguments: &[OsString]) -> ExitCode {
         Ok(Staleness::Final | Staleness::Fresh { .. }) => ExitCode::SUCCESS,
         Ok(Staleness::Stale { .. }) => ExitCode::from(EXIT_STALE),
         Err(error) => {
-            eprintln!("groundcrew status: {error:#}");
+            console::complain(format_args!("groundcrew status: {error:#}"));
             ExitCode::from(EXIT_NONE)
         }
     }
 }
 
 fn print(text: impl std::fmt::Display) -> anyhow::Result<()> {
-    writeln!(std::io::stdout(), "{text}").context("printing")
+    console::print(text).context("printing")
 }
 
 /// `None`: help is wanted.

@@ -1,7 +1,9 @@
 //! `groundcrew vet`: vets this machine by a profile, without an orchestrator.
 //!
-//! Exit status: 0 every stage passed or warned, 1 one failed or the report could not be written, 2 inconclusive or nothing
-//! could be checked, 64 usage or a profile that is refused, 130 interrupted (what was done until then is reported).
+//! Exit status: 0 every stage passed or warned, 1 one failed, 2 inconclusive: nobody can say, be it that a check came to
+//! nothing, that nothing was checked, that the vet could not begin, or that its report could not be written; 64 usage or a
+//! profile that is refused; 130 interrupted (what was done until then is reported). Only a machine that failed is 1, so that
+//! a script may send it away for that.
 
 use std::ffi::OsString;
 use std::io::{IsTerminal, Read, Write};
@@ -21,6 +23,7 @@ use groundcrew_report::{render_html, render_text};
 use super::alone::{Alone, Walked, nothing_was_checked};
 use super::terminal::{self, Screen};
 use super::work_folder::WorkFolder;
+use crate::console;
 use crate::probe::Root;
 use crate::process::{Cancel, Launcher, sweep};
 
@@ -35,8 +38,8 @@ Where a run would be held at a stage that did not pass, a vet goes on and does e
   --report FOLDER   where report.html, report.json and raw output of tools go (default: groundcrew-report)
   --json            prints the report as JSON instead of a table
 
-Exit status: 0 passed or warned, 1 failed or no report, 2 inconclusive or nothing checked, 64 usage or a
-profile that is refused, 130 interrupted.";
+Exit status: 0 passed or warned, 1 failed, 2 inconclusive (also: nothing checked, the vet could not begin, or a
+machine that did not fail has no report), 64 usage or a profile that is refused, 130 interrupted.";
 const FOLDER_DEFAULT: &str = "groundcrew-report";
 /// Where tools are looked for when the environment does not say.
 const SEARCH_PATH_DEFAULT: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -61,27 +64,27 @@ pub fn run(arguments: &[OsString]) -> ExitCode {
     let arguments = match parse(arguments) {
         Ok(Some(arguments)) => arguments,
         Ok(None) => {
-            println!("{USAGE}");
-            return ExitCode::SUCCESS;
+            return console::print(USAGE).map_or(ExitCode::from(INCONCLUSIVE), |()| ExitCode::SUCCESS);
         }
         Err(error) => {
-            eprintln!("groundcrew vet: {error}\n{USAGE}");
+            console::complain(format_args!("groundcrew vet: {error}\n{USAGE}"));
             return ExitCode::from(BAD_USAGE);
         }
     };
     let profile = match read_profile(&arguments.profile) {
         Ok(profile) => profile,
         Err(error) => {
-            // Not 1: that would say that the machine failed.
-            eprintln!("groundcrew vet: {error:#}");
+            // Neither 1 nor 2: nothing is said of the machine, and another call mends it.
+            console::complain(format_args!("groundcrew vet: {error:#}"));
             return ExitCode::from(BAD_USAGE);
         }
     };
     match vet(&arguments, &profile) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
-            eprintln!("groundcrew vet: {error:#}");
-            ExitCode::from(FAILED)
+            console::complain(format_args!("groundcrew vet: {error:#}"));
+            // Whatever kept it from judging: the machine has not failed, and has not passed.
+            ExitCode::from(INCONCLUSIVE)
         }
     }
 }
@@ -128,9 +131,12 @@ fn vet(arguments: &Arguments, profile: &Profile) -> anyhow::Result<u8> {
     let walked = alone.walk();
     let written = write_files(&folder, &walked);
     place.close();
-    print(&walked.report, arguments.json, &folder).context("print the report")?;
-    written?;
-    Ok(exit_code(&walked.report))
+    let printed = print(&walked.report, arguments.json, &folder).context("print the report");
+    let lost: Vec<anyhow::Error> = [written, printed].into_iter().filter_map(Result::err).collect();
+    for error in &lost {
+        console::complain(format_args!("groundcrew vet: {error:#}"));
+    }
+    Ok(exit_code(&walked.report, lost.is_empty()))
 }
 
 fn read_profile(path: &Path) -> anyhow::Result<Profile> {
@@ -178,26 +184,42 @@ fn write_files(folder: &Path, walked: &Walked) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Prints the report. Whoever closes the pipe has read enough, as `head` has: that is no fault.
 fn print(report: &Report, json: bool, folder: &Path) -> std::io::Result<()> {
-    let mut out = std::io::stdout().lock();
+    match print_to(&mut std::io::stdout().lock(), report, json, folder) {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        printed => printed,
+    }
+}
+
+fn print_to(
+    out: &mut (impl Write + IsTerminal),
+    report: &Report,
+    json: bool,
+    folder: &Path,
+) -> std::io::Result<()> {
     if json {
-        serde_json::to_writer_pretty(&mut out, report)?;
-        return writeln!(out);
+        serde_json::to_writer_pretty(&mut *out, report)?;
+        writeln!(out)?;
+        return out.flush();
     }
     let colour = out.is_terminal() && std::env::var_os("NO_COLOR").is_none();
     let width = if out.is_terminal() { terminal::width() } else { WIDTH_OF_A_PIPE };
     writeln!(out, "\n{}", render_text(report, width, colour))?;
     writeln!(out, "Report: {}", folder.join("report.html").display())?;
-    writeln!(out, "        {}", folder.join("report.json").display())
+    writeln!(out, "        {}", folder.join("report.json").display())?;
+    out.flush()
 }
 
-fn exit_code(report: &Report) -> u8 {
+/// What a report is worth to whoever called. One that did not reach its place says nothing good of a machine.
+fn exit_code(report: &Report, is_handed_over: bool) -> u8 {
     if report.state == State::Cancelled {
         return INTERRUPTED;
     }
     match report.verdict {
         Verdict::Fail => FAILED,
         Verdict::Inconclusive | Verdict::Skipped => INCONCLUSIVE,
+        Verdict::Pass | Verdict::Warn if !is_handed_over => INCONCLUSIVE,
         Verdict::Pass | Verdict::Warn if nothing_was_checked(report) => INCONCLUSIVE,
         Verdict::Pass | Verdict::Warn => 0,
     }

@@ -48,7 +48,7 @@ fn a_healthy_machine_completes_with_its_report_written() {
     let (walked, shown, folder) = walk(&fixture::server(), BOTH, &healthy(), &cancel);
     let report = &walked.report;
     assert_eq!((report.verdict, &report.state), (Verdict::Pass, &State::Completed), "{shown}");
-    assert_eq!(exit_code(report), 0);
+    assert_eq!(exit_code(report, true), 0);
     let stages: Vec<&Stage> = report.stages.iter().map(|stage| &stage.stage).collect();
     assert_eq!(stages, [&Stage::Inventory, &Stage::CpuStress]);
     assert!(report.stages[1].log_tail.iter().any(|line| line.text.contains("successful run completed")));
@@ -72,7 +72,7 @@ fn other_hardware_than_expected_fails() {
     assert_eq!(walked.report.stages[1].stage, Stage::SpecValidate);
     assert_eq!(walked.report.stages[1].verdict, Some(Verdict::Fail));
     assert_eq!(walked.report.stages[2].verdict, Some(Verdict::Pass), "the walk held at a failure");
-    assert_eq!((&walked.report.state, exit_code(&walked.report)), (&State::Completed, 1), "{shown}");
+    assert_eq!((&walked.report.state, exit_code(&walked.report, true)), (&State::Completed, 1), "{shown}");
     assert!(
         walked.report.reason.contains("would have been held at SpecValidate"),
         "{}",
@@ -85,7 +85,7 @@ fn a_wrong_result_fails_and_an_unclear_one_is_inconclusive() {
     let wrong = format!("cat {FIXTURES}/verify-failed.err >&2; exit 2");
     for (script, code) in [(wrong.as_str(), 1), ("exit 0", 2), ("exit 3", 2)] {
         let (walked, _, _) = walk(&fixture::server(), BOTH, script, &Cancel::new().unwrap());
-        assert_eq!(exit_code(&walked.report), code, "{script}");
+        assert_eq!(exit_code(&walked.report, true), code, "{script}");
     }
 }
 
@@ -93,7 +93,7 @@ fn a_wrong_result_fails_and_an_unclear_one_is_inconclusive() {
 fn a_stage_that_is_not_built_is_inconclusive() {
     let profile = "name = \"p\"\n[[stage]]\nname = \"Inventory\"\n[[stage]]\nname = \"Soak\"\n";
     let (walked, shown, _) = walk(&fixture::server(), profile, "", &Cancel::new().unwrap());
-    assert_eq!(exit_code(&walked.report), 2);
+    assert_eq!(exit_code(&walked.report, true), 2);
     assert!(shown.contains("has no stage Soak"), "{shown}");
 }
 
@@ -103,21 +103,38 @@ fn an_interrupt_ends_the_stage_and_starts_no_other() {
     cancel.ask();
     let (walked, _, _) = walk(&fixture::server(), BOTH, "sleep 1000", &cancel);
     assert!(walked.report.stages.iter().all(|stage| stage.attempts == 0));
-    assert_eq!((walked.report.state.clone(), exit_code(&walked.report)), (State::Cancelled, 130));
+    assert_eq!((walked.report.state.clone(), exit_code(&walked.report, true)), (State::Cancelled, 130));
 }
 
 #[test]
 fn a_run_that_checked_nothing_is_no_success() {
     let (walked, _, _) = walk(&fixture::server(), BOTH, &healthy(), &Cancel::new().unwrap());
     let mut report = walked.report;
-    assert_eq!(exit_code(&report), 0);
+    assert_eq!(exit_code(&report, true), 0);
     for check in report.stages.iter_mut().flat_map(|stage| &mut stage.checks) {
         check.observed = groundcrew_protocol::check::Observation::Absent { why: "none".into() };
     }
-    assert_eq!(exit_code(&report), 2);
+    assert_eq!(exit_code(&report, true), 2);
     report.stages.clear();
     report.verdict = Verdict::Skipped;
-    assert_eq!(exit_code(&report), 2);
+    assert_eq!(exit_code(&report, true), 2);
+}
+
+#[test]
+fn a_verdict_has_one_exit_status_and_a_lost_report_is_no_success() {
+    let (walked, _, _) = walk(&fixture::server(), BOTH, &healthy(), &Cancel::new().unwrap());
+    for (verdict, code, lost) in [
+        (Verdict::Pass, 0, 2),
+        (Verdict::Warn, 0, 2),
+        (Verdict::Fail, 1, 1),
+        (Verdict::Inconclusive, 2, 2),
+        (Verdict::Skipped, 2, 2),
+    ] {
+        let report = Report { verdict, ..walked.report.clone() };
+        assert_eq!((exit_code(&report, true), exit_code(&report, false)), (code, lost), "{verdict}");
+        let cancelled = Report { state: State::Cancelled, ..report };
+        assert_eq!((exit_code(&cancelled, true), exit_code(&cancelled, false)), (130, 130), "{verdict}");
+    }
 }
 
 #[test]

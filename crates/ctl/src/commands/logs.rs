@@ -12,7 +12,7 @@ use groundcrew_protocol::wire::LogLine;
 
 use super::Desk;
 use crate::api::explained;
-use crate::output::{print, print_bytes};
+use crate::output::{print, print_bytes, say_aside};
 use crate::watch::{Backoff, SILENCE_MAX};
 use crate::words::clean;
 
@@ -31,7 +31,7 @@ pub(super) async fn run(desk: &Desk, run: &RunId, stage: Option<&str>, follow: b
         match follow_once(desk, run, stage, &mut place, &mut backoff).await {
             Ok(()) => return Ok(()),
             Err(Failed::Ask(error)) if error.is_retried_quickly() => {
-                eprintln!("groundcrewctl: {}; asking again in {}", error.chain(), backoff.words());
+                say_aside(&format!("groundcrewctl: {}; asking again in {}", error.chain(), backoff.words()));
                 backoff.wait().await;
             }
             Err(error) => return Err(failed(error)),

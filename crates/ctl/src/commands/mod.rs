@@ -16,9 +16,9 @@ use http::Method;
 use serde_json::{Value, json};
 
 use crate::api::{Answer, Api, encoded, query};
-use crate::arguments::{Command, NodeCommand, PageArguments, ProfileCommand, TokenCommand};
+use crate::arguments::{Command, NodeCommand, PageArguments, ProfileCommand, RunCommand, TokenCommand};
 use crate::context::Connection;
-use crate::error::Usage;
+use crate::error::{Usage, is_closed_pipe};
 use crate::output::{Reader, print, print_bytes};
 use crate::profile_file::read_profile;
 use crate::{tables, up, words};
@@ -68,18 +68,28 @@ pub(crate) async fn run(arguments: crate::arguments::Arguments) -> Result<()> {
         Usage(chain)
     })?;
     let desk = Desk { api: Api::new(connection.client()), reader, json };
+    // The exit status of a run that is followed says how it ended; who stops reading before does not learn it.
+    let is_followed = matches!(&command, Command::Run(RunCommand::Watch { .. }));
+    match perform(&desk, command).await {
+        Err(error) if is_closed_pipe(&error) && !is_followed => Ok(()),
+        done => done,
+    }
+}
+
+/// Does one command of those that ask an orchestrator.
+async fn perform(desk: &Desk, command: Command) -> Result<()> {
     match command {
-        Command::Node(command) => node(&desk, command).await,
-        Command::Profile(command) => profile(&desk, command).await,
-        Command::Package(command) => packages::run(&desk, command).await,
-        Command::Agents => agents::list(&desk).await,
-        Command::Run(command) => runs::run(&desk, command).await,
-        Command::Artifact(command) => artifacts::run(&desk, command).await,
-        Command::Token(command) => token(&desk, command).await,
-        Command::HoldKey(command) => office::hold_key(&desk, command).await,
-        Command::Certificate => office::certificate(&desk).await,
-        Command::Tasks => office::tasks(&desk).await,
-        Command::Audit(part) => office::audit(&desk, &part).await,
+        Command::Node(command) => node(desk, command).await,
+        Command::Profile(command) => profile(desk, command).await,
+        Command::Package(command) => packages::run(desk, command).await,
+        Command::Agents => agents::list(desk).await,
+        Command::Run(command) => runs::run(desk, command).await,
+        Command::Artifact(command) => artifacts::run(desk, command).await,
+        Command::Token(command) => token(desk, command).await,
+        Command::HoldKey(command) => office::hold_key(desk, command).await,
+        Command::Certificate => office::certificate(desk).await,
+        Command::Tasks => office::tasks(desk).await,
+        Command::Audit(part) => office::audit(desk, &part).await,
         Command::Up(_) => unreachable!("it was taken out above"),
     }
 }

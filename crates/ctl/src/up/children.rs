@@ -13,6 +13,7 @@ use tokio::process::{ChildStdout, Command};
 use tokio::time::timeout;
 
 use super::folders::{AGENT_LOG, Folders, ORCHESTRATOR_LOG};
+use crate::output::say_aside;
 
 /// An orchestrator with an empty folder listens within a second; a busy machine may take longer.
 const START_WAIT: Duration = Duration::from_secs(60);
@@ -67,10 +68,10 @@ impl Child {
             _ = at_once => true,
         };
         if killed {
-            eprintln!("groundcrewctl: {} did not end by itself and is killed", self.name);
+            say_aside(&format!("groundcrewctl: {} did not end by itself and is killed", self.name));
             self.signal(Signal::KILL);
             if let Err(error) = self.child.wait().await {
-                eprintln!("groundcrewctl: waiting for {}: {error}", self.name);
+                say_aside(&format!("groundcrewctl: waiting for {}: {error}", self.name));
             }
         }
     }
@@ -85,7 +86,7 @@ impl Child {
         // Without an id it has ended and was waited for; the number may be another process's by now.
         let id = self.child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
         if let Some(Err(error)) = id.map(|id| kill_process(id, signal)) {
-            eprintln!("groundcrewctl: signalling {}: {error}", self.name);
+            say_aside(&format!("groundcrewctl: signalling {}: {error}", self.name));
         }
     }
 }

@@ -10,6 +10,7 @@ use tempfile::TempDir;
 
 use crate::arguments::UpArguments;
 use crate::error::Usage;
+use crate::output::say_aside;
 use crate::words::clean;
 
 /// Of the output of a program that failed, this much is looked at for its last lines.
@@ -112,7 +113,7 @@ impl Folders {
             let path = folder.keep();
             // Without its lock file a folder is nobody's to sweep.
             if let Err(error) = std::fs::remove_file(path.join(LOCK)) {
-                eprintln!("groundcrewctl: {}: {error}", path.join(LOCK).display());
+                say_aside(&format!("groundcrewctl: {}: {error}", path.join(LOCK).display()));
             }
         }
     }
@@ -175,7 +176,7 @@ fn sweep(temporary: &Path) {
         let Some(lock) = open_lock(&entry.path()) else { continue };
         let is_free = rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_ok();
         if is_free && std::fs::remove_dir_all(entry.path()).is_ok() {
-            eprintln!("Removed {}, which an earlier `up` had to leave.", entry.path().display());
+            say_aside(&format!("Removed {}, which an earlier `up` had to leave.", entry.path().display()));
         }
     }
 }

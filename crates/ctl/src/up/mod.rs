@@ -21,7 +21,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::api::Api;
 use crate::arguments::UpArguments;
 use crate::error::{Interrupted, NotCompleted, Usage};
-use crate::output::{Reader, print};
+use crate::output::{Reader, print, say_aside};
 use crate::profile_file::read_profile;
 use crate::watch::{self, End, Face};
 use children::{Agent, Orchestrator, Tie};
@@ -56,14 +56,17 @@ pub(crate) async fn run(arguments: UpArguments, json: bool, reader: Reader) -> R
     if let Err(error) = &walked
         && !was_interrupted
     {
-        eprintln!("{}", folders.tails());
-        eprintln!("groundcrewctl: {error:#}");
+        say_aside(&folders.tails());
+        say_aside(&format!("groundcrewctl: {error:#}"));
     }
     if arguments.keep && has_run && !was_interrupted {
         folders.keep();
         return up.leave(&folders, walked);
     }
     up.put_away(&mut stop).await;
+    if was_interrupted {
+        say_aside(&format!("groundcrewctl: what both programs printed is in {}", folders.report().display()));
+    }
     folders.remove()?;
     finished(walked)
 }
@@ -170,7 +173,7 @@ impl Up {
 
     fn say(&self, text: &str) -> Result<()> {
         if self.json {
-            eprintln!("{text}");
+            say_aside(text);
             return Ok(());
         }
         print(&format!("{text}\n"))

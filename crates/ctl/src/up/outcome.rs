@@ -6,7 +6,7 @@ use groundcrew_protocol::ids::RunId;
 use super::folders::Folders;
 use super::write;
 use crate::api::{Api, explained};
-use crate::output::{Reader, print, print_bytes};
+use crate::output::{Reader, print, print_bytes, say_aside};
 use crate::watch::End;
 use crate::{why, words};
 
@@ -53,7 +53,7 @@ pub(super) async fn show(api: &Api, run: &RunId, end: End, folders: &Folders, lo
         }
     }
     if look.json {
-        eprint!("{text}");
+        say_aside(text.trim_end());
         return print_bytes(&bytes);
     }
     print(&text)

@@ -14,7 +14,7 @@ use groundcrew_protocol::limits::LOG_CHUNK_AGE_MS;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 
 use crate::api::{Api, explained};
-use crate::output::{Reader, print, print_bytes};
+use crate::output::{Reader, print, print_bytes, say_aside};
 use crate::words::now;
 pub(crate) use progress::End;
 use progress::{Line, Progress, Telling};
@@ -69,7 +69,7 @@ pub(crate) async fn run(api: &Api, run: &RunId, options: Options) -> Result<End>
             Ok(None) => "the orchestrator ended the stream".to_owned(),
             Err(Failed::Ask(error)) if error.is_retried_quickly() => error.chain(),
             Err(Failed::Ask(error)) => return Err(explained(error)),
-            Err(Failed::Other(error)) => return Err(error),
+            Err(Failed::Read(error) | Failed::Print(error)) => return Err(error),
         };
         let lines = progress.take(Telling::Lost(format!("{error}; asking again in {}", backoff.words())));
         screen.show(&progress, &lines)?;
@@ -79,19 +79,17 @@ pub(crate) async fn run(api: &Api, run: &RunId, options: Options) -> Result<End>
 
 /// Why following stopped.
 enum Failed {
+    /// There was no answer, or a refusal.
     Ask(Error),
-    Other(anyhow::Error),
+    /// What came is not understood.
+    Read(anyhow::Error),
+    /// Nothing can be shown any more.
+    Print(anyhow::Error),
 }
 
 impl From<Error> for Failed {
     fn from(error: Error) -> Failed {
         Failed::Ask(error)
-    }
-}
-
-impl From<anyhow::Error> for Failed {
-    fn from(error: anyhow::Error) -> Failed {
-        Failed::Other(error)
     }
 }
 
@@ -105,7 +103,7 @@ async fn follow(
 ) -> Result<Option<End>, Failed> {
     let mut events = api.events(run, progress.last_event()).await?;
     let lines = progress.take(Telling::View(Box::new(api.run(run).await?)));
-    screen.show(progress, &lines)?;
+    screen.show(progress, &lines).map_err(Failed::Print)?;
     backoff.reset();
     loop {
         let Some(event) = next(&mut events, progress, screen).await? else { return Ok(None) };
@@ -146,17 +144,21 @@ async fn take(
     progress: &mut Progress,
     screen: &mut Screen,
 ) -> Result<(), Failed> {
-    screen.pass_on(event)?;
-    let lines = progress.take(progress::parse(&event.event, &event.data)?);
-    screen.show(progress, &lines)?;
+    screen.pass_on(event).map_err(Failed::Print)?;
+    let lines = progress.take(progress::parse(&event.event, &event.data).map_err(Failed::Read)?);
+    screen.show(progress, &lines).map_err(Failed::Print)?;
     if progress.wants_view() {
         let lines = progress.take(Telling::View(Box::new(api.run(run).await?)));
-        screen.show(progress, &lines)?;
+        screen.show(progress, &lines).map_err(Failed::Print)?;
     }
     Ok(())
 }
 
 /// What belongs to the last decision comes right behind it, and the last lines of the agent's log a little later.
+///
+/// # Errors
+/// Where nothing can be shown any more. That the end is known, nothing else that happens now takes back: what a broken
+/// connection kept back, or nobody understood, is in the run's log.
 async fn drain(
     events: &mut EventStream,
     api: &Api,
@@ -167,10 +169,13 @@ async fn drain(
     let until = Instant::now() + LATE_AT_END;
     let quiet = if progress.agent_may_write() { QUIET_OF_AGENT } else { QUIET_AT_END };
     while Instant::now() < until {
-        match tokio::time::timeout(quiet, events.next(SILENCE_MAX)).await {
-            Ok(Ok(Some(event))) => take(api, run, &event, progress, screen).await?,
-            // The end is known already; what a broken connection kept back is in the run's log.
-            Ok(Ok(None) | Err(_)) | Err(_) => return Ok(()),
+        let Ok(Ok(Some(event))) = tokio::time::timeout(quiet, next(events, progress, screen)).await else {
+            return Ok(());
+        };
+        match take(api, run, &event, progress, screen).await {
+            Ok(()) => {}
+            Err(Failed::Ask(_) | Failed::Read(_)) => return Ok(()),
+            Err(Failed::Print(error)) => return Err(Failed::Print(error)),
         }
     }
     Ok(())
@@ -220,7 +225,7 @@ impl Screen {
             }
             Screen::LinesToStderr => {
                 for line in lines {
-                    eprintln!("{line}");
+                    say_aside(&line.to_string());
                 }
             }
             Screen::Json => {}

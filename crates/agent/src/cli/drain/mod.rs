@@ -10,7 +10,6 @@ mod show;
 mod wait;
 
 use std::ffi::OsString;
-use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -19,6 +18,7 @@ use anyhow::Context;
 use groundcrew_durable::drain_marker::Principal;
 use groundcrew_protocol::time::parse_span_ms;
 
+use crate::console;
 use crate::settings::HOME_DEFAULT;
 
 const HELP: &str = "\
@@ -86,7 +86,7 @@ pub fn run(arguments: &[OsString]) -> ExitCode {
         Ok(Some(parsed)) => parsed,
         Ok(None) => return say(HELP).map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS),
         Err(error) => {
-            eprintln!("groundcrew drain: {error}\n{HELP}");
+            console::complain(format_args!("groundcrew drain: {error}\n{HELP}"));
             return ExitCode::from(EXIT_USAGE);
         }
     };
@@ -101,22 +101,22 @@ pub fn run(arguments: &[OsString]) -> ExitCode {
         Ok(Ended::Done) => ExitCode::SUCCESS,
         Ok(Ended::As(status)) => ExitCode::from(status),
         Ok(Ended::Timeout(why)) => {
-            eprintln!("groundcrew drain: the timeout is over; waited for {why}");
+            console::complain(format_args!("groundcrew drain: the timeout is over; waited for {why}"));
             ExitCode::from(EXIT_TIMEOUT)
         }
         Ok(Ended::NotDraining(why)) => {
-            eprintln!("groundcrew drain: {why}");
+            console::complain(format_args!("groundcrew drain: {why}"));
             ExitCode::from(EXIT_NOT_DRAINING)
         }
         Err(error) => {
-            eprintln!("groundcrew drain: {error:#}");
+            console::complain(format_args!("groundcrew drain: {error:#}"));
             ExitCode::FAILURE
         }
     }
 }
 
 fn say(text: impl std::fmt::Display) -> anyhow::Result<()> {
-    writeln!(std::io::stdout(), "{text}").context("printing")
+    console::print(text).context("printing")
 }
 
 /// `None`: help is wanted.

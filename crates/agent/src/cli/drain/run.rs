@@ -12,6 +12,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 use super::agent::Rules;
 use super::wait::{Renewal, until_idle};
 use super::{Asked, Ended, begin};
+use crate::console;
 use crate::process::{Cancel, termination};
 
 /// `groundcrew drain run -- COMMAND`.
@@ -65,11 +66,13 @@ fn attend(child: &mut Child, renewal: &mut Renewal<'_>, cancel: &Cancel) -> anyh
             // The command runs already: that it is drained no more is said, and does not end it.
             Ok(Some(why)) if !said => {
                 said = true;
-                eprintln!("groundcrew drain: {why}; the command goes on");
+                console::complain(format_args!("groundcrew drain: {why}; the command goes on"));
             }
             Err(error) if !said => {
                 said = true;
-                eprintln!("groundcrew drain: renewing the drain: {error:#}; the command goes on");
+                console::complain(format_args!(
+                    "groundcrew drain: renewing the drain: {error:#}; the command goes on"
+                ));
             }
             Ok(Some(_)) | Err(_) => {}
         }
