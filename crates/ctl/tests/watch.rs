@@ -269,6 +269,7 @@ async fn what_concerns_no_single_run_is_shown_and_artifacts_are_fetched_to_the_b
             }
             "/api/v1/runs/r-1/artifact?stage=cpustress&attempt=2&name=a%2fb" => "a\u{1b}b".to_owned(),
             "/api/v1/hold-key" => json!({"authorized_key": "ssh-ed25519 AAAA ann"}).to_string(),
+            "/api/v1/tokens" => "[]".to_owned(),
             "/api/v1/runs/r-1" | "/api/v1/nodes/n1" | "/api/v1/profiles/p" | "/api/v1/tokens/ann" => {
                 String::new()
             }
@@ -307,6 +308,27 @@ async fn what_concerns_no_single_run_is_shown_and_artifacts_are_fetched_to_the_b
     let heads = server.heads.lock().unwrap();
     let deleted = heads.iter().filter(|head| head.starts_with("delete ")).count();
     assert_eq!(deleted, 5);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_revokes_the_token_of_his_own_call_is_warned() {
+    for (after, is_own) in [
+        ((200, "[]".to_owned()), false),
+        ((401, json!({"error": "no such token", "code": "token"}).to_string()), true),
+        // Whatever else goes wrong says nothing of the token.
+        ((503, json!({"error": "not now", "code": "not_now"}).to_string()), false),
+    ] {
+        let script = move |path: &str, _count: usize| match path {
+            "/api/v1/tokens" => after.clone(),
+            _ => (204, String::new()),
+        };
+        let server = serve(Arc::new(script)).await;
+        for words in [&["token", "revoke", "ann"][..], &["token", "revoke", "ann", "--json"]] {
+            let (code, stdout, stderr) = ctl(&server, words).await;
+            assert_eq!((code, stdout.contains("ann")), (Some(0), true), "{stdout}{stderr}");
+            assert_eq!(stderr.contains("that was the token of this very call"), is_own, "{stderr}");
+        }
+    }
 }
 
 /// As `groundcrewctl … | head -0` has it, and with `2>&1` too.

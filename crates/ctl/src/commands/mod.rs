@@ -18,10 +18,13 @@ use serde_json::{Value, json};
 use crate::api::{Answer, Api, encoded, query};
 use crate::arguments::{Command, NodeCommand, PageArguments, ProfileCommand, RunCommand, TokenCommand};
 use crate::context::Connection;
-use crate::error::{Usage, is_closed_pipe};
-use crate::output::{Reader, print, print_bytes};
+use crate::error::{Refusal, Usage, is_closed_pipe};
+use crate::output::{Reader, print, print_bytes, say_aside};
 use crate::profile_file::read_profile;
 use crate::{tables, up, words};
+
+const OWN_TOKEN_REVOKED: &str = "Warning: that was the token of this very call; the next one needs another. Where no operator has one \
+    that is good, stop groundcrewd on its machine, make one with `groundcrewd token add NAME`, and start it again.";
 
 /// What every command needs.
 pub(crate) struct Desk {
@@ -165,7 +168,17 @@ async fn token(desk: &Desk, command: TokenCommand) -> Result<()> {
             let path = format!("/api/v1/tokens/{}", encoded(&name));
             desk.api.send(Method::DELETE, &path, bytes::Bytes::new()).await?;
             let text = format!("The token of {} is no longer good.\n", words::clean(&name));
-            desk.done(&json!({"revoked": name}), &text)
+            desk.done(&json!({"revoked": name}), &text)?;
+            // Whose token a call is made with, only the orchestrator knows: it now refuses the one that was revoked.
+            match desk.api.get("/api/v1/tokens").await {
+                Err(error)
+                    if error.downcast_ref::<Refusal>().is_some_and(|refusal| refusal.status == 401) =>
+                {
+                    say_aside(OWN_TOKEN_REVOKED);
+                    Ok(())
+                }
+                Ok(_) | Err(_) => Ok(()),
+            }
         }
     }
 }
