@@ -6,8 +6,9 @@ use anyhow::{Context, Result};
 
 use crate::error::CLOSED_PIPE;
 
-/// Where nothing says how wide it is. Pipes get whole lines: who reads them cuts them.
-const WIDTH_OF_A_PIPE: usize = 160;
+/// Wider than any line. A pipe gets a row in a line and every reason whole: programs read them by the line, and the log of a
+/// build is read where nobody can widen it.
+const WIDTH_OF_A_PIPE: usize = u16::MAX as usize;
 /// A terminal that says nothing is taken for the oldest.
 const WIDTH_UNKNOWN: usize = 80;
 const HEIGHT_UNKNOWN: usize = 24;

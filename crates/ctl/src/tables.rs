@@ -1,6 +1,6 @@
 //! Nodes, profiles, runs and tokens as tables and blocks of text. Pure.
 
-use comfy_table::{Attribute, Cell, Color, ColumnConstraint, ContentArrangement, Table, TableStyle};
+use comfy_table::{Attribute, Cell, Color, ColumnConstraint, ContentArrangement, Row, Table, TableStyle};
 use groundcrew_protocol::check::Verdict;
 use groundcrew_protocol::operator::{
     ArtifactView, AuditList, CertificateView, Node, NodeList, PackageList, ProfileList, RunCreated, RunList,
@@ -43,11 +43,41 @@ fn table(reader: &Reader, heads: &[&str]) -> Table {
     table
 }
 
-fn finished(mut table: Table) -> String {
+/// The table as text; where the terminal is too narrow for its columns, each row as a block of lines.
+fn finished(mut table: Table, reader: &Reader) -> String {
     if let Some(last) = table.column_count().checked_sub(1).and_then(|last| table.column_mut(last)) {
         last.set_padding((0, 0));
     }
-    table.trim_fmt() + "\n"
+    let text = table.trim_fmt() + "\n";
+    if fits(&table, &text, reader.width) { text } else { blocks(&table, reader.width) }
+}
+
+fn heads(table: &Table) -> impl Iterator<Item = String> {
+    table.header().into_iter().flat_map(|header| header.cell_iter().map(Cell::content))
+}
+
+/// True where no line is wider than the terminal and no head is broken: columns that are narrower than their heads cannot be
+/// read.
+fn fits(table: &Table, text: &str, width: usize) -> bool {
+    let plain = without_styles(text);
+    let first = plain.lines().next().unwrap_or("");
+    heads(table).all(|head| first.contains(&head)) && plain.lines().all(|line| line.chars().count() <= width)
+}
+
+/// The text without what sets colours (ECMA-48, section 8.3.117).
+fn without_styles(text: &str) -> String {
+    let parts = text.split("\x1b[").enumerate();
+    parts
+        .map(|(at, part)| if at == 0 { part } else { part.split_once('m').map_or("", |(_, text)| text) })
+        .collect()
+}
+
+fn blocks(table: &Table, width: usize) -> String {
+    let block = |row: &Row| -> String {
+        let cells = heads(table).zip(row.cell_iter().map(Cell::content)).filter(|(_, cell)| !cell.is_empty());
+        cells.map(|(head, cell)| wrapped(&format!("{head}: {cell}"), width)).collect()
+    };
+    table.row_iter().map(block).collect::<Vec<_>>().join("\n")
 }
 
 /// The note under a part of a list.
@@ -99,7 +129,7 @@ pub(crate) fn nodes(list: &NodeList, reader: &Reader) -> String {
             labels(node),
         ]);
     }
-    more(finished(table), list.next.as_ref().map(|next| next.as_str()))
+    more(finished(table, reader), list.next.as_ref().map(|next| next.as_str()))
 }
 
 fn labels(node: &Node) -> String {
@@ -157,7 +187,7 @@ pub(crate) fn runs(list: &RunList, reader: &Reader, now: WallMs) -> String {
     for column in 0..5 {
         table.column_mut(column).expect("there are more").set_constraint(ColumnConstraint::ContentWidth);
     }
-    let mut text = finished(table);
+    let mut text = finished(table, reader);
     if !is_wide {
         for run in list.runs.iter().filter(|run| !run.state.is_ended()) {
             text.push_str(&wrapped(&format!("{}: {}", run.run, in_short(run, now)), reader.width));
@@ -252,7 +282,7 @@ pub(crate) fn stages(stages: &[StageView], reader: &Reader, now: WallMs) -> Stri
             Cell::new(clean(stage.overridden.as_deref().unwrap_or(""))),
         ]);
     }
-    finished(table)
+    finished(table, reader)
 }
 
 /// A run that was made, and how to start its agent.
@@ -282,7 +312,7 @@ pub(crate) fn tokens(tokens: &[TokenView], reader: &Reader, now: WallMs) -> Stri
         let revoked = token.revoked.map_or_else(String::new, |at| moment(at, now));
         table.add_row([clean(&token.name), moment(token.created, now), revoked]);
     }
-    finished(table)
+    finished(table, reader)
 }
 
 /// Artifacts of a run.
@@ -300,7 +330,7 @@ pub(crate) fn artifacts(artifacts: &[ArtifactView], reader: &Reader, now: WallMs
             moment(artifact.at, now),
         ]);
     }
-    finished(table)
+    finished(table, reader)
 }
 
 /// Packages that are stored.
@@ -320,7 +350,7 @@ pub(crate) fn packages(list: &PackageList, reader: &Reader, now: WallMs) -> Stri
         ]);
     }
     let more = list.next.as_ref().map(|next| format!("More: --after {}\n", clean(next)));
-    finished(table) + &more.unwrap_or_default()
+    finished(table, reader) + &more.unwrap_or_default()
 }
 
 /// The certificate that is served.
@@ -350,7 +380,7 @@ pub(crate) fn tasks(tasks: &[TaskView], reader: &Reader, now: WallMs) -> String 
             Cell::new(clean(&task.said)),
         ]);
     }
-    finished(table)
+    finished(table, reader)
 }
 
 /// The audit trail.
@@ -368,7 +398,7 @@ pub(crate) fn audit(list: &AuditList, reader: &Reader, now: WallMs) -> String {
             clean(&row.text),
         ]);
     }
-    more(finished(table), list.next.map(|next| next.to_string()).as_deref())
+    more(finished(table, reader), list.next.map(|next| next.to_string()).as_deref())
 }
 
 fn or_dash(text: String) -> String {

@@ -37,6 +37,56 @@ fn tables_fit_the_terminal_and_lose_nothing() {
     }
 }
 
+/// Every table, with rows of ordinary length.
+fn every_table(reader: &Reader) -> Vec<String> {
+    let of = |value: serde_json::Value| value.to_string();
+    let read = |text: &str| -> Vec<TaskView> { serde_json::from_str(text).unwrap() };
+    let nodes_of = json!({"nodes": [{"name": "rack1-node7", "serial": "SN-0123456789", "labels": {"rack": "1"},
+        "macs": ["52:54:00:aa:bb:01", "52:54:00:aa:bb:02"]}], "next": null});
+    let token = json!([{"name": "ann@desk", "created": 0, "revoked": 1000}]);
+    let artifact = json!([{"stage": "CPUStress", "attempt": 1, "name": "stress-ng.yaml", "sha256": "ab".repeat(32),
+        "bytes": 4096, "at": 0}]);
+    let task = json!([{"name": "deadlines", "healthy": false, "said": "the store is full and takes nothing", "passes": 7,
+        "failures": 2, "last": 0}]);
+    let row = json!({"rows": [{"id": 8, "at": 0, "actor": "ann@desk", "action": "override", "run": "r-7f3k9q2m",
+        "text": "known and harmless, the cable is ordered"}], "next": null});
+    vec![
+        runs(&list(&["stage CPUStress failed: 2 miscompares"]), reader, NOW),
+        nodes(&serde_json::from_str(&of(nodes_of)).unwrap(), reader),
+        stages(&view(json!({})).stages, reader, NOW),
+        tokens(&serde_json::from_str::<Vec<TokenView>>(&of(token)).unwrap(), reader, NOW),
+        artifacts(&serde_json::from_str::<Vec<ArtifactView>>(&of(artifact)).unwrap(), reader, NOW),
+        tasks(&read(&of(task)), reader, NOW),
+        audit(&serde_json::from_str(&of(row)).unwrap(), reader, NOW),
+    ]
+}
+
+#[test]
+fn every_table_fits_a_narrow_terminal_and_loses_no_word() {
+    let words = |text: &str| -> std::collections::BTreeSet<String> {
+        let letters = without_styles(text).replace(':', " ");
+        letters.split_whitespace().map(str::to_owned).collect()
+    };
+    for width in [30, 40, 60] {
+        for colour in [false, true] {
+            let wide = every_table(&reader(1_000, false));
+            for (text, wide) in every_table(&reader(width, colour)).iter().zip(&wide) {
+                let plain = without_styles(text);
+                assert!(!plain.contains('\u{1b}'), "{plain:?}");
+                for line in plain.lines() {
+                    assert!(line.chars().count() <= width, "{width}: {line:?} in\n{plain}");
+                }
+                // In columns a word may be broken; in blocks, whose first word is a head with a colon, none is.
+                if plain.split_whitespace().next().is_some_and(|word| word.ends_with(':')) {
+                    let (_heads, rows) = wide.split_once('\n').unwrap();
+                    let lost: Vec<String> = words(rows).difference(&words(text)).cloned().collect();
+                    assert!(lost.is_empty(), "{width}: {lost:?} is missing in\n{plain}");
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn colours_are_there_only_where_they_are_wanted() {
     let plain = runs(&list(&["x"]), &reader(120, false), NOW);

@@ -6,7 +6,7 @@ use groundcrew_protocol::time::WallMs;
 
 use super::{finished, table};
 use crate::output::Reader;
-use crate::words::{age, clean};
+use crate::words::{age, clean, wrapped};
 
 /// Agents.
 pub(crate) fn agents(list: &AgentList, reader: &Reader, now: WallMs) -> String {
@@ -29,10 +29,10 @@ pub(crate) fn agents(list: &AgentList, reader: &Reader, now: WallMs) -> String {
             Cell::new(clean(&agent.detail)),
         ]);
     }
-    let mut text = finished(table);
+    let mut text = finished(table, reader);
     for agent in &list.agents {
         for warning in &agent.warnings {
-            text.push_str(&format!("! {}: {}\n", name(agent), clean(warning)));
+            text.push_str(&wrapped(&format!("! {}: {}", name(agent), clean(warning)), reader.width));
         }
     }
     if list.left_out > 0 {
@@ -91,7 +91,6 @@ mod tests {
         }
         assert!(!text.contains('\u{1b}'));
         let narrow = agents(&list, &Reader { width: 60, ..reader }, WallMs(4_000));
-        let table = narrow.lines().filter(|line| !line.starts_with('!'));
-        assert!(table.clone().all(|line| line.chars().count() <= 60), "{narrow}");
+        assert!(narrow.lines().all(|line| line.chars().count() <= 60), "{narrow}");
     }
 }

@@ -128,7 +128,7 @@ pub(crate) fn drains(list: &DrainList, reader: &Reader, now: WallMs) -> String {
             clean(&drain.reason),
         ]);
     }
-    finished(table)
+    finished(table, reader)
 }
 
 #[cfg(test)]
