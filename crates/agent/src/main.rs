@@ -19,7 +19,7 @@ groundcrew - the agent on a node
                                   quiesce the agent, wait for it, take that back (drain --help)
   groundcrew vet --profile FILE   do a profile's stages with no orchestrator (vet --help)
   groundcrew package MODE ROOT_MOUNT COPY_DIR [INTERRUPT]
-                                  apply a package's steps, or interrupt the node
+                                  apply a package's steps, or interrupt the node (package --help)
   groundcrew --version
 
 ";
@@ -49,7 +49,7 @@ fn main() -> ExitCode {
         Some("drain") => cli::drain::run(&rest),
         Some("status") => cli::status::run(&rest),
         Some("vet") => vet::command::run(&rest),
-        Some("package") => cli::package::run(&rest),
+        Some("package") => cli::package::run_subcommand(&rest),
         Some("--version" | "-V") => printed(format!("groundcrew {}", env!("CARGO_PKG_VERSION"))),
         Some("--help" | "-h" | "help") => printed(format!("{HELP}flags of `agent`:\n{FLAGS_HELP}")),
         _ => {

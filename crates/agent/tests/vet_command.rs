@@ -148,6 +148,7 @@ fn whoever_closes_the_pipe_has_read_enough() {
         &["agent", "--help"],
         &["status", "--help"],
         &["drain", "--help"],
+        &["package", "--help"],
     ] {
         let (reader, writer) = std::io::pipe().unwrap();
         drop(reader);

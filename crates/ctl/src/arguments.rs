@@ -213,7 +213,7 @@ pub(crate) enum RunCommand {
     Logs {
         /// The run.
         run: RunId,
-        /// Only lines of this stage.
+        /// Only lines of this stage, by its name as `run show` has it.
         #[arg(long)]
         stage: Option<String>,
         /// Print lines as they come, until the run ends.
@@ -228,16 +228,16 @@ pub(crate) enum RunCommand {
         #[arg(long, value_name = "FILE", conflicts_with = "json")]
         html: Option<PathBuf>,
     },
-    /// Do a stage of a held run again.
-    Retry(OrderArguments),
-    /// Let the verdict of a held run be, with a reason, and go on.
-    Override(OrderArguments),
-    /// End a run.
-    Cancel(OrderArguments),
-    /// End a hold, and with it the run.
-    Release(OrderArguments),
-    /// End a run and its agent.
-    Abort(OrderArguments),
+    /// Do a stage of a held run again, and everything behind it.
+    Retry(RetryArguments),
+    /// Let the verdict of a held run be, with a reason, and go on. The run then ends with `warn` at best.
+    Override(OverrideArguments),
+    /// End a run; its agent ends the stage in flight and does what the profile's at_end says.
+    Cancel(EndArguments),
+    /// End a hold, and with it the run: nobody needs the machine as it is any more.
+    Release(EndArguments),
+    /// End a run and its agent at once.
+    Abort(EndArguments),
     /// Make a new boot token, in place of the old one.
     Token(RunArgument),
     /// Delete one that has ended, with its log, readings and artifacts.
@@ -315,15 +315,38 @@ pub(crate) struct RunArgument {
     pub(crate) run: RunId,
 }
 
-/// An order about a run.
+/// What to do again.
 #[derive(Debug, Args)]
-pub(crate) struct OrderArguments {
+pub(crate) struct RetryArguments {
     /// The run.
     pub(crate) run: RunId,
-    /// The stage, where it is not the one at which the run stands.
+    /// Go back to this stage, one that the run has been at. Default: the stage at which it is held.
     #[arg(long)]
     pub(crate) stage: Option<String>,
-    /// Why. It is kept with the run; an override needs one.
+    /// Why, if you like; it is kept in the run's events.
+    #[arg(long, default_value = "", hide_default_value = true)]
+    pub(crate) reason: String,
+}
+
+/// What to let be.
+#[derive(Debug, Args)]
+pub(crate) struct OverrideArguments {
+    /// The run.
+    pub(crate) run: RunId,
+    /// Only if the run is held at this stage. Default: the stage at which it is held, whichever that is.
+    #[arg(long)]
+    pub(crate) stage: Option<String>,
+    /// Why the verdict may be let be. It stands in the report, with your name.
+    #[arg(long)]
+    pub(crate) reason: String,
+}
+
+/// What to end.
+#[derive(Debug, Args)]
+pub(crate) struct EndArguments {
+    /// The run.
+    pub(crate) run: RunId,
+    /// Why, if you like; it stands in the report, with your name.
     #[arg(long, default_value = "", hide_default_value = true)]
     pub(crate) reason: String,
 }
@@ -351,7 +374,7 @@ pub(crate) struct DrainArguments {
     /// End it with this run, however that ends.
     #[arg(long, value_name = "RUN")]
     pub(crate) run: Option<RunId>,
-    /// Why. It is shown wherever the drain is.
+    /// Why, if you like. It is shown wherever the drain is.
     #[arg(long, default_value = "", hide_default_value = true)]
     pub(crate) reason: String,
     /// Send no fleet-wide notice when an agent is shut down under this drain.
@@ -427,6 +450,8 @@ mod tests {
             (&["up"], "--profile"),
             (&["artifact", "get", "r-1", "CPUStress", "x", "n"], "invalid digit"),
             (&["hold-key", "set"], "FILE|KEY"),
+            (&["run", "override", "r-1"], "--reason"),
+            (&["run", "cancel", "r-1", "--stage", "SMART"], "--stage"),
         ] {
             let words = std::iter::once("groundcrewctl").chain(line.iter().copied());
             let error = Arguments::try_parse_from(words).expect_err("it is wrong");

@@ -6,6 +6,7 @@ use std::os::fd::AsFd;
 use std::path::Path;
 use std::process::ExitCode;
 
+use crate::console;
 use crate::interrupt;
 use crate::package::arguments::{AskedMode, BadCall, Call, USAGE, unknown_mode_warning};
 use crate::package::config::Mode;
@@ -18,6 +19,33 @@ use crate::process::{Cancel, termination};
 
 /// Exit status of a call that cannot be understood (EX_USAGE of sysexits.h).
 const EXIT_USAGE: u8 = 64;
+
+/// What `groundcrew package --help` prints behind the usage. By one of the reference's names the binary has no help, as
+/// the reference has none.
+const HELP: &str = "
+Applies a package's steps on a node, checks them, takes them back, or interrupts the node, as an operator's
+container of skyhook-agent does. Steps run in a chroot of ROOT_MOUNT; their output is passed on, stamped and logged.
+
+  MODE        apply, config, upgrade, uninstall or post-interrupt, each also with -check; or interrupt
+  ROOT_MOUNT  where the root of the node is mounted
+  COPY_DIR    where the package is copied to, a path below ROOT_MOUNT
+  INTERRUPT   with interrupt: the kind and its services, as BASE64 of JSON
+
+From the environment: SKYHOOK_DATA_DIR, the package (default /skyhook-package); SKYHOOK_RESOURCE_ID, whose flags and
+history these are; SKYHOOK_ROOT_DIR and SKYHOOK_LOG_DIR, where those and the logs lie below ROOT_MOUNT (default
+/etc/skyhook and /var/log/skyhook).
+
+Exit status: 0 done, or done before; 1 a step failed, or something kept it from running; 64 usage";
+
+/// Runs `groundcrew package`. `arguments` are those behind it.
+pub fn run_subcommand(arguments: &[OsString]) -> ExitCode {
+    match arguments {
+        [only] if only == "--help" || only == "-h" => {
+            console::print(format_args!("{USAGE}\n{HELP}")).map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS)
+        }
+        _ => run(arguments),
+    }
+}
 
 /// Runs a call. `arguments` are those behind the subcommand, or behind the program where that has one of the
 /// reference's names.

@@ -11,7 +11,7 @@ use http::Method;
 
 use super::{Desk, logs, page};
 use crate::api::{Answer, run_path};
-use crate::arguments::{OrderArguments, RunCommand};
+use crate::arguments::{EndArguments, OverrideArguments, RetryArguments, RunCommand};
 use crate::error::NotCompleted;
 use crate::output::{print, print_bytes};
 use crate::watch::{self, End};
@@ -42,11 +42,15 @@ pub(super) async fn run(desk: &Desk, command: RunCommand) -> Result<()> {
         RunCommand::Watch { run, through_holds } => watch(desk, &run, through_holds).await,
         RunCommand::Logs { run, stage, follow } => logs::run(desk, &run, stage.as_deref(), follow).await,
         RunCommand::Report { run, html } => report(desk, &run, html.as_deref()).await,
-        RunCommand::Retry(order) => give(desk, "retry", order).await,
-        RunCommand::Override(order) => give(desk, "override", order).await,
-        RunCommand::Cancel(order) => give(desk, "cancel", order).await,
-        RunCommand::Release(order) => give(desk, "release", order).await,
-        RunCommand::Abort(order) => give(desk, "abort", order).await,
+        RunCommand::Retry(RetryArguments { run, stage, reason }) => {
+            give(desk, "retry", &run, stage, reason).await
+        }
+        RunCommand::Override(OverrideArguments { run, stage, reason }) => {
+            give(desk, "override", &run, stage, reason).await
+        }
+        RunCommand::Cancel(EndArguments { run, reason }) => give(desk, "cancel", &run, None, reason).await,
+        RunCommand::Release(EndArguments { run, reason }) => give(desk, "release", &run, None, reason).await,
+        RunCommand::Abort(EndArguments { run, reason }) => give(desk, "abort", &run, None, reason).await,
         RunCommand::Delete(argument) => {
             desk.delete(&run_path(&argument.run, ""), "run", argument.run.as_str()).await
         }
@@ -62,9 +66,9 @@ fn show(desk: &Desk, answer: &Answer) -> Result<()> {
     desk.show(answer, |answer| Ok(tables::run(&answer.parse::<RunView>()?, &desk.reader, words::now())))
 }
 
-async fn give(desk: &Desk, word: &str, order: OrderArguments) -> Result<()> {
-    let path = run_path(&order.run, &format!("/{word}"));
-    let body = Order { stage: order.stage.map(Stage::from), reason: order.reason };
+async fn give(desk: &Desk, word: &str, run: &RunId, stage: Option<String>, reason: String) -> Result<()> {
+    let path = run_path(run, &format!("/{word}"));
+    let body = Order { stage: stage.map(Stage::from), reason };
     let answer = desk.api.post(&path, &body).await?;
     desk.show(&answer, |answer| Ok(why::text(&answer.parse::<RunView>()?, words::now(), desk.reader.width)))
 }
