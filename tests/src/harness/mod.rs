@@ -7,6 +7,7 @@
 //!        ──▶ Load     the stand-in, told over a FIFO what to do; it tells over another what it did
 //!        ──▶ Gate     a way between both that holds what is large in the middle
 //!        ──▶ Browser  Chromium without a screen, for the pages and their script
+//!        ──▶ Terminal a pseudo-terminal, for what shows itself otherwise to somebody who looks
 //! ```
 //!
 //! Nothing is taken from how long something takes: every wait is for an event, a line or an end, and gives up after
@@ -18,6 +19,7 @@ pub mod load;
 pub mod machine;
 pub mod process;
 pub mod server;
+pub mod terminal;
 
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
@@ -32,6 +34,7 @@ pub use load::Load;
 pub use machine::Machine;
 pub use process::{Handle, Process};
 pub use server::{Run, Server};
+pub use terminal::Terminal;
 
 /// What has not come after this never comes.
 pub const STUCK: Duration = Duration::from_secs(120);

@@ -1,6 +1,6 @@
 //! Processes that a test starts: their output line by line, their end, and handles on processes of others.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufReader, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -8,31 +8,64 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open, set_parent_process_death_signal};
+use rustix::process::{
+    Pid, PidfdFlags, Signal, kill_process, pidfd_open, pidfd_send_signal, set_parent_process_death_signal,
+};
 
-use super::STUCK;
+use super::{STUCK, Terminal};
 
 /// What a process has said so far.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Said {
+    /// Its lines, and how many of its streams have ended.
     lines: Mutex<(Vec<String>, usize)>,
     more: Condvar,
+    streams: usize,
 }
 
-/// Streams of a process.
-const STREAMS: usize = 2;
-
 impl Said {
-    fn take(&self, stream: impl Read) {
-        for line in BufReader::new(stream).split(b'\n') {
-            let Ok(line) = line else { break };
-            let mut lines = self.lines.lock().expect("no holder of this lock panics");
-            lines.0.push(String::from_utf8_lossy(&line).into_owned());
-            self.more.notify_all();
+    /// Reads from all of them at once, up to one of the bytes that end a line.
+    fn read(streams: Vec<Box<dyn Read + Send>>, ends: &'static [u8]) -> Arc<Said> {
+        let count = streams.len();
+        let said = Arc::new(Said { lines: Mutex::default(), more: Condvar::new(), streams: count });
+        for stream in streams {
+            let said = said.clone();
+            std::thread::spawn(move || said.take(stream, ends));
+        }
+        said
+    }
+
+    fn take(&self, stream: impl Read, ends: &[u8]) {
+        let mut line = Vec::new();
+        // An error is an end, too: a terminal that nobody has open any more has that one.
+        for byte in BufReader::new(stream).bytes().map_while(Result::ok) {
+            if ends.contains(&byte) {
+                self.tell(&std::mem::take(&mut line));
+            } else {
+                line.push(byte);
+            }
+        }
+        if !line.is_empty() {
+            self.tell(&line);
         }
         self.lines.lock().expect("no holder of this lock panics").1 += 1;
         self.more.notify_all();
     }
+
+    fn tell(&self, line: &[u8]) {
+        let mut lines = self.lines.lock().expect("no holder of this lock panics");
+        lines.0.push(String::from_utf8_lossy(line).into_owned());
+        self.more.notify_all();
+    }
+}
+
+/// Starts it so that it dies with its test.
+fn spawn(name: &str, command: &mut Command) -> Child {
+    // SAFETY: between fork and exec this makes one system call (prctl), which is safe after a signal, too.
+    unsafe {
+        command.pre_exec(|| Ok(set_parent_process_death_signal(Some(Signal::KILL))?));
+    }
+    command.spawn().unwrap_or_else(|error| panic!("starting {name}: {error}"))
 }
 
 /// A process that dies with its test.
@@ -49,17 +82,23 @@ impl Process {
     /// Starts it, with both output streams read into [`lines`](Self::lines).
     pub fn start(name: &str, command: &mut Command) -> Process {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        // SAFETY: between fork and exec this makes one system call (prctl), which is safe after a signal, too.
-        unsafe {
-            command.pre_exec(|| Ok(set_parent_process_death_signal(Some(Signal::KILL))?));
-        }
-        let mut child = command.spawn().unwrap_or_else(|error| panic!("starting {name}: {error}"));
-        let said = Arc::new(Said::default());
+        let mut child = spawn(name, command);
         let (out, err) =
             (child.stdout.take().expect("it is a pipe"), child.stderr.take().expect("it is a pipe"));
-        let (of_out, of_err) = (said.clone(), said.clone());
-        std::thread::spawn(move || of_out.take(out));
-        std::thread::spawn(move || of_err.take(err));
+        Process::of(name, child, Said::read(vec![Box::new(out), Box::new(err)], b"\n"))
+    }
+
+    /// Starts it on a terminal. What is drawn anew begins at the left: a line is then a whole picture, with all that steers
+    /// the terminal.
+    pub fn start_on_terminal(name: &str, mut command: Command, size: (u16, u16)) -> (Process, Terminal) {
+        let terminal = Terminal::with(&mut command, size);
+        let child = spawn(name, &mut command);
+        // It holds the program's side of the terminal, which must end with the program.
+        drop(command);
+        (Process::of(name, child, Said::read(vec![Box::new(terminal.output())], b"\r\n")), terminal)
+    }
+
+    fn of(name: &str, child: Child, said: Arc<Said>) -> Process {
         let handle = Handle::on(i32::try_from(child.id()).expect("process numbers fit an i32"));
         Process { name: name.to_owned(), child, handle, said, ended: None }
     }
@@ -78,7 +117,7 @@ impl Process {
                 return line.clone();
             }
             let left = until.saturating_duration_since(Instant::now());
-            let is_closed = lines.1 == STREAMS;
+            let is_closed = lines.1 == self.said.streams;
             if is_closed || left.is_zero() {
                 let said = lines.0.join("\n");
                 drop(lines);
@@ -134,8 +173,11 @@ impl Process {
         let status = self.child.wait().expect("an ended child can be waited for");
         self.ended = Some(status);
         let lines = self.said.lines.lock().expect("no holder of this lock panics");
-        let all_read =
-            self.said.more.wait_timeout_while(lines, STUCK, |lines| lines.1 < STREAMS).expect("see above");
+        let all_read = self
+            .said
+            .more
+            .wait_timeout_while(lines, STUCK, |lines| lines.1 < self.said.streams)
+            .expect("see above");
         assert!(!all_read.1.timed_out(), "something holds the output of {} open", self.name);
         status
     }
@@ -178,6 +220,12 @@ impl Handle {
     /// Its number.
     pub fn pid(&self) -> i32 {
         self.pid
+    }
+
+    /// Sends it a signal, unless it has ended.
+    pub fn signal(&self, signal: Signal) {
+        // It fails only where the process has ended, whose number may be another's by now.
+        let _ended = self.fd.as_ref().map(|fd| pidfd_send_signal(fd, signal));
     }
 
     /// True once it has ended.

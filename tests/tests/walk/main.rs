@@ -21,3 +21,4 @@ mod serving;
 mod store;
 mod stored_packages;
 mod strangers;
+mod up;
