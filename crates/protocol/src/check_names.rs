@@ -140,6 +140,34 @@ pub const NIC_ERRORS: &str = "nic_errors";
 pub const LOST_CARRIERS: &str = "lost_carriers";
 /// Around a stage: times that a CPU or its package was throttled for its heat.
 pub const THROTTLE_EVENTS: &str = "throttle_events";
+/// Around a stage: events that came to the BMC's log.
+pub const SEL_EVENTS: &str = "sel_events";
+/// GPU: a GPU on the bus is known to its driver.
+pub const GPU_DRIVER: &str = "gpu_driver";
+/// GPU: its temperature.
+pub const GPU_TEMPERATURE: &str = "gpu_temperature";
+/// GPU: errors since its driver was loaded that nothing corrected.
+pub const GPU_ECC_UNCORRECTED: &str = "gpu_ecc_uncorrected";
+/// GPU: errors since its driver was loaded that were corrected.
+pub const GPU_ECC_CORRECTED: &str = "gpu_ecc_corrected";
+/// GPU: errors in its life that nothing corrected.
+pub const GPU_ECC_LIFETIME: &str = "gpu_ecc_lifetime";
+/// GPU: pages of memory that were retired for errors of two bits.
+pub const GPU_RETIRED_PAGES: &str = "gpu_retired_pages";
+/// GPU: rows of memory that were replaced because of an error that nothing corrected.
+pub const GPU_REMAPPED_ROWS: &str = "gpu_remapped_rows";
+/// GPU: a row could not be replaced.
+pub const GPU_REMAP_FAILURE: &str = "gpu_remap_failure";
+/// GPU: a row waits for a reset to be replaced.
+pub const GPU_PENDING: &str = "gpu_remap_pending";
+/// GPU: lanes of its link that work, of those that there are, in percent.
+pub const GPU_PCIE_WIDTH: &str = "gpu_pcie_width";
+/// GPU: its hardware slows it down, for heat or power.
+pub const GPU_SLOWDOWN: &str = "gpu_slowdown";
+/// GPU: errors that its driver wrote into the kernel's log.
+pub const XIDS: &str = "xids";
+/// GPU: NVIDIA's own diagnosis, by test.
+pub const GPU_DIAG: &str = "gpu_diag";
 /// Any stage: the agent knows how to do it.
 pub const STAGE_KNOWN: &str = "stage_known";
 
@@ -203,9 +231,26 @@ pub const NETWORK_CHECKS: [&str; 9] = [
 /// The checks of the stage PSU.
 pub const PSU_CHECKS: [&str; 6] = [SUPPLIES, SUPPLY, REDUNDANCY, INPUT_POWER, FANS, SYSTEM_POWER];
 
+/// The checks of the stage GPU.
+pub const GPU_CHECKS: [&str; 13] = [
+    GPU_DRIVER,
+    GPU_TEMPERATURE,
+    GPU_ECC_UNCORRECTED,
+    GPU_ECC_CORRECTED,
+    GPU_ECC_LIFETIME,
+    GPU_RETIRED_PAGES,
+    GPU_REMAPPED_ROWS,
+    GPU_REMAP_FAILURE,
+    GPU_PENDING,
+    GPU_PCIE_WIDTH,
+    GPU_SLOWDOWN,
+    XIDS,
+    GPU_DIAG,
+];
+
 /// The counters around a stage that tests hardware, each a check of that stage. CPUStress judges throttling by its share of
 /// the time instead ([`THROTTLING`]).
-pub const COUNTER_CHECKS: [&str; 8] = [
+pub const COUNTER_CHECKS: [&str; 9] = [
     MEMORY_UNCORRECTED,
     MEMORY_CORRECTED,
     PCIE_UNCORRECTED,
@@ -214,6 +259,7 @@ pub const COUNTER_CHECKS: [&str; 8] = [
     NIC_ERRORS,
     LOST_CARRIERS,
     THROTTLE_EVENTS,
+    SEL_EVENTS,
 ];
 
 /// The checks of a stage that a profile may require, in the order of its plan. None where this version does not do the stage, so
@@ -227,9 +273,9 @@ pub fn of(stage: &Stage) -> Vec<&'static str> {
         Stage::Storage => &STORAGE_CHECKS,
         Stage::Network => &NETWORK_CHECKS,
         Stage::Psu => &PSU_CHECKS,
+        Stage::Gpu => &GPU_CHECKS,
         Stage::Package { mode, .. } if !mode.starts_with("interrupt") => &[STEPS],
         Stage::SpecValidate
-        | Stage::Gpu
         | Stage::Soak
         | Stage::Package { .. }
         | Stage::Interrupt { .. }
@@ -243,12 +289,15 @@ pub fn of(stage: &Stage) -> Vec<&'static str> {
 pub fn counters(stage: &Stage) -> Vec<&'static str> {
     let all = COUNTER_CHECKS.into_iter();
     match stage {
-        Stage::Inventory | Stage::Smart | Stage::Memory | Stage::Storage | Stage::Network | Stage::Psu => {
-            all.collect()
-        }
+        Stage::Inventory
+        | Stage::Smart
+        | Stage::Memory
+        | Stage::Storage
+        | Stage::Network
+        | Stage::Gpu
+        | Stage::Psu => all.collect(),
         Stage::CpuStress => all.filter(|name| *name != THROTTLE_EVENTS).collect(),
         Stage::SpecValidate
-        | Stage::Gpu
         | Stage::Soak
         | Stage::Package { .. }
         | Stage::Interrupt { .. }

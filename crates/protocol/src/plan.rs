@@ -1,9 +1,12 @@
 //! The checks that a stage owes, from the profile. Frozen by the orchestrator when a stage starts.
 
 mod counters;
+mod gpu;
 mod loads;
 mod power;
 
+pub use counters::NO_EVENTS;
+pub use gpu::{GPU_DIAG_PASSED, GPU_KNOWN, GPU_NO, GPU_NOT_ACTIVE, NO_XIDS};
 pub use loads::FULL_DUPLEX;
 pub use power::{FAN_GOOD, FULLY_REDUNDANT, SUPPLY_GOOD};
 
@@ -45,7 +48,8 @@ pub fn planned_checks(spec: &StageSpec) -> Vec<PlannedCheck> {
         Stage::Storage => loads::storage(&spec.storage.clone().unwrap_or_default()),
         Stage::Network => loads::network(&spec.network.clone().unwrap_or_default()),
         Stage::Psu => power::psu(&spec.psu.clone().unwrap_or_default()),
-        Stage::Gpu | Stage::Soak | Stage::Package { .. } | Stage::Interrupt { .. } | Stage::Unknown(_) => {
+        Stage::Gpu => gpu::gpu(&spec.gpu.clone().unwrap_or_default()),
+        Stage::Soak | Stage::Package { .. } | Stage::Interrupt { .. } | Stage::Unknown(_) => {
             vec![planned(names::STAGE_KNOWN, Limit::default())]
         }
     };
@@ -194,7 +198,7 @@ mod tests {
 
     #[test]
     fn the_names_that_a_profile_may_require_are_those_that_are_planned() {
-        for name in ["Inventory", "CPUStress", "Memory", "Network", "PSU", "Package:a/apply"] {
+        for name in ["Inventory", "CPUStress", "Memory", "Network", "PSU", "GPU", "Package:a/apply"] {
             let plan = planned_checks(&spec(name, &[]));
             let planned: Vec<&str> = plan.iter().map(|check| &*check.name).collect();
             assert_eq!(names::of(&name.into()), planned, "{name}");
@@ -233,8 +237,11 @@ mod tests {
                 Check::of(of, Some("cpu"), Observation::measured(value, "u"), Limit::default())
             };
             let counters = names::counters(&Stage::CpuStress).into_iter().map(|name| (name, 0.0));
-            let all: Vec<(&str, f64)> = whole.into_iter().chain(counters).collect();
-            judge_stage(&plan, &all.iter().map(check).collect::<Vec<_>>()).verdict
+            let all: Vec<(&str, f64)> =
+                whole.into_iter().chain(counters).filter(|(name, _)| *name != names::SEL_EVENTS).collect();
+            let none = Observation::Found { text: NO_EVENTS.to_owned() };
+            let quiet = Check::of(names::SEL_EVENTS, None, none, Limit::default());
+            judge_stage(&plan, &all.iter().map(check).chain([quiet]).collect::<Vec<_>>()).verdict
         };
         for (name, value, verdict) in [
             (names::MISCOMPARES, 0.0, Verdict::Pass),

@@ -6,15 +6,16 @@
 
 mod heat;
 mod read;
+mod sel;
 
 use std::collections::BTreeMap;
 
 use groundcrew_protocol::check::{Check, Observation};
-use groundcrew_protocol::plan::names;
+use groundcrew_protocol::plan::{NO_EVENTS, names};
 
 use self::heat::Heat;
 use self::read::{Counted, Gap, Reading};
-use super::StageContext;
+use super::{Done, StageContext};
 
 /// Components of one counter that get a check of their own; the last of them says how many more there are. A machine on which
 /// more go wrong at once is past being told which.
@@ -23,6 +24,7 @@ const COMPONENTS_MAX: usize = 32;
 /// What was read before a stage, and the thread that looks after the heat.
 pub(super) struct Watch {
     before: BTreeMap<&'static str, Reading>,
+    log: Option<Result<sel::Log, Gap>>,
     heat: Option<Heat>,
 }
 
@@ -30,32 +32,39 @@ impl Watch {
     /// Reads the counters that the plan of a stage owes. Without any, nothing is done.
     pub(super) fn begin(context: &StageContext) -> Watch {
         let before = planned(context);
-        let heat = (!before.is_empty()).then(|| Heat::start(&context.root));
-        Watch { before, heat }
+        let has_log = context.whole_plan().iter().any(|planned| planned.name == names::SEL_EVENTS);
+        let heat = (has_log || !before.is_empty()).then(|| Heat::start(&context.root));
+        Watch { before, log: has_log.then(|| sel::read(context)), heat }
     }
 
-    /// Reads them again and says what was counted meanwhile. `own` is what the stage observed itself: where it had nothing to
-    /// test, counters that stood still tell of no test either.
-    pub(super) fn end(self, context: &StageContext, own: &[Check]) -> Vec<Check> {
+    /// Reads them again, and says in checks of the stage what was counted meanwhile. Where the stage itself had nothing to test,
+    /// counters that stood still tell of no test either. The BMC's log is kept as it was printed.
+    pub(super) fn end(self, context: &StageContext, done: &mut Done) {
         let after = planned(context);
-        let is_idle = own.iter().all(|check| matches!(check.observed, Observation::Absent { .. }));
-        let required =
-            |name: &str| context.whole_plan().iter().any(|planned| planned.required && planned.name == name);
-        let hottest = self.heat.map(Heat::end).unwrap_or_default();
-        let mut checks = Vec::new();
+        let mut found: Vec<(&str, Finding)> = Vec::new();
         for (name, before) in &self.before {
             let Some(after) = after.get(name) else { continue };
-            checks.extend(compare(name, before, after).into_iter().map(|mut finding| {
-                if is_idle && finding.stood_still() && !required(name) {
-                    finding.observed =
-                        Observation::Absent { why: "the stage had nothing to test".to_owned() };
-                }
-                let evidence = format!("{}\n{hottest}", finding.evidence).trim_end().to_owned();
-                let limit = context.limit(name);
-                Check::of(name, finding.component.as_deref(), finding.observed, limit).with_evidence(evidence)
-            }));
+            found.extend(compare(name, before, after).into_iter().map(|finding| (*name, finding)));
         }
-        checks
+        if let Some(before) = &self.log {
+            let after = sel::read(context);
+            found
+                .extend(sel::compare(before, &after).into_iter().map(|finding| (names::SEL_EVENTS, finding)));
+            done.artifacts.extend(after.ok().map(|(_, printed)| ("sel.txt".to_owned(), printed)));
+        }
+        let hottest = self.heat.map(Heat::end).unwrap_or_default();
+        let is_idle = done.checks.iter().all(|check| matches!(check.observed, Observation::Absent { .. }));
+        let plan = context.whole_plan();
+        let required = |name: &str| plan.iter().any(|planned| planned.required && planned.name == name);
+        for (name, mut finding) in found {
+            if is_idle && finding.stood_still() && !required(name) {
+                finding.observed = Observation::Absent { why: "the stage had nothing to test".to_owned() };
+            }
+            let evidence = format!("{}\n{hottest}", finding.evidence).trim().to_owned();
+            let limit = context.limit(name);
+            let check = Check::of(name, finding.component.as_deref(), finding.observed, limit);
+            done.checks.push(check.with_evidence(evidence));
+        }
     }
 }
 
@@ -84,7 +93,14 @@ struct Finding {
 
 impl Finding {
     fn stood_still(&self) -> bool {
-        matches!(self.observed, Observation::Measured { value: Some(0.0), .. })
+        match &self.observed {
+            Observation::Measured { value, .. } => *value == Some(0.0),
+            Observation::Found { text } => text == NO_EVENTS,
+            Observation::Unreadable { .. }
+            | Observation::Absent { .. }
+            | Observation::Missing { .. }
+            | Observation::Unexpected { .. } => false,
+        }
     }
 }
 

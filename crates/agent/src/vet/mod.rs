@@ -8,6 +8,7 @@ mod alone;
 pub mod command;
 mod counters;
 mod cpu_stress;
+mod gpu;
 mod interrupt;
 mod inventory;
 mod json_tool;
@@ -178,21 +179,20 @@ struct Done {
 
 /// Does a stage, judges it by the plan, and says how it came out. A panic inside makes it inconclusive.
 pub fn run_stage(context: &StageContext) -> StageOutcome {
-    let began = Instant::now();
-    let deadline = began + Duration::from_millis(context.spec.deadline);
     let stage = &context.spec.name;
     context.show(0.0, format!("{stage} begins"));
+    // A BMC that is slow to say what it has logged takes nothing of the stage's time.
+    let watch = counters::Watch::begin(context);
+    let deadline = Instant::now() + Duration::from_millis(context.spec.deadline);
     // The stage shares nothing that a panic could leave half changed but the record of children, whose lock
     // forgives it.
-    let watch = counters::Watch::begin(context);
     let mut done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| perform(context, deadline)))
         .unwrap_or_else(|panic| {
             let why = format!("the stage broke off by an error in the agent itself: {}", panic_text(&*panic));
             context.say(LogLevel::Error, why.clone());
             Done { checks: context.all_unreadable(&why), ..Done::default() }
         });
-    let counted = watch.end(context, &done.checks);
-    done.checks.extend(counted);
+    watch.end(context, &mut done);
     let outcome = outcome::judge(&context.whole_plan(), done);
     for check in &outcome.checks {
         context.say(outcome::level(check.verdict), outcome::line(check));
@@ -215,11 +215,11 @@ fn perform(context: &StageContext, deadline: Instant) -> Done {
         Stage::Memory => memory::run(context, deadline),
         Stage::Storage => storage::run(context, deadline),
         Stage::Network => network::run(context, deadline),
+        Stage::Gpu => gpu::run(context, deadline),
         Stage::Psu => psu::run(context, deadline),
         Stage::Package { name, mode } => package::run(context, name, mode, deadline),
         Stage::SpecValidate
         | Stage::Reporting
-        | Stage::Gpu
         | Stage::Soak
         | Stage::Interrupt { .. }
         | Stage::Unknown(_) => unknown(context),

@@ -4,6 +4,7 @@
 
 mod counters;
 mod cpu_stress;
+mod gpu;
 mod interrupt;
 mod memory;
 mod network;
@@ -23,6 +24,7 @@ pub(crate) use part::TEXT_BYTES_MAX;
 
 pub use counters::CounterSettings;
 pub use cpu_stress::CpuStressSettings;
+pub use gpu::{GpuDiag, GpuSettings};
 pub use interrupt::{InterruptKind, InterruptSettings, PackageInterrupt};
 pub use memory::MemorySettings;
 pub use network::{NetworkPeer, NetworkSettings};
@@ -183,6 +185,9 @@ pub struct StageSpec {
     /// Settings of Network.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network: Option<NetworkSettings>,
+    /// Settings of GPU.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpu: Option<GpuSettings>,
     /// Settings of PSU.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub psu: Option<PsuSettings>,
@@ -210,6 +215,7 @@ impl StageSpec {
             memory: None,
             storage: None,
             network: None,
+            gpu: None,
             psu: None,
             package: None,
             interrupt: None,

@@ -3,7 +3,7 @@
 use super::parse::{SPAN_MS_MAX, required, stage_name};
 use super::part::Part;
 use super::{BadProfile, StageSpec};
-use super::{counters, cpu_stress, memory, network, psu, smart, storage};
+use super::{counters, cpu_stress, gpu, memory, network, psu, smart, storage};
 use crate::check_names;
 use crate::stage::{Stage, stage_words};
 use crate::time::format_span_ms;
@@ -12,8 +12,19 @@ use crate::time::format_span_ms;
 const DEADLINE_MARGIN_MS: u64 = 10_000;
 
 /// The keys of a stage.
-pub(super) const KEYS: [&str; 10] =
-    ["name", "deadline", "require", "counters", "cpu_stress", "smart", "memory", "storage", "network", "psu"];
+pub(super) const KEYS: [&str; 11] = [
+    "name",
+    "deadline",
+    "require",
+    "counters",
+    "cpu_stress",
+    "smart",
+    "memory",
+    "storage",
+    "network",
+    "gpu",
+    "psu",
+];
 
 /// Reads a stage.
 pub(super) fn stage(part: &Part<'_>) -> Result<StageSpec, BadProfile> {
@@ -30,6 +41,7 @@ pub(super) fn stage(part: &Part<'_>) -> Result<StageSpec, BadProfile> {
         memory: part.optional("memory", memory::memory)?,
         storage: part.optional("storage", storage::storage)?,
         network: part.optional("network", network::network)?,
+        gpu: part.optional("gpu", gpu::gpu)?,
         psu: part.optional("psu", psu::psu)?,
         deadline: written.unwrap_or(by_default.deadline),
         ..by_default
@@ -54,6 +66,7 @@ fn refuse_settings_of_another(part: &Part<'_>, spec: &StageSpec) -> Result<(), B
         ("memory", spec.memory.is_some(), Stage::Memory),
         ("storage", spec.storage.is_some(), Stage::Storage),
         ("network", spec.network.is_some(), Stage::Network),
+        ("gpu", spec.gpu.is_some(), Stage::Gpu),
         ("psu", spec.psu.is_some(), Stage::Psu),
     ];
     let found = || format!("a table in stage {}", spec.name);
@@ -119,10 +132,13 @@ fn load(spec: &StageSpec) -> Option<(u64, String)> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{BadProfile, Profile};
+    use super::super::Profile;
 
-    fn refused(stage: &str) -> BadProfile {
-        Profile::parse(&format!("name = \"p\"\n[[stage]]\n{stage}\n")).unwrap_err()
+    fn assert_refused(stage: &str, key: &str, expected: &str) {
+        let text = format!("name = \"p\"\n[[stage]]\n{stage}\n");
+        let bad = Profile::parse(&text).unwrap_err();
+        assert_eq!(bad.key, key);
+        assert!(bad.expected.contains(expected), "{bad}");
     }
 
     #[test]
@@ -147,9 +163,68 @@ mod tests {
                 "is memory_corrected meant",
             ),
         ] {
-            let bad = refused(stage);
-            assert_eq!(bad.key, key);
-            assert!(bad.expected.contains(expected), "{bad}");
+            assert_refused(stage, key, expected);
+        }
+    }
+
+    #[test]
+    fn settings_of_loads_and_devices_are_refused_by_their_keys() {
+        for (stage, key, expected) in [
+            (
+                "name = \"Storage\"\nstorage.destructive = true",
+                "stage[1].storage.destructive",
+                "writes to no disk",
+            ),
+            (
+                "name = \"Storage\"\nstorage.write_folder = \"a/b\"",
+                "stage[1].storage.write_folder",
+                "an absolute path",
+            ),
+            (
+                "name = \"Storage\"\nstorage.write_folder = \"/a/../b\"",
+                "stage[1].storage.write_folder",
+                "without '..'",
+            ),
+            (
+                "name = \"Storage\"\nstorage.write_mib = 5",
+                "stage[1].storage.write_folder",
+                "the folder of the file",
+            ),
+            (
+                "name = \"Storage\"\nstorage.sequential = \"2m\"",
+                "stage[1].deadline",
+                "\"150s\", as each disk is read",
+            ),
+            (
+                "name = \"Memory\"\nmemory.duration = \"2m\"",
+                "stage[1].deadline",
+                "as memory.duration is \"2m\"",
+            ),
+            (
+                "name = \"Memory\"\nmemory.reserve_percent = 101",
+                "stage[1].memory.reserve_percent",
+                "from 0 to 100",
+            ),
+            ("name = \"Memory\"\nstorage = {}", "stage[1].storage", "in stage Storage alone"),
+            (
+                "name = \"Network\"\nnetwork.peer = [{ host = \"-x\" }]",
+                "stage[1].network.peer[1].host",
+                "no '-' first",
+            ),
+            (
+                "name = \"Network\"\nnetwork.peer = [{ host = \"a\" }, { host = \"a\", port = 5201 }]",
+                "stage[1].network.peer[2].host",
+                "each peer once",
+            ),
+            (
+                "name = \"Network\"\nnetwork = { duration = \"1m\", peer = [{ host = \"a\" }] }",
+                "stage[1].deadline",
+                "each of 1 peers is spoken with for \"1m\" each way",
+            ),
+            ("name = \"GPU\"\ngpu.diag = \"lon\"", "stage[1].gpu.diag", "is long meant"),
+            ("name = \"PSU\"\npsu.supplies = 0", "stage[1].psu.supplies", "from 1 to 64"),
+        ] {
+            assert_refused(stage, key, expected);
         }
     }
 

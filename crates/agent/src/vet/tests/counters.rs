@@ -50,3 +50,44 @@ fn a_stage_that_had_nothing_to_test_is_not_passed_by_its_counters() {
     let counted = outcome.checks.iter().find(|check| check.name == "lost_carriers").unwrap();
     assert_eq!(counted.reason, "the stage had nothing to test");
 }
+
+/// A BMC is asked by a script in place of ipmitool, which prints what lies in the work folder.
+#[test]
+fn what_came_to_the_bmcs_log_is_in_the_stages_verdict_and_the_log_is_kept() {
+    use std::os::unix::fs::PermissionsExt;
+    let machine = fixture::server();
+    machine.write("/dev/ipmi0", "");
+    let mut stage = stage("Inventory", &machine.root);
+    let folder = stage.work.path().to_owned();
+    let (bin, log) = (folder.join("bin"), folder.join("log"));
+    std::fs::create_dir(&bin).unwrap();
+    let script = format!(
+        "#!/bin/sh\ncase $2 in info) echo 'Entries : 1'; echo 'Overflow : false';; elist) cat {};; esac\n",
+        log.display()
+    );
+    std::fs::write(bin.join("ipmitool"), script).unwrap();
+    std::fs::set_permissions(bin.join("ipmitool"), std::fs::Permissions::from_mode(0o755)).unwrap();
+    stage.context.search_path = format!("{}:{PATH}", bin.display()).into();
+    let first =
+        "1 | 11/20/26 | 19:52:50 UTC | Event Logging Disabled #0x72 | Log area reset/cleared | Asserted\n";
+    std::fs::write(&log, first).unwrap();
+    assert_eq!(verdict(&run_stage(&stage.context), "sel_events"), Verdict::Pass);
+    stage.context.progress = Arc::new({
+        let log = log.clone();
+        move |progress| {
+            if progress.activity.starts_with("reading") {
+                let event = "2 | 11/20/26 | 19:53:00 UTC | Memory #0x53 | Uncorrectable ECC | Asserted\n";
+                std::fs::write(&log, format!("{first}{event}")).unwrap();
+            }
+        }
+    });
+    let outcome = run_stage(&stage.context);
+    assert_eq!(outcome.verdict, Verdict::Fail, "{}", outcome.message);
+    let check = outcome.checks.iter().find(|check| check.name == "sel_events").unwrap();
+    assert_eq!(check.component.as_deref(), Some("Memory #0x53"));
+    let kept = outcome.artifacts.iter().find(|(name, _)| name == "sel.txt").unwrap();
+    assert!(String::from_utf8_lossy(&kept.1).contains("Uncorrectable ECC"));
+    // Without the tool nobody can tell.
+    stage.context.search_path = folder.into();
+    assert_eq!(verdict(&run_stage(&stage.context), "sel_events"), Verdict::Inconclusive);
+}

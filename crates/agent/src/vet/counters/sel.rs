@@ -1,0 +1,267 @@
+//! The BMC's log of system events (SEL) around a stage: what came to it meanwhile. It is saved, and never cleared.
+//!
+//! `ipmitool sel elist` writes an entry a line, with its record id first: two entries are told apart by it alone. What happened
+//! to the hardware fails, what is only said warns. A log that is full has lost the newest, and tells nothing. Reading is pure;
+//! the lines are ipmitool 1.8.19's (`ipmi_sel_print_std_entry`), not yet seen of a BMC that logged any.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use groundcrew_protocol::check::Observation;
+use groundcrew_protocol::plan::NO_EVENTS;
+
+use super::super::json_tool::{Call, Said};
+use super::super::{StageContext, psu};
+use super::Finding;
+use super::read::Gap;
+
+/// A BMC with thousands of entries needs most of it.
+const CALL_TIME: Duration = Duration::from_secs(60);
+/// Events that get a check of their own; the last says how many more there are.
+const EVENTS_MAX: usize = 32;
+
+/// The words of events by which hardware says that it failed (IPMI 2.0 specification, tables 42-2 and 42-3, as ipmitool writes
+/// them). `Non-critical` is written with a small c.
+const FAILURES: [&str; 16] = [
+    "Uncorrectable",
+    "Failure detected",
+    "Predictive failure",
+    "Predictive Failure",
+    "AC lost",
+    "Config Error",
+    "Critical",
+    "Non-recoverable",
+    "Fatal",
+    "Fault",
+    "Thermal Trip",
+    "IERR",
+    "Machine Check",
+    "Redundancy Lost",
+    "Non-Redundant",
+    "Failed",
+];
+
+/// The log at one moment: entries by their record id, and how it was printed.
+pub(super) type Log = (BTreeMap<u32, String>, Vec<u8>);
+
+/// Reads the log.
+pub(super) fn read(context: &StageContext) -> Result<Log, Gap> {
+    if !psu::has_bmc(&context.root) {
+        return Err(Gap::NotKept("the machine has no BMC (no /dev/ipmi0)".to_owned()));
+    }
+    let ask = |arguments: &[&str]| {
+        let call = Call {
+            context,
+            program: "ipmitool",
+            arguments: arguments.iter().map(Into::into).collect(),
+            time: CALL_TIME,
+            // The stage's own deadline may have passed, and the log is to be saved all the same.
+            deadline: Instant::now() + CALL_TIME,
+            about: "the BMC's log of events".to_owned(),
+        };
+        let said = call.run()?;
+        match said.exit {
+            0 => Ok(said),
+            status => Err(format!("{} ended with status {status}", call.command())),
+        }
+    };
+    let read = ask(&["sel", "info"]).and_then(|info| full(&text(&info)?).map_or(Ok(()), Err));
+    let entries = read.and_then(|()| ask(&["sel", "elist"])).and_then(|said| {
+        let entries = entries(&text(&said)?)?;
+        Ok((entries, said.stdout))
+    });
+    entries.map_err(Gap::Unreadable)
+}
+
+fn text(said: &Said) -> Result<String, String> {
+    String::from_utf8(said.stdout.clone()).map_err(|_| "ipmitool printed no text".to_owned())
+}
+
+/// Why the log tells nothing: it is full, or nobody says whether it is.
+fn full(info: &str) -> Option<String> {
+    let value = |key: &str| {
+        let mut lines = info.lines().filter_map(|line| line.split_once(':'));
+        lines.find(|(name, _)| name.trim() == key).map(|(_, value)| value.trim())
+    };
+    let is_full = value("Overflow") == Some("true")
+        || value("Percent Used") == Some("100%")
+        || value("Free Space").is_some_and(|free| free.starts_with("0 bytes"));
+    match (value("Entries"), is_full) {
+        (None, _) => Some("ipmitool does not say how many entries the BMC's log has".to_owned()),
+        (Some(count), true) => Some(format!(
+            "the BMC's log of events is full with {count} entries, and what is newer is lost: save it and clear it"
+        )),
+        (Some(_), false) => None,
+    }
+}
+
+fn entries(text: &str) -> Result<BTreeMap<u32, String>, String> {
+    let entry = |line: &str| {
+        let (id, said) = line.split_once('|')?;
+        let id = u32::from_str_radix(id.trim(), 16).ok()?;
+        let said: Vec<&str> = said.split('|').map(str::trim).collect();
+        (said.len() >= 3).then(|| (id, said.join(" | ")))
+    };
+    let mut entries = BTreeMap::new();
+    for line in text.lines().filter(|line| !line.trim().is_empty()) {
+        let (id, said) =
+            entry(line).ok_or_else(|| format!("ipmitool printed {line:?}, expected an entry of the log"))?;
+        if entries.insert(id, said).is_some() {
+            return Err(format!("ipmitool printed the entry {id:x} twice"));
+        }
+    }
+    Ok(entries)
+}
+
+/// What came between two readings.
+pub(super) fn compare(before: &Result<Log, Gap>, after: &Result<Log, Gap>) -> Vec<Finding> {
+    let of = |observed, evidence: &str| Finding { component: None, observed, evidence: evidence.to_owned() };
+    let unreadable = |why: &str| vec![of(Observation::Unreadable { why: why.to_owned() }, "")];
+    let (before, after) = match (before, after) {
+        (Ok((before, _)), Ok((after, _))) => (before, after),
+        (Err(Gap::NotKept(why)), _) => return vec![of(Observation::Absent { why: why.clone() }, "")],
+        (Err(Gap::Unreadable(why)), _) | (_, Err(Gap::Unreadable(why) | Gap::NotKept(why))) => {
+            return unreadable(why);
+        }
+    };
+    if before.iter().any(|(id, said)| after.get(id) != Some(said)) {
+        return unreadable("the BMC's log of events was cleared or changed within the stage");
+    }
+    let new: Vec<(&u32, &String)> = after.iter().filter(|(id, _)| !before.contains_key(id)).collect();
+    let mut findings: Vec<Finding> = new
+        .iter()
+        .map(|(id, said)| {
+            let is_over = said.contains("Deasserted");
+            let is_failure = FAILURES.iter().any(|word| said.contains(word)) && !is_over;
+            let observed = match is_failure {
+                true => Observation::Found { text: (*said).clone() },
+                false => Observation::Unexpected { what: format!("the event {said}") },
+            };
+            let component = said.split(" | ").nth(2).map(str::to_owned);
+            Finding { component, observed, evidence: format!("entry {id:x}: {said}") }
+        })
+        .collect();
+    // Failures first: what is cut is what matters least.
+    findings.sort_by_key(|finding| matches!(finding.observed, Observation::Unexpected { .. }));
+    let more = findings.len().saturating_sub(EVENTS_MAX);
+    findings.truncate(EVENTS_MAX);
+    if let (true, Some(last)) = (more > 0, findings.last_mut()) {
+        last.evidence = format!("{}\nand {more} more events", last.evidence);
+    }
+    if findings.is_empty() {
+        let evidence = format!("{} entries before the stage and after it", before.len());
+        return vec![of(Observation::Found { text: NO_EVENTS.to_owned() }, &evidence)];
+    }
+    findings
+}
+
+#[cfg(test)]
+mod tests {
+    use groundcrew_protocol::check::{Check, Verdict, judge_stage};
+    use groundcrew_protocol::plan::{names, planned_checks};
+    use groundcrew_protocol::profile::StageSpec;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const BEFORE: &str =
+        "   1 | 11/20/26 | 19:52:50 UTC | Event Logging Disabled #0x72 | Log area reset/cleared | Asserted\n";
+
+    fn log(text: &str) -> Result<Log, Gap> {
+        entries(text).map(|entries| (entries, Vec::new())).map_err(Gap::Unreadable)
+    }
+
+    fn verdicts(before: &str, after: &str) -> Vec<(Option<String>, Verdict)> {
+        let plan: Vec<_> = planned_checks(&StageSpec::of("PSU".into()))
+            .into_iter()
+            .filter(|planned| planned.name == names::SEL_EVENTS)
+            .collect();
+        let verdict = |finding: Finding| {
+            let check = Check::of(
+                names::SEL_EVENTS,
+                finding.component.as_deref(),
+                finding.observed,
+                Default::default(),
+            );
+            (finding.component, judge_stage(&plan, &[check]).verdict)
+        };
+        compare(&log(before), &log(after)).into_iter().map(verdict).collect()
+    }
+
+    #[test]
+    fn what_came_meanwhile_is_judged_and_what_was_there_is_not() {
+        let after = |line: &str| format!("{BEFORE}{line}");
+        assert_eq!(verdicts(BEFORE, BEFORE), [(None, Verdict::Pass)]);
+        for (line, component, verdict) in [
+            (
+                "2 | 11/21/26 | 10:00:00 UTC | Power Supply PS2 Status | Failure detected | Asserted",
+                "Power Supply PS2 Status",
+                Verdict::Fail,
+            ),
+            (
+                "a | 11/21/26 | 10:00:00 UTC | Memory #0x53 | Uncorrectable ECC (@DIMMA1) | Asserted",
+                "Memory #0x53",
+                Verdict::Fail,
+            ),
+            (
+                "2 | 11/21/26 | 10:00:00 UTC | Memory #0x53 | Correctable ECC | Asserted",
+                "Memory #0x53",
+                Verdict::Warn,
+            ),
+            (
+                "2 | 11/21/26 | 10:00:00 UTC | Temperature CPU1 Temp | Upper Critical going high | Asserted",
+                "Temperature CPU1 Temp",
+                Verdict::Fail,
+            ),
+            (
+                "2 | 11/21/26 | 10:00:00 UTC | Temperature CPU1 Temp | Upper Non-critical going high | Asserted",
+                "Temperature CPU1 Temp",
+                Verdict::Warn,
+            ),
+            (
+                "2 | 11/21/26 | 10:00:00 UTC | Power Supply PS2 Status | Failure detected | Deasserted",
+                "Power Supply PS2 Status",
+                Verdict::Warn,
+            ),
+        ] {
+            assert_eq!(verdicts(BEFORE, &after(line)), [(Some(component.to_owned()), verdict)], "{line}");
+        }
+    }
+
+    #[test]
+    fn a_log_that_was_cleared_or_cannot_be_read_holds() {
+        for after in [
+            "",
+            "1 | 11/21/26 | 10:00:00 UTC | System Event | something else | Asserted",
+            "x | y",
+            "no entries",
+        ] {
+            assert_eq!(verdicts(BEFORE, after), [(None, Verdict::Inconclusive)], "{after}");
+        }
+    }
+
+    #[test]
+    fn a_full_log_tells_nothing() {
+        let info = |free: &str, used: &str, overflow: &str| {
+            format!(
+                "SEL Information\nVersion          : 1.5 (v1.5, v2 compliant)\nEntries          : 3\nFree Space       : {free}\nPercent Used     : {used}\nOverflow         : {overflow}\n"
+            )
+        };
+        assert_eq!(full(&info("16000 bytes", "1%", "false")), None);
+        for (free, used, overflow) in
+            [("0 bytes", "100%", "false"), ("10 bytes", "99%", "true"), ("0 bytes", "unknown", "false")]
+        {
+            assert!(full(&info(free, used, overflow)).unwrap().contains("full with 3 entries"));
+        }
+        assert!(full("").is_some());
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_it_panic_or_pass_where_an_entry_is_gone(text in "[ -~|\n]{0,120}") {
+            let judged = verdicts(BEFORE, &text);
+            prop_assert!(text.contains("Log area reset") || judged.iter().all(|(_, verdict)| *verdict != Verdict::Pass));
+            let _ = full(&text);
+        }
+    }
+}

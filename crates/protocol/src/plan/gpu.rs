@@ -1,0 +1,41 @@
+//! What the stage GPU owes.
+
+use super::planned;
+use crate::check::{Limit, PlannedCheck};
+use crate::check_names as names;
+use crate::profile::{GpuDiag, GpuSettings};
+
+/// What the check [`names::GPU_DRIVER`] finds of a GPU that its driver knows.
+pub const GPU_KNOWN: &str = "known to its driver";
+/// What the checks [`names::GPU_REMAP_FAILURE`] and [`names::GPU_PENDING`] find of a GPU with neither.
+pub const GPU_NO: &str = "No";
+/// What the check [`names::GPU_SLOWDOWN`] finds of a GPU whose hardware does not slow it down.
+pub const GPU_NOT_ACTIVE: &str = "Not Active";
+/// What the check [`names::GPU_DIAG`] finds of a test that was passed.
+pub const GPU_DIAG_PASSED: &str = "Pass";
+/// What the check [`names::XIDS`] finds of a kernel's log without any.
+pub const NO_XIDS: &str = "none";
+
+pub(super) fn gpu(settings: &GpuSettings) -> Vec<PlannedCheck> {
+    let warn_from =
+        Limit { warn_above: Some(f64::from(settings.ecc_corrected_warn_from) - 1.0), ..Limit::default() };
+    let warns = Limit { warn_above: Some(0.0), ..Limit::default() };
+    let mut plan = vec![
+        planned(names::GPU_DRIVER, Limit::equal_to(GPU_KNOWN)),
+        planned(names::GPU_TEMPERATURE, Limit { fail_above: settings.temperature_max, ..Limit::default() }),
+        planned(names::GPU_ECC_UNCORRECTED, Limit::at_most(0.0)),
+        planned(names::GPU_ECC_CORRECTED, warn_from),
+        planned(names::GPU_ECC_LIFETIME, warns),
+        planned(names::GPU_RETIRED_PAGES, Limit::at_most(f64::from(settings.retired_pages_max))),
+        planned(names::GPU_REMAPPED_ROWS, Limit::at_most(f64::from(settings.remapped_rows_max))),
+        planned(names::GPU_REMAP_FAILURE, Limit::equal_to(GPU_NO)),
+        planned(names::GPU_PENDING, Limit::equal_to(GPU_NO)),
+        planned(names::GPU_PCIE_WIDTH, Limit::at_least(100.0)),
+        planned(names::GPU_SLOWDOWN, Limit::equal_to(GPU_NOT_ACTIVE)),
+        planned(names::XIDS, Limit::equal_to(NO_XIDS)),
+    ];
+    if settings.diag != GpuDiag::None {
+        plan.push(planned(names::GPU_DIAG, Limit::equal_to(GPU_DIAG_PASSED)));
+    }
+    plan
+}
