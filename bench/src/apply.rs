@@ -8,6 +8,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::figures::Figure;
 use crate::package::{Package, ROOT};
+use crate::peak;
 use crate::step_output;
 
 /// Pairs that take turns. Each is a hundredth of a second or so: many are cheap, and their minima find a quiet moment.
@@ -41,7 +42,9 @@ pub fn measure(agent: &Path, folder: &Path) -> Result<[Figure; 2]> {
     let pairs: Vec<(f64, f64)> = pairs.iter().map(|(own, limit)| (own * 1000.0, limit * 1000.0)).collect();
     let name = "apply of ten steps that do nothing";
     // Apart from what is timed, which looking at it would slow down.
-    let peak = step_output::run(package.apply(&folder.join("looked-at"), true), None)?.resident_peak;
+    let found = folder.join("peak");
+    seconds(&mut package.apply_watched(&folder.join("looked-at"), true, &found)?)?;
+    let peak = peak::read(&found)?;
     Ok([
         Figure::new(name, "ms", &own)
             .beside_by_minima("a script with chroot(8)", &pairs)

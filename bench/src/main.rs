@@ -16,11 +16,13 @@ mod logs;
 mod machine;
 mod memory;
 mod package;
+mod peak;
 mod process;
 mod results;
 mod server;
 mod step_output;
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -93,6 +95,15 @@ enum Part {
         #[arg(long)]
         answer: String,
     },
+    /// Runs a program and writes the most memory that it had into a file.
+    #[command(hide = true)]
+    PeakOf {
+        /// The file.
+        into: PathBuf,
+        /// The program and its arguments.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
+        command: Vec<OsString>,
+    },
 }
 
 /// What can be measured.
@@ -133,6 +144,7 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let outcome = match &arguments.part {
         Some(Part::BareAxum { answer }) => bare_axum::serve(answer.clone()),
+        Some(Part::PeakOf { into, command }) => peak::run(into, command),
         None => run(&arguments),
     };
     match outcome {

@@ -8,6 +8,8 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
+use crate::peak;
+
 /// The root mount: the machine's own root, which chroot(2) enters as it enters any other. Everything else is named by
 /// its path from there, and lies in the benchmark's folder.
 pub const ROOT: &str = "/";
@@ -55,7 +57,18 @@ impl Package {
 
     /// A call that applies it in a place of its own, where no flag says that anything was done.
     pub fn apply(&self, place: &Path, with_logs: bool) -> Command {
-        let mut command = Command::new(&self.agent);
+        self.dressed(Command::new(&self.agent), place, with_logs)
+    }
+
+    /// The same, where the most memory that the agent had is written into a file.
+    ///
+    /// # Errors
+    /// See [`peak::watched`].
+    pub fn apply_watched(&self, place: &Path, with_logs: bool, peak: &Path) -> Result<Command> {
+        Ok(self.dressed(peak::watched(self.agent.as_os_str(), peak)?, place, with_logs))
+    }
+
+    fn dressed(&self, mut command: Command, place: &Path, with_logs: bool) -> Command {
         command.args(["package", "apply", ROOT]).arg(place.join("copy")).env_clear().envs([
             ("PATH", "/usr/sbin:/usr/bin:/sbin:/bin"),
             ("SKYHOOK_RESOURCE_ID", "groundcrew-bench-0_bench_1.0.0"),

@@ -81,8 +81,6 @@ pub fn line_with(lines: &mut Lines, start: &str) -> Result<String> {
 pub struct Memory {
     /// Resident, as the kernel counts it for /proc/PID/status.
     pub resident: u64,
-    /// The most that was ever resident.
-    pub resident_peak: u64,
     /// Of what is resident, that which is in no file.
     pub anonymous: u64,
 }
@@ -102,8 +100,7 @@ fn parse_status(text: &str) -> Result<Memory> {
             value.strip_suffix(" kB").with_context(|| format!("{key} is {value:?}, expected kB"))?;
         Ok(kilobytes.trim().parse::<u64>().with_context(|| format!("{key} is {value:?}"))? * 1024)
     };
-    let memory =
-        Memory { resident: bytes("VmRSS")?, resident_peak: bytes("VmHWM")?, anonymous: bytes("RssAnon")? };
+    let memory = Memory { resident: bytes("VmRSS")?, anonymous: bytes("RssAnon")? };
     ensure!(memory.resident > 0, "nothing is resident: the process has ended");
     Ok(memory)
 }
@@ -114,9 +111,9 @@ mod tests {
 
     #[test]
     fn memory_is_read_as_the_kernel_writes_it() {
-        let text = "Name:\tx\nVmHWM:\t    2048 kB\nVmRSS:\t    1024 kB\nRssAnon:\t     512 kB\n";
+        let text = "Name:\tx\nVmRSS:\t    1024 kB\nRssAnon:\t     512 kB\n";
         let memory = parse_status(text).unwrap();
-        assert_eq!(memory, Memory { resident: 1 << 20, resident_peak: 2 << 20, anonymous: 1 << 19 });
+        assert_eq!(memory, Memory { resident: 1 << 20, anonymous: 1 << 19 });
         assert!(parse_status("Name:\tx\n").unwrap_err().to_string().contains("VmRSS"));
         assert!(memory_of(std::process::id()).unwrap().resident > 100_000);
     }

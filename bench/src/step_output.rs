@@ -5,18 +5,19 @@
 //! whatever else the machine does.
 
 use std::cell::Cell;
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 
 use crate::figures::Figure;
 use crate::memory::MEGABYTE;
 use crate::package::Package;
-use crate::process::memory_of;
+use crate::peak;
 
 /// Pairs that take turns.
 const PAIRS: usize = 7;
@@ -24,8 +25,6 @@ const PAIRS: usize = 7;
 const HUNDREDS_BYTES: usize = 500_000_000;
 /// Bytes that a step prints in lines of two: seventeen times as much once stamped.
 const TWOS_BYTES: usize = 100_000_000;
-/// Between two looks at the memory of a process. What is read is its own high-water mark.
-const LOOK: Duration = Duration::from_millis(1);
 /// Target in megabytes.
 const RESIDENT_MEGABYTES: f64 = 10.0;
 
@@ -44,10 +43,15 @@ impl Printer {
         Ok(Printer { package, places: folder.join("places"), runs: Cell::new(0) })
     }
 
-    /// The command, and the place that holds its logs.
-    fn command(&self, with_logs: bool) -> (Command, PathBuf) {
-        let place = self.places.join(self.runs.replace(self.runs.get() + 1).to_string());
-        (self.package.apply(&place, with_logs), place)
+    /// The next run's place, which holds its logs.
+    fn place(&self) -> PathBuf {
+        self.places.join(self.runs.replace(self.runs.get() + 1).to_string())
+    }
+
+    /// The command whose memory is looked at, and its place.
+    fn watched(&self, with_logs: bool, peak: &Path) -> Result<(Command, PathBuf)> {
+        let place = self.place();
+        Ok((self.package.apply_watched(&place, with_logs, peak)?, place))
     }
 }
 
@@ -73,7 +77,8 @@ pub fn measure(agent: &Path, folder: &Path) -> Result<Vec<Figure>> {
     write_lines(&twos, 2, TWOS_BYTES)?;
     let [of_hundreds, of_twos] = [Printer::of(agent, folder, &hundreds)?, Printer::of(agent, folder, &twos)?];
     let file = File::create(&stamped).context("making the stamped lines")?;
-    let status = of_twos.command(false).0.stdout(file).status().context("stamping lines")?;
+    let status =
+        of_twos.package.apply(&of_twos.place(), false).stdout(file).status().context("stamping lines")?;
     ensure!(status.success(), "the step ended with {status}");
     let mut figures = Vec::new();
     for (name, step, beside, with_log, most) in [
@@ -90,16 +95,18 @@ pub fn measure(agent: &Path, folder: &Path) -> Result<Vec<Figure>> {
 /// The throughput, and the most memory that the agent had in any of the runs.
 fn compare(folder: &Path, comparison: &Comparison<'_>) -> Result<[Figure; 2]> {
     let Comparison { name, step, beside, with_log, most } = *comparison;
-    let log = folder.join("log");
+    let (log, peak_file) = (folder.join("log"), folder.join("peak"));
     let (mut pairs, mut peak) = (Vec::with_capacity(PAIRS), 0);
     for _pair in 0..PAIRS {
-        let (command, place) = step.command(with_log);
-        let own = run(command, Some(&place))?;
-        peak = own.resident_peak.max(peak);
-        let mut limit = Command::new(if with_log { "tee" } else { "cat" });
+        let (command, place) = step.watched(with_log, &peak_file)?;
+        let own = seconds(command, Some(&place))?;
+        peak = peak::read(&peak_file)?.max(peak);
+        // Both are looked at, so that both pay for it.
+        let program = OsStr::new(if with_log { "tee" } else { "cat" });
+        let mut limit = peak::watched(program, &peak_file)?;
         let log = with_log.then_some(&*log);
         limit.args(log).stdin(File::open(beside).context("opening the lines")?);
-        pairs.push((own.seconds, run(limit, log)?.seconds));
+        pairs.push((own, seconds(limit, log)?));
     }
     let own: Vec<f64> = pairs.iter().map(|(own, _limit)| *own).collect();
     let limit = if with_log { "tee FILE" } else { "cat" };
@@ -115,43 +122,25 @@ pub fn peak_figure(name: &str, bytes: u64) -> Figure {
     Figure::new(&format!("its agent's peak memory, {name}"), "MB", &[peak]).under(RESIDENT_MEGABYTES)
 }
 
-/// What a run took.
-pub struct Taken {
-    seconds: f64,
-    /// The most memory it had, in bytes.
-    pub resident_peak: u64,
-}
-
 /// Runs a command into `cat >/dev/null`, then removes what it wrote: nobody pays for what another wrote.
 ///
 /// # Errors
 /// Where one of the two fails.
-pub fn run(mut command: Command, wrote: Option<&Path>) -> Result<Taken> {
+fn seconds(mut command: Command, wrote: Option<&Path>) -> Result<f64> {
     let began = Instant::now();
     let mut writer = command.stdout(Stdio::piped()).spawn().context("starting what is measured")?;
     let output = writer.stdout.take().expect("standard output was asked for as a pipe");
     let mut reader = Command::new("cat");
     let mut reader = reader.stdin(output).stdout(Stdio::null()).spawn().context("starting cat")?;
-    let pid = writer.id();
-    let looking = std::thread::spawn(move || {
-        let mut peak = 0;
-        // A process that has ended has no memory, which ends the looking.
-        while let Ok(memory) = memory_of(pid) {
-            peak = memory.resident_peak.max(peak);
-            std::thread::sleep(LOOK);
-        }
-        peak
-    });
     let ended = (writer.wait()?, reader.wait()?);
     let seconds = began.elapsed().as_secs_f64();
     ensure!(ended.0.success() && ended.1.success(), "ended with {} and {}", ended.0, ended.1);
-    let resident_peak = looking.join().ok().context("looking at its memory")?;
     match wrote {
         Some(path) if path.is_dir() => std::fs::remove_dir_all(path).context("removing a run's place")?,
         Some(path) => std::fs::remove_file(path).context("removing the log")?,
         None => {}
     }
-    Ok(Taken { seconds, resident_peak })
+    Ok(seconds)
 }
 
 fn write_lines(path: &Path, line_bytes: usize, bytes: usize) -> Result<()> {

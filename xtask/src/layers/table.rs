@@ -226,6 +226,7 @@ pub const CRATES: &[Crate] = &[
             "drain",
             "step_output",
             "package",
+            "peak",
             "memory",
             "fleet",
             "bare_axum",
