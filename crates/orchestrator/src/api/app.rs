@@ -53,9 +53,9 @@ pub struct App {
     /// Bounds what request bodies hold.
     pub bodies: Budget,
     /// Bounds the packages that are uploaded at a time.
-    pub uploads: tokio::sync::Semaphore,
+    pub uploads: Arc<tokio::sync::Semaphore>,
     /// Held to read while a run is made that may use packages, and to write while one is deleted.
-    pub packages: tokio::sync::RwLock<()>,
+    pub packages: Arc<tokio::sync::RwLock<()>>,
     /// Who reads in a browser.
     pub sessions: Sessions,
     /// What runtimes know of agents.
@@ -101,8 +101,8 @@ impl App {
             certificates,
             strangers: Bucket::default(),
             bodies: Budget::default(),
-            uploads: tokio::sync::Semaphore::new(UPLOADS_MAX),
-            packages: tokio::sync::RwLock::default(),
+            uploads: Arc::new(tokio::sync::Semaphore::new(UPLOADS_MAX)),
+            packages: Arc::default(),
             sessions: Sessions::default(),
             agents,
             store,
@@ -209,7 +209,7 @@ impl App {
 }
 
 /// Lets a piece of work end even where nobody waits for it any more.
-async fn finish<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> T {
+pub(super) async fn finish<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> T {
     match tokio::spawn(work).await {
         Ok(done) => done,
         Err(error) => match error.try_into_panic() {

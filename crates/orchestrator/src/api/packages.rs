@@ -3,7 +3,7 @@
 use std::io::Read;
 use std::path::Path as FilePath;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::extract::{Path, Request, State};
 use axum::response::Response;
@@ -17,7 +17,7 @@ use http_body_util::BodyExt;
 use serde::Deserialize;
 
 use super::agent::expect_room;
-use super::app::App;
+use super::app::{App, finish};
 use super::auth::{Operator, random};
 use super::body::{Query, ok};
 use super::error::ApiError;
@@ -25,7 +25,7 @@ use super::nodes::{PageQuery, audit, parse};
 use super::run_packages;
 use crate::causes;
 use crate::live::clock::wall_now;
-use crate::store::{Taken, Upload};
+use crate::store::Upload;
 
 /// Archives that are taken at a time: each holds a megabyte, and the disk has one head or one bus.
 pub const UPLOADS_MAX: usize = 4;
@@ -35,6 +35,9 @@ const PART_BYTES: usize = 1024 * 1024;
 const SILENCE_MAX: Duration = Duration::from_secs(30);
 /// And one that takes longer than this: the largest archive at 10 Mbit/s.
 const UPLOAD_TIME_MAX: Duration = Duration::from_secs(3_600);
+/// An archive that cannot be read in this time is not stored: the largest, unpacked at 15 MB/s. What is packed says nothing of
+/// how long it takes, and each one that is read has a turn.
+const INSPECT_TIME_MAX: Duration = Duration::from_secs(600);
 /// Greatest config.json, as the package agent has it.
 const CONFIG_BYTES_MAX: u64 = 8 * 1024 * 1024;
 
@@ -117,7 +120,7 @@ pub async fn put_package(
         }
     }
     expect_room(&app, "packages")?;
-    let _turn = app.uploads.try_acquire().map_err(|_none| {
+    let turn = app.uploads.clone().try_acquire_owned().map_err(|_none| {
         ApiError::not_now(format!("{UPLOADS_MAX} packages are being uploaded; send it again"))
     })?;
     let upload = app.store.begin_package(RandomId::from_bytes(random())).await?;
@@ -129,23 +132,20 @@ pub async fn put_package(
             "the archive hashes to {sha256}, and was announced as {announced}; send it again"
         )));
     }
-    let (upload, unpacked_bytes) = inspected(upload, name.clone(), version.clone()).await?;
-    let view = PackageView {
-        name: name.clone(),
-        version: version.clone(),
-        sha256: sha256.clone(),
-        bytes: upload.bytes(),
-        unpacked_bytes,
-        at: wall_now(),
-        by: operator.name.to_string(),
-    };
-    let noted = audit(&operator, "put_package", format!("{name} {version}, SHA-256 {sha256}"));
-    match app.store.put_package(upload, view, noted).await? {
-        Taken::First | Taken::Repeated | Taken::OtherContent => {
-            let stored = app.store.package(&name, &version).await?;
-            same_or_refused(stored.ok_or_else(|| no_package(&name, &version))?, &sha256)
-        }
-    }
+    // All of it is here. From now on it ends whether or not somebody waits for the answer, and its turn with it: what reads an
+    // archive cannot be called back, and between the file and its row nothing may come.
+    let sum = sha256.clone();
+    let stored = finish(async move {
+        let (upload, unpacked_bytes) = inspected(&app, upload, name.clone(), version.clone()).await?;
+        let bytes = upload.bytes();
+        let noted = audit(&operator, "put_package", format!("{name} {version}, SHA-256 {sha256}"));
+        let (at, by) = (wall_now(), operator.name.to_string());
+        let view = PackageView { name, version, sha256, bytes, unpacked_bytes, at, by };
+        let stored = app.store.put_package(upload, view, noted).await;
+        drop(turn);
+        stored.map_err(ApiError::from)
+    });
+    same_or_refused(stored.await?, &sum)
 }
 
 fn same_or_refused(stored: PackageView, sha256: &Sha256Hex) -> Result<Response, ApiError> {
@@ -217,18 +217,76 @@ pub(super) async fn blocking<T: Send + 'static>(
 
 /// Reads an archive as an agent will, and sees that it is the package that it is stored as. How much it unpacks to.
 async fn inspected(
+    app: &App,
     upload: Upload,
     name: PackageName,
     version: PackageVersion,
 ) -> Result<(Upload, u64), ApiError> {
+    let (until, stop) = (Instant::now() + INSPECT_TIME_MAX, app.stop.clone());
     blocking(move || {
-        let mut found = Found::default();
-        let content = archive::read(upload.open()?, archive::UNPACKED_BYTES_MAX, &mut found)
-            .map_err(|error| ApiError::unfit(format!("the archive: {}", causes::chain(&error))))?;
-        found.expect(&name, &version).map_err(ApiError::unfit)?;
-        Ok((upload, content.bytes))
+        let content = upload.open()?;
+        let ends = move || match stop.is_cancelled() {
+            true => Some(Ends::Stopping),
+            false => (Instant::now() >= until).then_some(Ends::Slow),
+        };
+        let unpacked_bytes = inspect(content, &name, &version, ends)?;
+        Ok((upload, unpacked_bytes))
     })
     .await
+}
+
+/// Why an archive is read no longer.
+#[derive(Debug, Clone, Copy)]
+enum Ends {
+    Stopping,
+    Slow,
+}
+
+impl Ends {
+    fn error(self) -> ApiError {
+        match self {
+            Ends::Stopping => ApiError::not_now("this server is stopping; send the package again"),
+            Ends::Slow => {
+                let seconds = INSPECT_TIME_MAX.as_secs();
+                let error =
+                    format!("the archive was not read to its end within {seconds} s; pack it otherwise");
+                ApiError::new(StatusCode::REQUEST_TIMEOUT, "slow", error)
+            }
+        }
+    }
+}
+
+/// The same of any archive, for as long as `ends` gives no reason to end.
+fn inspect(
+    content: impl Read,
+    name: &PackageName,
+    version: &PackageVersion,
+    ends: impl Fn() -> Option<Ends>,
+) -> Result<u64, ApiError> {
+    let mut found = Found::default();
+    let bounded = Bounded { from: content, ends: &ends };
+    let content = archive::read(bounded, archive::UNPACKED_BYTES_MAX, &mut found);
+    let content = content.map_err(|error| match ends() {
+        Some(ends) => ends.error(),
+        None => ApiError::unfit(format!("the archive: {}", causes::chain(&error))),
+    })?;
+    found.expect(name, version).map_err(ApiError::unfit)?;
+    Ok(content.bytes)
+}
+
+/// A reader that fails once there is a reason to end.
+struct Bounded<'a, R, E> {
+    from: R,
+    ends: &'a E,
+}
+
+impl<R: Read, E: Fn() -> Option<Ends>> Read for Bounded<'_, R, E> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        match (self.ends)() {
+            Some(ends) => Err(std::io::Error::other(format!("{ends:?}"))),
+            None => self.from.read(buffer),
+        }
+    }
 }
 
 /// What of an archive says which package it is.
@@ -310,12 +368,55 @@ pub async fn delete_package(
     Path((name, version)): Path<(String, String)>,
 ) -> Result<StatusCode, ApiError> {
     let (name, version) = ids(&name, &version)?;
-    // No run is made with it between the look and its end.
-    let _alone = app.packages.write().await;
-    run_packages::expect_unused(&app, &name, &version).await?;
-    let noted = audit(&operator, "delete_package", format!("{name} {version}"));
-    match app.store.delete_package(&name, &version, noted).await? {
-        true => Ok(StatusCode::NO_CONTENT),
-        false => Err(no_package(&name, &version)),
+    // No run is made with it between the look and its end, also where nobody waits for the answer any more.
+    let alone = app.packages.clone().write_owned().await;
+    finish(async move {
+        run_packages::expect_unused(&app, &name, &version).await?;
+        let noted = audit(&operator, "delete_package", format!("{name} {version}"));
+        let deleted = app.store.delete_package(&name, &version, noted).await?;
+        drop(alone);
+        if deleted { Ok(StatusCode::NO_CONTENT) } else { Err(no_package(&name, &version)) }
+    })
+    .await
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    fn archive(large: usize) -> Vec<u8> {
+        let config = br#"{"package_name": "tuning", "package_version": "1.0.0"}"#.to_vec();
+        let mut builder = tar::Builder::new(Vec::new());
+        for (path, content) in [("config.json", config), ("large", vec![b'x'; large])] {
+            let mut header = tar::Header::new_gnu();
+            header.set_mode(0o644);
+            header.set_size(content.len() as u64);
+            builder.append_data(&mut header, path, &*content).unwrap();
+        }
+        builder.into_inner().unwrap()
+    }
+
+    #[test]
+    fn an_archive_is_read_for_as_long_as_there_is_time_and_the_server_goes_on() {
+        let content = archive(1 << 20);
+        let asked = Cell::new(0);
+        let inspect = |ends: &dyn Fn() -> Option<Ends>| {
+            asked.set(0);
+            let (name, version) = ("tuning".parse().unwrap(), "1.0.0".parse().unwrap());
+            inspect(&*content, &name, &version, || {
+                asked.set(asked.get() + 1);
+                ends()
+            })
+        };
+        assert_eq!(inspect(&|| None).unwrap(), (1 << 20) + 54);
+        let reads = asked.get();
+        assert!(reads > 10, "it was asked {reads} times");
+        // What nobody takes is ended, too: here all but the config is passed over.
+        let late = inspect(&|| (asked.get() > reads / 2).then_some(Ends::Slow)).unwrap_err();
+        assert!(format!("{late:?}").contains("within 600 s"), "{late:?}");
+        let stopping = inspect(&|| Some(Ends::Stopping)).unwrap_err();
+        assert!(format!("{stopping:?}").contains("stopping"), "{stopping:?}");
     }
 }

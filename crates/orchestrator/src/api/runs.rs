@@ -6,13 +6,14 @@ use axum::extract::{Path, State};
 use axum::response::Response;
 use groundcrew_protocol::ids::{NodeName, RunId, TokenText};
 use groundcrew_protocol::operator::{CreateRun, RunCreated, RunList, RunSummary, RunView};
+use groundcrew_protocol::profile::Profile;
 use groundcrew_protocol::stage::State as RunState;
 use groundcrew_protocol::time::WallMs;
 use groundcrew_protocol::wire::ErrorBody;
 use http::{HeaderMap, StatusCode, header};
 use serde::Deserialize;
 
-use super::app::App;
+use super::app::{App, finish};
 use super::auth::{Operator, parse_run, random};
 use super::body::{Json, Query, json, ok};
 use super::error::ApiError;
@@ -139,9 +140,27 @@ pub async fn create_run(
     };
     // Before the run is made: where this fails, no token is lost.
     let going = list(&app, Some(&node), Some("going"), None, GOING_TOLD_MAX).await?;
-    // Nobody deletes a package before the run that uses it is there.
-    let _packages = app.packages.read().await;
-    let profile = run_packages::frozen(&app, row.profile).await?;
+    // Nobody deletes a package before the run that uses it is there, also where nobody waits for the answer any more.
+    let packages = app.packages.clone().read_owned().await;
+    let made = finish(async move {
+        let made = make_run(&app, &headers, &operator, node, node_is, row.profile).await;
+        drop(packages);
+        made
+    });
+    let mut created = made.await?;
+    created.also_going = going.runs.into_iter().map(|run| run.run).collect();
+    Ok(json(StatusCode::CREATED, &created))
+}
+
+async fn make_run(
+    app: &Arc<App>,
+    headers: &HeaderMap,
+    operator: &Operator,
+    node: NodeName,
+    node_is: Machine,
+    profile: Profile,
+) -> Result<RunCreated, ApiError> {
+    let profile = run_packages::frozen(app, profile).await?;
     let token = TokenText::boot(random());
     for _try in 0..ID_TRIES_MAX {
         let new = NewRun {
@@ -153,11 +172,7 @@ pub async fn create_run(
             by: operator.name.to_string(),
         };
         match app.create(new).await {
-            Ok(landed) => {
-                let mut created = created(&app, &headers, landed.run.id.clone(), token);
-                created.also_going = going.runs.into_iter().map(|run| run.run).collect();
-                return Ok(json(StatusCode::CREATED, &created));
-            }
+            Ok(landed) => return Ok(created(app, headers, landed.run.id.clone(), token)),
             Err(AdvanceError::Taken(_)) => {}
             Err(error) => return Err(error.into()),
         }

@@ -12,7 +12,7 @@ use groundcrew_protocol::ids::{PackageName, PackageVersion, RandomId, Sha256Hex,
 use groundcrew_protocol::operator::PackageView;
 use groundcrew_protocol::time::WallMs;
 
-use super::{NewAudit, Store, StoreError, Taken, events, manifest, text};
+use super::{NewAudit, Store, StoreError, events, manifest, text};
 use crate::owner;
 
 /// Name of the folder of packages in the data folder.
@@ -103,7 +103,8 @@ impl Store {
         .await
     }
 
-    /// Stores what was uploaded: the file first, durably, then its row. The view is of what was uploaded.
+    /// Stores what was uploaded: the file first, durably, then its row. The view is of what was uploaded; given back is what is
+    /// stored now under its name and version, which may be another content that was there before. Let it come to its end.
     ///
     /// # Errors
     /// [`StoreError::TooMuch`] where there are too many, and those of files and of the database.
@@ -112,17 +113,17 @@ impl Store {
         upload: Upload,
         view: PackageView,
         audit: NewAudit,
-    ) -> Result<Taken, StoreError> {
+    ) -> Result<PackageView, StoreError> {
         // Held until the row is there, so that no sweep takes the file for one that nobody names.
         let _held = self.inner.packages.lock().await;
         if let Some(stored) = self.package(&view.name, &view.version).await? {
             if stored.sha256 != view.sha256 {
-                return Ok(Taken::OtherContent);
+                return Ok(stored);
             }
             // The same bytes again, in the place of the file: it may be lost, or damaged.
             let (folder, data) = (self.packages_folder(), self.inner.data.clone());
             blocking(move || upload.finish(&folder, &data)).await?;
-            return Ok(Taken::Repeated);
+            return Ok(stored);
         }
         let count: i64 = sqlx::query_scalar("SELECT count(*) FROM packages")
             .fetch_one(&self.inner.readers)
@@ -135,6 +136,7 @@ impl Store {
         }
         let (folder, data) = (self.packages_folder(), self.inner.data.clone());
         blocking(move || upload.finish(&folder, &data)).await?;
+        let stored = view.clone();
         self.inner
             .writer
             .small(move |connection| {
@@ -153,10 +155,11 @@ impl Store {
                     .execute(&mut *connection)
                     .await
                     .map_err(StoreError::database("storing the row of a package"))?;
-                    events::insert_audits(connection, [&audit].into_iter()).await.map(|()| Taken::First)
+                    events::insert_audits(connection, [&audit].into_iter()).await
                 })
             })
-            .await
+            .await?;
+        Ok(stored)
     }
 
     /// A package.
@@ -219,7 +222,8 @@ impl Store {
         .await
     }
 
-    /// Deletes a package. False where there is none. Whether a run still needs it is the caller's to know.
+    /// Deletes a package. False where there is none. Whether a run still needs it is the caller's to know. Let it come to its
+    /// end.
     ///
     /// # Errors
     /// Those of the database, and of its file.

@@ -1,6 +1,7 @@
 //! Packages that operators store: what is taken, and what is refused and leaves nothing behind.
 
 use std::path::Path;
+use std::task::Poll;
 
 use axum::body::Body;
 use groundcrew_orchestrator::store::{DiskSpace, StoreOptions};
@@ -146,4 +147,69 @@ async fn files_that_no_row_names_go_with_a_sweep_and_those_of_others_stay() {
     let mut expected = [Sha256Hex::of(&sample()).to_string(), "upload-under-way".to_owned()];
     expected.sort();
     assert_eq!(left, expected);
+}
+
+/// Drops a piece of work once it has waited so often; `None` then.
+pub async fn dropped_after<T>(waits: usize, work: impl Future<Output = T>) -> Option<T> {
+    let (mut work, mut left) = (std::pin::pin!(work), waits);
+    std::future::poll_fn(|context| match work.as_mut().poll(context) {
+        Poll::Ready(done) => Poll::Ready(Some(done)),
+        Poll::Pending if left == 0 => Poll::Ready(None),
+        Poll::Pending => {
+            left -= 1;
+            Poll::Pending
+        }
+    })
+    .await
+}
+
+async fn sweep(bench: &Bench) {
+    bench.app.store.sweep(groundcrew_protocol::time::WallMs(0)).await.unwrap();
+}
+
+/// Waits until every upload that was begun has come to its end.
+async fn all_ended(bench: &Bench) {
+    let turns = u32::try_from(groundcrew_orchestrator::api::packages::UPLOADS_MAX).unwrap();
+    drop(bench.app.uploads.acquire_many(turns).await.unwrap());
+}
+
+#[tokio::test]
+async fn a_package_whose_sender_goes_away_has_its_file_and_its_row_or_neither() {
+    let bench = Bench::start().await;
+    let (mut waits, mut stored) = (0, 0);
+    loop {
+        let version = format!("1.0.{waits}");
+        let (place, content) =
+            (format!("/api/v1/packages/tuning/{version}"), archive(&version, "config.json", "x"));
+        let answered = dropped_after(waits, put(&bench, &place, content.clone())).await;
+        // What removes files that no row names, in the midst of it.
+        sweep(&bench).await;
+        all_ended(&bench).await;
+        let has_row = bench.order("GET", &place, Value::Null).await.status == 200;
+        let has_file = files(&bench).contains(&Sha256Hex::of(&content).to_string());
+        assert_eq!(has_row, has_file, "dropped after {waits} waits");
+        stored += usize::from(has_row);
+        if let Some(answer) = answered {
+            answer.expect(200);
+            break;
+        }
+        waits += 1;
+    }
+    assert!(waits > 2 && stored > 1, "dropped {waits} times, and stored {stored} times all the same");
+    assert!(files(&bench).iter().all(|name| !name.starts_with("upload-")), "{:?}", files(&bench));
+}
+
+#[tokio::test]
+async fn a_package_that_is_put_while_it_is_deleted_is_answered_as_it_was_stored() {
+    let bench = Bench::start().await;
+    for _turn in 0..50 {
+        put(&bench, PLACE, sample()).await.expect(200);
+        let (put, deleted) =
+            tokio::join!(put(&bench, PLACE, sample()), bench.order("DELETE", PLACE, Value::Null));
+        deleted.expect(204);
+        let view = put.expect(200);
+        assert_eq!(view["sha256"], json!(Sha256Hex::of(&sample())));
+        let stands = bench.order("GET", PLACE, Value::Null).await.status == 200;
+        assert_eq!(files(&bench).len(), usize::from(stands));
+    }
 }

@@ -5,7 +5,7 @@ use groundcrew_protocol::ids::Sha256Hex;
 use serde_json::{Value, json};
 
 use crate::bench::{Agent, Answer, Bench, request};
-use crate::packages::archive;
+use crate::packages::{archive, dropped_after};
 
 const PLACE: &str = "/api/v1/packages/tuning/1.0.0+b";
 
@@ -124,4 +124,39 @@ async fn an_agent_fetches_all_of_it_or_the_rest_and_nothing_of_other_runs() {
     let file = bench.app.store.data().join("packages").join(Sha256Hex::of(&content).as_str());
     std::fs::remove_file(file).unwrap();
     fetch(&bench, &agent, None).await.expect_error(404, "none", &["is gone from this store", "put it again"]);
+}
+
+#[tokio::test]
+async fn a_run_has_its_package_also_where_a_delete_or_a_making_was_given_up_half_way() {
+    let bench = Bench::start().await;
+    put(&bench, "#!/bin/sh\n").await;
+    let stands = async || bench.order("GET", PLACE, Value::Null).await.status == 200;
+    for waits in 0..20 {
+        // One that is deleted and waited for by nobody, and a run that is made meanwhile.
+        dropped_after(waits, bench.order("DELETE", PLACE, Value::Null)).await;
+        let made = make_run(&bench, &format!("n{waits}"), "").await;
+        if made.status == 201 {
+            assert!(stands().await, "the run's package is gone; dropped after {waits} waits");
+            bench.order("POST", &agent_of(&made.expect(201)).path("cancel"), json!({})).await.expect(200);
+        } else {
+            made.expect_error(422, "unfit", &["not stored"]);
+            put(&bench, "#!/bin/sh\n").await;
+        }
+        // A run whose maker goes away, and a delete meanwhile.
+        let node = format!("m{waits}");
+        bench.order("PUT", &format!("/api/v1/nodes/{node}"), json!({ "name": node })).await.expect(200);
+        let order = json!({ "node": node, "profile": "stored" });
+        dropped_after(waits, bench.order("POST", "/api/v1/runs", order)).await;
+        let deleted = bench.order("DELETE", PLACE, Value::Null).await.status == 204;
+        let going = bench.order("GET", &format!("/api/v1/runs?node={node}&state=going"), Value::Null).await;
+        let going = going.expect(200)["runs"].as_array().unwrap().clone();
+        assert!(!deleted || going.is_empty(), "{going:?} has no package; dropped after {waits} waits");
+        for run in going {
+            let cancel = format!("/api/v1/runs/{}/cancel", run["run"].as_str().unwrap());
+            bench.order("POST", &cancel, json!({})).await.expect(200);
+        }
+        if deleted {
+            put(&bench, "#!/bin/sh\n").await;
+        }
+    }
 }
