@@ -101,7 +101,11 @@ pub async fn backup(data: &Path, to: &Path, now: WallMs) -> Result<BackedUp, Bac
 
 /// A file went away while it was wanted.
 fn is_vanished(failed: &BackupError) -> bool {
-    matches!(failed, BackupError::Store(StoreError::File { source, .. }) if source.kind() == std::io::ErrorKind::NotFound)
+    matches!(failed, BackupError::Store(error) if is_missing(error))
+}
+
+fn is_missing(failed: &StoreError) -> bool {
+    matches!(failed, StoreError::File { source, .. } if source.kind() == std::io::ErrorKind::NotFound)
 }
 
 fn remove(partial: &Path) -> Result<(), StoreError> {
@@ -119,9 +123,12 @@ async fn fill(data: &Path, partial: &Path, now: WallMs) -> Result<(u64, u64, Gen
     std::fs::set_permissions(partial, mode).map_err(StoreError::file("setting the mode of", partial))?;
     let named = snapshot(data, partial).await?;
     let generation = named.generation;
+    let (from, folder) = (data.to_owned(), partial.to_owned());
+    let Copied { mut files, vanished } = blocking(move || copy_all(&from, &folder, &named)).await?;
+    forget(data, partial, vanished).await?;
     let (data, folder) = (data.to_owned(), partial.to_owned());
     let work = move || -> Result<(u64, u64), StoreError> {
-        let files = copy_all(&data, &folder, &named)?;
+        files.push(manifest::hash(&folder.join(DATABASE_FILE), DATABASE_FILE)?);
         let bytes = files.iter().map(|file| file.bytes).sum();
         let count = files.len() as u64;
         let manifest = Manifest { format: FORMAT, made: now, generation, files };
@@ -201,8 +208,44 @@ async fn snapshot(data: &Path, partial: &Path) -> Result<Named, BackupError> {
     Ok(Named { generation, segments, artifacts, packages })
 }
 
-fn copy_all(data: &Path, folder: &Path, named: &Named) -> Result<Vec<Entry>, StoreError> {
-    let mut files = vec![manifest::hash(&folder.join(DATABASE_FILE), DATABASE_FILE)?];
+/// What was copied.
+struct Copied {
+    files: Vec<Entry>,
+    /// Packages that were deleted since the snapshot, with what was found instead of their files.
+    vanished: Vec<(String, StoreError)>,
+}
+
+/// Takes packages out of the snapshot that operators have deleted since: runs that have not ended use none of them. One that is
+/// still named has lost its file, and without that no backup is whole.
+async fn forget(data: &Path, partial: &Path, vanished: Vec<(String, StoreError)>) -> Result<(), BackupError> {
+    if vanished.is_empty() {
+        return Ok(());
+    }
+    let (file, copy) = (data.join(DATABASE_FILE), partial.join(DATABASE_FILE));
+    let failed = |what| open::database_error(&file, what);
+    let mut served = open::reading(&file).connect().await.map_err(failed("opening the database"))?;
+    let edits = open::database_error(&copy, "opening the copy of the database");
+    let mut copied = open::editing(&copy).connect().await.map_err(edits)?;
+    let forgetting = StoreError::database("forgetting packages that were deleted meanwhile");
+    for (sha256, missing) in vanished {
+        let named: Option<i64> = sqlx::query_scalar("SELECT 1 FROM packages WHERE sha256 = ? LIMIT 1")
+            .bind(&sha256)
+            .fetch_optional(&mut served)
+            .await
+            .map_err(&forgetting)?;
+        if named.is_some() {
+            return Err(missing.into());
+        }
+        let delete = sqlx::query("DELETE FROM packages WHERE sha256 = ?").bind(&sha256);
+        delete.execute(&mut copied).await.map_err(&forgetting)?;
+    }
+    served.close().await.map_err(&forgetting)?;
+    copied.close().await.map_err(&forgetting)?;
+    Ok(())
+}
+
+fn copy_all(data: &Path, folder: &Path, named: &Named) -> Result<Copied, StoreError> {
+    let (mut files, mut vanished) = (Vec::new(), Vec::new());
     for (number, end) in &named.segments {
         let name = segment::path_of(Path::new(LOGS_FOLDER), text::unsigned(*number));
         let entry = manifest::copy(&data.join(&name), &folder.join(&name), text::unsigned(*end), &name)?;
@@ -216,7 +259,13 @@ fn copy_all(data: &Path, folder: &Path, named: &Named) -> Result<Vec<Entry>, Sto
     let packages = named.packages.iter().map(|sha256| ("package", PACKAGES_FOLDER, sha256));
     for (what, of, sha256) in artifacts.chain(packages) {
         let name = Path::new(of).join(sha256);
-        let entry = manifest::copy(&data.join(&name), &folder.join(&name), u64::MAX, &name)?;
+        let entry = match manifest::copy(&data.join(&name), &folder.join(&name), u64::MAX, &name) {
+            Err(missing) if of == PACKAGES_FOLDER && is_missing(&missing) => {
+                vanished.push((sha256.clone(), missing));
+                continue;
+            }
+            copied => copied?,
+        };
         if entry.sha256.as_str() != sha256 {
             let why = "it does not hash to its name".into();
             return Err(StoreError::Unreadable { what: format!("the {what} {name:?}"), why });
@@ -229,11 +278,11 @@ fn copy_all(data: &Path, folder: &Path, named: &Named) -> Result<Vec<Entry>, Sto
         match manifest::copy(&data.join(&name), &folder.join(&name), u64::MAX, &name) {
             Ok(entry) => files.push(entry),
             // A temporary file that was being written, and has its own name by now.
-            Err(StoreError::File { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {}
+            Err(failed) if is_missing(&failed) => {}
             Err(failed) => return Err(failed),
         }
     }
-    Ok(files)
+    Ok(Copied { files, vanished })
 }
 
 /// True for what a backup takes by other means, or not at all.

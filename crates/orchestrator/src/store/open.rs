@@ -152,6 +152,11 @@ pub(super) fn reading(file: &Path) -> SqliteConnectOptions {
     common(file).read_only(true)
 }
 
+/// A connection that changes a copy which nobody else has, and leaves one file.
+pub(super) fn editing(file: &Path) -> SqliteConnectOptions {
+    common(file).journal_mode(SqliteJournalMode::Delete).synchronous(SqliteSynchronous::Full)
+}
+
 /// What stands in the data folder.
 enum Standing {
     /// No database, and nothing that belongs to one.

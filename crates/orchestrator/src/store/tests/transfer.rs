@@ -1,6 +1,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use groundcrew_protocol::ids::Attempt;
+use groundcrew_protocol::ids::{Attempt, PackageName, PackageVersion, RandomId};
+use groundcrew_protocol::operator::PackageView;
 
 use super::*;
 
@@ -184,4 +185,80 @@ async fn a_backup_that_is_not_whole_is_refused_and_nothing_is_touched() {
         let name = entry.unwrap().file_name().into_string().unwrap();
         !restore::is_leftover(&name)
     }));
+}
+
+async fn put_package(store: &Store, number: u8) -> (PackageName, PackageVersion) {
+    let (name, version) = (format!("p{number}"), "1.0.0");
+    let (name, version): (PackageName, PackageVersion) = (name.parse().unwrap(), version.parse().unwrap());
+    let mut upload = store.begin_package(RandomId::from_bytes([number; 16])).await.unwrap();
+    upload.write(&[number; 1000]).unwrap();
+    let view = PackageView {
+        name: name.clone(),
+        version: version.clone(),
+        sha256: upload.sha256(),
+        bytes: 1000,
+        unpacked_bytes: 1000,
+        at: NOW,
+        by: "test".into(),
+    };
+    store.put_package(upload, view, noted("put_package")).await.unwrap();
+    (name, version)
+}
+
+fn noted(action: &str) -> NewAudit {
+    NewAudit { at: NOW, actor: "test".into(), action: action.into(), run: None, text: String::new() }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backup_made_while_packages_are_deleted_has_every_package_that_it_names() {
+    const PACKAGES: u8 = 100;
+    let (data, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let store = open(data.path()).await;
+    let mut packages = Vec::new();
+    for number in 0..PACKAGES {
+        packages.push(put_package(&store, number).await);
+    }
+    let deleting = tokio::spawn({
+        let store = store.clone();
+        async move {
+            // From the other end than they are copied from.
+            for (name, version) in packages.into_iter().rev() {
+                assert!(store.delete_package(&name, &version, noted("delete_package")).await.unwrap());
+            }
+        }
+    });
+    let mut number = 0;
+    let left = loop {
+        number += 1;
+        let ended = deleting.is_finished();
+        let target = elsewhere.path().join(format!("backup{number}"));
+        backup(data.path(), &target, NOW).await.unwrap();
+        let new = elsewhere.path().join(format!("data{number}"));
+        restore(&target, &new, false, NOW).await.unwrap();
+        let again = open(&new).await;
+        let named = again.packages(None, 500).await.unwrap();
+        for package in &named {
+            let file = again.open_package(&package.sha256).await.unwrap();
+            assert_eq!(file.map(|(_file, bytes)| bytes), Some(1000), "{}", package.name);
+        }
+        again.close().await.unwrap();
+        if ended {
+            break named.len();
+        }
+    };
+    deleting.await.unwrap();
+    assert_eq!(left, 0);
+}
+
+#[tokio::test]
+async fn a_package_that_has_lost_its_file_makes_a_backup_fail_by_name() {
+    let (data, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let store = open(data.path()).await;
+    put_package(&store, 1).await;
+    let sum = Sha256Hex::of(&[1; 1000]);
+    std::fs::remove_file(data.path().join("packages").join(sum.as_str())).unwrap();
+    let target = elsewhere.path().join("backup");
+    let failed = crate::causes::chain(&backup(data.path(), &target, NOW).await.unwrap_err());
+    assert!(failed.contains(sum.as_str()) && failed.contains("No such file"), "{failed}");
+    assert_eq!(std::fs::read_dir(elsewhere.path()).unwrap().count(), 0, "nothing half is left");
 }
