@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, bail};
 use jiff::Timestamp;
 
 use super::config::{CONFIG_BYTES_MAX, Config, Idempotence, Mode, Step};
@@ -52,13 +52,15 @@ fn deliver(session: &mut Session, root: &Root, copy_dir: &Path, mode: Mode) -> a
         // What lies there for this node is copied over the package, and may replace its config.
         let node_files = Path::new(copying::NODE_FILES);
         let over = if node_files.is_dir() { Some(Root::open_tree(node_files)?) } else { None };
-        let config = match &over {
-            Some(over) if over.exists(&Path::new("/").join(CONFIG))? => read_config(over, Path::new("/"))?,
-            _ => read_config(&package, Path::new("/"))?,
+        let top = Path::new("/");
+        let of = match &over {
+            Some(over) if over.exists(&top.join(CONFIG))? => over,
+            _ => &package,
         };
+        let config = read_config(of, top)?;
         if installs {
-            let trees = std::iter::once(&package).chain(&over).map(|tree| (tree, Path::new("/")));
-            require_config_files(&config, trees)?;
+            let trees = std::iter::once(&package).chain(&over).map(|tree| (tree, top));
+            require_config_files(&config, &of.host_path(&top.join(CONFIG)), trees)?;
         }
         copying::deliver(root, copy_dir, data, node_files)?;
     }
@@ -66,11 +68,10 @@ fn deliver(session: &mut Session, root: &Root, copy_dir: &Path, mode: Mode) -> a
     for warning in config.missing_checks() {
         session.say_on_stderr(&warning);
     }
-    config.check_files(&root.host_path(&copy_dir.join(CONFIG)), |path| {
-        root.exists(&step::file_of(copy_dir, path)).unwrap_or(false)
-    })?;
+    let file = root.host_path(&copy_dir.join(CONFIG));
+    config.check_files(&file, |path| root.exists(&step::file_of(copy_dir, path)).unwrap_or(false))?;
     if installs {
-        require_config_files(&config, std::iter::once((root, copy_dir)))?;
+        require_config_files(&config, &file, std::iter::once((root, copy_dir)))?;
         copying::copy_root_dir(root, copy_dir)?;
     }
     Ok(config)
@@ -87,9 +88,10 @@ fn read_config(tree: &Root, package: &Path) -> anyhow::Result<Config> {
     Ok(Config::parse(&shown, &bytes)?)
 }
 
-/// A config file that is expected may lie in any of these trees.
+/// A config file that is expected may lie in any of these trees. `file` is what errors call the config.
 fn require_config_files<'a>(
     config: &Config,
+    file: &Path,
     trees: impl IntoIterator<Item = (&'a Root, &'a Path)>,
 ) -> anyhow::Result<()> {
     let mut missing: BTreeSet<String> = config.expected_config_files.iter().cloned().collect();
@@ -98,15 +100,7 @@ fn require_config_files<'a>(
         let still = copying::missing_config_files(tree, package, names.iter().map(String::as_str))?;
         missing = still.into_iter().map(|name| name.to_string()).collect();
     }
-    // In the order of the config, and all of them.
-    let lines: Vec<String> = config
-        .expected_config_files
-        .iter()
-        .filter(|name| missing.contains(*name))
-        .map(|name| copying::missing_config_file(name))
-        .collect();
-    ensure!(lines.is_empty(), "{}", lines.join(" "));
-    Ok(())
+    Ok(config.check_config_files(file, |name| missing.contains(name))?)
 }
 
 /// A mode of a package that is in its place.

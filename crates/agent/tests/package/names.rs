@@ -139,16 +139,31 @@ fn a_name_too_long_for_a_flag_is_shortened_and_found_again() {
 #[test]
 fn an_expected_config_file_is_looked_for_in_the_package_alone() {
     let long = "x".repeat(300);
-    for (name, expected) in [
-        ("../../../../../../etc/hostname", "Expected config file "),
-        ("/etc/hostname", "Expected config file "),
-        ("a\nb", "$.expected_config_files[0]: found \"a\\nb\", expected no control characters"),
-        (&long, "Expected config file "),
-    ] {
-        let place = with(|config| config["expected_config_files"] = json!([name]));
+    for name in ["../../../../../../etc/hostname", "/etc/hostname", &long] {
+        let place = with(|config| config["expected_config_files"] = json!(["tuning.conf", name]));
+        fs::create_dir_all(place.data().join("configmaps")).unwrap();
+        fs::write(place.data().join("configmaps/tuning.conf"), "").unwrap();
         fs::write(place.at("etc/hostname"), "the host's").unwrap();
-        refused(&place, expected);
+        // File, place, what was found and what was expected, before the package is delivered and after.
+        let expected = |package: &Path| {
+            format!(
+                "{}: $.expected_config_files[1]: found config files that are not in the package's configmaps: {name}, \
+                 expected a file for each one listed",
+                package.join("config.json").display()
+            )
+        };
+        refused(&place, &expected(&place.data()));
+        if name.contains("..") {
+            // Beneath the root it is looked for as a process there would, which finds the host's.
+            continue;
+        }
+        let copied = place.at(COPY_DIR);
+        fs::create_dir_all(copied.parent().unwrap()).unwrap();
+        fs::rename(place.data(), &copied).unwrap();
+        refused(&place, &expected(&copied));
     }
+    let place = with(|config| config["expected_config_files"] = json!(["a\nb"]));
+    refused(&place, "$.expected_config_files[0]: found \"a\\nb\", expected no control characters");
     let place = with(|config| config["expected_config_files"] = json!(["sub/tuning.conf"]));
     fs::create_dir_all(place.data().join("configmaps/sub")).unwrap();
     fs::write(place.data().join("configmaps/sub/tuning.conf"), "").unwrap();

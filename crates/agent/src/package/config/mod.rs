@@ -86,6 +86,18 @@ impl Config {
     pub fn check_files(&self, file: &Path, exists: impl Fn(&str) -> bool) -> Result<(), BadConfig> {
         rules::files(self, exists).map_err(|fault| fault.of_file(file))
     }
+
+    /// Checks that every config file that the package expects is there. `file` is what errors call the config.
+    ///
+    /// # Errors
+    /// All that are missing.
+    pub fn check_config_files(
+        &self,
+        file: &Path,
+        is_missing: impl Fn(&str) -> bool,
+    ) -> Result<(), BadConfig> {
+        rules::config_files(self, is_missing).map_err(|fault| fault.of_file(file))
+    }
 }
 
 /// A config as it was written, of a version that is known. Both forms say the same; the text keeps numbers as written.

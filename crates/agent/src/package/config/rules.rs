@@ -160,3 +160,15 @@ pub(super) fn files(config: &Config, exists: impl Fn(&str) -> bool) -> Result<()
     let found = format!("steps whose files do not exist: {}{more}", paths.join(", "));
     Err(place(*mode).index(*index).key("path").fault(found, "a file for each step"))
 }
+
+/// Refuses a config that expects config files that are not there.
+pub(super) fn config_files(config: &Config, is_missing: impl Fn(&str) -> bool) -> Result<(), Fault> {
+    let listed = config.expected_config_files.iter().enumerate();
+    let missing: Vec<(usize, &String)> = listed.filter(|(_, name)| is_missing(name)).collect();
+    let Some((index, _)) = missing.first() else { return Ok(()) };
+    let names: Vec<&str> = missing.iter().take(MISSING_NAMED_MAX).map(|(_, name)| name.as_str()).collect();
+    let more =
+        if missing.len() > names.len() { format!(" ({} in all)", missing.len()) } else { String::new() };
+    let found = format!("config files that are not in the package's configmaps: {}{more}", names.join(", "));
+    Err(Place::top().key("expected_config_files").index(*index).fault(found, "a file for each one listed"))
+}
