@@ -39,8 +39,6 @@ use stream::Stream;
 
 /// A step's output may stay open for this long after its end: something else holds it then.
 const HELD_PATIENCE: Duration = Duration::from_secs(2);
-/// A read is for no more than this, whatever is asked: a pipe holds no more.
-const READ_BYTES_MAX: usize = 64 * 1024;
 /// Streams of processes left behind that are read at a time. With more, the oldest is closed.
 const LEFT_MAX: usize = 128;
 /// How often it is looked whether a step has ended, on a kernel whose processes cannot be waited for with poll(2).
@@ -150,7 +148,8 @@ pub struct Tee {
 pub struct Settings {
     /// Through what steps are started.
     pub helper: Helper,
-    /// Bytes of a read, at least one (`SKYHOOK_AGENT_BUFFER_LIMIT`). Beyond 64 KiB it makes no difference.
+    /// Bytes that each read asks for, at least one (`SKYHOOK_AGENT_BUFFER_LIMIT`). A read gives no more than the pipe holds,
+    /// 256 KiB unless the step itself has made it larger.
     pub read_bytes: usize,
     /// Time that a running step has once the agent is asked to end (`SKYHOOK_AGENT_TERM_GRACE_S`), unless its command
     /// says otherwise.
@@ -193,7 +192,8 @@ impl Tee {
             stdout,
             stderr,
             time: LocalTime::of_system(),
-            buffer: vec![0; settings.read_bytes.clamp(1, READ_BYTES_MAX)],
+            // Of a large one only as much is ever resident as a read has filled.
+            buffer: vec![0; settings.read_bytes.max(1)],
             left: Vec::new(),
             waiting: None,
         }

@@ -6,6 +6,7 @@ use std::process::Command;
 use serde_json::{Value, json};
 
 use crate::place::{BINARY, COPY_DIR, LOGS, Place, config, effect, names, step};
+use crate::tracer;
 
 fn place(script: &str) -> Place {
     let place = Place::new();
@@ -179,4 +180,36 @@ fn a_buffer_limit_that_is_none_is_refused_and_a_small_one_breaks_nothing() {
     }
     let outcome = place.call("apply").env("SKYHOOK_AGENT_BUFFER_LIMIT", "1").succeed();
     assert_eq!(outcome.stdout.matches("[out]").count(), 3, "{outcome:#?}");
+}
+
+#[test]
+fn the_buffer_limit_is_what_each_read_of_a_steps_output_asks_for() {
+    const PRINTED: usize = 200_000;
+    for (limit, asked) in [
+        (Some("7"), 7),
+        (Some("1000"), 1000),
+        (None, 8192),
+        (Some("100000"), 100_000),
+        (Some("1_048_576"), 1 << 20),
+    ] {
+        // Of seven bytes at a time only as many as are soon traced.
+        let bytes = PRINTED.min(asked * 100);
+        let place = place("exec cat /large");
+        place.add_program("/bin/cat");
+        fs::write(place.at("large"), vec![b'x'; bytes]).unwrap();
+        let call = place.call("apply");
+        let call = match limit {
+            Some(limit) => call.env("SKYHOOK_AGENT_BUFFER_LIMIT", limit),
+            None => call,
+        };
+        let mut command = call.into_command();
+        command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
+        let (reads, exit) = tracer::reads_of_pipes(command);
+        assert_eq!(exit, 0, "{limit:?}");
+        assert!(reads.iter().all(|read| read.asked == asked as u64), "{limit:?}: {reads:?}");
+        let given: i64 = reads.iter().map(|read| read.given.max(0)).sum();
+        assert_eq!(given, bytes as i64, "{limit:?}: the tracer saw all that came");
+        let most = reads.iter().map(|read| read.given).max().unwrap();
+        assert!(most > 64 * 1024 || asked <= 64 * 1024 || bytes <= 64 * 1024, "{limit:?}: {most} at most");
+    }
 }

@@ -1,5 +1,5 @@
 //! A call that is stopped before each of its system calls that changes anything, by ptrace(2), so that it can be ended
-//! or signalled at every moment that makes a difference, and at none twice.
+//! or signalled at every moment that makes a difference, and at none twice; or whose reads are looked at.
 
 use std::os::unix::process::CommandExt;
 use std::process::Command;
@@ -28,8 +28,62 @@ pub struct Traced {
     pub at: Option<i64>,
 }
 
+/// A call of read(2) on a pipe.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PipeRead {
+    /// Bytes that were asked for.
+    pub asked: u64,
+    /// Bytes that came, or the negative number of an error.
+    pub given: i64,
+}
+
+/// Where a traced command stands.
+enum Stop {
+    Entered(Entered),
+    /// Behind a call, with what it returned.
+    Left(i64),
+}
+
 /// Runs a command, and does `what` at the stop of this number, from 0.
-pub fn run(mut command: Command, stop: usize, what: At) -> Traced {
+pub fn run(command: Command, stop: usize, what: At) -> Traced {
+    let (mut stops, mut at) = (0, None);
+    let exit = follow(command, |pid, stopped| {
+        let Stop::Entered(call) = stopped else { return };
+        if !call.changes_anything() {
+            return;
+        }
+        stops += 1;
+        if stops - 1 != stop {
+            return;
+        }
+        let process = Pid::from_raw(pid).unwrap();
+        match what {
+            At::Kill => rustix::process::kill_process(process, rustix::process::Signal::KILL).unwrap(),
+            At::Terminate => rustix::process::kill_process(process, rustix::process::Signal::TERM).unwrap(),
+            At::Nothing => return,
+        }
+        at = Some(call.number);
+    });
+    Traced { exit, stops, at }
+}
+
+/// Runs a command, and says what it read from pipes, and how it ended.
+pub fn reads_of_pipes(command: Command) -> (Vec<PipeRead>, i32) {
+    let (mut reads, mut asked) = (Vec::new(), None);
+    let exit = follow(command, |pid, stopped| match stopped {
+        Stop::Entered(call) => {
+            let file = std::fs::read_link(format!("/proc/{pid}/fd/{}", call.arguments[0]));
+            let is_pipe = call.number == libc::SYS_read
+                && file.is_ok_and(|file| file.to_string_lossy().starts_with("pipe:"));
+            asked = is_pipe.then_some(call.arguments[2]);
+        }
+        Stop::Left(given) => reads.extend(asked.take().map(|asked| PipeRead { asked, given })),
+    });
+    (reads, exit)
+}
+
+/// Runs a command to its end, and tells of each system call of its first thread. Its exit status, or the negative number of a signal.
+fn follow(mut command: Command, mut tell: impl FnMut(i32, Stop)) -> i32 {
     // SAFETY: between fork and exec only ptrace(2) is called, which is one system call and allocates nothing.
     unsafe {
         command.pre_exec(|| {
@@ -45,35 +99,24 @@ pub fn run(mut command: Command, stop: usize, what: At) -> Traced {
     let first = wait(pid);
     assert!(libc::WIFSTOPPED(first), "it stops once it is the program: {first:x}");
     request(libc::PTRACE_SETOPTIONS, pid, libc::PTRACE_O_TRACESYSGOOD | libc::PTRACE_O_EXITKILL);
-    let (mut stops, mut at, mut signal) = (0, None, 0);
+    let mut signal = 0;
     loop {
         request(libc::PTRACE_SYSCALL, pid, signal);
         signal = 0;
         let status = wait(pid);
         if libc::WIFEXITED(status) {
-            return Traced { exit: libc::WEXITSTATUS(status), stops, at };
+            return libc::WEXITSTATUS(status);
         }
         if libc::WIFSIGNALED(status) {
-            return Traced { exit: -libc::WTERMSIG(status), stops, at };
+            return -libc::WTERMSIG(status);
         }
         let stopped_by = libc::WSTOPSIG(status);
-        if stopped_by != libc::SIGTRAP | 0x80 {
+        if stopped_by == libc::SIGTRAP | 0x80 {
+            tell(pid, stop_of(pid));
+        } else {
             // A signal on its way, which it gets as if nobody looked.
             signal = stopped_by;
-            continue;
         }
-        let Some(call) = entered(pid).filter(|call| call.changes_anything()) else { continue };
-        stops += 1;
-        if stops - 1 != stop {
-            continue;
-        }
-        let process = Pid::from_raw(pid).unwrap();
-        match what {
-            At::Kill => rustix::process::kill_process(process, rustix::process::Signal::KILL).unwrap(),
-            At::Terminate => rustix::process::kill_process(process, rustix::process::Signal::TERM).unwrap(),
-            At::Nothing => continue,
-        }
-        at = Some(call.number);
     }
 }
 
@@ -119,20 +162,26 @@ impl Entered {
     }
 }
 
-/// The call before which a process is stopped; `None` where it is stopped behind one.
-fn entered(pid: i32) -> Option<Entered> {
+/// Where a stopped process stands.
+fn stop_of(pid: i32) -> Stop {
     // SAFETY: zeros are a valid value of this plain structure.
     let mut info: libc::ptrace_syscall_info = unsafe { std::mem::zeroed() };
     let size = size_of::<libc::ptrace_syscall_info>();
     // SAFETY: the process is stopped and ours, and the kernel writes at most `size` bytes.
     let filled = unsafe { libc::ptrace(libc::PTRACE_GET_SYSCALL_INFO, pid, size, &raw mut info) };
     assert!(filled > 0, "ptrace: {}", std::io::Error::last_os_error());
-    if info.op != libc::PTRACE_SYSCALL_INFO_ENTRY {
-        return None;
+    match info.op {
+        libc::PTRACE_SYSCALL_INFO_ENTRY => {
+            // SAFETY: the kernel has just said that this is what it has filled in.
+            let entry = unsafe { info.u.entry };
+            Stop::Entered(Entered { number: entry.nr.cast_signed(), arguments: entry.args })
+        }
+        libc::PTRACE_SYSCALL_INFO_EXIT => {
+            // SAFETY: as above.
+            Stop::Left(unsafe { info.u.exit }.sval)
+        }
+        other => panic!("a stop at a system call is before it or behind it, and this is {other}"),
     }
-    // SAFETY: the kernel has just said that this is what it has filled in.
-    let entry = unsafe { info.u.entry };
-    Some(Entered { number: entry.nr.cast_signed(), arguments: entry.args })
 }
 
 fn request(what: libc::c_uint, pid: i32, data: i32) {
