@@ -5,6 +5,7 @@
 
 mod calls;
 mod disks;
+mod every_mode;
 mod every_moment;
 mod hosts;
 mod many;

@@ -7,6 +7,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::OnceLock;
 
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 use serde_json::{Value, json};
@@ -18,6 +19,8 @@ pub const COPY_DIR: &str = "/opt/skyhook/sample";
 /// Where places lie: a file system in memory, as what a power cut leaves behind is not what is tested here, and thousands
 /// of calls sync their files.
 const MEMORY: &str = "/dev/shm";
+/// The program that steps are written for.
+const SHELL: &str = "/bin/sh";
 /// The resource id of every call that sets no other.
 pub const RESOURCE_ID: &str = "groundcrew-run1-1_sample_1.0.0";
 /// Where the flags of the package lie in the root.
@@ -40,7 +43,7 @@ impl Place {
         {
             fs::create_dir_all(place.path().join(folder)).unwrap();
         }
-        place.add_program("/bin/sh");
+        place.add_program(SHELL);
         place
     }
 
@@ -70,8 +73,7 @@ impl Place {
 
     /// Puts a program and its libraries into the root, at its own path.
     pub fn add_program(&self, program: &str) {
-        let listed = Command::new("ldd").arg(program).output().expect("ldd is there");
-        let listed = String::from_utf8(listed.stdout).unwrap();
+        let listed = libraries_of(program);
         let libraries = listed.split_whitespace().filter(|word| word.starts_with('/'));
         for file in libraries.chain([program]) {
             let to = self.at(file);
@@ -146,14 +148,35 @@ impl Place {
         names(&self.at(FLAGS)).iter().map(|name| name.split('_').next().unwrap().to_owned()).collect()
     }
 
-    /// Files that an agent makes for itself while it works, anywhere in the root.
+    /// Files that an agent makes for itself while it works, anywhere in the root. Only their names are looked at, and a place
+    /// is looked through thousands of times.
     pub fn leftovers(&self) -> Vec<PathBuf> {
-        let own = |path: &PathBuf| {
-            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            name.starts_with(".running-") || name.starts_with(".groundcrew")
-        };
-        tree(&self.root()).into_keys().filter(own).collect()
+        let root = self.root();
+        let (mut found, mut left) = (Vec::new(), vec![root.clone()]);
+        while let Some(folder) = left.pop() {
+            for entry in fs::read_dir(folder).unwrap().map(Result::unwrap) {
+                let name = entry.file_name().to_string_lossy().into_owned();
+                if name.starts_with(".running-") || name.starts_with(".groundcrew") {
+                    found.push(entry.path().strip_prefix(&root).unwrap().to_owned());
+                }
+                if entry.file_type().unwrap().is_dir() {
+                    left.push(entry.path());
+                }
+            }
+        }
+        found.sort();
+        found
     }
+}
+
+/// What `ldd` says of a program. The shell's is asked for once: thousands of places have it.
+fn libraries_of(program: &str) -> String {
+    static OF_THE_SHELL: OnceLock<String> = OnceLock::new();
+    let ask = || {
+        let listed = Command::new("ldd").arg(program).output().expect("ldd is there");
+        String::from_utf8(listed.stdout).unwrap()
+    };
+    if program == SHELL { OF_THE_SHELL.get_or_init(ask).clone() } else { ask() }
 }
 
 /// One call of the binary.
