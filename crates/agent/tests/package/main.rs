@@ -4,6 +4,7 @@
 //! All of it needs root, as the agent does: it enters roots and mounts file systems. Without it the tests fail.
 
 mod calls;
+mod control_data;
 mod disks;
 mod every_mode;
 mod every_moment;
