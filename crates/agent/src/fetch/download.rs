@@ -38,7 +38,7 @@ pub(super) fn fetch(
         place,
         free_bytes_least,
         around,
-        part: Part::open(place.fetched())?,
+        part: Part::open(place.fetched(), around)?,
         whole: None,
         told: 0,
         last: None,

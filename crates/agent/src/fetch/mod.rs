@@ -62,6 +62,16 @@ pub struct Around<'a> {
     pub show: &'a dyn Fn(f64, String),
 }
 
+impl Around<'_> {
+    /// Why it is to end now, where it is; `came` says how much there is.
+    fn stop(&self, came: impl FnOnce() -> String) -> Option<FetchError> {
+        if self.cancel.is_asked() {
+            return Some(FetchError::Stopped);
+        }
+        (Instant::now() >= self.deadline).then(|| FetchError::Late { came: came(), last: None })
+    }
+}
+
 /// Why there is no package.
 #[derive(Debug, thiserror::Error)]
 pub enum FetchError {

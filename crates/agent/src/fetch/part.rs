@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use groundcrew_protocol::ids::{Sha256Hex, Sha256Sum};
 
-use super::FetchError;
+use super::{Around, FetchError};
 
 /// Bytes that are read at a time.
 const READ_BYTES: usize = 256 * 1024;
@@ -20,8 +20,8 @@ pub(super) struct Part {
 }
 
 impl Part {
-    /// Opens what has come before, or begins.
-    pub(super) fn open(path: PathBuf) -> Result<Part, FetchError> {
+    /// Opens what has come before, or begins. What is there is read to its end, which ends with the stage.
+    pub(super) fn open(path: PathBuf, around: &Around<'_>) -> Result<Part, FetchError> {
         let mut options = File::options();
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
         let file = options.read(true).append(true).create(true).open(&path);
@@ -33,6 +33,10 @@ impl Part {
         };
         let mut buffer = vec![0; READ_BYTES];
         loop {
+            let came = std::fs::metadata(&part.path).map_or(part.bytes, |metadata| metadata.len());
+            if let Some(ended) = around.stop(|| format!("{came} bytes")) {
+                return Err(ended);
+            }
             let read = part.file.read(&mut buffer).map_err(FetchError::disk("reading", &part.path))?;
             if read == 0 {
                 return Ok(part);

@@ -238,7 +238,8 @@ pub(super) fn expect_room(path: &Path, wanted: u64, least: u64) -> Result<(), Fe
     let space = rustix::fs::statvfs(path).map_err(io::Error::from);
     let space = space.map_err(FetchError::disk("asking for the room at", path))?;
     let free = space.f_bavail.saturating_mul(space.f_frsize);
-    if free < wanted.saturating_add(least) {
+    // A file system without a size, such as the first one of a live image, counts none of its blocks.
+    if space.f_blocks > 0 && free < wanted.saturating_add(least) {
         return Err(FetchError::NoRoom { path: path.to_owned(), free, wanted, least });
     }
     Ok(())

@@ -318,12 +318,50 @@ fn a_stage_that_ends_leaves_what_has_come_for_the_next_try() {
     bench.cancel.ask();
     assert!(matches!(bench.provide(&wanted), Err(FetchError::Stopped)));
     assert_eq!(bench.names(&wanted), [format!("fetched-{}", wanted.sha256)]);
-    // Also one that is ended while it unpacks.
-    let content = sample();
-    let wanted = bench.fetched(&content);
-    let error = bench.provide(&wanted).unwrap_err();
-    assert!(matches!(error, FetchError::Stopped), "{error}");
-    assert_eq!(bench.names(&wanted), [format!("fetched-{}", wanted.sha256)]);
+}
+
+#[test]
+fn a_stage_that_ends_while_it_looks_at_what_has_come_keeps_it() {
+    let bench = Bench::new();
+    let wanted = bench.fetched(&sample());
+    let fetched = bench.folder(&wanted).join(format!("fetched-{}", wanted.sha256));
+    bench.cancel.ask();
+    let opened = |deadline| {
+        let around = Around { cancel: &bench.cancel, deadline, say: &|_, _| {}, show: &|_, _| {} };
+        part::Part::open(fetched.clone(), &around).map(|part| part.bytes())
+    };
+    let later = Instant::now() + Duration::from_secs(3_600);
+    assert!(matches!(opened(later), Err(FetchError::Stopped)));
+    assert_eq!(fs::read(&fetched).unwrap(), sample());
+}
+
+#[test]
+fn a_stage_that_ends_while_it_unpacks_keeps_the_archive_whatever_is_in_it() {
+    let names: Vec<String> = (0..50).map(|number| format!("folder-{number}")).collect();
+    let of = |kind, text| names.iter().map(|name| (kind, name.as_str(), 0o755, text)).collect::<Vec<_>>();
+    for content in [archive(&of(b'0', "x")), archive(&of(b'5', "")), archive(&of(b'2', "nothing")), sample()]
+    {
+        let bench = Bench::new();
+        let wanted = bench.fetched(&content);
+        let places = Places::in_home(bench.home.path());
+        let place = places.of(&wanted).unwrap();
+        // Asked as soon as it is known to have begun.
+        let show = |_fraction, activity: String| {
+            if activity == "unpacking" {
+                bench.cancel.ask()
+            }
+        };
+        let deadline = Instant::now() + Duration::from_secs(3_600);
+        let around = Around { cancel: &bench.cancel, deadline, say: &|_, _| {}, show: &show };
+        let error = unpack::unpack(&place, 0, &around).unwrap_err();
+        assert!(matches!(error, FetchError::Stopped), "{error}");
+        assert_eq!(bench.names(&wanted), [format!("fetched-{}", wanted.sha256)]);
+        // Nobody asks the next one.
+        let cancel = Cancel::new().unwrap();
+        let around = Around { cancel: &cancel, deadline, say: &|_, _| {}, show: &|_, _| {} };
+        unpack::unpack(&place, 0, &around).unwrap();
+        assert_eq!(bench.names(&wanted), [format!("package-{}", wanted.sha256)]);
+    }
 }
 
 #[test]

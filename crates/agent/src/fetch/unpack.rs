@@ -4,14 +4,13 @@ use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
-use std::time::Instant;
 
 use groundcrew_archive::{Content, Error, Sink, UNPACKED_BYTES_MAX, read};
 
 use super::places::{Place, expect_room, remove_folder};
 use super::{Around, FetchError};
 
-/// Bytes that are written at a time; between two of them it looks whether it is to end.
+/// Bytes that are written at a time.
 const PART_BYTES: usize = 256 * 1024;
 /// Mode of folders. The home above them is the agent's alone.
 const FOLDER_MODE: u32 = 0o755;
@@ -48,14 +47,16 @@ fn unpacked(
     let fetched = place.fetched();
     let archive = File::open(&fetched).map_err(FetchError::disk("opening", &fetched))?;
     let mut unpacker = Unpacker { top: top.to_owned(), free_bytes_least, around, refused: None };
-    let done = read(archive, UNPACKED_BYTES_MAX, &mut unpacker);
-    match (done, unpacker.refused) {
-        (Ok(content), None) => Ok(content),
-        (_, Some(refused)) => Err(refused),
-        (Err(Error::Placing { path, source }), None) => {
+    let done = read(Heeding { archive, around }, UNPACKED_BYTES_MAX, &mut unpacker);
+    match (done, unpacker.refused, stop(around)) {
+        (_, Some(refused), _) => Err(refused),
+        (Ok(content), None, _) => Ok(content),
+        // Whatever could not be read could not because it is to end.
+        (Err(_could_not_be_read), None, Some(ended)) => Err(ended),
+        (Err(Error::Placing { path, source }), None, None) => {
             Err(FetchError::disk("unpacking", &top.join(path))(source))
         }
-        (Err(error), None) => Err(FetchError::Archive(error)),
+        (Err(error), None, None) => Err(FetchError::Archive(error)),
     }
 }
 
@@ -82,18 +83,33 @@ impl Unpacker<'_> {
         make_folder(above)?;
         Ok(place)
     }
+}
 
-    fn stop(&self) -> Option<FetchError> {
-        if self.around.cancel.is_asked() {
-            return Some(FetchError::Stopped);
+/// Why it is to end now, where it is.
+fn stop(around: &Around<'_>) -> Option<FetchError> {
+    around.stop(|| "all of it".to_owned())
+}
+
+/// An archive that is read for no longer than there is time: also what is passed over, and what is no file.
+struct Heeding<'a> {
+    archive: File,
+    around: &'a Around<'a>,
+}
+
+impl Read for Heeding<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match stop(self.around) {
+            Some(ended) => Err(io::Error::other(ended)),
+            None => self.archive.read(buffer),
         }
-        let is_late = Instant::now() >= self.around.deadline;
-        is_late.then(|| FetchError::Late { came: "all of it".to_owned(), last: None })
     }
 }
 
 impl Sink for Unpacker<'_> {
     fn folder(&mut self, path: &Path) -> io::Result<()> {
+        if let Some(why) = stop(self.around) {
+            return Err(self.refuse(why));
+        }
         make_folder(&self.top.join(path))
     }
 
@@ -105,15 +121,16 @@ impl Sink for Unpacker<'_> {
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(place)?;
         let mut buffer = vec![0; PART_BYTES];
         loop {
-            if let Some(why) = self.stop() {
+            if let Some(why) = stop(self.around) {
                 return Err(self.refuse(why));
             }
             let read = match content.read(&mut buffer) {
                 Ok(read) => read,
                 // The archive's own fault, and not that of the disk that is written to.
                 Err(source) => {
-                    let torn = FetchError::disk("reading from the archive", path)(source);
-                    return Err(self.refuse(torn));
+                    let torn = || FetchError::disk("reading from the archive", path)(source);
+                    let why = stop(self.around).unwrap_or_else(torn);
+                    return Err(self.refuse(why));
                 }
             };
             if read == 0 {
