@@ -8,6 +8,7 @@ use anyhow::{Context, bail};
 use jiff::Timestamp;
 
 use super::config::{CONFIG_BYTES_MAX, Config, Idempotence, Mode, Step};
+use super::copying::Bounds;
 use super::flags::{self, Asked, Decision, FlaggedMode};
 use super::history::{self, Previous};
 use super::logs::Logs;
@@ -43,6 +44,8 @@ pub(crate) fn run(session: &mut Session, root: &Root, mode: Mode) -> anyhow::Res
 /// Sees to it that the package is in its place, and reads its config. What is refused is refused before anything is
 /// copied.
 fn deliver(session: &mut Session, root: &Root, copy_dir: &Path, mode: Mode) -> anyhow::Result<Config> {
+    let cancel = session.cancel.clone();
+    let bounds = Bounds { stop: &|| cancel.is_asked(), free_bytes_least: 0 };
     // An uninstall neither changes the host's files nor needs those that only an installation has.
     let installs = !matches!(mode, Mode::Uninstall | Mode::UninstallCheck);
     if !root.exists(copy_dir)? {
@@ -62,7 +65,7 @@ fn deliver(session: &mut Session, root: &Root, copy_dir: &Path, mode: Mode) -> a
             let trees = std::iter::once(&package).chain(&over).map(|tree| (tree, top));
             require_config_files(&config, &of.host_path(&top.join(CONFIG)), trees)?;
         }
-        copying::deliver(root, copy_dir, data, node_files)?;
+        copying::deliver(root, copy_dir, data, node_files, &bounds)?;
     }
     let config = read_config(root, copy_dir)?;
     for warning in config.missing_checks() {
@@ -72,7 +75,7 @@ fn deliver(session: &mut Session, root: &Root, copy_dir: &Path, mode: Mode) -> a
     config.check_files(&file, |path| root.exists(&step::file_of(copy_dir, path)).unwrap_or(false))?;
     if installs {
         require_config_files(&config, &file, std::iter::once((root, copy_dir)))?;
-        copying::copy_root_dir(root, copy_dir)?;
+        copying::copy_root_dir(root, copy_dir, &bounds)?;
     }
     Ok(config)
 }

@@ -29,28 +29,50 @@ const RESOLV_MODE: u32 = 0o644;
 /// More than any resolver reads.
 const RESOLV_BYTES_MAX: u64 = 1 << 20;
 
+/// What bounds a copy.
+#[derive(Clone, Copy)]
+pub struct Bounds<'a> {
+    /// Asked between any two reads: whether to end, which leaves no file half written.
+    pub stop: &'a dyn Fn() -> bool,
+    /// What stays free beside the copy, in bytes.
+    pub free_bytes_least: u64,
+}
+
+impl Bounds<'_> {
+    /// A copy that nobody ends, and that may take all there is.
+    #[cfg(test)]
+    pub(crate) const NONE: Bounds<'static> = Bounds { stop: &|| false, free_bytes_least: 0 };
+}
+
 /// Copies the package in `data` to `copy_dir` inside the root, and `node_files` over it where that folder exists,
 /// unless something stands at `copy_dir` already. Says whether it copied.
 ///
-/// It is built beside its place under another name, which the next call removes where this one was killed.
-pub fn deliver(root: &Root, copy_dir: &Path, data: &Path, node_files: &Path) -> Result<bool> {
+/// It is built beside its place under another name, which the next call removes where this one was killed. Links are copied as
+/// what they lead to, so that a small package may make a large copy: what all of it takes must be free before it begins.
+pub fn deliver(
+    root: &Root,
+    copy_dir: &Path,
+    data: &Path,
+    node_files: &Path,
+    bounds: &Bounds<'_>,
+) -> Result<bool> {
     if !copy_dir.is_absolute() {
         return Err(Error::bad_name("copy dir", &copy_dir.to_string_lossy(), "an absolute path"));
     }
     if root.exists(copy_dir)? {
         return Ok(false);
     }
-    let mut trees = vec![tree_at(data)?];
+    let mut trees = vec![tree_at(data, bounds)?];
     if node_files.is_dir() {
-        trees.push(tree_at(node_files)?);
+        trees.push(tree_at(node_files, bounds)?);
     }
-    placing::build_beside(root, copy_dir, &trees)?;
+    placing::build_beside(root, copy_dir, &trees, bounds)?;
     Ok(true)
 }
 
-fn tree_at(host: &Path) -> Result<(Root, Listing)> {
+fn tree_at(host: &Path, bounds: &Bounds<'_>) -> Result<(Root, Listing)> {
     let tree = Root::open_tree(host)?;
-    let listing = listing::list(&tree, Path::new("/"))?;
+    let listing = listing::list(&tree, Path::new("/"), bounds.stop)?;
     Ok((tree, listing))
 }
 
@@ -77,13 +99,13 @@ pub fn missing_config_files<'a>(
 
 /// Copies the package's `root_dir`, where it has one, onto the root. Folders that the host has keep their modes, files
 /// their owners; a file that is already as it should be is left alone.
-pub fn copy_root_dir(root: &Root, copy_dir: &Path) -> Result<()> {
+pub fn copy_root_dir(root: &Root, copy_dir: &Path, bounds: &Bounds<'_>) -> Result<()> {
     let source = below(copy_dir, &["root_dir"]);
     if root.metadata(&source, Link::Follow)?.is_none() {
         return Ok(());
     }
-    let listing = listing::list(root, &source)?;
-    placing::place(root, Path::new("/"), root, &listing)
+    let listing = listing::list(root, &source, bounds.stop)?;
+    placing::place(root, Path::new("/"), root, &listing, bounds)
 }
 
 /// Copies the content of `source`, the container's own resolv.conf, to that of the root mount, which keeps its mode

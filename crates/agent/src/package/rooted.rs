@@ -431,3 +431,18 @@ fn pour(source: &mut dyn Read, into: &mut File) -> io::Result<u64> {
     into.flush()?;
     Ok(copied)
 }
+
+/// A reader that fails once it is to stop.
+struct Heeding<'a> {
+    from: &'a mut File,
+    stop: &'a dyn Fn() -> bool,
+}
+
+impl Read for Heeding<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if (self.stop)() {
+            return Err(io::Error::other("ended on request"));
+        }
+        self.from.read(buffer)
+    }
+}

@@ -17,6 +17,7 @@ mod network;
 mod outcome;
 mod package;
 mod package_agent;
+mod package_copies;
 mod psu;
 mod smart;
 mod storage;

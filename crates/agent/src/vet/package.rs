@@ -14,18 +14,16 @@ use groundcrew_protocol::profile::PackageSettings;
 use groundcrew_protocol::wire::LogLevel;
 
 use super::package_agent::{Call, Called};
-use super::{Done, Packages, StageContext, refused, unknown};
+use super::{Done, Packages, StageContext, package_copies, refused, unknown};
 use crate::errors::chain;
-use crate::fetch::{Around, FetchError, Wanted};
+use crate::fetch::{Around, FREE_BYTES_LEAST, FetchError, Wanted};
 use crate::package::config::{CONFIG_BYTES_MAX, Config, Mode};
-use crate::package::copying;
-use crate::package::rooted::Root;
+use crate::package::copying::{self, Bounds};
+use crate::package::rooted::{Error, Root};
 use crate::process::tool::Stopped;
 
 /// The line with which the package agent says that a step failed.
 const FAILED: &str = "FAILED: ";
-/// Where a package is put unless the profile says otherwise, beneath the root mount.
-const COPIES: &str = "/var/lib/groundcrew/packages";
 /// Folder of the stage's own for a package with the profile's config files in it.
 const LAID_OVER: &str = "package-data";
 /// Mode of a config file, as a ConfigMap is mounted.
@@ -52,8 +50,22 @@ pub(super) fn run(context: &StageContext, name: &str, mode: &str, deadline: Inst
         Ok(folder) => folder,
         Err(done) => return done,
     };
-    match data_folder(context, settings, &folder) {
-        Ok(data) => called(context, settings, mode, &packages.instance, &data, deadline),
+    if settings.copy_dir.is_none() && settings.root_mount.starts_with('/') {
+        package_copies::sweep(context, &settings.root_mount, &packages.instance);
+    }
+    match data_folder(context, settings, &folder, deadline) {
+        Ok(data) => {
+            let done = called(context, settings, mode, &packages.instance, &data, deadline);
+            if data != folder {
+                // The package agent has made a copy of it beneath the root mount.
+                remove_copy(context, &data);
+            }
+            done
+        }
+        Err(Unusable::Stopped(stopped)) => {
+            let why = format!("{}: nothing of the package was done", context.stopped_text(stopped));
+            Done { stopped: Some(stopped), ..refused(context, why) }
+        }
         Err(Unusable::Other(found)) => {
             let check = context.check(names::STEPS, Observation::Found { text: found });
             Done { checks: vec![check], ..Done::default() }
@@ -110,6 +122,8 @@ enum Unusable {
     Other(String),
     /// It is not there, or cannot be read.
     Unreadable(String),
+    /// The stage ended before all of it was copied.
+    Stopped(Stopped),
 }
 
 /// The folder that the package agent is to take the package from: its own, or a copy with the config files in it.
@@ -117,6 +131,7 @@ fn data_folder(
     context: &StageContext,
     settings: &PackageSettings,
     folder: &Path,
+    deadline: Instant,
 ) -> Result<PathBuf, Unusable> {
     let unreadable = |error: &dyn std::error::Error| {
         Unusable::Unreadable(format!("the package in {}: {}", folder.display(), chain(error)))
@@ -141,7 +156,19 @@ fn data_folder(
     if settings.config_files.is_empty() {
         return Ok(folder.to_owned());
     }
-    laid_over(context, settings, folder).map_err(|error| unreadable(&*error))
+    let stopped = || match context.cancel.is_asked() {
+        true => Some(Stopped::Cancelled),
+        false => (Instant::now() >= deadline).then_some(Stopped::TimedOut),
+    };
+    let laid = laid_over(context, settings, folder, &|| stopped().is_some());
+    laid.map_err(|error| {
+        // Half of it is of no use to anybody.
+        remove_copy(context, &context.work.join(LAID_OVER));
+        match (error.downcast_ref(), stopped()) {
+            (Some(Error::Stopped { .. }), Some(stopped)) => Unusable::Stopped(stopped),
+            (Some(_) | None, _) => unreadable(&*error),
+        }
+    })
 }
 
 /// Copies the package and puts the profile's config files into it. What an earlier attempt copied goes first.
@@ -149,6 +176,7 @@ fn laid_over(
     context: &StageContext,
     settings: &PackageSettings,
     folder: &Path,
+    stop: &dyn Fn() -> bool,
 ) -> Result<PathBuf, Box<dyn std::error::Error>> {
     let copy = context.work.join(LAID_OVER);
     match std::fs::remove_dir_all(&copy) {
@@ -157,12 +185,24 @@ fn laid_over(
     }
     let work = Root::open(&context.work)?;
     let inside = Path::new("/").join(LAID_OVER);
-    // No other tree goes over it here: the package agent looks for that itself.
-    copying::deliver(&work, &inside, folder, Path::new(""))?;
+    // It lies in the agent's home, where results and log lines must find room. No other tree goes over it here: the package
+    // agent looks for that itself.
+    let bounds = Bounds { stop, free_bytes_least: FREE_BYTES_LEAST };
+    copying::deliver(&work, &inside, folder, Path::new(""), &bounds)?;
     for (name, text) in &settings.config_files {
         work.write_whole(&inside.join("configmaps").join(name), text.as_bytes(), CONFIG_FILE_MODE)?;
     }
     Ok(copy)
+}
+
+/// Removes a copy in the stage's own folder. What cannot be removed is said; the next copy removes it first.
+fn remove_copy(context: &StageContext, copy: &Path) {
+    match std::fs::remove_dir_all(copy) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            context.say(LogLevel::Warn, format!("removing {}: {error}", copy.display()));
+        }
+        Ok(()) | Err(_) => {}
+    }
 }
 
 /// Calls the package agent and judges its end.
@@ -188,7 +228,7 @@ fn called(
 fn call(context: &StageContext, settings: &PackageSettings, mode: &str, instance: &str, data: &Path) -> Call {
     let PackageSettings { name, version, .. } = settings;
     let copy_dir =
-        settings.copy_dir.clone().unwrap_or_else(|| format!("{COPIES}/{name}-{version}/{instance}"));
+        settings.copy_dir.clone().unwrap_or_else(|| package_copies::default_of(name, version, instance));
     let mut environment = environment(settings);
     // Last, so that nothing takes their place.
     environment.push(("SKYHOOK_RESOURCE_ID".into(), format!("{instance}_{name}_{version}").into()));

@@ -68,7 +68,8 @@ fn a_disk_without_room_for_the_package_gets_none_of_it() {
         let filler = fill(&place.at("opt"));
         let outcome = place.call("apply").run();
         let why = outcome.why();
-        assert!(why.contains("No space left on device") && why.contains("/opt"), "{why}");
+        assert!(why.contains("found 0 bytes free at ") && why.contains("/opt"), "{why}");
+        assert!(why.contains(" for what is to be copied there"), "{why}");
         assert!(!place.at(COPY_DIR).exists());
         assert_eq!((place.effects().len(), place.flagged().len()), (0, 0));
         fs::remove_file(filler).unwrap();

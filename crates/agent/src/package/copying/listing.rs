@@ -24,12 +24,21 @@ pub(super) struct Listing {
     pub(super) entries: Vec<Entry>,
 }
 
+impl Listing {
+    /// Bytes of all files: one that several links lead to is copied, and counts, as often.
+    pub(super) fn bytes(&self) -> u64 {
+        self.entries.iter().fold(0, |sum, entry| sum.saturating_add(entry.bytes))
+    }
+}
+
 /// A folder or file of a tree.
 #[derive(Debug)]
 pub(super) struct Entry {
     pub(super) below: PathBuf,
     pub(super) what: What,
     pub(super) like: Like,
+    /// Of a file.
+    pub(super) bytes: u64,
 }
 
 /// What is copied.
@@ -39,24 +48,33 @@ pub(super) enum What {
     File,
 }
 
-/// Lists the folder at `top` in `tree`. Refuses what cannot be copied, by name.
-pub(super) fn list(tree: &Root, top: &Path) -> Result<Listing> {
+/// Lists the folder at `top` in `tree`, unless it is to stop. Refuses what cannot be copied, by name.
+pub(super) fn list(tree: &Root, top: &Path, stop: &dyn Fn() -> bool) -> Result<Listing> {
     let shown = tree.host_path(top);
     let nothing = || Error::Kind { path: shown.clone(), found: "nothing", expected: "a folder" };
     let stat = tree.folder(top)?.ok_or_else(nothing)?.own_stat()?;
     let mut listing = Listing { top: top.to_owned(), top_like: Like::of(&stat), entries: Vec::new() };
     let mut above = vec![identity(&stat)];
-    add_folder(tree, &mut listing, Path::new(""), &mut above)?;
+    add_folder(tree, &mut listing, Path::new(""), &mut above, stop)?;
     Ok(listing)
 }
 
 /// Adds what is in a folder. `above` are the folders in which it lies, itself the last: a link to one of them would
 /// never end.
-fn add_folder(tree: &Root, listing: &mut Listing, below: &Path, above: &mut Vec<(u64, u64)>) -> Result<()> {
+fn add_folder(
+    tree: &Root,
+    listing: &mut Listing,
+    below: &Path,
+    above: &mut Vec<(u64, u64)>,
+    stop: &dyn Fn() -> bool,
+) -> Result<()> {
     for name in tree.names_in(&listing.top.join(below))? {
         let below = below.join(name);
         let path = listing.top.join(&below);
         let shown = || tree.host_path(&path);
+        if stop() {
+            return Err(Error::Stopped { path: shown() });
+        }
         if listing.entries.len() >= ENTRIES_MAX {
             return Err(Error::TooMany { path: shown(), of_what: "files", limit: ENTRIES_MAX });
         }
@@ -66,7 +84,10 @@ fn add_folder(tree: &Root, listing: &mut Listing, below: &Path, above: &mut Vec<
             tree.stat_followed(&path)?.ok_or_else(|| refuse("a symbolic link to nothing in its tree"))?;
         let like = Like::of(&stat);
         match FileType::from_raw_mode(stat.st_mode) {
-            FileType::RegularFile => listing.entries.push(Entry { below, what: What::File, like }),
+            FileType::RegularFile => {
+                let bytes = u64::try_from(stat.st_size).expect("no file has a negative size");
+                listing.entries.push(Entry { below, what: What::File, like, bytes });
+            }
             FileType::Directory => {
                 if above.contains(&identity(&stat)) {
                     return Err(refuse("a symbolic link to a folder that holds it"));
@@ -78,9 +99,9 @@ fn add_folder(tree: &Root, listing: &mut Listing, below: &Path, above: &mut Vec<
                         limit: DEPTH_MAX,
                     });
                 }
-                listing.entries.push(Entry { below: below.clone(), what: What::Folder, like });
+                listing.entries.push(Entry { below: below.clone(), what: What::Folder, like, bytes: 0 });
                 above.push(identity(&stat));
-                add_folder(tree, listing, &below, above)?;
+                add_folder(tree, listing, &below, above, stop)?;
                 above.pop();
             }
             other @ (FileType::Symlink

@@ -6,8 +6,8 @@ use std::fs::File;
 use std::io::{self, Read, Seek};
 use std::path::{Path, PathBuf};
 
-use super::folder_and_name;
 use super::listing::{Entry, Listing, What};
+use super::{Bounds, folder_and_name};
 use crate::package::places::{NAME_BYTES_MAX, shortened};
 use crate::package::rooted::{Error, Folder, Like, Result, Root};
 
@@ -21,21 +21,47 @@ const COMPARE_BYTES: usize = 64 << 10;
 const BUILDING_MODE: u32 = 0o700;
 
 /// Builds a copy of `trees`, the later over the earlier, beside `path` in `root`, and gives it that name when all of
-/// it is on the disk. What an earlier call left half built is removed first.
-pub(super) fn build_beside(root: &Root, path: &Path, trees: &[(Root, Listing)]) -> Result<()> {
+/// it is on the disk. What an earlier call left half built is removed first, and what this one builds where it fails.
+pub(super) fn build_beside(
+    root: &Root,
+    path: &Path,
+    trees: &[(Root, Listing)],
+    bounds: &Bounds<'_>,
+) -> Result<()> {
     let (folder, name) = folder_and_name(root, &without_end_slash(path))?;
     let mut building = OsString::from(BUILDING_PREFIX);
     building.push(&name);
     let building = shortened(&building, NAME_BYTES_MAX);
     let built = start_building(&folder, &building)?;
-    for (tree, listing) in trees {
-        let target = Root::of_folder(&built)?;
-        place(&target, Path::new("/"), tree, listing)?;
+    if let Err(error) = build(&built, &folder, trees, bounds) {
+        // What led here matters, not this one: what cannot be removed now, the next call removes.
+        let _removed_later = folder.remove_tree(&building);
+        return Err(error);
     }
-    let (_, first) = &trees[0];
-    built.finish(&first.top_like)?;
     folder.rename(&building, &name)?;
     folder.sync()
+}
+
+fn build(built: &Folder, in_folder: &Folder, trees: &[(Root, Listing)], bounds: &Bounds<'_>) -> Result<()> {
+    let bytes = trees.iter().fold(0_u64, |sum, (_, listing)| sum.saturating_add(listing.bytes()));
+    expect_room(in_folder, bytes, bounds)?;
+    for (tree, listing) in trees {
+        let target = Root::of_folder(built)?;
+        place(&target, Path::new("/"), tree, listing, bounds)?;
+    }
+    let (_, first) = &trees[0];
+    built.finish(&first.top_like)
+}
+
+/// Refuses to copy so many bytes into a folder whose file system has no room for them.
+fn expect_room(folder: &Folder, wanted: u64, bounds: &Bounds<'_>) -> Result<()> {
+    let least = bounds.free_bytes_least;
+    match folder.free_bytes()? {
+        Some(free) if free < wanted.saturating_add(least) => {
+            Err(Error::NoRoom { path: folder.path().to_owned(), free, wanted, least })
+        }
+        Some(_) | None => Ok(()),
+    }
 }
 
 /// A slash at the end would ask for a folder that is there.
@@ -62,16 +88,25 @@ fn start_building(folder: &Folder, building: &OsStr) -> Result<Folder> {
 
 /// Copies a listed tree of `source` onto what stands at `top` in `target`. Folders that are there stay as they are,
 /// files are replaced whole. Every name is on the disk when this returns.
-pub(super) fn place(target: &Root, top: &Path, source: &Root, listing: &Listing) -> Result<()> {
+pub(super) fn place(
+    target: &Root,
+    top: &Path,
+    source: &Root,
+    listing: &Listing,
+    bounds: &Bounds<'_>,
+) -> Result<()> {
     // Folders in which names changed, to be synced once each, and folders that are new. Kept as paths, which are
     // followed again at the end: a package may have more folders than a process has descriptors.
     let mut changed: BTreeSet<PathBuf> = BTreeSet::new();
     let mut made: Vec<(PathBuf, Like)> = Vec::new();
     for entry in &listing.entries {
         let to = top.join(&entry.below);
+        if (bounds.stop)() {
+            return Err(Error::Stopped { path: target.host_path(&to) });
+        }
         let is_new = match entry.what {
             What::Folder => place_folder(target, &to, &entry.like)?,
-            What::File => place_file(target, &to, source, &listing.top.join(&entry.below), entry)?,
+            What::File => place_file(target, &to, source, &listing.top.join(&entry.below), entry, bounds)?,
         };
         if is_new {
             changed.insert(to.parent().expect("an entry lies below the top").to_owned());
@@ -111,7 +146,14 @@ fn place_folder(target: &Root, to: &Path, like: &Like) -> Result<bool> {
 }
 
 /// Puts a file in its place unless what stands there is just like it. Says whether it did.
-fn place_file(target: &Root, to: &Path, source: &Root, from: &Path, entry: &Entry) -> Result<bool> {
+fn place_file(
+    target: &Root,
+    to: &Path,
+    source: &Root,
+    from: &Path,
+    entry: &Entry,
+    bounds: &Bounds<'_>,
+) -> Result<bool> {
     let shown = source.host_path(from);
     let gone = || Error::Kind { path: shown.clone(), found: "nothing any more", expected: "a regular file" };
     let mut file = source.open_file(from)?.ok_or_else(gone)?;
@@ -119,21 +161,28 @@ fn place_file(target: &Root, to: &Path, source: &Root, from: &Path, entry: &Entr
     if let Some(stat) = &place.stat
         && Like::of(stat) == entry.like
         && let Some(standing) = target.open_file(to)?
-        && same_content(&mut file, standing).map_err(Error::io("comparing with what stands", &shown))?
+        && same_content(&mut file, standing, bounds.stop)
+            .map_err(Error::io("comparing with what stands", &shown))?
     {
         return Ok(false);
     }
     file.rewind().map_err(Error::io("reading", &shown))?;
-    place.folder.install(&place.name, &mut file, &entry.like)?;
+    // What it takes the place of stands until all of it is there.
+    expect_room(&place.folder, entry.bytes, bounds)?;
+    place.folder.install(&place.name, &mut file, &entry.like, bounds.stop)?;
     Ok(true)
 }
 
-fn same_content(one: &mut File, mut other: File) -> io::Result<bool> {
+/// False too where it is to stop: nothing is done then to what differs.
+fn same_content(one: &mut File, mut other: File, stop: &dyn Fn() -> bool) -> io::Result<bool> {
     if one.metadata()?.len() != other.metadata()?.len() {
         return Ok(false);
     }
     let (mut ours, mut theirs) = (vec![0; COMPARE_BYTES], vec![0; COMPARE_BYTES]);
     loop {
+        if stop() {
+            return Ok(false);
+        }
         let read = one.read(&mut ours)?;
         if read == 0 {
             // Nothing may be left of the other either, should it have grown meanwhile.

@@ -33,7 +33,13 @@ fn fixture() -> Fixture {
 
 impl Fixture {
     fn deliver(&self) -> Result<bool> {
-        deliver(&self.root, Path::new(COPY_DIR), &self.data, &self.scratch.path().join("node-files"))
+        deliver(
+            &self.root,
+            Path::new(COPY_DIR),
+            &self.data,
+            &self.scratch.path().join("node-files"),
+            &Bounds::NONE,
+        )
     }
 
     fn copied(&self, name: &str) -> PathBuf {
@@ -41,7 +47,7 @@ impl Fixture {
     }
 
     fn copy_root_dir(&self) -> Result<()> {
-        copy_root_dir(&self.root, Path::new(COPY_DIR))
+        copy_root_dir(&self.root, Path::new(COPY_DIR), &Bounds::NONE)
     }
 
     /// A file of the package that has been delivered.
@@ -138,7 +144,8 @@ fn node_files_come_over_the_package() {
 #[test]
 fn a_relative_copy_dir_is_refused() {
     let fixture = fixture();
-    let error = deliver(&fixture.root, Path::new("opt/x"), &fixture.data, Path::new("/none")).unwrap_err();
+    let error = deliver(&fixture.root, Path::new("opt/x"), &fixture.data, Path::new("/none"), &Bounds::NONE)
+        .unwrap_err();
     assert_eq!(error.to_string(), r#"copy dir "opt/x": expected an absolute path"#);
     assert_eq!(names(&fixture.host), [""; 0]);
 }
@@ -186,7 +193,7 @@ const VICTIM_VARIABLE: &str = "GROUNDCREW_TEST_DELIVER";
 fn victim() {
     let scratch = PathBuf::from(std::env::var_os(VICTIM_VARIABLE).unwrap());
     let root = Root::open(&scratch.join("root")).unwrap();
-    deliver(&root, Path::new(COPY_DIR), &scratch.join("data"), Path::new("/none")).unwrap();
+    deliver(&root, Path::new(COPY_DIR), &scratch.join("data"), Path::new("/none"), &Bounds::NONE).unwrap();
 }
 
 #[test]
@@ -374,12 +381,101 @@ fn a_full_disk_leaves_no_half_package_and_no_half_file() {
     with_own_mounts(|| {
         mount(&["-t", "tmpfs", "-o", "size=128k,mode=755", "tmpfs", fixture.host.to_str().unwrap()]);
         let root = Root::open(&fixture.host).unwrap();
-        let error = deliver(&root, Path::new(COPY_DIR), &fixture.data, Path::new("/none")).unwrap_err();
-        assert_eq!(error.system().unwrap().kind(), std::io::ErrorKind::StorageFull);
+        let error = deliver(&root, Path::new(COPY_DIR), &fixture.data, Path::new("/none"), &Bounds::NONE)
+            .unwrap_err();
+        assert!(matches!(error, Error::NoRoom { wanted: 300_005, .. }), "{error}");
         assert!(!root.exists(Path::new(COPY_DIR)).unwrap());
         fs::write(fixture.data.join("b"), "fits").unwrap();
-        assert!(deliver(&root, Path::new(COPY_DIR), &fixture.data, Path::new("/none")).unwrap());
+        assert!(
+            deliver(&root, Path::new(COPY_DIR), &fixture.data, Path::new("/none"), &Bounds::NONE).unwrap()
+        );
         assert_eq!(names(&fixture.host.join("opt/skyhook")), ["sample"]);
         assert_eq!(names(&fixture.copied("")), ["a", "b"]);
     });
+}
+
+/// A folder with so many bytes in a file, to which so many links lead.
+fn with_links(fixture: &Fixture, bytes: usize, links: usize) {
+    put(&fixture.data.join("large/file"), &"x".repeat(bytes), 0o644);
+    for number in 0..links {
+        symlink("large", fixture.data.join(format!("link{number}"))).unwrap();
+    }
+}
+
+#[test]
+fn links_count_as_what_they_are_copied_as_before_anything_is_copied() {
+    let fixture = fixture();
+    with_links(&fixture, 1 << 20, 99);
+    with_own_mounts(|| {
+        mount(&["-t", "tmpfs", "-o", "size=8m,mode=755", "tmpfs", fixture.host.to_str().unwrap()]);
+        let root = Root::open(&fixture.host).unwrap();
+        let deliver = |least| {
+            let bounds = Bounds { stop: &|| false, free_bytes_least: least };
+            deliver(&root, Path::new(COPY_DIR), &fixture.data, Path::new("/none"), &bounds)
+        };
+        let error = deliver(0).unwrap_err();
+        assert!(matches!(error, Error::NoRoom { wanted: 104_857_600, least: 0, .. }), "{error}");
+        assert_eq!(names(&fixture.host.join("opt/skyhook")), [""; 0]);
+        for number in 2..99 {
+            fs::remove_file(fixture.data.join(format!("link{number}"))).unwrap();
+        }
+        let error = deliver(6 << 20).unwrap_err().to_string();
+        assert!(
+            error.contains("expected 3145728 ") && error.contains("and 6291456 more that stay free"),
+            "{error}"
+        );
+        assert!(deliver(4 << 20).unwrap());
+        assert_eq!(names(&fixture.host.join("opt/skyhook/sample")), ["large", "link0", "link1"]);
+    });
+}
+
+/// Tries with bounds that end it at the first question, then at the second, until it is no longer ended.
+fn ended_at_any_moment<T>(copy: impl Fn(&Bounds<'_>) -> Result<T>, look: impl Fn(usize)) -> usize {
+    for moment in 0.. {
+        let asked = std::cell::Cell::new(0);
+        let stop = || {
+            asked.set(asked.get() + 1);
+            asked.get() > moment
+        };
+        let done = copy(&Bounds { stop: &stop, free_bytes_least: 0 });
+        look(moment);
+        match done {
+            Ok(_) => return moment,
+            Err(error) => assert!(matches!(error, Error::Stopped { .. }), "{moment}: {error}"),
+        }
+    }
+    unreachable!("a copy asks less often than numbers go")
+}
+
+#[test]
+fn a_package_whose_copying_ends_on_request_is_not_there_and_leaves_nothing() {
+    let fixture = fixture();
+    with_links(&fixture, 20_000, 2);
+    let place = fixture.host.join("opt/skyhook");
+    let moments = ended_at_any_moment(
+        |bounds| deliver(&fixture.root, Path::new(COPY_DIR), &fixture.data, Path::new("/none"), bounds),
+        |moment| assert!(!place.exists() || names(&place).iter().all(|name| name == "sample"), "{moment}"),
+    );
+    // Each of the six that are listed and placed, and each read of a file.
+    assert!(moments > 18, "{moments}");
+    assert_eq!(names(&fixture.copied("")), ["large", "link0", "link1"]);
+}
+
+#[test]
+fn files_of_the_host_are_as_they_were_or_as_they_are_to_be_when_their_copying_ends_on_request() {
+    let fixture = fixture();
+    put(&fixture.copied("root_dir/etc/one"), &"1".repeat(20_000), 0o644);
+    put(&fixture.copied("root_dir/etc/two"), &"2".repeat(20_000), 0o644);
+    put(&fixture.host.join("etc/two"), "the host's", 0o644);
+    let moments = ended_at_any_moment(
+        |bounds| copy_root_dir(&fixture.root, Path::new(COPY_DIR), bounds),
+        |moment| {
+            let two = fs::read_to_string(fixture.host.join("etc/two")).unwrap();
+            assert!(two == "the host's" || two == "2".repeat(20_000), "{moment}");
+            let beside = names(&fixture.host.join("etc"));
+            assert!(beside.iter().all(|name| name == "one" || name == "two"), "{moment}: {beside:?}");
+        },
+    );
+    assert!(moments > 10, "{moments}");
+    assert_eq!(fs::read_to_string(fixture.host.join("etc/one")).unwrap(), "1".repeat(20_000));
 }

@@ -77,6 +77,24 @@ pub enum Error {
         /// The limit.
         limit: usize,
     },
+    /// The file system has too little room for what is to be copied.
+    #[error("found {free} bytes free at {}, expected {wanted} for what is to be copied there{}", path.display(), stays_free(*least))]
+    NoRoom {
+        /// A folder of the file system.
+        path: PathBuf,
+        /// What is free, in bytes.
+        free: u64,
+        /// What the copy takes.
+        wanted: u64,
+        /// What is to stay free beside it.
+        least: u64,
+    },
+    /// It was asked to end while something was being copied. What is there is whole, and is gone on with.
+    #[error("ended on request while {} was being copied", path.display())]
+    Stopped {
+        /// What was being copied, or where to.
+        path: PathBuf,
+    },
     /// Another process is at work there.
     #[error("{} is being worked on by another process", path.display())]
     Busy {
@@ -109,7 +127,13 @@ impl Error {
             | Self::TooLarge { .. }
             | Self::BadName { .. }
             | Self::TooMany { .. }
+            | Self::NoRoom { .. }
+            | Self::Stopped { .. }
             | Self::Busy { .. } => None,
         }
     }
+}
+
+fn stays_free(least: u64) -> String {
+    if least == 0 { String::new() } else { format!(", and {least} more that stay free") }
 }

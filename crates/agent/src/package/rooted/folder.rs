@@ -16,7 +16,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 
 use super::error::{Error, Result};
-use super::{MODE_BITS, is_errno, kind_of, open_at, pour, walk};
+use super::{Heeding, MODE_BITS, is_errno, kind_of, open_at, pour, walk};
 
 /// Digits of the random part of a temporary name.
 const RANDOM_DIGITS: usize = 16;
@@ -99,6 +99,14 @@ impl Folder {
         rustix::fs::fstat(&self.descriptor).map_err(Error::io("looking at", &self.path))
     }
 
+    /// Bytes that are free on its file system for who may not use what is set aside; `None` where it counts none, as a file
+    /// system without a size does.
+    pub(crate) fn free_bytes(&self) -> Result<Option<u64>> {
+        let space = rustix::fs::fstatvfs(&self.descriptor)
+            .map_err(Error::io("asking for the room at", &self.path))?;
+        Ok((space.f_blocks > 0).then(|| space.f_bavail.saturating_mul(space.f_frsize)))
+    }
+
     /// Makes what happened to names in it durable.
     pub(crate) fn sync(&self) -> Result<()> {
         fsync(&self.descriptor).map_err(Error::io("syncing the folder", &self.path))
@@ -126,12 +134,24 @@ impl Folder {
     }
 
     /// Puts a copy of `source` under a name, whole and with `like`'s mode and time, in place of a regular file or
-    /// nothing. It keeps the owner of the file that it replaces. The folder itself is left to be synced.
-    pub(crate) fn install(&self, name: &OsStr, source: &mut File, like: &Like) -> Result<()> {
+    /// nothing. It keeps the owner of the file that it replaces. The folder itself is left to be synced. Where `stop` says
+    /// so on the way, all stays as it was.
+    pub(crate) fn install(
+        &self,
+        name: &OsStr,
+        source: &mut File,
+        like: &Like,
+        stop: &dyn Fn() -> bool,
+    ) -> Result<()> {
         let path = self.path.join(name);
         let replaced = self.stat(name)?;
         let mut temporary = Temporary::create(self)?;
-        pour(source, &mut temporary.file).map_err(Error::io("writing", &path))?;
+        pour(&mut Heeding { from: source, stop }, &mut temporary.file).map_err(|error| {
+            if stop() {
+                return Error::Stopped { path: path.clone() };
+            }
+            Error::io("writing", &path)(error)
+        })?;
         temporary.dress(like, replaced.as_ref(), &path)?;
         fsync(&temporary.file).map_err(Error::io("syncing", &path))?;
         let renamed = temporary.rename_to(name, &path);

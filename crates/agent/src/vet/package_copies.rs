@@ -1,0 +1,148 @@
+//! The copies of packages beneath the root mount, where the profile names no folder of its own for them:
+//! `/var/lib/groundcrew/packages/{name}-{version}/groundcrew-{run}-{operator's retries}`.
+//!
+//! A run's stages share one, and a run after it has no use for it: what was done is known by the flags. So each package stage
+//! removes the copies of other runs, and of retries before the present one, whatever package they are of. A profile that names
+//! `copy_dir` has the copy to itself.
+
+use std::ffi::{OsStr, OsString};
+use std::fmt::Display;
+use std::path::Path;
+
+use groundcrew_protocol::wire::LogLevel;
+
+use super::StageContext;
+use crate::errors::chain;
+use crate::package::rooted::{Folder, Result, Root};
+
+/// The folder of all of them, inside the root.
+const COPIES: &str = "/var/lib/groundcrew/packages";
+/// How a copy's name begins, which is that of an instance.
+const INSTANCE_PREFIX: &str = "groundcrew-";
+/// Folders that one stage looks at, of packages and of copies: many times as many as runs leave when each removes those before.
+const LOOKED_AT_MAX: usize = 10_000;
+
+/// Where the copy of a package lies for an instance, inside the root.
+pub(super) fn default_of(name: impl Display, version: impl Display, instance: &str) -> String {
+    format!("{COPIES}/{name}-{version}/{instance}")
+}
+
+/// Removes the copies that are not this instance's. What cannot be removed is said, and tried again by the next stage.
+pub(super) fn sweep(context: &StageContext, root_mount: &str, instance: &str) {
+    let say = |level, text| context.say(level, text);
+    if let Err(error) = sweep_in(Path::new(root_mount), instance, &|| context.cancel.is_asked(), &say) {
+        say(LogLevel::Warn, format!("removing copies of earlier runs: {}", chain(&error)));
+    }
+}
+
+fn sweep_in(
+    root_mount: &Path,
+    instance: &str,
+    stop: &dyn Fn() -> bool,
+    say: &dyn Fn(LogLevel, String),
+) -> Result<()> {
+    let root = Root::open(root_mount)?;
+    let Some(packages) = root.folder(Path::new(COPIES))? else { return Ok(()) };
+    let mut looked_at = 0;
+    for package in packages.names()? {
+        // A link, or what is no folder, is nobody's copy.
+        let Ok(Some(copies)) = packages.open_folder(&package) else { continue };
+        let names = copies.names()?;
+        let goes = |name: &&OsString| is_instance(name) && name.as_os_str() != OsStr::new(instance);
+        let (going, all) = (names.iter().filter(goes).count(), names.len());
+        for name in names.iter().filter(goes) {
+            looked_at += 1;
+            if stop() || looked_at > LOOKED_AT_MAX {
+                return Ok(());
+            }
+            copies.remove_tree(name)?;
+            let removed = root.host_path(&Path::new(COPIES).join(&package).join(name));
+            say(LogLevel::Info, format!("removed {}, the copy of another run", removed.display()));
+        }
+        if going > 0 && going == all {
+            remove_if_empty(&packages, &package)?;
+        }
+    }
+    Ok(())
+}
+
+fn is_instance(name: &OsStr) -> bool {
+    name.to_str().is_some_and(|name| name.starts_with(INSTANCE_PREFIX))
+}
+
+/// Nobody may have put something into it meanwhile.
+fn remove_if_empty(packages: &Folder, package: &OsStr) -> Result<()> {
+    let is_empty = packages
+        .open_folder(package)?
+        .is_some_and(|folder| folder.names().is_ok_and(|names| names.is_empty()));
+    if is_empty { packages.remove_tree(package) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+    use std::sync::Mutex;
+
+    use super::*;
+
+    const OWN: &str = "groundcrew-r-b-1";
+
+    fn sweep(root: &Path) -> Vec<String> {
+        let said = Mutex::new(Vec::new());
+        let say = |_level, text| said.lock().unwrap().push(text);
+        sweep_in(root, OWN, &|| false, &say).unwrap();
+        said.into_inner().unwrap()
+    }
+
+    #[test]
+    fn copies_of_other_runs_and_of_earlier_retries_go_and_nothing_else() {
+        let scratch = tempfile::tempdir().unwrap();
+        let (root, outside) = (scratch.path().join("root"), scratch.path().join("outside"));
+        fs::create_dir_all(root.join("var/lib")).unwrap();
+        assert_eq!(sweep(&root), Vec::<String>::new(), "there may be none");
+        let copies = root.join("var/lib/groundcrew/packages");
+        for path in [
+            "tuning-1.0.0/groundcrew-r-a-0/skyhook_dir",
+            "tuning-1.0.0/groundcrew-r-b-0/skyhook_dir",
+            "tuning-1.0.0/groundcrew-r-b-1/skyhook_dir",
+            "driver-2.0.0/groundcrew-r-a-0/skyhook_dir",
+            // What the agent's own home has in this very folder where the root is its own.
+            "tuning/1.0.0/package-0000/skyhook_dir",
+            "mixed-1.0.0/groundcrew-r-a-0",
+            "mixed-1.0.0/of-somebody-else",
+        ] {
+            fs::create_dir_all(copies.join(path)).unwrap();
+        }
+        fs::create_dir_all(outside.join("groundcrew-r-a-0")).unwrap();
+        symlink(&outside, copies.join("linked-1.0.0")).unwrap();
+        symlink(&outside, copies.join("driver-2.0.0/groundcrew-r-a-0/out")).unwrap();
+        fs::write(copies.join("file"), "").unwrap();
+        let said = sweep(&root);
+        assert_eq!(said.len(), 4, "{said:?}");
+        assert!(said.iter().all(|line| line.ends_with(", the copy of another run")), "{said:?}");
+        let left = |path: &str| {
+            let mut names: Vec<String> = fs::read_dir(copies.join(path))
+                .unwrap()
+                .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+                .collect();
+            names.sort();
+            names
+        };
+        assert_eq!(left(""), ["file", "linked-1.0.0", "mixed-1.0.0", "tuning", "tuning-1.0.0"]);
+        assert_eq!(left("tuning-1.0.0"), [OWN]);
+        assert_eq!(left("tuning/1.0.0"), ["package-0000"]);
+        assert_eq!(left("mixed-1.0.0"), ["of-somebody-else"]);
+        assert!(outside.join("groundcrew-r-a-0").is_dir());
+        assert_eq!(sweep(&root), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_stage_that_ends_leaves_the_rest_to_the_next() {
+        let scratch = tempfile::tempdir().unwrap();
+        let copy = scratch.path().join("var/lib/groundcrew/packages/tuning-1.0.0/groundcrew-r-a-0");
+        fs::create_dir_all(&copy).unwrap();
+        sweep_in(scratch.path(), OWN, &|| true, &|_, _| {}).unwrap();
+        assert!(copy.is_dir());
+    }
+}
