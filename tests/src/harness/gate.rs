@@ -20,7 +20,7 @@ pub struct Gate {
 
 #[derive(Debug)]
 struct State {
-    to: String,
+    to: Mutex<String>,
     /// Bytes that come down a connection before it is held.
     holds_after: AtomicU64,
     held: Mutex<Vec<TcpStream>>,
@@ -31,8 +31,8 @@ impl Gate {
     pub fn before(server: &Server, holds_after: u64) -> Gate {
         let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
         let address = listener.local_addr().expect("a listener has an address");
-        let to = server.url().trim_start_matches("https://").to_owned();
-        let state = Arc::new(State { to, holds_after: AtomicU64::new(holds_after), held: Mutex::default() });
+        let (to, holds_after) = (Mutex::new(address_of(server)), AtomicU64::new(holds_after));
+        let state = Arc::new(State { to, holds_after, held: Mutex::default() });
         let passes = Arc::clone(&state);
         // It ends with the test's process.
         std::thread::spawn(move || {
@@ -54,6 +54,11 @@ impl Gate {
         super::eventually("a connection that is held", || (!self.state.held().is_empty()).then_some(()));
     }
 
+    /// Leads connections to another server from now on. Those that stand stay.
+    pub fn lead_to(&self, server: &Server) {
+        *self.state.to.lock().unwrap_or_else(PoisonError::into_inner) = address_of(server);
+    }
+
     /// Ends the connections that are held, and holds the next ones behind so many bytes.
     pub fn cut(&self, holds_after: u64) {
         self.state.holds_after.store(holds_after, Ordering::SeqCst);
@@ -64,6 +69,10 @@ impl Gate {
     }
 }
 
+fn address_of(server: &Server) -> String {
+    server.url().trim_start_matches("https://").to_owned()
+}
+
 impl State {
     fn held(&self) -> std::sync::MutexGuard<'_, Vec<TcpStream>> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
@@ -71,7 +80,8 @@ impl State {
 
     fn pass(&self, near: &TcpStream) {
         // A server that is down is one that ends the connection.
-        let Ok(far) = TcpStream::connect(&self.to) else { return };
+        let to = self.to.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let Ok(far) = TcpStream::connect(to) else { return };
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 copy(near, &far, |_bytes| true);

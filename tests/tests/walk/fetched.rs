@@ -109,6 +109,38 @@ fn a_download_goes_on_where_it_stopped_when_either_side_was_killed() {
 }
 
 #[test]
+fn a_server_with_another_certificate_gives_nothing_of_a_package_and_is_told_nothing() {
+    let (server, other) = (Server::start(), Server::start());
+    let (root, sum) = stored(&server);
+    let run = server.create_run("n1", &profile_of(&root, ""));
+    let gate = Gate::before(&server, 2_000_000);
+    let mut machine = Machine::new(&server, &run, "m1").with_packages().with_url(gate.url());
+    machine.start();
+    gate.wait_held();
+    machine.agent().wait_for_line(" bytes has come");
+    // The connection breaks, and the next one leads to somebody else.
+    gate.lead_to(&other);
+    gate.cut(u64::MAX);
+    let said = machine.agent().wait_for_line("the orchestrator does not give it");
+    for part in ["fetching package tuning 1.0.0: ", other.fingerprint(), server.fingerprint()] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    gate.lead_to(&server);
+    held(&server, &run, &["the orchestrator does not give it", other.fingerprint()]);
+    assert!(!root.join("one-ran").exists());
+    // What came from the right one is kept, and gone on with.
+    assert_eq!(kept(&machine), [format!("fetched-{sum}")]);
+    // A heartbeat that met the other one would ask again in five minutes, and an agent that is started asks at once.
+    machine.kill();
+    machine.start();
+    server.order(&run, "retry", "");
+    server.wait_for_state(&run, State::Completed);
+    expect_line(&server, &run, "goes on behind the first ");
+    assert_eq!(kept(&machine), [format!("package-{sum}")]);
+    assert!(machine.stop().success());
+}
+
+#[test]
 fn another_content_than_the_run_has_frozen_is_not_taken() {
     let server = Server::start();
     let (root, sum) = stored(&server);
