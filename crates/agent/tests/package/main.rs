@@ -8,6 +8,7 @@ mod control_data;
 mod disks;
 mod every_mode;
 mod every_moment;
+mod every_moment_of_reboots;
 mod hosts;
 mod many;
 mod names;
