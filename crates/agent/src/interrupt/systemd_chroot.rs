@@ -27,29 +27,17 @@ pub(crate) const IGNORE: &str = "SYSTEMD_IGNORE_CHROOT";
 
 /// What `reboot` is given when it is started.
 #[derive(Debug, Clone, Copy)]
-struct Given<'a> {
+pub(crate) struct Given<'a> {
     /// Its `PATH`.
-    search_path: Option<&'a OsStr>,
+    pub search_path: Option<&'a OsStr>,
     /// The folder that it runs in, inside the root.
-    directory: &'a Path,
+    pub directory: &'a Path,
     /// Its [`IGNORE`].
-    ignore_chroot: Option<&'a OsStr>,
-}
-
-/// As [`would_ignore_given`], of a `reboot` that is given what this process was, and runs in `directory`.
-pub(crate) fn would_ignore_in(root: &Root, host: &Path, directory: &Path) -> Option<String> {
-    let (search_path, told) = (std::env::var_os("PATH"), std::env::var_os(IGNORE));
-    let given = Given { search_path: search_path.as_deref(), directory, ignore_chroot: told.as_deref() };
-    would_ignore_given(root, host, given)
-}
-
-/// As [`would_ignore_in`] `/`.
-pub(crate) fn would_ignore(root: &Root, host: &Path) -> Option<String> {
-    would_ignore_in(root, host, Path::new("/"))
+    pub ignore_chroot: Option<&'a OsStr>,
 }
 
 /// Why a reboot that is asked for in this root would be ignored; `None` where nothing says that it would.
-fn would_ignore_given(root: &Root, host: &Path, given: Given<'_>) -> Option<String> {
+pub(crate) fn would_ignore(root: &Root, host: &Path, given: Given<'_>) -> Option<String> {
     if given.ignore_chroot.is_some_and(means_yes) || !reboot_is_systemctl(root, given) {
         return None;
     }

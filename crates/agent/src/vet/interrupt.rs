@@ -175,7 +175,9 @@ fn reboot(
             return rebooted(Observation::Unreadable { why });
         }
     };
-    if let Some(why) = would_ignore(&settings.root_mount) {
+    let instance = format!("{}-{}", interrupts.instance, interrupts.attempt);
+    let call = call(context, settings, &Interrupt::NodeRestart, &instance);
+    if let Some(why) = would_ignore(&settings.root_mount, &call) {
         return rebooted(Observation::Found { text: format!("not asked for: {why}") });
     }
     context.show(0.0, "rebooting: waits until the orchestrator knows of it");
@@ -185,8 +187,6 @@ fn reboot(
             false => rebooted(Observation::Unreadable { why: format!("not asked for: {why}") }),
         };
     }
-    let instance = format!("{}-{}", interrupts.instance, interrupts.attempt);
-    let call = call(context, settings, &Interrupt::NodeRestart, &instance);
     let asked = Instant::now();
     let called = match call.make(context, deadline) {
         Ok(called) => called,
@@ -219,9 +219,15 @@ fn stopped(context: &StageContext) -> Done {
     Done { stopped: Some(Stopped::Cancelled), ..refused(context, why) }
 }
 
-/// Why systemd would do nothing, where it would.
-fn would_ignore(root_mount: &str) -> Option<String> {
+/// Why systemd would do nothing with the request that this call makes, where it would.
+fn would_ignore(root_mount: &str, call: &Call) -> Option<String> {
     let host = Path::new(root_mount);
     // A root that cannot be opened is the package agent's to refuse, in its own words.
-    systemd_chroot::would_ignore(&Root::open(host).ok()?, host)
+    let told = call.environment.iter().find(|(name, _)| name == systemd_chroot::IGNORE);
+    let given = systemd_chroot::Given {
+        search_path: Some(&call.search_path),
+        directory: Path::new(FOLDER),
+        ignore_chroot: told.map(|(_, value)| value.as_os_str()),
+    };
+    systemd_chroot::would_ignore(&Root::open(host).ok()?, host, given)
 }

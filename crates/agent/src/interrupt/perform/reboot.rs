@@ -207,7 +207,13 @@ impl Performing<'_> {
     /// Why systemd would do nothing, where it would.
     fn would_be_ignored(&self) -> anyhow::Result<Option<String>> {
         let directory = self.directory()?.unwrap_or_else(|| PathBuf::from("/"));
-        Ok(systemd_chroot::would_ignore_in(self.root, &self.session.call.root_mount, &directory))
+        let (search_path, told) = (std::env::var_os("PATH"), std::env::var_os(systemd_chroot::IGNORE));
+        let given = systemd_chroot::Given {
+            search_path: search_path.as_deref(),
+            directory: &directory,
+            ignore_chroot: told.as_deref(),
+        };
+        Ok(systemd_chroot::would_ignore(self.root, &self.session.call.root_mount, given))
     }
 
     /// Runs the command, and notes once it runs that a reboot is asked for.
