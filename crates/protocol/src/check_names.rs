@@ -140,6 +140,8 @@ pub const NIC_ERRORS: &str = "nic_errors";
 pub const LOST_CARRIERS: &str = "lost_carriers";
 /// Around a stage: times that a CPU or its package was throttled for its heat.
 pub const THROTTLE_EVENTS: &str = "throttle_events";
+/// Around a load: a sensor passed its critical limit, and the load was stopped.
+pub const CRITICAL_TEMPERATURE: &str = "critical_temperature";
 /// Around a stage: events that came to the BMC's log.
 pub const SEL_EVENTS: &str = "sel_events";
 /// GPU: a GPU on the bus is known to its driver.
@@ -250,7 +252,7 @@ pub const GPU_CHECKS: [&str; 13] = [
 
 /// The counters around a stage that tests hardware, each a check of that stage. CPUStress judges throttling by its share of
 /// the time instead ([`THROTTLING`]).
-pub const COUNTER_CHECKS: [&str; 9] = [
+pub const COUNTER_CHECKS: [&str; 10] = [
     MEMORY_UNCORRECTED,
     MEMORY_CORRECTED,
     PCIE_UNCORRECTED,
@@ -260,6 +262,7 @@ pub const COUNTER_CHECKS: [&str; 9] = [
     LOST_CARRIERS,
     THROTTLE_EVENTS,
     SEL_EVENTS,
+    CRITICAL_TEMPERATURE,
 ];
 
 /// The checks of a stage that a profile may require, in the order of its plan. None where this version does not do the stage, so
@@ -289,13 +292,11 @@ pub fn of(stage: &Stage) -> Vec<&'static str> {
 pub fn counters(stage: &Stage) -> Vec<&'static str> {
     let all = COUNTER_CHECKS.into_iter();
     match stage {
-        Stage::Inventory
-        | Stage::Smart
-        | Stage::Memory
-        | Stage::Storage
-        | Stage::Network
-        | Stage::Gpu
-        | Stage::Psu => all.collect(),
+        Stage::Inventory | Stage::Smart | Stage::Network | Stage::Psu => {
+            all.filter(|name| *name != CRITICAL_TEMPERATURE).collect()
+        }
+        // These put a load on the machine.
+        Stage::Memory | Stage::Storage | Stage::Gpu => all.collect(),
         Stage::CpuStress => all.filter(|name| *name != THROTTLE_EVENTS).collect(),
         Stage::SpecValidate
         | Stage::Soak

@@ -69,6 +69,45 @@ fn read_chip(root: &Root, chip: &str, now: WallMs, seen: &mut Seen, samples: &mu
     }
 }
 
+/// A temperature, and the limit past which what it is of takes harm, where its chip tells one.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Temperature {
+    /// The chip's name, as `nvme`.
+    pub chip: String,
+    /// The sensor's, the same at every reading.
+    pub key: String,
+    /// °C.
+    pub celsius: f64,
+    /// °C.
+    pub critical: Option<f64>,
+}
+
+/// Reads every temperature of hwmon once.
+pub fn temperatures(root: &Root) -> Vec<Temperature> {
+    let mut temperatures = Vec::new();
+    let mut seen = Seen::default();
+    for chip in root.list(FOLDER).ok().flatten().unwrap_or_default() {
+        let folder = format!("{FOLDER}/{chip}");
+        let name = root.detail(&format!("{folder}/name")).unwrap_or_else(|| chip.clone());
+        let device = root.link_name(&format!("{folder}/device")).unwrap_or_else(|| chip.clone());
+        let files = root.list(&folder).ok().flatten().unwrap_or_default();
+        for channel in files.iter().filter_map(|file| channel(file, &KINDS[0])) {
+            let at = |suffix: &str| root.detail(&format!("{folder}/{channel}{suffix}"));
+            let celsius = |suffix: &str| Some(number(&at(suffix)?)? / KINDS[0].per_unit);
+            let label = at("_label").unwrap_or_else(|| channel.to_owned());
+            let key = seen.unique(KINDS[0].word, format!("{name} {device} {label}"));
+            if at("_fault").as_deref() == Some("1") {
+                continue;
+            }
+            let Some(now) = celsius("_input") else { continue };
+            let critical = celsius("_crit");
+            temperatures.push(Temperature { chip: name.clone(), key, celsius: now, critical });
+        }
+    }
+    temperatures.truncate(SENSOR_SAMPLES_MAX);
+    temperatures
+}
+
 /// The channel that a file is the reading of: `temp1` for `temp1_input`.
 fn channel<'a>(file: &'a str, kind: &Kind) -> Option<&'a str> {
     let channel = kind.suffixes.iter().find_map(|suffix| file.strip_suffix(suffix))?;
@@ -140,6 +179,19 @@ mod tests {
         .to_vec();
         assert_eq!(keys(&machine.root), expected);
         assert_eq!(read(&machine.root, WallMs(5))[0].ts, WallMs(5));
+    }
+
+    #[test]
+    fn temperatures_have_the_limits_of_their_chips() {
+        let machine = fixture::server();
+        machine.write("/sys/class/hwmon/hwmon2/temp1_crit", "99850\n");
+        let all = temperatures(&machine.root);
+        let drive = all.iter().find(|temperature| temperature.chip == "nvme").unwrap();
+        assert_eq!((drive.celsius, drive.critical), (49.85, Some(99.85)));
+        assert_eq!(all.len(), 4);
+        assert!(all.iter().filter(|temperature| temperature.critical.is_none()).count() == 3);
+        machine.write("/sys/class/hwmon/hwmon2/temp1_fault", "1\n");
+        assert_eq!(temperatures(&machine.root).len(), 3);
     }
 
     #[test]

@@ -4,7 +4,9 @@
 //! with the hottest sensor of that time as evidence ([`heat`]). A counter that nobody keeps is skipped with that reason
 //! and never taken for zero; one that went back or away is unreadable.
 
+mod guard;
 mod heat;
+mod limits;
 mod read;
 mod sel;
 
@@ -13,7 +15,9 @@ use std::collections::BTreeMap;
 use groundcrew_protocol::check::{Check, Observation};
 use groundcrew_protocol::plan::{NO_EVENTS, names};
 
-use self::heat::Heat;
+pub(super) use self::guard::Guarded;
+use self::heat::{Ended, Heat};
+use self::limits::Stop;
 use self::read::{Counted, Gap, Reading};
 use super::{Done, StageContext};
 
@@ -26,15 +30,20 @@ pub(super) struct Watch {
     before: BTreeMap<&'static str, Reading>,
     log: Option<Result<sel::Log, Gap>>,
     heat: Option<Heat>,
+    has_limits: bool,
 }
 
 impl Watch {
-    /// Reads the counters that the plan of a stage owes. Without any, nothing is done.
-    pub(super) fn begin(context: &StageContext) -> Watch {
+    /// Reads the counters that the plan of a stage owes. Without any, nothing is done. `load` is ended where the machine gets
+    /// too hot.
+    pub(super) fn begin(context: &StageContext, load: &Guarded) -> Watch {
         let before = planned(context);
-        let has_log = context.whole_plan().iter().any(|planned| planned.name == names::SEL_EVENTS);
-        let heat = (has_log || !before.is_empty()).then(|| Heat::start(&context.root));
-        Watch { before, log: has_log.then(|| sel::read(context)), heat }
+        let plan = context.whole_plan();
+        let is_planned = |name: &str| plan.iter().any(|planned| planned.name == name);
+        let has_log = is_planned(names::SEL_EVENTS);
+        let heat = (has_log || !before.is_empty()).then(|| Heat::start(&context.root, load.guards()));
+        let log = has_log.then(|| sel::read(context));
+        Watch { before, log, heat, has_limits: is_planned(names::CRITICAL_TEMPERATURE) }
     }
 
     /// Reads them again, and says in checks of the stage what was counted meanwhile. Where the stage itself had nothing to test,
@@ -52,7 +61,12 @@ impl Watch {
                 .extend(sel::compare(before, &after).into_iter().map(|finding| (names::SEL_EVENTS, finding)));
             done.artifacts.extend(after.ok().map(|(_, printed)| ("sel.txt".to_owned(), printed)));
         }
-        let hottest = self.heat.map(Heat::end).unwrap_or_default();
+        let nobody = || Ended { hottest: String::new(), limits: None };
+        let ended = self.heat.map_or_else(nobody, Heat::end);
+        if self.has_limits {
+            found.push((names::CRITICAL_TEMPERATURE, heat_finding(&ended)));
+        }
+        let hottest = &ended.hottest;
         let is_idle = done.checks.iter().all(|check| matches!(check.observed, Observation::Absent { .. }));
         let plan = context.whole_plan();
         let required = |name: &str| plan.iter().any(|planned| planned.required && planned.name == name);
@@ -100,6 +114,32 @@ impl Finding {
             | Observation::Absent { .. }
             | Observation::Missing { .. }
             | Observation::Unexpected { .. } => false,
+        }
+    }
+}
+
+/// Whether the machine got too hot.
+fn heat_finding(ended: &Ended) -> Finding {
+    let of = |observed| Finding { component: None, observed, evidence: String::new() };
+    let Some(limits) = &ended.limits else {
+        return of(Observation::Unreadable { why: ended.hottest.clone() });
+    };
+    match limits.stop() {
+        Some(Stop::TooHot { key, celsius, critical }) => {
+            let text = format!("{celsius:.1} °C in three samples, critical at {critical:.1} °C");
+            Finding { component: Some(key.clone()), ..of(Observation::Found { text }) }
+        }
+        Some(Stop::Silent) => {
+            let why = "all sensors of temperature that were there have gone silent: the load was stopped";
+            of(Observation::Unreadable { why: why.to_owned() })
+        }
+        None if limits.bounded() == 0 => {
+            let why = "no sensor but a CPU's own tells a critical limit";
+            of(Observation::Absent { why: why.to_owned() })
+        }
+        None => {
+            let evidence = format!("{} sensors have a limit that counts", limits.bounded());
+            Finding { evidence, ..of(Observation::Found { text: NO_EVENTS.to_owned() }) }
         }
     }
 }

@@ -183,17 +183,24 @@ pub fn run_stage(context: &StageContext) -> StageOutcome {
     let stage = &context.spec.name;
     context.show(0.0, format!("{stage} begins"));
     // A BMC that is slow to say what it has logged takes nothing of the stage's time.
-    let watch = counters::Watch::begin(context);
+    let guarded = counters::Guarded::over(context);
+    let watch = counters::Watch::begin(context, &guarded);
     let deadline = Instant::now() + Duration::from_millis(context.spec.deadline);
     // The stage shares nothing that a panic could leave half changed but the record of children, whose lock
     // forgives it.
-    let mut done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| perform(context, deadline)))
-        .unwrap_or_else(|panic| {
-            let why = format!("the stage broke off by an error in the agent itself: {}", panic_text(&*panic));
-            context.say(LogLevel::Error, why.clone());
-            Done { checks: context.all_unreadable(&why), ..Done::default() }
-        });
+    let mut done =
+        std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| perform(&guarded.context, deadline)))
+            .unwrap_or_else(|panic| {
+                let why =
+                    format!("the stage broke off by an error in the agent itself: {}", panic_text(&*panic));
+                context.say(LogLevel::Error, why.clone());
+                Done { checks: context.all_unreadable(&why), ..Done::default() }
+            });
     watch.end(context, &mut done);
+    // Stopped for the machine's heat is not cancelled: nobody asked.
+    if !context.cancel.is_asked() {
+        done.stopped = done.stopped.filter(|stopped| *stopped != Stopped::Cancelled);
+    }
     let outcome = outcome::judge(&context.whole_plan(), done);
     for check in &outcome.checks {
         context.say(outcome::level(check.verdict), outcome::line(check));

@@ -5,7 +5,7 @@ use crate::check::{Limit, PlannedCheck};
 use crate::check_names::{self as names, counters};
 use crate::profile::StageSpec;
 
-/// What the check [`names::SEL_EVENTS`] finds where nothing came to the BMC's log.
+/// What the checks [`names::SEL_EVENTS`] and [`names::CRITICAL_TEMPERATURE`] find where nothing happened.
 pub const NO_EVENTS: &str = "none";
 
 /// The counters that a stage owes besides its own checks.
@@ -20,7 +20,7 @@ pub(super) fn planned_counters(spec: &StageSpec) -> Vec<PlannedCheck> {
         names::NIC_ERRORS => warns_from(settings.nic_errors_warn_from),
         names::THROTTLE_EVENTS => warns_from(settings.throttle_events_warn_from),
         names::LOST_CARRIERS => Limit::at_most(f64::from(settings.lost_carriers_max)),
-        names::SEL_EVENTS => Limit::equal_to(NO_EVENTS),
+        names::SEL_EVENTS | names::CRITICAL_TEMPERATURE => Limit::equal_to(NO_EVENTS),
         // What nothing corrected.
         _ => Limit::at_most(0.0),
     };
@@ -70,7 +70,8 @@ mod tests {
 
     #[test]
     fn stages_that_test_no_hardware_owe_no_counters() {
-        for (name, owed) in [("Inventory", 9), ("CPUStress", 8), ("SpecValidate", 0), ("Package:a/apply", 0)]
+        for (name, owed) in
+            [("Inventory", 9), ("CPUStress", 9), ("Storage", 10), ("SpecValidate", 0), ("Package:a/apply", 0)]
         {
             assert_eq!(planned_counters(&StageSpec::of(name.into())).len(), owed, "{name}");
         }

@@ -91,3 +91,20 @@ fn what_came_to_the_bmcs_log_is_in_the_stages_verdict_and_the_log_is_kept() {
     stage.context.search_path = folder.into();
     assert_eq!(verdict(&run_stage(&stage.context), "sel_events"), Verdict::Inconclusive);
 }
+
+/// The sensor is over its limit from the first reading on; the third ends a load that would last for ever.
+#[test]
+fn a_load_is_stopped_where_a_sensor_passes_its_critical_limit() {
+    let machine = fixture::server();
+    machine.write("/sys/class/hwmon/hwmon2/temp1_crit", "99850\n");
+    machine.write("/sys/class/hwmon/hwmon2/temp1_input", "101000\n");
+    let stage = with_fake(&machine.root, "sleep 1000");
+    let outcome = run_stage(&stage.context);
+    assert_eq!((outcome.verdict, outcome.cancelled), (Verdict::Fail, false), "{}", outcome.message);
+    let check = outcome.checks.iter().find(|check| check.name == "critical_temperature").unwrap();
+    assert_eq!(check.component.as_deref(), Some("nvme nvme0 Composite"));
+    assert_eq!(check.observed.describe(), "101.0 °C in three samples, critical at 99.8 °C");
+    assert_eq!(verdict(&outcome, "miscompares"), Verdict::Inconclusive);
+    let miscompares = outcome.checks.iter().find(|check| check.name == "miscompares").unwrap();
+    assert!(miscompares.reason.contains("stopped for the machine's heat"), "{miscompares:?}");
+}
