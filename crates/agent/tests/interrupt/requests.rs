@@ -58,6 +58,41 @@ fn a_request_that_fails_on_a_machine_that_goes_down_is_no_failure() {
     }
 }
 
+/// What a reboot ends, it ends with SIGTERM, the command that asked for it among them. No other end is one of those.
+#[test]
+fn of_all_failures_of_a_request_sigterm_alone_keeps_its_flag() {
+    for (script, code) in [("kill -TERM $$", -15), ("kill -KILL $$", -9), ("exit 15", 15), ("exit 143", 143)]
+    {
+        let node = Node::with_reboot(script);
+        let is_kept = code == -15;
+        assert_eq!(node.call(&[]), i32::from(!is_kept), "{script}");
+        let failed = format!("INTERRUPT FAILED: ['reboot'] return_code: {code}");
+        assert_eq!(node.said("stdout").contains(&failed), !is_kept, "{script}: {}", node.said("stdout"));
+        assert_eq!(node.flag().exists(), is_kept, "{script}");
+        assert_eq!(node.record(), is_kept.then(|| ("asked".to_owned(), 1)), "{script}");
+        if is_kept {
+            assert_eq!(node.call(&[]), 0);
+            assert!(node.said("stdout").contains(SKIPPED));
+        }
+    }
+}
+
+#[test]
+fn in_a_pod_a_request_that_comes_to_nothing_is_no_success() {
+    let node = Node::with_reboot("echo x >>/asks");
+    let in_pod = [("KUBERNETES_SERVICE_HOST", "10.96.0.1"), ("GROUNDCREW_REBOOT_GRACE_S", "0.1")];
+    assert_eq!(node.call(&in_pod), 1);
+    assert!(node.said("stderr").contains("s ago, not seen yet"));
+    assert_eq!((node.flag().exists(), node.record()), (true, Some(("asked".to_owned(), 1))));
+    // By then the grace is over, too.
+    assert_eq!(node.call(&in_pod), 1);
+    assert!(node.said("stderr").contains("its flag is taken off, and the next pass asks again"));
+    assert_eq!((node.flag().exists(), node.written("asks").as_str()), (false, "x\n"));
+    // Elsewhere the exit status is the reference's.
+    assert_eq!(node.call(&in_pod[1..]), 0);
+    assert_eq!(node.written("asks"), "x\nx\n");
+}
+
 #[test]
 fn a_request_that_fails_where_there_is_no_systemd_says_nothing_of_it() {
     let node = Node::with_reboot("exit 1");
