@@ -14,7 +14,6 @@ use groundcrew_protocol::inventory::Nic;
 use groundcrew_protocol::plan::names;
 use groundcrew_protocol::profile::{NetworkPeer, NetworkSettings};
 use groundcrew_protocol::wire::LogLevel;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use self::iperf3::{Flow, Way};
 use super::json_tool::Call;
@@ -163,18 +162,10 @@ fn when_not_busy(
             return (flow, Some(said.stdout));
         }
         call.context.say(LogLevel::Info, format!("{}: {why}; asked again", call.about));
-        if !pause(call.context) {
+        if call.context.cancel.wait(BUSY_PAUSE) {
             return (flow, Some(said.stdout));
         }
     }
-}
-
-/// Waits a little; false where somebody asks the stage to end.
-fn pause(context: &StageContext) -> bool {
-    let timeout = Timespec::try_from(BUSY_PAUSE).ok();
-    // Interrupted or not, the question that follows is the same.
-    let _asked_below = poll(&mut [PollFd::new(&context.cancel, PollFlags::IN)], timeout.as_ref());
-    !context.cancel.is_asked()
 }
 
 /// What one way says of the link that it went over.

@@ -22,9 +22,8 @@ use groundcrew_protocol::wire::LogLevel;
 use self::judge::Finding;
 use self::report::Report;
 use self::smartctl::Smartctl;
-use super::{Done, StageContext};
+use super::{Done, StageContext, stopped};
 use crate::probe::{Unreads, disks};
-use crate::process::tool::Stopped;
 
 /// Disks that are asked at a time. Each has a child under way, of which the agent keeps a record.
 const DISKS_AT_A_TIME: usize = 32;
@@ -112,14 +111,6 @@ fn ask(context: &StageContext, disk: &Disk, deadline: Instant) -> Asked {
         findings.extend(judge::difference(&before, ask_again));
     }
     Asked { component, findings, raw }
-}
-
-fn stopped(context: &StageContext, deadline: Instant) -> Option<Stopped> {
-    match (context.cancel.is_asked(), Instant::now() >= deadline) {
-        (true, _) => Some(Stopped::Cancelled),
-        (false, true) => Some(Stopped::TimedOut),
-        (false, false) => None,
-    }
 }
 
 /// Disks of the profile that did not answer under their serial.

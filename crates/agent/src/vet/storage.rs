@@ -42,9 +42,16 @@ pub(super) fn run(context: &StageContext, deadline: Instant) -> Done {
     let (disks, remote): (Vec<Disk>, Vec<Disk>) =
         disks.into_iter().partition(|disk| !is_remote(disk) || is_expected(context, disk));
     let mut done = Done::default();
+    // One file for all disks: a machine may have more of them than an attempt may have artifacts.
+    let (mut sequential, mut random) = (Vec::new(), Vec::new());
     for read in read_all(context, &settings, &disks, deadline) {
         done.checks.extend(read.checks);
-        done.artifacts.extend(read.raw);
+        sequential.extend(read.sequential);
+        random.extend(read.random);
+    }
+    if !disks.is_empty() {
+        done.artifacts.push(("fio-sequential.txt".to_owned(), sequential));
+        done.artifacts.push(("fio-random.txt".to_owned(), random));
     }
     done.checks.extend(missing(context, &disks));
     if let Some(folder) = &settings.write_folder {
@@ -74,7 +81,9 @@ fn is_expected(context: &StageContext, disk: &Disk) -> bool {
 /// What came of a disk.
 struct Read {
     checks: Vec<Check>,
-    raw: Vec<(String, Vec<u8>)>,
+    /// What fio said of each load, after the command.
+    sequential: Vec<u8>,
+    random: Vec<u8>,
 }
 
 fn read_all(
@@ -117,10 +126,6 @@ fn read(context: &StageContext, settings: &StorageSettings, disk: &Disk, deadlin
         false => Pattern::Sequential { ms: settings.sequential },
     });
     let random = run(Pattern::Random { ms: settings.random });
-    let mut raw = Vec::new();
-    for (word, ran) in [("sequential", &sequential), ("random", &random)] {
-        raw.extend(ran.raw.clone().map(|bytes| (format!("fio-{}-{word}.json", disk.name), bytes)));
-    }
     let checks = observed(settings, disk, &sequential.load, &random.load)
         .into_iter()
         .map(|(name, observed)| {
@@ -128,7 +133,12 @@ fn read(context: &StageContext, settings: &StorageSettings, disk: &Disk, deadlin
             Check::of(name, Some(&component), observed, context.limit(name)).with_evidence(evidence)
         })
         .collect();
-    Read { checks, raw }
+    let printed = |ran: fio::Ran| {
+        let nothing = || b"(nothing)".to_vec();
+        [format!("# {}\n", ran.command).into_bytes(), ran.raw.unwrap_or_else(nothing), b"\n".to_vec()]
+            .concat()
+    };
+    Read { checks, sequential: printed(sequential), random: printed(random) }
 }
 
 type Loaded = Result<Load, String>;

@@ -43,7 +43,7 @@ fn every_disk_is_read_and_none_is_changed() {
         std::fs::read_dir(machine.root.path("/mnt")).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert_eq!(left, [".keep"], "its file is removed");
     let names: Vec<&str> = outcome.artifacts.iter().map(|(name, _)| name.as_str()).collect();
-    assert_eq!(names, ["fio-sda-sequential.json", "fio-sda-random.json", "fio-file.json"]);
+    assert_eq!(names, ["fio-sequential.txt", "fio-random.txt", "fio-file.json"]);
 }
 
 #[test]
