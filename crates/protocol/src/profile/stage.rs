@@ -133,6 +133,8 @@ fn load(spec: &StageSpec) -> Option<(u64, String)> {
 #[cfg(test)]
 mod tests {
     use super::super::Profile;
+    use crate::stage::Stage;
+    use crate::time::format_span_ms;
 
     fn assert_refused(stage: &str, key: &str, expected: &str) {
         let text = format!("name = \"p\"\n[[stage]]\n{stage}\n");
@@ -237,5 +239,33 @@ mod tests {
         assert_eq!((counters.memory_corrected_warn_from, counters.lost_carriers_max), (7, 2));
         assert_eq!(counters.nic_errors_warn_from, 1);
         assert_eq!(Profile::parse(&profile.to_toml()).unwrap(), profile);
+    }
+
+    /// Every shipped profile is read as it stands, writes to nothing, and fits the time that it says: its deadlines together
+    /// are the longest that it can take.
+    #[test]
+    fn the_shipped_profiles_are_read_and_fit_their_time() {
+        const HOUR_MS: u64 = 3_600_000;
+        for (text, name, most_ms) in [
+            (include_str!("../../../../profiles/smoke.toml"), "smoke", HOUR_MS / 2),
+            (include_str!("../../../../profiles/acceptance.toml"), "acceptance", 4 * HOUR_MS + HOUR_MS / 6),
+            (include_str!("../../../../profiles/burn-in.toml"), "burn-in", 36 * HOUR_MS),
+        ] {
+            let profile = Profile::parse(text).unwrap();
+            assert_eq!(profile.name.as_str(), name);
+            assert!(profile.write.disks.is_empty(), "{name}");
+            let stages = profile.stages.iter();
+            assert!(
+                stages.clone().all(|spec| spec.storage.as_ref().is_none_or(|of| of.write_folder.is_none()))
+            );
+            let longest_ms: u64 =
+                stages.filter(|spec| !spec.name.is_orchestrators()).map(|spec| spec.deadline).sum();
+            assert!(longest_ms <= most_ms, "{name} may take {}", format_span_ms(longest_ms));
+            for stage in
+                [Stage::Smart, Stage::CpuStress, Stage::Memory, Stage::Storage, Stage::Gpu, Stage::Psu]
+            {
+                assert!(profile.stages.iter().any(|spec| spec.name == stage), "{name} lacks {stage}");
+            }
+        }
     }
 }
