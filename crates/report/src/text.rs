@@ -7,6 +7,8 @@ use crate::words::{counted, duration, is_plain_pass, severity, sign, stage_durat
 
 /// A narrower terminal gets lines that end in an ellipsis before they say anything.
 const WIDTH_MIN: usize = 20;
+/// Most lines that a reason goes over. What does not fit even then is in the page.
+const REASON_LINES_MAX: usize = 6;
 /// Widest column of names: longer ones are cut so that the reason has room.
 const NAME_WIDTH_MAX: usize = 40;
 
@@ -15,7 +17,7 @@ const NAME_WIDTH_MAX: usize = 40;
 /// With `colour`, verdicts carry the terminal's colours; without it there is no escape sequence.
 pub fn render_text(report: &Report, width: usize, colour: bool) -> String {
     let width = width.max(WIDTH_MIN);
-    let mut lines = head(report);
+    let mut lines = head(report, width);
     lines.push(Line::default());
     lines.extend(stage_lines(&report.stages, width));
     let noted: Vec<(&StageReport, &Check)> = noted_checks(&report.stages);
@@ -29,7 +31,7 @@ pub fn render_text(report: &Report, width: usize, colour: bool) -> String {
     lines.iter().map(|line| line.render(width, colour)).collect()
 }
 
-fn head(report: &Report) -> Vec<Line> {
+fn head(report: &Report, width: usize) -> Vec<Line> {
     let node = report.node.as_ref().map_or("this machine", |node| node.as_str());
     let mut first = Line::default();
     first.push(&verdict_cell(Some(report.verdict)), Some(report.verdict));
@@ -37,7 +39,7 @@ fn head(report: &Report) -> Vec<Line> {
     first.push(&format!("  {node}, profile {}{run}: {}", report.profile, report.state), None);
     let mut lines = vec![first];
     if !report.reason.is_empty() {
-        lines.push(Line::plain(&report.reason));
+        lines.extend(folded(&clean(&report.reason), width).iter().map(|line| Line::plain(line)));
     }
     if let Some(ended) = report.ended {
         lines.push(Line::plain(&format!("Took {}.", duration(ended.0.saturating_sub(report.began.0)))));
@@ -130,12 +132,24 @@ fn table(heads: [&str; 4], rows: &[Row], width: usize) -> Vec<Line> {
         head.push(&format!("  {}", heads[heads.len() - 1]), None);
     }
     let mut lines = vec![head];
+    let before =
+        verdict_width + 2 + widths.iter().filter(|width| **width > 0).map(|width| width + 2).sum::<usize>();
     for row in rows {
         let mut line = Line::default();
         line.push(&padded(&verdict_cell(row.verdict), verdict_width), row.verdict);
         columns(&row.cells.iter().map(String::as_str).collect::<Vec<_>>(), &mut line);
-        line.push(&format!("  {}", clean(&row.last)), None);
+        let last = clean(&row.last);
+        // What holds a run, or might, is said whole; the rest is for whoever has the room.
+        let parts = match row.verdict {
+            Some(Verdict::Fail | Verdict::Inconclusive | Verdict::Warn) => {
+                folded(&last, width.saturating_sub(before))
+            }
+            Some(Verdict::Pass | Verdict::Skipped) | None => vec![last],
+        };
+        let mut parts = parts.iter();
+        line.push(&format!("  {}", parts.next().map_or("", String::as_str)), None);
         lines.push(line);
+        lines.extend(parts.map(|part| Line::plain(&format!("{:before$}{part}", ""))));
     }
     lines
 }
@@ -210,6 +224,24 @@ fn cut(text: &str, width: usize) -> String {
     format!("{}…", kept.trim_end())
 }
 
+/// The text in lines of at most `width` characters, broken between words; the last of them has the rest, however long.
+fn folded(text: &str, width: usize) -> Vec<String> {
+    let mut lines: Vec<String> = vec![String::new()];
+    for word in text.split_whitespace() {
+        let is_last = lines.len() == REASON_LINES_MAX;
+        let line = lines.last_mut().expect("it begins with one");
+        if line.is_empty() || is_last || length(line) + 1 + length(word) <= width {
+            if !line.is_empty() {
+                line.push(' ');
+            }
+            line.push_str(word);
+        } else {
+            lines.push(word.to_owned());
+        }
+    }
+    lines
+}
+
 fn padded(text: &str, width: usize) -> String {
     let text = cut(text, width);
     let blanks = " ".repeat(width - length(&text));
@@ -230,7 +262,8 @@ stage CPUStress failed: 2 miscompares, expected at most 0
 VERDICT     STAGE         TIME                        WHAT IT SAYS
 ✓ pass      Inventory     5.0 s
 ! warn      SpecValidate  0.0 s
-! warn      SMART         12.0 s                      overridden: known good, firmware words it oth…
+! warn      SMART         12.0 s                      overridden: known good, firmware words it
+                                                      otherwise (ops-1187)
 ✗ fail      CPUStress     10 min 2 s  attempt 2 of 2  stress-ng ended with exit code 2
 · none yet  Reporting
 ";
@@ -271,6 +304,28 @@ VERDICT     STAGE         TIME                        WHAT IT SAYS
             assert!(!text.contains('\u{1b}'));
         }
         assert!(render_text(&report, 60, false).lines().any(|line| line.ends_with('…')));
+    }
+
+    #[test]
+    fn what_holds_a_run_is_said_whole_on_a_narrow_terminal() {
+        let mut report = sample();
+        let reason = "the result of worker 3 is wrong, 12 miscompares in 40 s, expected at most 0: change the CPU or its board";
+        let check = report.stages.iter_mut().flat_map(|stage| &mut stage.checks);
+        let check = check.into_iter().find(|check| check.verdict == Verdict::Fail).unwrap();
+        reason.clone_into(&mut check.reason);
+        reason.clone_into(&mut report.reason);
+        let text = render_text(&report, 80, false);
+        let words: Vec<&str> = text.split_whitespace().collect();
+        let wanted: Vec<&str> = reason.split_whitespace().collect();
+        assert!(words.windows(wanted.len()).any(|window| window == wanted), "{text}");
+        // In the table each word comes in its turn, in the column of reasons.
+        let rows: Vec<&str> = text.lines().skip_while(|line| !line.contains("WHY")).collect();
+        let column = length(&rows[0][..rows[0].find("WHY").unwrap()]);
+        let from = rows.iter().position(|row| row.contains("the result of")).unwrap();
+        let told: Vec<String> = rows[from..].iter().map(|row| row.chars().skip(column).collect()).collect();
+        assert!(told.join(" ").starts_with(reason), "{text}");
+        let page = folded(&"word ".repeat(10_000), 20);
+        assert_eq!((page.len(), folded("", 20)), (REASON_LINES_MAX, vec![String::new()]));
     }
 
     #[test]
