@@ -26,10 +26,12 @@ const UP: &str = "\
 usage: cargo xtask up [--keep]
 
 Builds the release binaries, starts the orchestrator on loopback with a fresh data folder, makes a run for this machine
-with profiles/demo.toml (which writes to no disk), starts the agent and follows the run. Ends with `Completed` and exit
-code 0, or says what holds the run. Ctrl-C ends everything that was started.
+with profiles/demo.toml (about a minute, no writing to any disk), starts the agent and follows the run. Ends with
+`Completed` and exit code 0, or says what holds the run and exits with 1. What is missing (a C compiler, stress-ng) is
+installed for root. The report and what both programs printed are in target/up; all else is removed, after Ctrl-C too,
+which ends everything that was started and exits with 130.
 
-  --keep   leave orchestrator and agent running afterwards";
+  --keep   leave orchestrator and agent running, and say how to ask them and how to end them";
 
 const TEST: &str = "\
 usage: cargo xtask test [--no-vm] [--seeds N] [FILTER..]

@@ -38,6 +38,17 @@ pub enum Put {
     AlreadyThere,
 }
 
+impl Put {
+    /// Where it is kept, behind `the outcome is kept`.
+    pub fn describe(self) -> &'static str {
+        match self {
+            Put::Durable => "on the disk",
+            Put::InMemory => "in memory alone, as the disk failed: it lives as long as this agent",
+            Put::AlreadyThere => "already, from this attempt, and stands",
+        }
+    }
+}
+
 /// Why an outcome was not taken, or cannot be had.
 #[derive(Debug, thiserror::Error)]
 pub enum OutboxError {

@@ -13,8 +13,9 @@ use groundcrew_protocol::time::parse_span_ms;
 #[command(
     name = "groundcrewctl",
     version,
-    after_help = "Exit codes: 0 done, 1 failed or refused, 64 usage.\n\
-        The connection comes from flags, else GROUNDCREW_URL, GROUNDCREW_FPR and GROUNDCREW_OPERATOR_TOKEN, else\n\
+    after_help = "Exit codes: 0 done, 1 failed or refused, 64 usage; of `run watch` and `up`: 0 Completed, 1 held or \
+        cancelled, 128 and its number where a signal ended them.\n\
+        The connection comes from flags, else GROUNDCREW_URL, GROUNDCREW_FPR and GROUNDCREW_OPERATOR_TOKEN, else \
         ~/.config/groundcrew/ctl.toml with the keys url, fpr and token (mode 0600)."
 )]
 pub(crate) struct Arguments {
@@ -53,7 +54,7 @@ pub(crate) enum Command {
     /// Machines.
     #[command(subcommand)]
     Node(NodeCommand),
-    /// What runs do, stage by stage.
+    /// Profiles: which stages a run walks, with their settings and limits.
     #[command(subcommand)]
     Profile(ProfileCommand),
     /// Packages that the orchestrator stores.
@@ -61,7 +62,7 @@ pub(crate) enum Command {
     Package(PackageCommand),
     /// List agents: what each does, or how it ended.
     Agents,
-    /// Trips of a node through a profile.
+    /// Runs: one machine walked through a profile, made, followed and decided upon.
     #[command(subcommand)]
     Run(RunCommand),
     /// Raw output of the tools of a run.

@@ -237,9 +237,10 @@ impl Agent {
             None => no_outcome(&entry),
         };
         match self.outbox.put(result).await {
-            Ok(put) => {
-                self.say(LogLevel::Info, format!("stage {}: the outcome is kept ({put:?})", entry.stage))
-            }
+            Ok(put) => self.say(
+                LogLevel::Info,
+                format!("stage {}: the outcome is kept {}", entry.stage, put.describe()),
+            ),
             Err(error) => self.say(LogLevel::Error, crate::errors::chain(&error)),
         }
     }

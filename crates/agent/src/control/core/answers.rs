@@ -5,7 +5,7 @@ use std::time::Duration;
 use groundcrew_protocol::ids::Generation;
 use groundcrew_protocol::limits;
 use groundcrew_protocol::wire::{
-    ClaimAnswer, LogLevel, OutboxEntry, OverrideFlags, ResultAnswer, StageAttempt,
+    ClaimAnswer, LogLevel, OutboxEntry, OverrideFlags, ResultAnswer, StageAttempt, Taken,
 };
 
 use super::{Action, Core, Failure, Power, Reply, Target, Under};
@@ -212,12 +212,15 @@ impl Core {
         if let Some(entry) = self.outbox.iter_mut().find(is_it) {
             entry.acknowledged = true;
         }
+        let taken = match &answer.taken {
+            Taken::First => "the orchestrator has taken the result".to_owned(),
+            Taken::Repeated => "the orchestrator had the result already".to_owned(),
+            Taken::Late => "the result came too late to count, and is kept as evidence".to_owned(),
+            Taken::Unknown(word) => format!("the orchestrator says of the result: {word}"),
+        };
         self.say(
             LogLevel::Info,
-            format!(
-                "stage {}: {} result; the run stands at {}",
-                which.stage, answer.taken, answer.next_state
-            ),
+            format!("stage {}: {taken}; the run stands at {}", which.stage, answer.next_state),
         );
         self.actions.push(Action::Acknowledge(which));
         if answer.generation != self.memory.generation {
