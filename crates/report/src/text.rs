@@ -79,9 +79,9 @@ fn noted_checks(stages: &[StageReport]) -> Vec<(&StageReport, &Check)> {
 }
 
 fn check_lines(noted: &[(&StageReport, &Check)], width: usize) -> Vec<Line> {
-    let rows: Vec<Row> = noted
-        .iter()
-        .map(|(stage, check)| Row {
+    let mut rows: Vec<(usize, Row)> = Vec::with_capacity(noted.len());
+    for (stage, check) in noted {
+        let row = Row {
             verdict: Some(check.verdict),
             cells: vec![
                 stage.stage.to_string(),
@@ -89,8 +89,19 @@ fn check_lines(noted: &[(&StageReport, &Check)], width: usize) -> Vec<Line> {
                 check.component.clone().unwrap_or_default(),
             ],
             last: if check.reason.is_empty() { check.observed.describe() } else { check.reason.clone() },
-        })
-        .collect();
+        };
+        // What a machine does not have it does not have in any stage: that is said once.
+        let is_same =
+            |of: &Row| of.verdict == row.verdict && of.cells[1..] == row.cells[1..] && of.last == row.last;
+        match rows.iter_mut().find(|(_, of)| check.verdict == Verdict::Skipped && is_same(of)) {
+            Some((stages, of)) => {
+                *stages += 1;
+                of.cells[0] = format!("{stages} stages");
+            }
+            None => rows.push((1, row)),
+        }
+    }
+    let rows: Vec<Row> = rows.into_iter().map(|(_, row)| row).collect();
     table(["STAGE", "CHECK", "COMPONENT", "WHY"], &rows, width)
 }
 
@@ -250,6 +261,8 @@ fn padded(text: &str, width: usize) -> String {
 
 #[cfg(test)]
 mod tests {
+    use groundcrew_protocol::check::{Limit, Observation};
+
     use super::*;
     use crate::sample::sample;
 
@@ -347,5 +360,22 @@ VERDICT     STAGE         TIME                        WHAT IT SAYS
         report.stages[3].checks[0].component = Some("x\ny".to_owned());
         let text = render_text(&report, 100, false);
         assert!(text.chars().all(|letter| letter == '\n' || !is_steering(letter)), "{text:?}");
+    }
+
+    #[test]
+    fn what_every_stage_skips_for_one_reason_is_said_once() {
+        let mut report = sample();
+        let skipped = Observation::Absent { why: "the machine has no BMC".into() };
+        let check = Check::of("sel_events", None, skipped, Limit::default());
+        let failed =
+            Check::of("sel_events", None, Observation::Missing { what: "it".into() }, Limit::default());
+        for stage in report.stages.iter_mut().take(3) {
+            stage.checks.extend([check.clone(), failed.clone()]);
+        }
+        let text = render_text(&report, 120, false);
+        let of = |verdict: &str| {
+            text.lines().filter(|line| line.contains(verdict) && line.contains("sel_events")).count()
+        };
+        assert_eq!((of("3 stages"), of("skipped"), of("fail")), (1, 1, 3), "{text}");
     }
 }
