@@ -48,7 +48,9 @@ pub(super) fn load(stdout: &[u8], direction: Direction) -> Result<Load, String> 
     // With errors passed over, the first of them says what they are; it is 0 for one that ended the load.
     for code in [Some(error), first].into_iter().flatten() {
         if code != 0 && !ERRORS_OF_DISKS.contains(&code) {
-            return Err(format!("fio could not do its work: error {code}"));
+            let words = i32::try_from(code).map(std::io::Error::from_raw_os_error);
+            let words = words.map_or_else(|_| format!("error {code}"), |error| error.to_string());
+            return Err(format!("fio could not do its work: {words}"));
         }
     }
     let errors = total.max(i64::from(error != 0));
