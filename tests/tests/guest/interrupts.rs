@@ -7,7 +7,6 @@
 use groundcrew_agent::interrupt::Interrupt;
 use groundcrew_tests::guest::words::Ended;
 use groundcrew_tests::guest::{Call, Guest, Unit, UnitEnd, left_out};
-use groundcrew_tests::harness::eventually;
 
 use crate::reboot::{OVERLAY, expect_no_reboot};
 
@@ -248,26 +247,32 @@ fn a_reboot_that_never_comes_is_asked_for_so_often_and_no_more(guest: &Guest) {
 
 fn a_power_cut_before_the_command_counts_as_the_reboot(guest: &mut Guest) {
     let boot = guest.boot_id();
-    // It is started, and has not come to asking.
-    put_fake(guest, ": >/run/begun\nexec sleep infinity");
+    put_fake(guest, "exit 0");
     let before = calls_of_fake(guest);
+    // From here on nothing comes onto the disk that nobody syncs.
+    guest.sh("mount -o remount,commit=900 /; sync
+        echo 0 >/proc/sys/vm/dirty_writeback_centisecs; echo 90000 >/proc/sys/vm/dirty_expire_centisecs");
     let request = Request::new(guest, "cut", Interrupt::NodeRestart);
-    request.start("cut", &[IN_POD]);
-    eventually("the command", || guest.read("/run/begun"));
+    // The agent is killed between flag and command, and nothing is done between its end and the machine's.
+    let killed = request.call(&[IN_POD, ("GROUNDCREW_FAULT", "interrupt.flagged")]);
+    assert_eq!(killed.exit, Ended::Signal(9), "{}{}", killed.stdout, killed.stderr);
     let flag = request.flag(0);
     assert!(flag.is_some());
-    assert_eq!(request.record(), record("intended", &boot, 1));
-    assert_eq!(guest.unit_end("cut"), None);
+    assert_eq!((request.record(), calls_of_fake(guest)), (record("intended", &boot, 1), before));
+    guest.sh("echo lost >/etc/unsynced");
     guest.cut_power();
     guest.power_on();
+    assert!(
+        guest.read("/etc/unsynced").is_none_or(|text| text.is_empty()),
+        "the cut takes what is not synced"
+    );
 
     let request = Request::new(guest, "cut", Interrupt::NodeRestart);
     assert_eq!(guest.boots().len(), 2);
     assert_eq!((request.flag(0), request.record()), (flag.clone(), record("intended", &boot, 1)));
-    assert_eq!(calls_of_fake(guest), before + 1);
-    // It is proven: neither asked for again nor waited for.
+    // It is proven: neither asked for nor waited for.
     request.call(&[IN_POD]).expect(0, &request.skipped(0), "");
-    assert_eq!(calls_of_fake(guest), before + 1);
+    assert_eq!(calls_of_fake(guest), before);
     guest.ok(&["rm", FAKE]);
     let called = request.call(&[IN_POD, NO_GRACE]);
     called.expect(0, &request.skipped(0), "");
