@@ -69,8 +69,12 @@ impl Stage {
     }
 
     fn xtask(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
-        command.args(arguments).stdin(Stdio::null());
+        // Whoever runs the tests in the background of a script has SIGINT ignored, which a child takes over.
+        let mut command = Command::new("/usr/bin/env");
+        command
+            .args(["--default-signal=INT", env!("CARGO_BIN_EXE_xtask")])
+            .args(arguments)
+            .stdin(Stdio::null());
         command.env("PATH", self.folder.join("bin")).env("CARGO", self.folder.join("bin/cargo"));
         // The task that runs this very test tells its tests where the guests' kit lies.
         command.env_remove("GROUNDCREW_GUEST_DIR").env_remove("GROUNDCREW_NO_VM");
