@@ -132,31 +132,39 @@ async fn a_run_has_its_package_also_where_a_delete_or_a_making_was_given_up_half
     put(&bench, "#!/bin/sh\n").await;
     let stands = async || bench.order("GET", PLACE, Value::Null).await.status == 200;
     for waits in 0..20 {
-        // One that is deleted and waited for by nobody, and a run that is made meanwhile.
-        dropped_after(waits, bench.order("DELETE", PLACE, Value::Null)).await;
-        let made = make_run(&bench, &format!("n{waits}"), "").await;
+        let node = format!("n{waits}");
+        make_run(&bench, &node, "").await.expect(201);
+        let order = || bench.order("POST", "/api/v1/runs", json!({ "node": node, "profile": "stored" }));
+        cancel_all(&bench, &node).await;
+        // One that is deleted and given up, and a run that waits for its turn to be made meanwhile.
+        let delete = bench.order("DELETE", PLACE, Value::Null);
+        let (_given_up, made) = tokio::join!(dropped_after(waits, delete), order());
         if made.status == 201 {
             assert!(stands().await, "the run's package is gone; dropped after {waits} waits");
-            bench.order("POST", &agent_of(&made.expect(201)).path("cancel"), json!({})).await.expect(200);
+            cancel_all(&bench, &node).await;
         } else {
             made.expect_error(422, "unfit", &["not stored"]);
             put(&bench, "#!/bin/sh\n").await;
         }
-        // A run whose maker goes away, and a delete meanwhile.
-        let node = format!("m{waits}");
-        bench.order("PUT", &format!("/api/v1/nodes/{node}"), json!({ "name": node })).await.expect(200);
-        let order = json!({ "node": node, "profile": "stored" });
-        dropped_after(waits, bench.order("POST", "/api/v1/runs", order)).await;
-        let deleted = bench.order("DELETE", PLACE, Value::Null).await.status == 204;
-        let going = bench.order("GET", &format!("/api/v1/runs?node={node}&state=going"), Value::Null).await;
-        let going = going.expect(200)["runs"].as_array().unwrap().clone();
-        assert!(!deleted || going.is_empty(), "{going:?} has no package; dropped after {waits} waits");
-        for run in going {
-            let cancel = format!("/api/v1/runs/{}/cancel", run["run"].as_str().unwrap());
-            bench.order("POST", &cancel, json!({})).await.expect(200);
-        }
+        // A run whose maker goes away, and a delete that waits for its turn meanwhile.
+        let delete = bench.order("DELETE", PLACE, Value::Null);
+        let (_given_up, deleted) = tokio::join!(dropped_after(waits, order()), delete);
+        let going = cancel_all(&bench, &node).await;
+        let deleted = deleted.status == 204;
+        assert!(!deleted || going == 0, "{going} runs have no package; dropped after {waits} waits");
         if deleted {
             put(&bench, "#!/bin/sh\n").await;
         }
     }
+}
+
+/// Cancels the runs of a node. How many there were.
+async fn cancel_all(bench: &Bench, node: &str) -> usize {
+    let going = bench.order("GET", &format!("/api/v1/runs?node={node}&state=going"), Value::Null).await;
+    let going = going.expect(200)["runs"].as_array().unwrap().clone();
+    for run in &going {
+        let cancel = format!("/api/v1/runs/{}/cancel", run["run"].as_str().unwrap());
+        bench.order("POST", &cancel, json!({})).await.expect(200);
+    }
+    going.len()
 }
