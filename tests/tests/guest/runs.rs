@@ -12,7 +12,7 @@ use groundcrew_tests::harness::server::Run;
 use groundcrew_tests::harness::{Server, eventually};
 
 use crate::interrupts::{FAKE, calls_of_fake, put_fake};
-use crate::reboot::expect_no_reboot;
+use crate::reboot::{OVERLAY, expect_no_reboot};
 
 /// The agent's unit, as it is shipped.
 const UNIT: &str = include_str!("../../../deploy/systemd/groundcrew.service");
@@ -31,6 +31,7 @@ fn a_run_reboots_its_machine_once_for_each_request_and_goes_on() {
     a_machine_that_forgets_everything_is_not_rebooted_again(&mut rack);
     a_power_cut_inside_a_stage_is_an_unexpected_reset(&mut rack);
     a_stage_that_stops_its_own_agent_is_not_repeated_for_ever(&mut rack);
+    a_request_that_systemd_would_ignore_is_refused(&mut rack);
     a_reboot_that_does_not_come_holds(&mut rack);
     an_agent_back_under_the_same_boot_asks_again(&mut rack);
 }
@@ -217,6 +218,18 @@ fn a_stage_that_stops_its_own_agent_is_not_repeated_for_ever(rack: &mut Rack) {
     rack.server.order(&run, "cancel", "");
     rack.guest.ok(&["rm", follows]);
     rack.guest.ok(&["systemctl", "daemon-reload"]);
+    expect_no_reboot(&rack.guest, 4);
+}
+
+fn a_request_that_systemd_would_ignore_is_refused(rack: &mut Rack) {
+    rack.guest.sh(OVERLAY);
+    let run = rack.begin(&interrupt("kernel", "type = \"node_restart\"\nroot_mount = \"/run/o/root\""), "");
+    let view = rack.server.wait_for_state(&run, State::FailedHolding);
+    let why = "not asked for: systemd would ignore the request";
+    assert!(view.summary.reason.contains(why), "{}", view.summary.reason);
+    // Nothing was asked for, of the orchestrator neither.
+    assert_eq!((rack.count(&run, "intent"), view.summary.rebooting), (0, None));
+    rack.server.order(&run, "cancel", "");
     expect_no_reboot(&rack.guest, 4);
 }
 
