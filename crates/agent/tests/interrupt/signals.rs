@@ -37,9 +37,7 @@ fn sigterm_while_the_command_runs_and_the_machine_goes_down_ends_the_agent_with_
 fn sigterm_while_the_command_runs_on_a_machine_that_stays_up_is_no_request_that_was_made() {
     for (what, script) in ways() {
         let node = Node::with_reboot(&script);
-        if what != "ignores it" {
-            node.program("systemctl", "echo running");
-        }
+        node.program("systemctl", "echo running");
         assert_eq!(sigterm_while_it_runs(&node), 1, "{what}: {}", node.said("stdout"));
         let said = node.said("stderr");
         assert!(said.contains("whether a reboot was asked for is not known"), "{what}: {said}");
@@ -52,6 +50,22 @@ fn sigterm_while_the_command_runs_on_a_machine_that_stays_up_is_no_request_that_
         assert_eq!((node.call(&[NO_GRACE]), node.written("asks").as_str()), (1, ""), "{what}");
         assert_eq!((node.call(&[NO_GRACE]), node.written("asks").as_str()), (0, "x\n"), "{what}");
         assert_eq!(node.record(), Some(("asked".to_owned(), 2)), "{what}");
+    }
+}
+
+/// Once its command was started a reboot counts as asked for, and a SIGTERM as the reboot's, where nobody knows better.
+#[test]
+fn sigterm_while_the_command_runs_where_there_is_no_systemd_ends_the_agent_with_0_and_the_grace_decides() {
+    for (what, script) in ways() {
+        let node = Node::with_reboot(&script);
+        if what == "dies of it" {
+            node.program("systemctl", "echo offline; exit 1");
+        }
+        assert_eq!(sigterm_while_it_runs(&node), 0, "{what}: {}", node.said("stderr"));
+        assert_eq!((node.flag().exists(), node.record()), (true, Some(("asked".to_owned(), 1))), "{what}");
+        node.program("reboot", "echo x >>/asks");
+        assert_eq!((node.call(&[NO_GRACE]), node.written("asks").as_str()), (1, ""), "{what}");
+        assert_eq!((node.call(&[NO_GRACE]), node.written("asks").as_str()), (0, "x\n"), "{what}");
     }
 }
 

@@ -12,10 +12,11 @@ use jiff::Timestamp;
 
 use super::{Job, Performing, Watched, unix_time};
 use crate::errors;
+use crate::interrupt::going_down::{self, Word};
 use crate::interrupt::proof::{
     self, FoundRecord, OnDisk, Patience, Progress, Proof, Reboot, RebootRecord, ThisBoot,
 };
-use crate::interrupt::{boot_id, going_down, systemd_chroot};
+use crate::interrupt::{boot_id, systemd_chroot};
 use crate::package::flags;
 use crate::package::rooted::Root;
 use crate::package::session::Ended;
@@ -34,34 +35,47 @@ const TERMINATED: i32 = -15;
 enum Came {
     /// It asked, or the machine goes down: a reboot may follow.
     Asked,
-    /// It was ended together with the agent. Whether it had asked nobody knows.
+    /// Nobody knows whether it asked: the flag stays, and its grace decides.
+    Unknown(NotKnown),
+    /// It failed, or was never started.
+    Failed,
+}
+
+/// Why nobody knows whether a command asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum NotKnown {
+    /// It was ended together with the agent.
     CutOff,
     /// It was ended because it had run for too long.
     TooLate,
-    /// It failed, or was never started.
-    Failed,
+    /// It failed, and systemd gave no answer.
+    Silent,
 }
 
 impl Came {
     /// From how the command ended, whether somebody asked the agent to end, and what systemd says of the machine, which is
     /// asked only where it counts: it may be absent, or hang.
-    fn of(ended: &tee::Ended, agent_ends: bool, goes_down: impl FnOnce() -> bool) -> Came {
+    fn of(ended: &tee::Ended, agent_ends: bool, word: impl FnOnce() -> Word) -> Came {
         // -15 is no failure of a reboot, and of nothing else: what the reboot ends, it ends with SIGTERM, this command
         // among them. Taking the flag off then would ask again after the reboot, and again, without end. The other way
-        // round the status proves nothing either, which is what the record is for. A signal of our own is not that one.
-        let ended_by_reboot = ended.exit == TERMINATED && !ended.ended_by_us;
+        // round the status proves nothing either, which is what the record is for. A signal of our own is not that one,
+        // and how a command ends that we ask to end says no more: one that heeds it in its own way exits with what it likes.
         if ended.not_started.is_some() {
-            Came::Failed
-        } else if ended.exit == 0 || ended_by_reboot || goes_down() {
-            Came::Asked
-        } else if ended.too_late {
-            Came::TooLate
-        } else if agent_ends {
-            // How a command ends that is asked to end says no more: one that heeds the signal in its own way exits with
-            // what it likes.
-            Came::CutOff
-        } else {
-            Came::Failed
+            return Came::Failed;
+        }
+        if matches!(ended.exit, 0 | TERMINATED) && !ended.ended_by_us {
+            return Came::Asked;
+        }
+        match word() {
+            Word::GoesDown => Came::Asked,
+            Word::StaysUp | Word::NoSystemd | Word::Silent if ended.too_late => {
+                Came::Unknown(NotKnown::TooLate)
+            }
+            // It was started, which is asking; SIGTERM to the agent after that is the reboot's, unless somebody knows better.
+            Word::NoSystemd | Word::Silent if agent_ends && ended.ended_by_us => Came::Asked,
+            Word::StaysUp | Word::NoSystemd | Word::Silent if agent_ends => Came::Unknown(NotKnown::CutOff),
+            Word::Silent => Came::Unknown(NotKnown::Silent),
+            Word::StaysUp | Word::NoSystemd => Came::Failed,
         }
     }
 }
@@ -116,7 +130,7 @@ impl Performing<'_> {
             Reboot::Exhausted { asks } => {
                 let record = self.root.host_path(&record_of(job));
                 self.session.warn(&format!(
-                    "{}: asked for {asks} times and the machine never rebooted; it is not asked again. See why `{}` does \
+                    "{}: asked for {asks} times and no reboot was proved; it is not asked again. See why `{}` does \
                      nothing there, then remove {} to begin anew",
                     job.name,
                     job.command.join(" "),
@@ -161,6 +175,7 @@ impl Performing<'_> {
         }
         flags::set(self.root, &job.flag, &flag)?;
         groundcrew_durable::fault::point(points::INTERRUPT_FLAGGED);
+        let began = boottime_s();
         let ended = match self.run_request(job, record) {
             Ok(Some(ended)) => ended,
             not_run @ (Ok(None) | Err(_)) => {
@@ -173,27 +188,27 @@ impl Performing<'_> {
             }
         };
         let agent_ends = self.session.cancel.is_asked();
-        match Came::of(&ended, agent_ends, || going_down::is_said(self.session)) {
-            Came::Asked => self.await_reboot(job, 0.0),
-            Came::CutOff => {
+        match Came::of(&ended, agent_ends, || going_down::word(self.session)) {
+            Came::Asked => self.await_reboot(job, boottime_s() - began),
+            Came::Unknown(why) => {
+                let command = job.command.join(" ");
+                let why = match why {
+                    NotKnown::CutOff => format!(
+                        "SIGTERM came while `{command}` ran, and nothing says that the machine is going down"
+                    ),
+                    NotKnown::TooLate => format!(
+                        "`{command}` had not ended after {} s (GROUNDCREW_REBOOT_COMMAND_S), and was ended",
+                        self.session.settings.reboot_command_max.as_secs_f64()
+                    ),
+                    NotKnown::Silent => format!(
+                        "`{command}` failed with {}, and systemd does not say whether the machine is going down",
+                        ended.exit
+                    ),
+                };
                 self.session.warn(&format!(
-                    "{}: SIGTERM came while `{}` ran, and nothing says that the machine is going down: whether a reboot \
-                     was asked for is not known, and the flag stays",
-                    job.name,
-                    job.command.join(" ")
+                    "{}: {why}: whether a reboot was asked for is not known, and the flag stays",
+                    job.name
                 ));
-                Ok(Ended::Failed)
-            }
-            Came::TooLate => {
-                let seconds = self.session.settings.reboot_command_max.as_secs_f64();
-                self.session.warn(&format!(
-                    "{}: `{}` had not ended after {seconds} s (GROUNDCREW_REBOOT_COMMAND_S), and was ended",
-                    job.name,
-                    job.command.join(" ")
-                ));
-                self.say_failed(job, ended.exit);
-                // It may have asked, so that its record stays, and counts.
-                flags::remove(self.root, &job.flag)?;
                 Ok(Ended::Failed)
             }
             Came::Failed => {
@@ -318,26 +333,31 @@ mod tests {
         let by_us = |exit| tee::Ended { ended_by_us: true, ..plain(exit) };
         let too_late = |exit| tee::Ended { too_late: true, ..by_us(exit) };
         let not_started = tee::Ended { not_started: Some("none".to_owned()), ..plain(1) };
-        // How it ended, whether the agent is to end, and what follows where systemd says that the machine goes down, and
-        // where it does not.
-        for (what, ended, agent_ends, down, up) in [
-            ("it has asked", plain(0), false, Came::Asked, Came::Asked),
-            ("it has asked, and SIGTERM came", plain(0), true, Came::Asked, Came::Asked),
-            ("the reboot's SIGTERM", plain(-15), false, Came::Asked, Came::Asked),
-            ("the reboot's SIGTERM, to both", plain(-15), true, Came::Asked, Came::Asked),
-            ("our SIGTERM", by_us(-15), true, Came::Asked, Came::CutOff),
-            ("our SIGTERM, heeded in its own way", by_us(3), true, Came::Asked, Came::CutOff),
-            ("our SIGKILL", by_us(-9), true, Came::Asked, Came::CutOff),
-            ("our SIGTERM, and ended well", by_us(0), true, Came::Asked, Came::Asked),
-            ("ended just before our SIGTERM", plain(3), true, Came::Asked, Came::CutOff),
-            ("it hung", too_late(-15), false, Came::Asked, Came::TooLate),
-            ("it hung, and SIGTERM came", too_late(-9), true, Came::Asked, Came::TooLate),
-            ("it failed", plain(1), false, Came::Asked, Came::Failed),
-            ("another signal", plain(-9), false, Came::Asked, Came::Failed),
-            ("there is none", not_started, true, Came::Failed, Came::Failed),
+        let (cut_off, late) = (Came::Unknown(NotKnown::CutOff), Came::Unknown(NotKnown::TooLate));
+        let silent = Came::Unknown(NotKnown::Silent);
+        let (asked, failed) = (Came::Asked, Came::Failed);
+        // How it ended, whether the agent is to end, and what follows where systemd says that the machine stays up, where there
+        // is none, and where it says nothing.
+        for (what, ended, agent_ends, follows) in [
+            ("it has asked", plain(0), false, [asked, asked, asked]),
+            ("it has asked, and SIGTERM came", plain(0), true, [asked, asked, asked]),
+            ("the reboot's SIGTERM", plain(-15), false, [asked, asked, asked]),
+            ("the reboot's SIGTERM, to both", plain(-15), true, [asked, asked, asked]),
+            ("our SIGTERM", by_us(-15), true, [cut_off, asked, asked]),
+            ("our SIGTERM, heeded in its own way", by_us(3), true, [cut_off, asked, asked]),
+            ("our SIGKILL", by_us(-9), true, [cut_off, asked, asked]),
+            ("our SIGTERM, and ended well", by_us(0), true, [cut_off, asked, asked]),
+            ("ended just before our SIGTERM", plain(3), true, [cut_off, cut_off, cut_off]),
+            ("it hung", too_late(-15), false, [late, late, late]),
+            ("it hung, and ended well when told", too_late(0), false, [late, late, late]),
+            ("it hung, and SIGTERM came", too_late(-9), true, [late, late, late]),
+            ("it failed", plain(1), false, [failed, failed, silent]),
+            ("another signal", plain(-9), false, [failed, failed, silent]),
         ] {
-            let found = [true, false].map(|goes_down| Came::of(&ended, agent_ends, || goes_down));
-            assert_eq!(found, [down, up], "{what}");
+            let words = [Word::StaysUp, Word::NoSystemd, Word::Silent];
+            assert_eq!(words.map(|word| Came::of(&ended, agent_ends, || word)), follows, "{what}");
+            assert_eq!(Came::of(&ended, agent_ends, || Word::GoesDown), Came::Asked, "{what}");
         }
+        assert_eq!(Came::of(&not_started, true, || Word::GoesDown), Came::Failed);
     }
 }
