@@ -19,17 +19,20 @@ pub(super) fn psu(settings: &PsuSettings) -> Vec<PlannedCheck> {
         ..Limit::default()
     };
     vec![
-        planned(
-            names::SUPPLIES,
+        PlannedCheck {
+            required: settings.supplies.is_some(),
             // One at least: a machine that runs has a supply.
-            Limit::at_least(f64::from(settings.supplies.unwrap_or(1))),
-        ),
+            ..planned(names::SUPPLIES, Limit::at_least(f64::from(settings.supplies.unwrap_or(1))))
+        },
         planned(names::SUPPLY, Limit::equal_to(SUPPLY_GOOD)),
         PlannedCheck {
             required: settings.redundant,
             ..planned(names::REDUNDANCY, Limit::equal_to(FULLY_REDUNDANT))
         },
-        planned(names::INPUT_POWER, watts),
+        PlannedCheck {
+            required: settings.input_watts_min.is_some() || settings.input_watts_max.is_some(),
+            ..planned(names::INPUT_POWER, watts)
+        },
         planned(names::FANS, Limit::equal_to(FAN_GOOD)),
         planned(names::SYSTEM_POWER, Limit::default()),
     ]

@@ -203,8 +203,13 @@ pub struct StageSpec {
 impl StageSpec {
     /// A stage with nothing but defaults.
     pub fn of(name: Stage) -> StageSpec {
-        let deadline =
-            if name.is_interrupt() { limits::INTERRUPT_DEADLINE_MS } else { limits::STAGE_DEADLINE_MS };
+        let deadline = if name.is_interrupt() {
+            limits::INTERRUPT_DEADLINE_MS
+        } else if name == Stage::Psu {
+            limits::PSU_DEADLINE_MS
+        } else {
+            limits::STAGE_DEADLINE_MS
+        };
         StageSpec {
             name,
             deadline,

@@ -10,8 +10,9 @@ use std::time::{Duration, Instant};
 use groundcrew_protocol::check::Observation;
 use groundcrew_protocol::plan::NO_EVENTS;
 
+use super::super::StageContext;
 use super::super::json_tool::{Call, Said};
-use super::super::{StageContext, psu};
+use super::super::psu::{self, Bmc};
 use super::Finding;
 use super::read::Gap;
 
@@ -46,8 +47,10 @@ pub(super) type Log = (BTreeMap<u32, String>, Vec<u8>);
 
 /// Reads the log.
 pub(super) fn read(context: &StageContext) -> Result<Log, Gap> {
-    if !psu::has_bmc(&context.root) {
-        return Err(Gap::NotKept("the machine has no BMC (no /dev/ipmi0)".to_owned()));
+    match psu::bmc_of(&context.root) {
+        Bmc::Reachable => {}
+        Bmc::Unreachable(why) => return Err(Gap::Unreadable(why)),
+        Bmc::None => return Err(Gap::NotKept("the machine has no BMC (no /dev/ipmi0)".to_owned())),
     }
     let ask = |arguments: &[&str]| {
         let call = Call {

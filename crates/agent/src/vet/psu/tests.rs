@@ -28,10 +28,21 @@ fn verdicts(
     tables: [&str; 3],
     dcmi: (i32, &str, &str),
 ) -> BTreeMap<(String, String), Verdict> {
+    with_unit(settings, tables, "", dcmi)
+}
+
+/// The same of a BMC whose power unit says something, too.
+fn with_unit(
+    settings: PsuSettings,
+    tables: [&str; 3],
+    unit: &str,
+    dcmi: (i32, &str, &str),
+) -> BTreeMap<(String, String), Verdict> {
     let [psus, all, fans] = tables;
     let ask = |arguments: &[&str]| {
         let (exit, stdout, stderr) = match arguments {
             ["sdr", "type", "Power Supply"] => (0, psus, ""),
+            ["sdr", "type", "Power Unit"] => (0, unit, ""),
             ["sdr", "type", "Fan"] => (0, fans, ""),
             ["sdr", "elist"] => (0, all, ""),
             ["dcmi", ..] => dcmi,
@@ -39,7 +50,8 @@ fn verdicts(
         };
         Ok(Said { exit, stdout: stdout.into(), stderr: stderr.into() })
     };
-    judged(settings, bmc::ask(&ask, &mut Vec::new()))
+    let expected = settings.supplies;
+    judged(settings, bmc::ask(&ask, expected, &mut Vec::new()))
 }
 
 fn judged(settings: PsuSettings, findings: Vec<Finding>) -> BTreeMap<(String, String), Verdict> {
@@ -86,9 +98,167 @@ fn a_bmc_that_does_not_say_that_a_supply_is_there_is_no_pass() {
     assert_eq!(of(&all, names::SUPPLIES, ""), Verdict::Fail, "none is present");
     assert_eq!(of(&all, names::SYSTEM_POWER, ""), Verdict::Skipped);
     assert_eq!(of(&all, names::FANS, ""), Verdict::Skipped);
-    let none = verdicts(PsuSettings::default(), ["", "", ""], (1, "", "timeout"));
-    assert_eq!(of(&none, names::SUPPLY, ""), Verdict::Skipped);
-    assert_eq!(of(&none, names::SYSTEM_POWER, ""), Verdict::Inconclusive);
+    // One that tells of no supply at all was not understood, whatever the profile wants.
+    for supplies in [None, Some(2)] {
+        let settings = PsuSettings { supplies, ..Default::default() };
+        let none = verdicts(settings, ["", "", ""], (1, "", "timeout"));
+        assert_eq!(of(&none, names::SUPPLY, ""), Verdict::Inconclusive);
+        assert_eq!(of(&none, names::SUPPLIES, ""), Verdict::Inconclusive);
+        assert_eq!(of(&none, names::SYSTEM_POWER, ""), Verdict::Inconclusive);
+    }
+}
+
+#[test]
+fn what_the_profile_demands_is_not_skipped_where_nobody_tells_of_it() {
+    for (settings, name) in [
+        (PsuSettings { supplies: Some(2), ..Default::default() }, names::SUPPLIES),
+        (PsuSettings { input_watts_min: Some(1.0), ..Default::default() }, names::INPUT_POWER),
+        (PsuSettings { input_watts_max: Some(900.0), ..Default::default() }, names::INPUT_POWER),
+        (PsuSettings { redundant: true, ..Default::default() }, names::REDUNDANCY),
+    ] {
+        let without_bmc = judged(settings.clone(), sensors::read(&Machine::empty().root));
+        assert_eq!(of(&without_bmc, name, ""), Verdict::Inconclusive, "{name}");
+        if name != names::SUPPLIES {
+            let with_bmc = verdicts(settings, [PSUS, "", FANS], (0, DCMI, ""));
+            assert_eq!(of(&with_bmc, name, ""), Verdict::Inconclusive, "{name}");
+        }
+    }
+}
+
+#[test]
+fn a_bmc_that_the_kernel_has_no_way_to_is_not_none() {
+    for path in ["/sys/firmware/dmi/entries/38-0/type", "/sys/bus/acpi/devices/IPI0001:00/hid"] {
+        let machine = Machine::empty();
+        machine.write("/sys/firmware/dmi/entries/0-0/type", "0");
+        machine.write("/sys/bus/acpi/devices/PNP0A08:00/hid", "PNP0A08");
+        assert!(matches!(bmc_of(&machine.root), Bmc::None));
+        machine.write(path, "");
+        match bmc_of(&machine.root) {
+            Bmc::Unreachable(why) => assert!(why.contains("ipmi_devintf"), "{why}"),
+            Bmc::Reachable | Bmc::None => panic!("{path} tells of a BMC"),
+        }
+        machine.write("/dev/ipmi0", "");
+        assert!(matches!(bmc_of(&machine.root), Bmc::Reachable));
+    }
+    let all = judged(PsuSettings::default(), bmc::all_unreadable(&CHECKS, "no way"));
+    assert!(all.len() == CHECKS.len() && all.values().all(|verdict| *verdict == Verdict::Inconclusive));
+}
+
+/// The default deadline has room for every question to a BMC that is slow.
+#[test]
+fn the_default_deadline_is_longer_than_all_calls() {
+    let deadline = Duration::from_millis(StageSpec::of(Stage::Psu).deadline);
+    assert!(CALL_TIME * bmc::CALLS < deadline, "{deadline:?}");
+}
+
+#[test]
+fn an_empty_place_is_none_where_the_profile_wants_no_more() {
+    const PLACES: &str =
+        "PS1 Status | 01h | ok | 10.1 | Presence detected\nPS2 Status | 02h | ns | 10.2 | No Reading\n";
+    const POWER: &str = "PS1 PIN | 03h | ok | 10.1 | 320 Watts\nPS2 PIN | 04h | ns | 10.2 | No Reading\n";
+    for (supplies, expected) in
+        [(None, Verdict::Inconclusive), (Some(1), Verdict::Skipped), (Some(2), Verdict::Inconclusive)]
+    {
+        let settings = PsuSettings { supplies, ..Default::default() };
+        let all = verdicts(settings, [PLACES, POWER, ""], (1, "", NO_DCMI));
+        assert_eq!(of(&all, names::SUPPLY, "PS2 Status"), expected, "{supplies:?}");
+        let input = all.get(&(names::INPUT_POWER.to_owned(), "PS2 PIN".to_owned()));
+        assert_eq!(input.is_some(), expected != Verdict::Skipped, "{supplies:?}: {all:?}");
+        assert!(input.is_none_or(|verdict| *verdict == Verdict::Inconclusive));
+    }
+}
+
+#[test]
+fn input_power_that_passes_the_bmcs_threshold_or_is_not_told_is_no_pass() {
+    let of_row = |row: &str| {
+        let all = verdicts(PsuSettings::default(), [PSUS, row, ""], (1, "", NO_DCMI));
+        let worst = |name: &str| {
+            let of_name = all.iter().filter(|((of, component), _)| of == name && component != "PS2 Status");
+            Verdict::over(of_name.map(|(_, verdict)| *verdict))
+        };
+        (worst(names::INPUT_POWER), worst(names::SUPPLY))
+    };
+    for (row, input, supply) in [
+        ("PS1 Input Power | 03h | ok | 10.1 | 320 Watts", Verdict::Pass, Verdict::Pass),
+        ("PS1 Input Power | 03h | ucr | 10.1 | 1700 Watts", Verdict::Pass, Verdict::Fail),
+        ("PS1 Input Power | 03h | ns | 10.1 | No Reading", Verdict::Inconclusive, Verdict::Pass),
+        ("PS1 PIN | 03h | ns | 10.1 | Disabled", Verdict::Inconclusive, Verdict::Pass),
+        ("PS1 Input Power | 03h | ok | 10.1 | many Watts", Verdict::Inconclusive, Verdict::Pass),
+        ("Power Supply Temp | 03h | ns | 10.1 | No Reading", Verdict::Skipped, Verdict::Pass),
+        ("PS1 Output Power | 03h | ns | 10.1 | No Reading", Verdict::Skipped, Verdict::Pass),
+    ] {
+        assert_eq!(of_row(row), (input, supply), "{row}");
+    }
+}
+
+#[test]
+fn the_power_unit_tells_of_redundancy_and_of_failures() {
+    for (row, name, component, expected) in [
+        (
+            "Pwr Unit Redund | 02h | ok | 21.1 | Redundancy Lost",
+            names::REDUNDANCY,
+            "Pwr Unit Redund",
+            Verdict::Fail,
+        ),
+        (
+            "Pwr Unit Redund | 02h | ok | 21.1 | Fully Redundant",
+            names::REDUNDANCY,
+            "Pwr Unit Redund",
+            Verdict::Pass,
+        ),
+        (
+            "Pwr Unit Redund | 02h | ns | 21.1 | No Reading",
+            names::REDUNDANCY,
+            "Pwr Unit Redund",
+            Verdict::Skipped,
+        ),
+        (
+            "Pwr Unit Redund | 02h | ok | 21.1 | State Asserted",
+            names::REDUNDANCY,
+            "Pwr Unit Redund",
+            Verdict::Inconclusive,
+        ),
+        (
+            "Pwr Unit Status | 01h | ok | 21.1 | Failure detected",
+            names::SUPPLY,
+            "Pwr Unit Status",
+            Verdict::Fail,
+        ),
+        ("Pwr Unit Status | 01h | ok | 21.1 | AC lost", names::SUPPLY, "Pwr Unit Status", Verdict::Fail),
+        (
+            "Pwr Unit Status | 01h | ok | 21.1 | Soft-power control failure",
+            names::SUPPLY,
+            "Pwr Unit Status",
+            Verdict::Fail,
+        ),
+        (
+            "Pwr Unit Status | 01h | ok | 21.1 | State Asserted",
+            names::SUPPLY,
+            "Pwr Unit Status",
+            Verdict::Inconclusive,
+        ),
+    ] {
+        let all = with_unit(PsuSettings::default(), [PSUS, "", ""], row, (1, "", NO_DCMI));
+        assert_eq!(of(&all, name, component), expected, "{row}");
+    }
+    for row in ["Pwr Unit Status | 01h | ok | 21.1 | ", "Pwr Unit Status | 01h | ns | 21.1 | No Reading"] {
+        let all = with_unit(PsuSettings::default(), [PSUS, "", ""], row, (1, "", NO_DCMI));
+        assert!(!all.contains_key(&(names::SUPPLY.to_owned(), "Pwr Unit Status".to_owned())), "{row}");
+    }
+}
+
+#[test]
+fn power_is_measured_only_where_the_bmc_measures_it() {
+    for (from, to, expected) in [
+        ("", "", Verdict::Pass),
+        (" activated", " deactivated", Verdict::Skipped),
+        ("412 Watts", "0 Watts", Verdict::Inconclusive),
+        ("Power reading state is", "State", Verdict::Inconclusive),
+        ("Instantaneous", "Momentary", Verdict::Inconclusive),
+    ] {
+        let all = verdicts(PsuSettings::default(), [PSUS, "", ""], (0, &DCMI.replace(from, to), ""));
+        assert_eq!(of(&all, names::SYSTEM_POWER, ""), expected, "{from} -> {to}");
+    }
 }
 
 /// Texts of IPMI 2.0, tables 42-2 and 42-3, as ipmitool 1.8.19 writes them; not yet seen on hardware but for the first two.
@@ -102,7 +272,12 @@ fn events_and_readings_are_judged_by_table() {
         ("ok", "Presence detected, Predictive failure", Verdict::Fail),
         ("ok", "Presence detected, AC out-of-range, but present", Verdict::Fail),
         ("ok", "Presence detected, Config Error: Vendor Mismatch", Verdict::Fail),
-        ("ok", "Presence detected, something of later", Verdict::Fail),
+        ("ok", "Presence detected, something of later", Verdict::Inconclusive),
+        ("ok", "Device Present", Verdict::Pass),
+        ("ok", "Device Absent", Verdict::Inconclusive),
+        ("ok", "State Asserted", Verdict::Inconclusive),
+        ("ok", "Transition to OK", Verdict::Inconclusive),
+        ("us", "Presence detected", Verdict::Inconclusive),
         ("nr", "Presence detected", Verdict::Fail),
         ("ok", "Failure detected", Verdict::Fail),
         ("ok", "", Verdict::Inconclusive),
@@ -112,6 +287,15 @@ fn events_and_readings_are_judged_by_table() {
         let all = verdicts(PsuSettings::default(), [&table, "", ""], (1, "", NO_DCMI));
         assert_eq!(of(&all, names::SUPPLY, "PS1"), expected, "{status} {said}");
     }
+    // A sensor of the type counts whatever entity the BMC gives it.
+    let other = "PS1 | 01h | ok | 10.1 | Presence detected\nPSU Fault | 02h | ok | 7.1 | Failure detected\n";
+    let all = verdicts(PsuSettings::default(), [other, "", ""], (1, "", NO_DCMI));
+    assert_eq!(of(&all, names::SUPPLY, "PSU Fault"), Verdict::Fail);
+    // A number is no supply, and one past its threshold is a failure of one.
+    let reading = "PS1 | 01h | ok | 10.1 | Presence detected\nW1 | 02h | ok | 10.1 | 90 Watts\nW2 | 02h | ucr | 10.1 | 990 Watts\n";
+    let all = verdicts(PsuSettings::default(), [reading, "", ""], (1, "", NO_DCMI));
+    assert!(!all.contains_key(&(names::SUPPLY.to_owned(), "W1".to_owned())));
+    assert_eq!(of(&all, names::SUPPLY, "W2"), Verdict::Fail);
     for (said, expected) in [
         ("Fully Redundant", Verdict::Pass),
         ("Redundancy Lost", Verdict::Fail),
@@ -129,6 +313,20 @@ fn events_and_readings_are_judged_by_table() {
         ("F1 | 30h | lcr | 29.1 | 300 RPM", Verdict::Fail),
         ("F1 | 30h | ok | 29.1 | Redundancy Lost", Verdict::Fail),
         ("F1 | 30h | ok | 29.1 | Transition to Failed", Verdict::Fail),
+        ("F1 | 30h | ok | 29.1 | Transition to Critical from less severe", Verdict::Fail),
+        ("F1 | 30h | ok | 29.1 | Predictive Failure Asserted", Verdict::Fail),
+        ("F1 | 30h | ok | 29.1 | 0 percent", Verdict::Fail),
+        ("F1 | 30h | ok | 29.1 | 41 percent", Verdict::Pass),
+        ("F1 | 30h | ok | 29.1 | Device Present", Verdict::Pass),
+        ("F1 | 30h | ok | 29.1 | Transition to OK", Verdict::Pass),
+        ("F1 | 30h | ok | 29.1 | Transition to Running", Verdict::Pass),
+        ("F1 | 30h | ok | 29.1 | Fully Redundant", Verdict::Pass),
+        ("F1 | 30h | ok | 29.1 | ", Verdict::Inconclusive),
+        ("F1 | 30h | ok | 29.1 | garbage", Verdict::Inconclusive),
+        ("F1 | 30h | ok | 29.1 | Device Absent", Verdict::Inconclusive),
+        ("F1 | 30h | ok | 29.1 | State Asserted", Verdict::Inconclusive),
+        ("F1 | 30h | ok | 29.1 | 8400 RPM, State Asserted", Verdict::Inconclusive),
+        ("F1 | 30h | na | 29.1 | 8400 RPM", Verdict::Inconclusive),
     ] {
         let all = verdicts(PsuSettings::default(), ["", "", row], (1, "", NO_DCMI));
         assert_eq!(of(&all, names::FANS, "F1"), expected, "{row}");
@@ -172,6 +370,28 @@ proptest! {
             name == names::SUPPLY && component.starts_with("PS2") && *verdict == Verdict::Pass
         });
         prop_assert!(!passed, "{mangled}");
+    }
+
+    /// Only a fan that says that it turns passes: whatever else is mangled into its line, it does not.
+    #[test]
+    fn nothing_mangled_makes_a_fan_turn(
+        said in prop_oneof![
+            "[ -{}~]{0,30}",
+            "(Fully Redundant|Redundancy Lost|Transition to (OK|Running|Critical)|Device (Present|Absent))?[ -{}~]{0,4}",
+            "-?[0-9]{0,5}(\\.[0-9]{1,2})? ?(RPM|percent|Watts)?",
+        ],
+        status in "(ok|ok|ok|ns|nc|lcr|[a-z]{0,3})",
+    ) {
+        let row = format!("F1 | 30h | {status} | 29.1 | {said}\n");
+        let all = verdicts(PsuSettings::default(), ["", "", &row], (1, "", NO_DCMI));
+        let said = said.trim();
+        let turns = said.split(", ").all(|part| {
+            let speed = part.trim().strip_suffix(" RPM").or(part.trim().strip_suffix(" percent"));
+            ["Device Present", "Transition to OK", "Transition to Running", "Fully Redundant"].contains(&part.trim())
+                || speed.is_some_and(|speed| speed.parse::<f64>().is_ok_and(|speed| speed > 0.0))
+        });
+        let passed = all.iter().any(|((name, _), verdict)| name == names::FANS && *verdict == Verdict::Pass);
+        prop_assert!(!passed || (turns && status == "ok"), "{row}: {all:?}");
     }
 
     #[test]
