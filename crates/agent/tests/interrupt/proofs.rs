@@ -51,6 +51,26 @@ fn another_boot_id_is_a_proof_whatever_became_of_the_request() {
     }
 }
 
+/// A root mount may hold the /proc of whatever made it.
+#[test]
+fn the_boot_id_is_the_agents_own_and_never_that_of_the_root() {
+    let node = Node::with_reboot("echo x >>/asks");
+    let of_root = node.root().join("proc/sys/kernel/random/boot_id");
+    std::fs::create_dir_all(of_root.parent().unwrap()).unwrap();
+    for (id, exit) in
+        [("11111111-1111-4111-8111-111111111111", 0), ("22222222-2222-4222-8222-222222222222", 1)]
+    {
+        std::fs::write(&of_root, format!("{id}\n")).unwrap();
+        // Asked for; and after its grace, on what is the same boot whatever the root says, it has not come.
+        let settings = if exit == 0 { &[][..] } else { &[NO_GRACE] };
+        assert_eq!(node.call(settings), exit, "{}", node.said("stderr"));
+        let recorded = node.whole_record().unwrap();
+        let kernels = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
+        assert_eq!(recorded["boot_id"], kernels.trim());
+    }
+    assert_eq!((node.written("asks").as_str(), node.flag().exists()), ("x\n", false));
+}
+
 #[test]
 fn a_flag_of_the_reference_agent_counts_as_done() {
     let node = Node::with_reboot("echo x >>/asks");
