@@ -15,7 +15,7 @@ use groundcrew_protocol::check::Observation;
 use groundcrew_protocol::limits::ARTIFACT_BYTES_MAX;
 use groundcrew_protocol::wire::LogLevel;
 
-use self::parse::{Failure, Metrics, Stressor};
+use self::parse::{Failure, Metrics, Stressor, Told};
 use super::StageContext;
 use crate::probe::cpu;
 use crate::process::tool::{
@@ -50,16 +50,26 @@ pub(super) struct Load {
 /// What was seen of failures, line by line: all counted, the first few kept.
 #[derive(Debug, Default)]
 struct Failures {
-    miscompares: u64,
+    /// Wrong results by the messages of each, and by those of all: what was told of twice counts once.
+    each: u64,
+    total: u64,
     others: u64,
     kept: Vec<String>,
 }
 
 impl Failures {
+    fn miscompares(&self) -> u64 {
+        self.each.max(self.total)
+    }
+
     fn take(&mut self, stressor: Stressor, line: &str) {
         let message = match parse::failure(stressor, line) {
-            Some(Failure::Miscompare { count, message }) => {
-                self.miscompares = self.miscompares.saturating_add(count);
+            Some(Failure::Miscompare { count, told, message }) => {
+                let sum = match told {
+                    Told::Each => &mut self.each,
+                    Told::Total => &mut self.total,
+                };
+                *sum = sum.saturating_add(count);
                 message
             }
             Some(Failure::Other(message)) => {
@@ -234,10 +244,10 @@ fn judged(
             if let Some(why) = parse::why_unjudged(status) {
                 return Err(with_failure(why));
             }
-            if status != 0 && failures.miscompares == 0 {
+            if status != 0 && failures.miscompares() == 0 {
                 return Err(with_failure("a stressor failed without a wrong result".to_owned()));
             }
-            if failures.others > 0 && failures.miscompares == 0 {
+            if failures.others > 0 && failures.miscompares() == 0 {
                 return Err(with_failure("stress-ng failed".to_owned()));
             }
         }
@@ -259,8 +269,8 @@ impl Loaded {
     /// Wrong results. None were found only by a load that did something.
     pub fn miscompares(&self) -> Observation {
         let unit = self.stressor.unit();
-        if self.failures.miscompares > 0 {
-            return Observation::measured(self.failures.miscompares as f64, unit);
+        if self.failures.miscompares() > 0 {
+            return Observation::measured(self.failures.miscompares() as f64, unit);
         }
         self.of(|metrics| match metrics.bogo_ops > 0.0 {
             true => Observation::measured(0.0, unit),

@@ -31,19 +31,37 @@ impl Stressor {
         }
     }
 
-    /// How many wrong results a message of its verification tells of; `None` for any other message.
-    fn wrong(self, message: &str) -> Option<u64> {
+    /// The wrong results that a message of its verification tells of; `None` for any other message.
+    fn wrong(self, message: &str) -> Option<(Told, u64)> {
+        // Versions differ in how a stressor calls itself.
+        let word = self.word();
+        let names = [format!("{word}: "), format!("stress-ng-{word}: ")];
+        let is_its = names.iter().any(|name| message.starts_with(name));
         match self {
-            Stressor::Cpu => message.contains("error detected").then_some(1),
-            // "detected 3 bit errors while stressing memory", and of some methods "detected 1 memory error".
+            Stressor::Cpu => (is_its && message.contains("error detected")).then_some((Told::Each, 1)),
+            // Each method tells of its own by its own name ("moving inversion: detected 3 memory errors"), and the stressor
+            // of all of them at its end ("vm: detected 3 bit errors while stressing memory").
             Stressor::Vm => {
-                let (count, rest) = message.split_once("detected ")?.1.split_once(' ')?;
-                let is_wrong = rest.starts_with("bit error") || rest.starts_with("memory error");
+                let (count, rest) = message.split_once(": detected ")?.1.split_once(' ')?;
+                let told = match (rest.starts_with("memory error"), rest.starts_with("bit error")) {
+                    (true, _) => Told::Each,
+                    (false, true) if is_its => Told::Total,
+                    (false, _) => return None,
+                };
                 // A count that cannot be read is one at least.
-                is_wrong.then(|| count.parse().unwrap_or(1).max(1))
+                Some((told, count.parse().unwrap_or(1).max(1)))
             }
         }
     }
+}
+
+/// What a count of wrong results is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Told {
+    /// Of those that were just found.
+    Each,
+    /// Of all that an instance found: those were told of before, if it lived to.
+    Total,
 }
 
 /// How far the rate may be from operations over time: both are rounded, and time is that of the instances' mean.
@@ -139,6 +157,8 @@ pub enum Failure {
     Miscompare {
         /// How many.
         count: u64,
+        /// Of which.
+        told: Told,
         /// The message.
         message: String,
     },
@@ -148,20 +168,16 @@ pub enum Failure {
 
 /// The failure that a line tells of; `None` for any other line.
 ///
-/// Every message of a stressor's verification begins with its name. A worker that was killed leaves lines of the same level
+/// Every message of a stressor's verification begins with its name, or with that of the method. A worker that was killed leaves lines of the same level
 /// ("corrupted bogo-ops counter"), which are no wrong results.
 pub fn failure(stressor: Stressor, line: &str) -> Option<Failure> {
     let rest = line.trim_start().strip_prefix("stress-ng: fail:")?.trim_start();
     let message = rest.strip_prefix('[').and_then(|rest| rest.split_once(']')).map_or(rest, |(_, text)| text);
     let message = message.trim();
-    // Versions differ in how a stressor calls itself.
-    let word = stressor.word();
-    let is_its =
-        [format!("{word}: "), format!("stress-ng-{word}: ")].iter().any(|name| message.starts_with(name));
-    let wrong = stressor.wrong(message).filter(|_| is_its);
+    let wrong = stressor.wrong(message);
     let message = message.to_owned();
     Some(match wrong {
-        Some(count) => Failure::Miscompare { count, message },
+        Some((told, count)) => Failure::Miscompare { count, told, message },
         None => Failure::Other(message),
     })
 }
@@ -238,7 +254,7 @@ mod tests {
         assert_eq!(failures.len(), 12);
         assert!(failures.iter().all(|failure| matches!(failure, Failure::Miscompare { count: 1, .. })));
         let message = "cpu: lrand48 error detected, failed sum".to_owned();
-        assert!(failures.contains(&Failure::Miscompare { count: 1, message }));
+        assert!(failures.contains(&Failure::Miscompare { count: 1, told: Told::Each, message }));
         assert_eq!(HEALTHY_LINES.lines().filter_map(|line| failure(Stressor::Cpu, line)).count(), 0);
     }
 
@@ -253,15 +269,29 @@ mod tests {
     #[test]
     fn wrong_bits_of_memory_are_counted_as_they_are_told() {
         for (line, expected) in [
-            ("stress-ng: fail:  [7] vm: detected 3 bit errors while stressing memory", Some(3)),
-            ("stress-ng: fail:  [7] stress-ng-vm: detected 1 memory error, offset 0x40", Some(1)),
-            ("stress-ng: fail:  [7] vm: detected many bit errors while stressing memory", Some(1)),
-            ("stress-ng: fail:  [7] vm: detected 0 bit errors while stressing memory", Some(1)),
+            (
+                "stress-ng: fail:  [7] vm: detected 3 bit errors while stressing memory",
+                Some((Told::Total, 3)),
+            ),
+            (
+                "stress-ng: fail:  [7] stress-ng-vm: detected 1 memory error, offset 0x40",
+                Some((Told::Each, 1)),
+            ),
+            ("stress-ng: fail:  [7] moving inversion: detected 3 memory errors", Some((Told::Each, 3))),
+            ("stress-ng: fail:  [7] walking one (data): detected 1 memory error", Some((Told::Each, 1))),
+            (
+                "stress-ng: fail:  [7] vm: detected many bit errors while stressing memory",
+                Some((Told::Total, 1)),
+            ),
+            (
+                "stress-ng: fail:  [7] vm: detected 0 bit errors while stressing memory",
+                Some((Told::Total, 1)),
+            ),
             ("stress-ng: fail:  [7] cpu: detected 3 bit errors while stressing memory", None),
             ("stress-ng: fail:  [7] vm: corrupted bogo-ops counter, 3 vs 0", None),
         ] {
             let count = match failure(Stressor::Vm, line) {
-                Some(Failure::Miscompare { count, .. }) => Some(count),
+                Some(Failure::Miscompare { count, told, .. }) => Some((told, count)),
                 Some(Failure::Other(_)) => None,
                 None => panic!("{line} is no failure"),
             };
