@@ -92,6 +92,16 @@ fn what_came_to_the_bmcs_log_is_in_the_stages_verdict_and_the_log_is_kept() {
     assert_eq!(verdict(&run_stage(&stage.context), "sel_events"), Verdict::Inconclusive);
 }
 
+/// A kernel without the modules reads as no BMC, and its log would be skipped.
+#[test]
+fn the_log_of_a_bmc_that_nobody_can_ask_holds() {
+    let machine = fixture::server();
+    let stage = stage("Inventory", &machine.root);
+    assert_eq!(verdict(&run_stage(&stage.context), "sel_events"), Verdict::Skipped);
+    machine.write("/sys/firmware/dmi/entries/38-0/type", "38\n");
+    assert_inconclusive(&run_stage(&stage.context), "load the kernel's modules ipmi_si");
+}
+
 /// The sensor is over its limit from the first reading on; the third ends a load that would last for ever.
 #[test]
 fn a_load_is_stopped_where_a_sensor_passes_its_critical_limit() {
