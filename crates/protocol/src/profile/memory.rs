@@ -3,13 +3,49 @@
 use serde::{Deserialize, Serialize};
 
 use super::BadProfile;
-use super::cpu_stress::{LOAD_MS_MIN, WORKERS_MAX, method};
+use super::cpu_stress::{LOAD_MS_MIN, WORKERS_MAX};
 use super::parse::{SPAN_MS_MAX, percent};
-use super::part::Field;
+use super::part::{Field, one_of};
 use crate::time::span;
 
 const KEYS: [&str; 6] =
     ["duration", "workers", "method", "reserve_percent", "size_mib_max", "tested_percent_min"];
+/// stress-ng's methods for memory that compare what they read with what they wrote. The others (`read64`, `write64` and their
+/// like) only move it, and end well on memory that holds nothing.
+pub const MEMORY_METHODS: [&str; 32] = [
+    "all",
+    "cache-lines",
+    "cache-stripe",
+    "checkerboard",
+    "flip",
+    "fwdrev",
+    "galpat-0",
+    "galpat-1",
+    "gray",
+    "grayflip",
+    "inc-nybble",
+    "incdec",
+    "lfsr32",
+    "modulo-x",
+    "move-inv",
+    "mscan",
+    "prime-0",
+    "prime-1",
+    "prime-gray-0",
+    "prime-gray-1",
+    "prime-incdec",
+    "rand-set",
+    "rand-sum",
+    "ror",
+    "rowhammer",
+    "swap",
+    "walk-0a",
+    "walk-0d",
+    "walk-1a",
+    "walk-1d",
+    "wrrd128nt",
+    "zero-one",
+];
 /// A petabyte: more than any machine has.
 const SIZE_MIB_MAX: u32 = 1 << 30;
 
@@ -61,4 +97,15 @@ pub(super) fn memory(field: Field<'_>) -> Result<MemorySettings, BadProfile> {
         size_mib_max: part.optional("size_mib_max", |field| field.whole(16..=SIZE_MIB_MAX))?.map(u64::from),
         tested_percent_min: part.optional("tested_percent_min", percent)?,
     })
+}
+
+fn method(field: Field<'_>) -> Result<String, BadProfile> {
+    let expected = format!("one of {}", MEMORY_METHODS.join(", "));
+    match field.raw_text(&expected)? {
+        "" => Ok(String::new()),
+        word if MEMORY_METHODS.contains(&word) => Ok(word.to_owned()),
+        word => {
+            Err(field.refuse(&format!("{}: those compare what they read", one_of(word, &MEMORY_METHODS))))
+        }
+    }
 }

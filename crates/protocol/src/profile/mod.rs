@@ -26,7 +26,7 @@ pub use counters::CounterSettings;
 pub use cpu_stress::CpuStressSettings;
 pub use gpu::{GpuDiag, GpuSettings};
 pub use interrupt::{InterruptKind, InterruptSettings, PackageInterrupt};
-pub use memory::MemorySettings;
+pub use memory::{MEMORY_METHODS, MemorySettings};
 pub use network::{NetworkPeer, NetworkSettings};
 pub use package::PackageSettings;
 pub use psu::PsuSettings;

@@ -207,6 +207,12 @@ mod tests {
                 "stage[1].memory.reserve_percent",
                 "from 0 to 100",
             ),
+            (
+                "name = \"Memory\"\nmemory.method = \"write64\"",
+                "stage[1].memory.method",
+                "compare what they read",
+            ),
+            ("name = \"Memory\"\nmemory.method = \"walk-0\"", "stage[1].memory.method", "is walk-0a meant"),
             ("name = \"Memory\"\nstorage = {}", "stage[1].storage", "in stage Storage alone"),
             (
                 "name = \"Network\"\nnetwork.peer = [{ host = \"-x\" }]",

@@ -1,7 +1,11 @@
 //! What stands between a memory test and the agent: the order in which the kernel's OOM killer ends processes, a cgroup of
 //! the test's own where the agent may make one, and the counts that tell whether anybody was ended.
 
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use groundcrew_protocol::ids::Sha256Hex;
 
 use crate::probe::Root;
 
@@ -12,6 +16,11 @@ const OWN_SCORE: &str = "/proc/self/oom_score_adj";
 /// Not -1000: a kernel that has nobody else left to end may still end the agent rather than stand still.
 const PROTECTED_SCORE: i32 = -900;
 const TEXT_BYTES_MAX: u64 = 64 * 1024;
+/// Digits of a sum that tell the agents of a machine apart.
+const NAME_DIGITS: usize = 16;
+/// Killed processes with much memory take some seconds to give it back.
+const LEFT_BEHIND_TIME: Duration = Duration::from_secs(10);
+const LEFT_BEHIND_PAUSE: Duration = Duration::from_millis(20);
 
 /// The agent, which the OOM killer takes late while this is there.
 pub(super) struct Protected {
@@ -50,11 +59,12 @@ impl Drop for Protected {
 pub(super) struct Cgroup(PathBuf);
 
 impl Cgroup {
-    /// Makes one beside the agent's own, with no swap and no more memory than this.
+    /// Makes one beside the agent's own, with no swap and no more memory than this. Its name is that of the agent's folder, so
+    /// that one which an agent left behind that was killed is found, with whatever still runs in it, and ended.
     ///
     /// # Errors
-    /// Why there is none: the old hierarchy, no rights, no controller of memory.
-    pub fn make(root: &Root, bytes_max: u64) -> Result<Cgroup, String> {
+    /// Why there is none: the old hierarchy, no rights, no controller of memory, one left behind that does not go.
+    pub fn make(root: &Root, work: &Path, bytes_max: u64) -> Result<Cgroup, String> {
         let own = own_cgroup(root)?;
         let parent = own.rsplit_once('/').map_or("", |(parent, _)| parent);
         let folder = format!("{CGROUPS}{parent}");
@@ -66,7 +76,8 @@ impl Cgroup {
                 "{folder} does not account for memory (no memory in cgroup.subtree_control)"
             ));
         }
-        let path = root.path(&format!("{folder}/groundcrew-memory-{}", std::process::id()));
+        let path = root.path(&format!("{folder}/{}", name(work)));
+        remove_left_behind(&path)?;
         std::fs::create_dir(&path).map_err(|error| format!("{}: {error}", path.display()))?;
         let cgroup = Cgroup(path);
         // Swapped pages are not tested in memory, and a test that was half killed is none.
@@ -104,6 +115,36 @@ impl Drop for Cgroup {
     fn drop(&mut self) {
         // The test's processes have ended. One that hangs in the kernel keeps it, and it harms nobody.
         let _ = std::fs::remove_dir(&self.0);
+    }
+}
+
+/// The name of the cgroup of an agent with this folder: no other has it.
+fn name(work: &Path) -> String {
+    let sum = Sha256Hex::of(work.as_os_str().as_bytes());
+    format!("groundcrew-memory-{}", &sum.as_str()[..NAME_DIGITS])
+}
+
+/// Ends what still runs in a cgroup that an agent left behind, and removes it.
+fn remove_left_behind(path: &Path) -> Result<(), String> {
+    let began = Instant::now();
+    let mut killed = false;
+    loop {
+        let error = match std::fs::remove_dir(path) {
+            Ok(()) => return Ok(()),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => error,
+        };
+        let failed =
+            |error: std::io::Error| format!("{}, left behind by an earlier test: {error}", path.display());
+        // A folder that is no cgroup has nothing that could be ended.
+        if !path.join("cgroup.procs").exists() || began.elapsed() >= LEFT_BEHIND_TIME {
+            return Err(failed(error));
+        }
+        if !killed {
+            std::fs::write(path.join("cgroup.kill"), "1").map_err(failed)?;
+            killed = true;
+        }
+        std::thread::sleep(LEFT_BEHIND_PAUSE);
     }
 }
 
@@ -186,7 +227,10 @@ mod tests {
     #[test]
     fn a_cgroup_is_made_beside_the_agents_own_and_goes() {
         let machine = Machine::empty();
-        let make = || Cgroup::make(&machine.root, 4096).map(|cgroup| cgroup.folder().to_owned());
+        let make = || {
+            Cgroup::make(&machine.root, Path::new("/var/lib/agent"), 4096)
+                .map(|cgroup| cgroup.folder().to_owned())
+        };
         assert!(make().is_err());
         machine.write(OWN_CGROUP, "0::/system.slice/groundcrew.service\n");
         assert!(make().unwrap_err().contains("version 2"));
@@ -194,12 +238,27 @@ mod tests {
         machine.write("/sys/fs/cgroup/system.slice/cgroup.subtree_control", "cpu pids");
         assert!(make().unwrap_err().contains("does not account for memory"));
         machine.write("/sys/fs/cgroup/system.slice/cgroup.subtree_control", "cpu memory");
-        let cgroup = Cgroup::make(&machine.root, 4096).unwrap();
+        let cgroup = Cgroup::make(&machine.root, Path::new("/var/lib/agent"), 4096).unwrap();
         assert!(cgroup.folder().starts_with(machine.root.path("/sys/fs/cgroup/system.slice")));
         assert_eq!(std::fs::read_to_string(cgroup.folder().join("memory.max")).unwrap(), "4096");
         assert!(cgroup.kills().is_err());
         std::fs::write(cgroup.folder().join("memory.events"), "oom 1\noom_kill 2\n").unwrap();
         assert_eq!(cgroup.kills(), Ok(2));
+    }
+
+    /// Files of the kernel are no files to a removal; in a folder of a disk they are, as in a cgroup with processes.
+    #[test]
+    fn a_cgroup_that_an_agent_left_behind_is_ended_or_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(name(Path::new("/var/lib/agent")));
+        assert_eq!(remove_left_behind(&path), Ok(()), "there is none");
+        std::fs::create_dir(&path).unwrap();
+        assert_eq!(remove_left_behind(&path), Ok(()));
+        assert!(!path.exists(), "an empty one goes");
+        std::fs::create_dir_all(path.join("child")).unwrap();
+        assert!(remove_left_behind(&path).unwrap_err().contains("left behind by an earlier test"));
+        assert_ne!(name(Path::new("/a")), name(Path::new("/b")), "that of another agent stays");
+        assert_eq!(name(Path::new("/a")), name(Path::new("/a")), "the next agent finds it");
     }
 
     #[test]
