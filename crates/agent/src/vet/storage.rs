@@ -25,6 +25,9 @@ use crate::probe::{Unreads, disks};
 /// Disks that are read at a time. Each has a child under way, of which the agent keeps a record.
 const DISKS_AT_A_TIME: usize = 32;
 
+/// Block devices of the kernel's whose data is on another machine, by their name before the number.
+const REMOTE_DRIVERS: [&str; 3] = ["rbd", "nbd", "rnbd"];
+
 const DESTRUCTIVE: &str = "this attempt is allowed to wipe disks, and this agent has no test that does: nothing was read or \
     written; retry without that override";
 
@@ -66,9 +69,12 @@ pub(super) fn run(context: &StageContext, deadline: Instant) -> Done {
 
 /// A disk on another machine is everybody's, and is read only where the profile expects it by its serial.
 fn is_remote(disk: &Disk) -> bool {
-    disk.transport
-        .as_deref()
-        .is_some_and(|transport| matches!(transport, "iscsi" | "fc") || transport.starts_with("nvme-"))
+    let is_driver = |driver: &&str| {
+        disk.name.strip_prefix(driver).is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
+    };
+    let is_transport =
+        |transport: &str| matches!(transport, "iscsi" | "fc") || transport.starts_with("nvme-");
+    REMOTE_DRIVERS.iter().any(is_driver) || disk.transport.as_deref().is_some_and(is_transport)
 }
 
 fn is_expected(context: &StageContext, disk: &Disk) -> bool {
@@ -197,14 +203,23 @@ fn observed(
     ]
 }
 
-/// Disks of the profile that are not there.
+/// Disks of the profile that are not there. One that hides its serial may be any of them.
 fn missing(context: &StageContext, disks: &[Disk]) -> Vec<Check> {
     let serials = || disks.iter().filter_map(|disk| disk.serial.as_deref());
+    let silent = disks.iter().find(|disk| disk.serial.is_none());
     let expected = context.expected_disks.iter().filter_map(|disk| disk.serial.as_deref());
     expected
         .filter(|wanted| !serials().any(|serial| serial.eq_ignore_ascii_case(wanted.trim())))
         .map(|wanted| {
-            let observed = Observation::Missing { what: format!("the disk {wanted}") };
+            let observed = match silent {
+                None => Observation::Missing { what: format!("the disk {wanted}") },
+                Some(disk) => Observation::Unreadable {
+                    why: format!(
+                        "no disk says that it is {wanted}, but {} is there and does not say its serial",
+                        disk.name
+                    ),
+                },
+            };
             Check::of(names::IO_ERRORS, Some(wanted), observed, context.limit(names::IO_ERRORS))
         })
         .collect()

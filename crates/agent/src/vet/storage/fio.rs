@@ -77,10 +77,19 @@ impl Fio<'_> {
             Pattern::Sequential { .. } | Pattern::WholeSurface | Pattern::Random { .. } => Direction::Read,
             Pattern::File { .. } => Direction::Write,
         };
-        let load = parse::load(&said.stdout, direction)
-            .map_err(|why| format!("{why} (fio ended with status {})", said.exit));
+        let load = ended(parse::load(&said.stdout, direction), said.exit);
         Ran { command, load, raw: Some(said.stdout) }
     }
+}
+
+/// A load that did not end well is none, whatever it counted until then, but for the errors that it saw.
+pub(super) fn ended(load: Result<Load, String>, status: i32) -> Result<Load, String> {
+    let why = match load {
+        Ok(load) if status == 0 || load.errors > 0 => return Ok(load),
+        Ok(_) => "fio did not end well".to_owned(),
+        Err(why) => why,
+    };
+    Err(format!("{why} (fio ended with status {status})"))
 }
 
 fn arguments(pattern: Pattern, file: &Path) -> Vec<OsString> {
@@ -100,6 +109,8 @@ fn arguments(pattern: Pattern, file: &Path) -> Vec<OsString> {
         }
         Pattern::File { mib } => {
             arguments.push(format!("--size={mib}M").into());
+            // It would leave the state of the check in a file, in whatever folder it was started in.
+            arguments.push("--verify_state_save=0".into());
             &["--rw=write", "--bs=1M", "--iodepth=8", "--verify=crc32c", "--do_verify=1", "--end_fsync=1"]
         }
     };

@@ -21,6 +21,8 @@ pub(super) struct Load {
     /// Reads or writes that failed.
     pub errors: u64,
     pub bytes: f64,
+    /// Bytes that were read: the same for reads; for writes those that were read back to be checked.
+    pub bytes_read: f64,
     pub seconds: f64,
     pub bytes_per_second: f64,
     pub iops: f64,
@@ -28,9 +30,10 @@ pub(super) struct Load {
     pub p99_ms: Result<f64, String>,
 }
 
-/// Errors by which the kernel says that the disk failed: EIO, ENXIO, ENODEV, EBADE, ENODATA (a medium that cannot be read),
-/// ENOLINK, EILSEQ (its data's integrity; fio's for a wrong checksum), ETIMEDOUT, EREMOTEIO (include/linux/blk_types.h).
-const ERRORS_OF_DISKS: [i64; 9] = [5, 6, 19, 52, 61, 67, 84, 110, 121];
+/// Errors by which the kernel says that the disk failed: EIO, ENXIO, ENODEV, ENODATA (a medium that cannot be read), ENOLINK,
+/// EILSEQ (its data's integrity; fio's for a wrong checksum), ETIMEDOUT, EREMOTEIO (include/linux/blk_types.h).
+/// Not EBADE, by which another host says that it reserved the disk.
+const ERRORS_OF_DISKS: [i64; 8] = [5, 6, 19, 61, 67, 84, 110, 121];
 
 /// Reads what fio printed.
 ///
@@ -59,10 +62,12 @@ pub(super) fn load(stdout: &[u8], direction: Direction) -> Result<Load, String> 
         Direction::Read => "read",
         Direction::Write => "write",
     };
+    let bytes_read = number(&job, "/read/io_bytes")?;
     let number = |name: &str| number(&job, &format!("/{key}/{name}"));
     let load = Load {
         errors,
         bytes: number("io_bytes")?,
+        bytes_read,
         seconds: number("runtime")? / 1000.0,
         bytes_per_second: number("bw_bytes")?,
         iops: number("iops")?,

@@ -1,6 +1,6 @@
 //! fio's reports, real ones and mangled ones, and the stage with a stand-in for fio and with the real one.
 
-use groundcrew_protocol::check::{Verdict, judge_stage};
+use groundcrew_protocol::check::{Limit, Verdict, judge_stage};
 use groundcrew_protocol::plan::planned_checks;
 use groundcrew_protocol::profile::StageSpec;
 use groundcrew_protocol::stage::Stage;
@@ -74,7 +74,7 @@ fn errors_of_a_disk_fail_and_those_of_the_test_are_no_word_on_it() {
     for code in [5, 6, 19, 61, 84, 121] {
         assert_eq!(with_error(code).unwrap().errors, 1, "{code}");
     }
-    for code in [1, 2, 13, 22, 28, 38, 95] {
+    for code in [1, 2, 13, 22, 28, 38, 52, 95] {
         assert!(with_error(code).unwrap_err().contains(&format!("error {code}")));
     }
 }
@@ -148,6 +148,53 @@ fn loads_are_judged_by_table() {
     ] {
         let all = verdicts(&settings, &sequential, &random);
         assert_eq!(verdict_of(&all, name), expected, "{name} {settings:?}");
+    }
+}
+
+/// fio that gets SIGTERM within its check says no error, and ends with status 128.
+#[test]
+fn a_load_that_was_cut_off_is_none() {
+    let good = || load(RANDOM.as_bytes(), Direction::Read);
+    assert!(fio::ended(good(), 0).is_ok());
+    assert!(fio::ended(good(), 128).unwrap_err().contains("ended with status 128"));
+    // The errors that it saw count all the same.
+    assert_eq!(fio::ended(load(PASSED_OVER.as_bytes(), Direction::Read), 128).unwrap().errors, 1);
+    const SIZE: u64 = 16 << 20;
+    let of = |errors: u64, written: u64, read: u64| {
+        let load = Load { errors, bytes: written as f64, bytes_read: read as f64, ..good().unwrap() };
+        judge_stage(
+            &[],
+            &[Check::of(names::FILE_ERRORS, None, write::verified(&load, SIZE), Limit::at_most(0.0))],
+        )
+        .verdict
+    };
+    for (errors, written, read, expected) in [
+        (0, SIZE, SIZE, Verdict::Pass),
+        (0, SIZE, 4_108_288, Verdict::Inconclusive),
+        (0, SIZE, 0, Verdict::Inconclusive),
+        (0, SIZE - 1, SIZE, Verdict::Inconclusive),
+        (1, SIZE, 4_108_288, Verdict::Fail),
+    ] {
+        assert_eq!(of(errors, written, read), expected, "{errors} {written} {read}");
+    }
+}
+
+#[test]
+fn disks_of_other_machines_are_told_by_their_driver_or_their_way() {
+    let of = |name: &str, transport: Option<&str>| {
+        is_remote(&Disk { name: name.into(), transport: transport.map(str::to_owned), ..disk() })
+    };
+    for (name, transport) in [
+        ("rbd0", None),
+        ("nbd12", None),
+        ("rnbd1", None),
+        ("sdb", Some("iscsi")),
+        ("nvme1n1", Some("nvme-tcp")),
+    ] {
+        assert!(of(name, transport), "{name}");
+    }
+    for (name, transport) in [("sdb", Some("sata")), ("nvme0n1", Some("nvme")), ("vda", None)] {
+        assert!(!of(name, transport), "{name}");
     }
 }
 
