@@ -1,8 +1,11 @@
-//! The machine's address, for people: read from /proc/net, without a packet or a socket.
+//! The machine's addresses. The one for people is read from /proc/net, without a packet or a socket; whose an address is, the
+//! kernel says.
 //!
-//! Of the local IPv4 addresses in /proc/net/fib_trie the one is taken that lies in a network of the interface with
+//! For people: of the local IPv4 addresses in /proc/net/fib_trie the one is taken that lies in a network of the interface with
 //! the default route; then any but loopback; then an IPv6 address of global scope from /proc/net/if_inet6.
 
+use std::collections::BTreeSet;
+use std::ffi::CStr;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::Root;
@@ -28,25 +31,54 @@ pub fn address(root: &Root) -> Option<IpAddr> {
     chosen.or_else(|| global_inet6(&read("if_inet6")).map(IpAddr::V6))
 }
 
-/// The interface that an address of this machine belongs to; `None` for loopback and what the kernel does not say.
-pub fn interface_of(root: &Root, address: IpAddr) -> Option<String> {
-    let read = |name: &str| root.text(&format!("/proc/net/{name}"), TABLE_BYTES_MAX).unwrap_or_default();
-    match address {
-        IpAddr::V4(address) => {
-            let table = read("route");
-            let routes = routes(&table);
-            let fits =
-                |route: &&Route<'_>| route.mask != 0 && address.to_bits() & route.mask == route.destination;
-            // The narrowest network that the address lies in.
-            let narrowest = routes.iter().filter(fits).max_by_key(|route| route.mask);
-            narrowest.map(|route| route.interface.to_owned())
+/// The interfaces that have an address by the kernel's word, in order of their names, each once. Routes do not tell: two
+/// interfaces may lie in one network.
+///
+/// # Errors
+/// Where the kernel does not list its addresses.
+pub fn interfaces_of(address: IpAddr) -> std::io::Result<Vec<String>> {
+    let mut first: *mut libc::ifaddrs = std::ptr::null_mut();
+    // SAFETY: the function writes a pointer to where it is told to, which is a pointer's place.
+    if unsafe { libc::getifaddrs(&mut first) } != 0 {
+        return Err(std::io::Error::last_os_error());
+    }
+    let mut names = BTreeSet::new();
+    let mut next = first;
+    while !next.is_null() {
+        // SAFETY: the list and all that it points to stay until they are freed below, and nobody else has them.
+        let entry = unsafe { &*next };
+        // SAFETY: an address of the list is as long as its family needs.
+        if unsafe { ip_of(entry.ifa_addr) } == Some(address) {
+            // SAFETY: the list's names end with a zero.
+            let name = unsafe { CStr::from_ptr(entry.ifa_name) }.to_string_lossy();
+            // A label of an address is the interface's name, a colon and more.
+            names.extend(name.split(':').next().map(str::to_owned));
         }
-        IpAddr::V6(address) => read("if_inet6").lines().find_map(|line| {
-            let fields: Vec<&str> = line.split_whitespace().collect();
-            let bits = u128::from_str_radix(fields.first()?, 16).ok()?;
-            let interface = *fields.get(5)?;
-            (bits == address.to_bits() && interface != "lo").then(|| interface.to_owned())
-        }),
+        next = entry.ifa_next;
+    }
+    // SAFETY: the list is what the first call gave, and nothing of it is used any more.
+    unsafe { libc::freeifaddrs(first) };
+    Ok(names.into_iter().collect())
+}
+
+/// # Safety
+/// The pointer is null, or an address that is as long as its family needs.
+unsafe fn ip_of(address: *const libc::sockaddr) -> Option<IpAddr> {
+    // SAFETY: it is null or points to an address.
+    let family = unsafe { address.as_ref() }?.sa_family;
+    match i32::from(family) {
+        libc::AF_INET => {
+            // SAFETY: by its family it is one of IPv4; nothing is said of how it is aligned.
+            let address = unsafe { address.cast::<libc::sockaddr_in>().read_unaligned() };
+            // It stands there in the order of the network.
+            Some(Ipv4Addr::from_bits(u32::from_be(address.sin_addr.s_addr)).into())
+        }
+        libc::AF_INET6 => {
+            // SAFETY: by its family it is one of IPv6; nothing is said of how it is aligned.
+            let address = unsafe { address.cast::<libc::sockaddr_in6>().read_unaligned() };
+            Some(Ipv6Addr::from(address.sin6_addr.s6_addr).into())
+        }
+        _ => None,
     }
 }
 
@@ -130,17 +162,33 @@ mod tests {
     }
 
     #[test]
-    fn an_address_belongs_to_an_interface() {
-        let machine = fixture::Machine::empty();
-        let of = |text: &str| interface_of(&machine.root, text.parse().unwrap());
-        assert_eq!(of("192.0.2.17"), None);
-        machine.write("/proc/net/if_inet6", INET6);
-        machine.write("/proc/net/route", ROUTES);
-        assert_eq!(of("192.0.2.17").as_deref(), Some("eno1"));
-        assert_eq!(of("172.17.0.1").as_deref(), Some("docker0"));
-        assert_eq!(of("127.0.0.1"), None);
-        assert_eq!(of("2001:db8::3").as_deref(), Some("eno1"));
-        assert_eq!(of("::1"), None);
+    fn the_kernel_says_whose_an_address_is() {
+        // A machine without a loopback of one family has none of it.
+        for address in ["127.0.0.1", "::1"] {
+            let owners = interfaces_of(address.parse().unwrap()).unwrap();
+            assert!(owners == ["lo"] || owners.is_empty(), "{owners:?}");
+        }
+        // An address for documents, and for tests of nobody's.
+        assert_eq!(interfaces_of("192.0.2.17".parse().unwrap()).unwrap(), Vec::<String>::new());
+        assert_eq!(interfaces_of("2001:db8::3".parse().unwrap()).unwrap(), Vec::<String>::new());
+        // Every address that the kernel's own table has belongs to somebody.
+        let local = local_addresses(&std::fs::read_to_string("/proc/net/fib_trie").unwrap_or_default());
+        for address in local {
+            assert!(!interfaces_of(address.into()).unwrap().is_empty(), "{address}");
+        }
+    }
+
+    #[test]
+    fn addresses_of_both_families_are_read() {
+        // SAFETY: an address of zeros is a valid one.
+        let mut of_four: libc::sockaddr_in = unsafe { std::mem::zeroed() };
+        of_four.sin_family = libc::AF_INET as libc::sa_family_t;
+        of_four.sin_addr.s_addr = u32::from_ne_bytes([192, 0, 2, 17]);
+        // SAFETY: it is an address of IPv4, as its family says.
+        let read = unsafe { ip_of((&raw const of_four).cast()) };
+        assert_eq!(read, Some("192.0.2.17".parse().unwrap()));
+        // SAFETY: a null pointer is allowed.
+        assert_eq!(unsafe { ip_of(std::ptr::null()) }, None);
     }
 
     proptest! {

@@ -6,6 +6,7 @@
 
 mod ethtool;
 mod iperf3;
+mod link;
 
 use std::time::{Duration, Instant};
 
@@ -16,6 +17,7 @@ use groundcrew_protocol::profile::{NetworkPeer, NetworkSettings};
 use groundcrew_protocol::wire::LogLevel;
 
 use self::iperf3::{Flow, Way};
+use self::link::Link;
 use super::json_tool::Call;
 use super::{Done, StageContext, refused, stopped};
 use crate::probe::{Unreads, ip, nics};
@@ -132,13 +134,20 @@ fn speak(
     let limit = |name| context.limit(name);
     done.checks.push(Check::of(names::DURATION, Some(&component), duration, limit(names::DURATION)));
     for (way, command, flow) in &flows {
-        let link = flow.as_ref().ok().and_then(|flow| {
-            let interface = ip::interface_of(&context.root, flow.local)?;
-            interfaces.iter().find(|nic| nic.name == interface)
-        });
-        for (name, observed) in observed(*way, flow, link, peer) {
+        let link = match flow {
+            Ok(flow) => link::link(&context.root, interfaces, flow.local, ip::interfaces_of(flow.local)),
+            Err(why) => Link::Unknown(why.clone()),
+        };
+        let over = match &link {
+            Link::Of { name, .. } => format!("\nover {name}"),
+            Link::Loopback | Link::Unknown(_) => String::new(),
+        };
+        for (name, observed) in observed(*way, flow, &link, peer, settings) {
+            let observed = match flow {
+                Ok(flow) => flow.unless_busy(observed, &limit(name)),
+                Err(_) => observed,
+            };
             let check = Check::of(name, Some(&component), observed, limit(name));
-            let over = link.map_or_else(String::new, |nic| format!("\nover {}", nic.name));
             done.checks.push(check.with_evidence(format!("{command}{over}")));
         }
     }
@@ -172,8 +181,9 @@ fn when_not_busy(
 fn observed(
     way: Way,
     flow: &Result<Flow, String>,
-    link: Option<&Nic>,
+    link: &Link,
     peer: &NetworkPeer,
+    settings: &NetworkSettings,
 ) -> [(&'static str, Observation); 3] {
     let [rate_name, share_name, retransmits_name] = match way {
         Way::Send => [names::SEND_RATE, names::SEND_SHARE, names::SEND_RETRANSMITS],
@@ -187,21 +197,14 @@ fn observed(
         }
     };
     let absent = |why: &str| Observation::Absent { why: why.to_owned() };
-    let share = match (link, link.and_then(|nic| nic.speed_mbps)) {
-        (None, _) => absent("it did not go over an interface that has a link"),
-        (Some(nic), None) if nic.is_virtual => absent("a virtual interface has no speed"),
-        (Some(nic), None) => Observation::Unreadable { why: format!("{} does not say its speed", nic.name) },
-        (Some(nic), Some(speed)) => match peer.speed_mbps {
-            Some(of_peer) if of_peer < speed => Observation::Unreadable {
-                why: format!(
-                    "the peer's link has {of_peer} Mb/s and {}'s {speed}: a slower peer proves nothing of it",
-                    nic.name
-                ),
-            },
-            Some(_) | None => {
-                Observation::measured(flow.mbps / f64::from(speed) * 100.0, "% of the link's speed")
-            }
-        },
+    let share = match link {
+        Link::Loopback => absent("the peer is this machine: it went over no link"),
+        Link::Unknown(why) => Observation::Unreadable { why: why.clone() },
+        Link::Of { is_virtual: true, speed: None, .. } => absent("a virtual interface has no speed"),
+        Link::Of { name, speed: None, .. } => {
+            Observation::Unreadable { why: format!("{name} does not say its speed") }
+        }
+        Link::Of { name, speed: Some(speed), .. } => share(name, *speed, flow, peer, settings),
     };
     let retransmits = match flow.retransmits_percent {
         Ok(percent) => Observation::measured(percent, "% of the segments"),
@@ -212,6 +215,24 @@ fn observed(
         (share_name, share),
         (retransmits_name, retransmits),
     ]
+}
+
+/// The share of a link's speed that a flow reached, unless the peer may be what held it back.
+fn share(name: &str, speed: u32, flow: &Flow, peer: &NetworkPeer, settings: &NetworkSettings) -> Observation {
+    let percent = flow.mbps / f64::from(speed) * 100.0;
+    let is_slow = percent < settings.throughput_percent_min;
+    let why = match peer.speed_mbps {
+        Some(of_peer) if of_peer < speed => format!(
+            "the peer's link has {of_peer} Mb/s and {name}'s {speed}: a slower peer proves nothing of it"
+        ),
+        None if is_slow => format!(
+            "{:.0} Mb/s are {percent:.1} % of the {speed} Mb/s of {name}, and the profile does not say how fast the peer's link \
+             is (speed_mbps)",
+            flow.mbps
+        ),
+        Some(_) | None => return Observation::measured(percent, "% of the link's speed"),
+    };
+    Observation::Unreadable { why }
 }
 
 #[cfg(test)]

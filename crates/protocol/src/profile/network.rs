@@ -60,7 +60,7 @@ pub struct NetworkPeer {
     /// Where its iperf3 listens.
     #[serde(default = "port")]
     pub port: u16,
-    /// Speed of its link, where that is known: one slower than the node's own proves nothing of it.
+    /// Speed of its link: one slower than the node's own proves nothing of it, and where it is not said, neither does too little.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub speed_mbps: Option<u32>,
 }

@@ -6,11 +6,20 @@
 use std::ffi::OsString;
 use std::net::IpAddr;
 
+use groundcrew_protocol::check::{Limit, Observation};
 use groundcrew_protocol::profile::{NetworkPeer, NetworkSettings};
 use serde_json::Value;
 
 /// How far bytes over time may be from the rate.
 const CONTRADICTION: f64 = 0.02;
+
+/// A thread that uses this much of a CPU has no more: the rest goes to the kernel's own work for it.
+const CPU_BUSY_PERCENT: f64 = 90.0;
+/// All of a CPU, and what its use may be rounded up by.
+const CPU_FULL_PERCENT: f64 = 100.0;
+const CPU_ROUNDING_PERCENT: f64 = 5.0;
+/// The first version with a thread for each stream.
+const FIRST_THREADED: (u32, u32) = (3, 16);
 
 /// Which way the bytes go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,16 +51,45 @@ pub(super) struct Flow {
     pub retransmits_percent: Result<f64, String>,
     /// The address that was spoken from.
     pub local: IpAddr,
+    /// Whose iperf3 had no more of a CPU to use.
+    pub busy: Option<String>,
+}
+
+impl Flow {
+    /// What was observed, unless it is a rate that fails and iperf3 itself may be why.
+    pub fn unless_busy(&self, observed: Observation, limit: &Limit) -> Observation {
+        let is_slow = |value: f64| limit.fail_below.is_some_and(|least| value < least);
+        match (&self.busy, &observed) {
+            (Some(busy), Observation::Measured { value: Some(value), unit, .. }) if is_slow(*value) => {
+                Observation::Unreadable { why: format!("{value:.1} {unit}, but {busy}") }
+            }
+            _ => observed,
+        }
+    }
 }
 
 /// The command line.
 pub(super) fn arguments(settings: &NetworkSettings, peer: &NetworkPeer, way: Way) -> Vec<OsString> {
     let seconds = settings.duration.div_ceil(1000).max(1).to_string();
     let (port, streams) = (peer.port.to_string(), settings.streams.to_string());
-    let mut arguments: Vec<OsString> =
-        ["-J", "-c", &peer.host, "-p", &port, "-t", &seconds, "-P", &streams, "--connect-timeout", "5000"]
-            .map(OsString::from)
-            .to_vec();
+    // One interval: a report of each second of a day is more than anybody reads.
+    let mut arguments: Vec<OsString> = [
+        "-J",
+        "-c",
+        &peer.host,
+        "-p",
+        &port,
+        "-t",
+        &seconds,
+        "-P",
+        &streams,
+        "--connect-timeout",
+        "5000",
+        "-i",
+        "0",
+    ]
+    .map(OsString::from)
+    .to_vec();
     if way == Way::Receive {
         arguments.push("-R".into());
     }
@@ -101,5 +139,33 @@ pub(super) fn flow(stdout: &[u8], way: Way, streams: u32) -> Result<Flow, String
             false => Err("iperf3 does not say how large its segments were".to_owned()),
         }
     });
-    Ok(Flow { mbps: bits / 1e6, seconds, retransmits_percent, local })
+    Ok(Flow { mbps: bits / 1e6, seconds, retransmits_percent, local, busy: busy(&json, streams) })
+}
+
+/// Whose iperf3 ran out of CPU. Before 3.16 it serves all streams in one thread; from then on each has its own.
+fn busy(json: &Value, streams: u32) -> Option<String> {
+    let version = json.pointer("/start/version").and_then(Value::as_str).unwrap_or_default();
+    let used = |whose: &str| {
+        json.pointer(&format!("/end/cpu_utilization_percent/{whose}_total")).and_then(Value::as_f64)
+    };
+    // The peer's version is not said: more than one CPU can be used only by more than one thread.
+    let (here, there) = (used("host"), used("remote"));
+    let is_threaded_there = there.is_some_and(|percent| percent > CPU_FULL_PERCENT + CPU_ROUNDING_PERCENT);
+    let sides = [("this node's", here, is_threaded(version)), ("the peer's", there, is_threaded_there)];
+    sides.into_iter().find_map(|(whose, used, is_threaded)| {
+        let threads = if is_threaded { streams.max(1) } else { 1 };
+        let percent = used.filter(|percent| *percent >= CPU_BUSY_PERCENT * f64::from(threads))?;
+        let of = if threads > 1 { format!("{threads} threads") } else { "one thread".to_owned() };
+        Some(format!("{whose} iperf3 ran out of CPU: it used {percent:.0} % of a CPU in {of}"))
+    })
+}
+
+/// True from `iperf 3.16` on.
+fn is_threaded(version: &str) -> bool {
+    let numbers = version.strip_prefix("iperf ").and_then(|rest| rest.split_once('.'));
+    numbers.is_some_and(|(major, rest)| {
+        let minor = rest.split(|c: char| !c.is_ascii_digit()).next().unwrap_or_default();
+        let (major, minor) = (major.parse::<u32>().unwrap_or(0), minor.parse::<u32>().unwrap_or(0));
+        (major, minor) >= FIRST_THREADED
+    })
 }

@@ -21,27 +21,22 @@ fn sent(text: &str) -> Result<Flow, String> {
     iperf3::flow(text.as_bytes(), Way::Send, STREAMS)
 }
 
-fn nic(speed_mbps: Option<u32>, is_virtual: bool) -> Nic {
-    Nic {
-        name: "eno1".into(),
-        driver: None,
-        mac: None,
-        speed_mbps,
-        mtu: None,
-        state: None,
-        pci: None,
-        is_virtual,
-    }
+fn over(speed: Option<u32>, is_virtual: bool) -> Link {
+    Link::Of { name: "eno1".into(), is_virtual, speed }
 }
 
 fn peer(speed_mbps: Option<u32>) -> NetworkPeer {
     NetworkPeer { host: "192.0.2.9".into(), port: 5201, speed_mbps }
 }
 
-fn verdicts(flow: &Result<Flow, String>, link: Option<&Nic>, peer: &NetworkPeer) -> [Verdict; 3] {
+fn verdicts(flow: &Result<Flow, String>, link: &Link, peer: &NetworkPeer) -> [Verdict; 3] {
     let plan = planned_checks(&StageSpec::of(Stage::Network));
-    observed(Way::Send, flow, link, peer).map(|(name, observed)| {
+    observed(Way::Send, flow, link, peer, &NetworkSettings::default()).map(|(name, observed)| {
         let limit = plan.iter().find(|planned| planned.name == name).unwrap().limit.clone();
+        let observed = match flow {
+            Ok(flow) => flow.unless_busy(observed, &limit),
+            Err(_) => observed,
+        };
         judge_stage(&[], &[Check::of(name, None, observed, limit)]).verdict
     })
 }
@@ -74,22 +69,69 @@ fn another_test_than_was_asked_for_is_none() {
 fn a_flow_is_held_against_the_lesser_of_both_links() {
     use Verdict::{Fail, Inconclusive, Pass, Skipped, Warn};
     let of = |mbps: f64, retransmits: f64| {
-        Ok(Flow { mbps, seconds: 10.0, retransmits_percent: Ok(retransmits), local: [192, 0, 2, 1].into() })
+        let local = [192, 0, 2, 1].into();
+        Ok(Flow { mbps, seconds: 10.0, retransmits_percent: Ok(retransmits), local, busy: None })
     };
-    let link = |speed: u32| Some(nic(Some(speed), false));
+    let busy =
+        |mbps: f64| of(mbps, 0.0).map(|flow| Flow { busy: Some("the peer's iperf3 ran out".into()), ..flow });
+    let ten = || over(Some(10_000), false);
+    let unknown = || Link::Unknown("nobody knows".into());
     for (flow, link, of_peer, expected) in [
-        (of(8_000.0, 0.0), link(10_000), None, [Pass, Pass, Pass]),
-        (of(7_999.0, 0.0), link(10_000), None, [Pass, Fail, Pass]),
-        (of(9_000.0, 0.0), link(10_000), Some(25_000), [Pass, Pass, Pass]),
-        (of(900.0, 0.0), link(10_000), Some(1_000), [Pass, Inconclusive, Pass]),
-        (of(9_000.0, 0.11), link(10_000), None, [Pass, Pass, Warn]),
-        (of(9_000.0, 1.1), link(10_000), None, [Pass, Pass, Fail]),
-        (of(9_000.0, 0.0), Some(nic(None, true)), None, [Pass, Skipped, Pass]),
-        (of(9_000.0, 0.0), Some(nic(None, false)), None, [Pass, Inconclusive, Pass]),
-        (of(9_000.0, 0.0), None, None, [Pass, Skipped, Pass]),
-        (Err("refused".to_owned()), link(10_000), None, [Inconclusive; 3]),
+        (of(8_000.0, 0.0), ten(), Some(10_000), [Pass, Pass, Pass]),
+        (of(7_999.0, 0.0), ten(), Some(10_000), [Pass, Fail, Pass]),
+        (of(9_000.0, 0.0), ten(), Some(25_000), [Pass, Pass, Pass]),
+        (of(900.0, 0.0), ten(), Some(1_000), [Pass, Inconclusive, Pass]),
+        // A peer of unknown speed may be the slower one, unless it was fast enough.
+        (of(8_000.0, 0.0), ten(), None, [Pass, Pass, Pass]),
+        (of(7_999.0, 0.0), ten(), None, [Pass, Inconclusive, Pass]),
+        // So may an iperf3 that has no more CPU.
+        (busy(8_000.0), ten(), Some(10_000), [Pass, Pass, Pass]),
+        (busy(7_999.0), ten(), Some(10_000), [Pass, Inconclusive, Pass]),
+        (of(9_000.0, 0.11), ten(), None, [Pass, Pass, Warn]),
+        (of(9_000.0, 1.1), ten(), None, [Pass, Pass, Fail]),
+        (of(9_000.0, 0.0), over(None, true), None, [Pass, Skipped, Pass]),
+        (of(9_000.0, 0.0), over(None, false), None, [Pass, Inconclusive, Pass]),
+        (of(9_000.0, 0.0), Link::Loopback, None, [Pass, Skipped, Pass]),
+        (of(9_000.0, 0.0), unknown(), None, [Pass, Inconclusive, Pass]),
+        (Err("refused".to_owned()), unknown(), None, [Inconclusive; 3]),
     ] {
-        assert_eq!(verdicts(&flow, link.as_ref(), &peer(of_peer)), expected, "{flow:?} {link:?} {of_peer:?}");
+        assert_eq!(verdicts(&flow, &link, &peer(of_peer)), expected, "{flow:?} {link:?} {of_peer:?}");
+    }
+}
+
+#[test]
+fn an_iperf3_that_ran_out_of_cpu_is_told_from_a_slow_link() {
+    let busy = |version: &str, here: f64, there: f64| {
+        let mut report: Value = serde_json::from_str(SEND).unwrap();
+        report["start"]["version"] = json!(version);
+        report["end"]["cpu_utilization_percent"]["host_total"] = json!(here);
+        report["end"]["cpu_utilization_percent"]["remote_total"] = json!(there);
+        sent(&report.to_string()).unwrap().busy
+    };
+    for (version, here, there, expected) in [
+        ("iperf 3.12", 21.8, 18.9, None),
+        (
+            "iperf 3.12",
+            99.9,
+            40.0,
+            Some("this node's iperf3 ran out of CPU: it used 100 % of a CPU in one thread"),
+        ),
+        ("iperf 3.12", 40.0, 90.0, Some("the peer's")),
+        ("iperf 3.15+", 99.0, 40.0, Some("this node's")),
+        // Two streams in two threads.
+        ("iperf 3.16", 99.0, 40.0, None),
+        ("iperf 3.17.1+", 185.0, 40.0, Some("in 2 threads")),
+        ("iperf 3.17.1", 40.0, 130.0, None),
+        ("iperf 3.17.1", 40.0, 185.0, Some("the peer's")),
+        ("iperf 4.0", 99.0, 40.0, None),
+        ("", 99.0, 40.0, Some("this node's")),
+    ] {
+        let said = busy(version, here, there);
+        let fits = match expected {
+            None => said.is_none(),
+            Some(part) => said.as_ref().is_some_and(|said| said.contains(part)),
+        };
+        assert!(fits, "{version} {here} {there}: {said:?}");
     }
 }
 
@@ -149,8 +191,8 @@ proptest! {
         let mut all = Vec::new();
         leaves(&report, "", &mut all);
         *report.pointer_mut(leaf.get(&all).as_str()).unwrap() = other;
-        let link = nic(Some(100_000), false);
-        let [_, share, _] = verdicts(&sent(&report.to_string()), Some(&link), &peer(None));
+        let link = over(Some(100_000), false);
+        let [_, share, _] = verdicts(&sent(&report.to_string()), &link, &peer(Some(100_000)));
         prop_assert_ne!(share, Verdict::Pass);
     }
 

@@ -80,18 +80,8 @@ fn a_peer_is_spoken_with_both_ways() {
         "{check:?}"
     );
     assert_eq!(outcome.artifacts.len(), 2);
-    // The same flow over a link that is far faster than it.
-    machine.write(
-        "/proc/net/route",
-        "Iface\tDestination\tGateway\tFlags\tRefCnt\tUse\tMetric\tMask\n\
-        eno1\t0000007F\t00000000\t0001\t0\t0\t0\t000000FF\n",
-    );
-    machine.write("/sys/class/net/eno1/device/vendor", "x");
-    machine.write("/sys/class/net/eno1/speed", "99000000\n");
-    let outcome = run_stage(&network(&machine.root, vec![server.peer()]).context);
-    for name in ["send_share", "receive_share"] {
-        assert_eq!(verdict(&outcome, name), Verdict::Fail, "{name}: {outcome:?}");
-    }
+    let share = outcome.checks.iter().find(|check| check.name == "send_share").unwrap();
+    assert!(share.reason.contains("the peer is this machine"), "{share:?}");
 }
 
 #[test]
