@@ -106,6 +106,19 @@ struct Finding {
 }
 
 impl Finding {
+    /// What cannot be told comes before what grew, and what grew more before what grew less.
+    fn weight(&self) -> f64 {
+        match &self.observed {
+            Observation::Measured { value: Some(value), .. } => *value,
+            Observation::Measured { value: None, .. }
+            | Observation::Found { .. }
+            | Observation::Unreadable { .. }
+            | Observation::Absent { .. }
+            | Observation::Missing { .. }
+            | Observation::Unexpected { .. } => f64::INFINITY,
+        }
+    }
+
     fn stood_still(&self) -> bool {
         match &self.observed {
             Observation::Measured { value, .. } => *value == Some(0.0),
@@ -172,6 +185,8 @@ fn compare(name: &str, before: &Reading, after: &Reading) -> Vec<Finding> {
         let evidence = format!("none of {} counted any: {}", before.len(), list(before.keys()));
         return of_all(Observation::measured(0.0, unit(name)), evidence);
     }
+    // What is cut is what matters least.
+    findings.sort_by(|one, other| other.weight().total_cmp(&one.weight()));
     let more = findings.len().saturating_sub(COMPONENTS_MAX);
     findings.truncate(COMPONENTS_MAX);
     if let (true, Some(last)) = (more > 0, findings.last_mut()) {

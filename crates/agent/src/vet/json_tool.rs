@@ -11,7 +11,7 @@ use crate::process::tool::{
     Confined, Ending, Leftovers, Lines, Output, Surroundings, TERM_PATIENCE, Tool, run as run_tool,
 };
 
-/// A report of any of these tools has some 100 KiB, and one with an interval each second for a day some MiB.
+/// A report of any of these tools has some 100 KiB; the log of a BMC has less than a MiB.
 const OUTPUT_BYTES_MAX: usize = 8 << 20;
 
 /// A call.

@@ -121,7 +121,9 @@ fn pcie(root: &Root, files: &[&str]) -> Reading {
                 .ok_or_else(|| Gap::Unreadable(format!("{source}: it is no table with a total")))?;
             let counted = of_device.get_or_insert_default();
             counted.count = counted.count.saturating_add(total);
-            counted.parts.extend(parts);
+            // Fatal errors and others go by the same words.
+            let kind = file.trim_start_matches("aer_dev_");
+            counted.parts.extend(parts.into_iter().map(|(word, count)| (format!("{kind} {word}"), count)));
             let comma = if counted.source.is_empty() { "" } else { ", " };
             counted.source = format!("{}{comma}{source}", counted.source);
         }

@@ -21,25 +21,32 @@ const CALL_TIME: Duration = Duration::from_secs(60);
 /// Events that get a check of their own; the last says how many more there are.
 const EVENTS_MAX: usize = 32;
 
-/// The words of events by which hardware says that it failed (IPMI 2.0 specification, tables 42-2 and 42-3, as ipmitool writes
-/// them). `Non-critical` is written with a small c.
-const FAILURES: [&str; 16] = [
-    "Uncorrectable",
-    "Failure detected",
-    "Predictive failure",
-    "Predictive Failure",
-    "AC lost",
-    "Config Error",
-    "Critical",
-    "Non-recoverable",
-    "Fatal",
-    "Fault",
-    "Thermal Trip",
-    "IERR",
-    "Machine Check",
-    "Redundancy Lost",
-    "Non-Redundant",
-    "Failed",
+/// The words, by how they begin, of events by which hardware says that it failed (IPMI 2.0 specification, tables 42-2 and 42-3,
+/// as ipmitool writes them, in small letters). `non-critical` is a word of its own.
+const FAILURES: [&str; 13] = [
+    "uncorrectable",
+    "fail",
+    "critical",
+    "non-recoverable",
+    "fatal",
+    "fault",
+    "ierr",
+    "serr",
+    "perr",
+    "parity",
+    "frb",
+    "non-redundant",
+    "degraded",
+];
+/// The same, of more words than one.
+const FAILURES_IN_WORDS: [&str; 7] = [
+    "ac lost",
+    "config error",
+    "configuration error",
+    "thermal trip",
+    "machine check exception",
+    "redundancy lost",
+    "bus timeout",
 ];
 
 /// The log at one moment: entries by their record id, and how it was printed.
@@ -103,7 +110,9 @@ fn entries(text: &str) -> Result<BTreeMap<u32, String>, String> {
         let (id, said) = line.split_once('|')?;
         let id = u32::from_str_radix(id.trim(), 16).ok()?;
         let said: Vec<&str> = said.split('|').map(str::trim).collect();
-        (said.len() >= 3).then(|| (id, said.join(" | ")))
+        // A record of the maker's own may have no time, sensor or event.
+        let is_oem = said.len() == 2 && said[0].starts_with("OEM record");
+        (said.len() >= 3 || is_oem).then(|| (id, said.join(" | ")))
     };
     let mut entries = BTreeMap::new();
     for line in text.lines().filter(|line| !line.trim().is_empty()) {
@@ -114,6 +123,29 @@ fn entries(text: &str) -> Result<BTreeMap<u32, String>, String> {
         }
     }
     Ok(entries)
+}
+
+/// Whether an entry says that hardware failed: by its event alone, which stands after the sensor and before the word that says
+/// whether it came or went. A sensor may be called `Critical Interrupt`, and a state `Deasserted` may come.
+fn is_failure(said: &str) -> bool {
+    let columns: Vec<&str> = said.split(" | ").collect();
+    let Some(from_event) = columns.get(3..) else { return false };
+    let at = from_event.iter().position(|column| matches!(*column, "Asserted" | "Deasserted"));
+    if at.is_some_and(|at| from_event[at] == "Deasserted") {
+        return false;
+    }
+    let event = from_event[..at.unwrap_or(from_event.len())].join(" ").to_lowercase();
+    let is_of_a_word = |c: char| c.is_alphanumeric() || c == '-';
+    let words: Vec<&str> = event.split(|c: char| !is_of_a_word(c)).filter(|word| !word.is_empty()).collect();
+    let in_words = words.join(" ");
+    // A drive's array reads itself over, and found nothing so far.
+    if in_words.starts_with("parity check in progress") {
+        return false;
+    }
+    // `Predictive Failure Deasserted` is a state, as is `Fault Status Deasserted`.
+    words.last() != Some(&"deasserted")
+        && (words.iter().any(|word| FAILURES.iter().any(|failure| word.starts_with(failure)))
+            || FAILURES_IN_WORDS.iter().any(|failure| in_words.contains(failure)))
 }
 
 /// What came between two readings.
@@ -134,8 +166,7 @@ pub(super) fn compare(before: &Result<Log, Gap>, after: &Result<Log, Gap>) -> Ve
     let mut findings: Vec<Finding> = new
         .iter()
         .map(|(id, said)| {
-            let is_over = said.contains("Deasserted");
-            let is_failure = FAILURES.iter().any(|word| said.contains(word)) && !is_over;
+            let is_failure = is_failure(said);
             let observed = match is_failure {
                 true => Observation::Found { text: (*said).clone() },
                 false => Observation::Unexpected { what: format!("the event {said}") },
@@ -229,6 +260,50 @@ mod tests {
         ] {
             assert_eq!(verdicts(BEFORE, &after(line)), [(Some(component.to_owned()), verdict)], "{line}");
         }
+    }
+
+    #[test]
+    fn events_are_told_by_their_own_column() {
+        for (sensor_and_event, expected) in [
+            ("Critical Interrupt PCIe | Bus Correctable error | Asserted", false),
+            ("Critical Interrupt #0x05 | PCI SERR | Asserted", true),
+            ("Critical Interrupt #0x05 | PCI PERR | Asserted", true),
+            ("Critical Interrupt #0x05 | Bus Fatal Error | Asserted", true),
+            ("Critical Interrupt #0x05 | Bus Uncorrectable error | Asserted", true),
+            ("Memory #0x53 | Parity | Asserted", true),
+            ("Drive Slot HDD3 | Parity Check In Progress | Asserted", false),
+            ("Memory #0x53 | Memory Scrub Failed | Asserted", true),
+            ("Processor CPU1 | FRB2/Hang in POST failure | Asserted", true),
+            ("Processor CPU1 | Thermal Trip | Asserted", true),
+            ("Processor CPU1 | Correctable machine check error | Asserted", false),
+            ("Processor CPU1 | Uncorrectable machine check exception | Asserted", true),
+            ("Power Unit Pwr | Soft-power control failure | Asserted", true),
+            ("Power Supply Fault PS2 | Presence detected | Asserted", false),
+            ("Power Supply PS2 | Power Supply AC lost | Asserted", true),
+            ("Fan Fault Sensor | State Deasserted | Asserted", false),
+            ("Drive Slot HDD3 | Predictive Failure Deasserted | Asserted", false),
+            ("Drive Slot HDD3 | Drive Fault | Asserted", true),
+            ("Drive Slot HDD3 | Drive Fault | Deasserted", false),
+            (
+                "Temperature T | Upper Critical going high | Asserted | Reading 97 > Threshold 95 degrees C",
+                true,
+            ),
+            (
+                "Temperature T | Upper Critical going high | Deasserted | Reading 90 < Threshold 95 degrees C",
+                false,
+            ),
+            ("Temperature T | Transition to Non-critical from OK | Asserted", false),
+            ("Temperature T | Transition to Critical from less severe | Asserted", true),
+            ("Unknown #0xff |  | Asserted", false),
+        ] {
+            assert_eq!(
+                is_failure(&format!("11/21/26 | 10:00:00 UTC | {sensor_and_event}")),
+                expected,
+                "{sensor_and_event}"
+            );
+        }
+        let oem = "2 | OEM record e0 | 0102030405060708090a0b0c0d\n";
+        assert_eq!(verdicts(BEFORE, &format!("{BEFORE}{oem}")), [(None, Verdict::Warn)]);
     }
 
     #[test]

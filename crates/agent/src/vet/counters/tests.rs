@@ -236,6 +236,39 @@ fn many_components_are_told_in_short() {
     assert!(findings.last().unwrap().evidence.ends_with("and 8 more components of which this is said"));
 }
 
+/// Of 40 interfaces the last by name lost its carrier most often, and one before it went away.
+#[test]
+fn what_matters_most_is_not_cut() {
+    let machine = Machine::empty();
+    let write = |count: u32, of_last: u32| {
+        for number in 10..50 {
+            let count = if number == 49 { of_last } else { count };
+            machine.write(&format!("/sys/class/net/eth{number}/carrier_down_count"), count.to_string());
+            machine.write(&format!("/sys/class/net/eth{number}/device/vendor"), "x");
+        }
+    };
+    write(0, 0);
+    let before = read::read(&machine.root, names::LOST_CARRIERS).unwrap();
+    write(1, 9);
+    std::fs::remove_dir_all(machine.root.path("/sys/class/net/eth48")).unwrap();
+    let after = read::read(&machine.root, names::LOST_CARRIERS).unwrap();
+    let findings = compare(names::LOST_CARRIERS, &before, &after);
+    let first: Vec<&str> = findings[..3].iter().filter_map(|finding| finding.component.as_deref()).collect();
+    assert_eq!(first, ["eth48", "eth49", "eth10"]);
+    assert_eq!(findings.len(), COMPONENTS_MAX);
+}
+
+#[test]
+fn errors_of_pcie_say_whether_they_were_fatal() {
+    let machine = machine();
+    let before = read::read(&machine.root, names::PCIE_UNCORRECTED).unwrap();
+    machine.write(&format!("{AER}/aer_dev_fatal"), "Undefined 0\nDLP 2\nTOTAL_ERR_FATAL 2\n");
+    machine.write(&format!("{AER}/aer_dev_nonfatal"), "Undefined 1\nDLP 0\nTOTAL_ERR_NONFATAL 1\n");
+    let after = read::read(&machine.root, names::PCIE_UNCORRECTED).unwrap();
+    let findings = compare(names::PCIE_UNCORRECTED, &before, &after);
+    assert!(findings[0].evidence.contains("(fatal DLP +2, nonfatal Undefined +1)"), "{findings:?}");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
