@@ -26,7 +26,11 @@ pub(super) fn link(said: &Said, is_virtual: bool) -> (Observation, Observation) 
     };
     let speed = value("Speed");
     let mbps = speed.and_then(|word| word.strip_suffix("Mb/s")?.parse::<u32>().ok());
+    let fastest = fastest(&text);
     let speed = match mbps {
+        Some(mbps) if mbps < fastest => {
+            Observation::Unexpected { what: format!("{mbps} Mb/s on an interface that supports {fastest}") }
+        }
         Some(mbps) => Observation::measured(f64::from(mbps), "Mb/s"),
         None => unknown("speed", speed),
     };
@@ -36,4 +40,14 @@ pub(super) fn link(said: &Said, is_virtual: bool) -> (Observation, Observation) 
         Some(_) | None => unknown("duplex", duplex),
     };
     (speed, duplex)
+}
+
+/// The fastest of the modes that the interface supports, in Mb/s; 0 where it tells none. They stand in a row of their own and
+/// the rows below it, as `1000baseT/Full`.
+fn fastest(text: &str) -> u32 {
+    let mut lines = text.lines().map(str::trim).skip_while(|line| !line.starts_with("Supported link modes:"));
+    let first = lines.next().and_then(|line| line.split_once(':')).map_or("", |(_, modes)| modes);
+    let more = lines.take_while(|line| !line.contains(':'));
+    let modes = std::iter::once(first).chain(more).flat_map(str::split_whitespace);
+    modes.filter_map(|mode| mode.split_once("base")?.0.parse().ok()).max().unwrap_or(0)
 }

@@ -145,6 +145,21 @@ fn what_a_link_negotiated_is_read_or_missed() {
     let text = "Settings for eno1:\n\tSpeed: 25000Mb/s\n\tDuplex: Full\n";
     assert_eq!(ethtool(text, 0, false), (Observation::measured(25_000.0, "Mb/s"), found("Full")));
     assert_eq!(ethtool("\tSpeed: 100Mb/s\n\tDuplex: Half\n", 0, false).1, found("Half"));
+    // A cable or a switch that holds a card back warns.
+    let slow = "Settings for eno1:\n\tSupported ports: [ FIBRE ]\n\tSupported link modes:   1000baseKX/Full\n\t                        \
+                10000baseCR/Full 25000baseCR/Full\n\tSupported pause frame use: Symmetric\n\tAdvertised link modes:  \
+                100000baseCR4/Full\n\tSpeed: 10000Mb/s\n\tDuplex: Full\n";
+    let (speed, duplex) = ethtool(slow, 0, false);
+    assert_eq!(
+        speed,
+        Observation::Unexpected { what: "10000 Mb/s on an interface that supports 25000".to_owned() }
+    );
+    assert_eq!(duplex, found("Full"));
+    let verdict =
+        |speed| judge_stage(&[], &[Check::of(names::LINK_SPEED, None, speed, Default::default())]).verdict;
+    assert_eq!(verdict(speed), Verdict::Warn);
+    let (speed, _) = ethtool(&slow.replace("10000Mb/s", "25000Mb/s"), 0, false);
+    assert_eq!(verdict(speed), Verdict::Pass);
     let (speed, duplex) = ethtool(VIRTIO, 0, true);
     assert!(
         matches!((&speed, &duplex), (Observation::Absent { .. }, Observation::Absent { .. })),
