@@ -15,8 +15,8 @@ use serde::{Deserialize, Serialize};
 pub const FILE_NAME: &str = "child.json";
 /// Greatest size of the file that is read: some thousand children.
 const FILE_BYTES_MAX: u64 = 256 * 1024;
-/// Greatest number of children at a time; a stage has a handful at most.
-const CHILDREN_MAX: usize = 64;
+/// Greatest number of children at a time: one for each disk that the stage Storage reads at a time, and a handful.
+const CHILDREN_MAX: usize = 160;
 
 /// A child that was started.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

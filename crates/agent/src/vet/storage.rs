@@ -10,7 +10,7 @@ mod write;
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use groundcrew_protocol::check::{Check, Observation};
 use groundcrew_protocol::inventory::Disk;
@@ -22,8 +22,9 @@ use self::parse::Load;
 use super::{Done, StageContext, refused, stopped};
 use crate::probe::{Unreads, disks};
 
-/// Disks that are read at a time. Each has a child under way, of which the agent keeps a record.
-const DISKS_AT_A_TIME: usize = 32;
+/// Disks that are read at a time: more than a node with full shelves has. Each has a child under way, of which the agent keeps a
+/// record, and which takes some 20 MiB.
+const DISKS_AT_A_TIME: usize = 128;
 
 /// Block devices of the kernel's whose data is on another machine, by their name before the number.
 const REMOTE_DRIVERS: [&str; 3] = ["rbd", "nbd", "rnbd"];
@@ -44,6 +45,10 @@ pub(super) fn run(context: &StageContext, deadline: Instant) -> Done {
     }
     let (disks, remote): (Vec<Disk>, Vec<Disk>) =
         disks.into_iter().partition(|disk| !is_remote(disk) || is_expected(context, disk));
+    let left = deadline.saturating_duration_since(Instant::now());
+    if let Some(why) = too_short(&settings, disks.len(), left) {
+        return refused(context, why);
+    }
     let mut done = Done::default();
     // One file for all disks: a machine may have more of them than an attempt may have artifacts.
     let (mut sequential, mut random) = (Vec::new(), Vec::new());
@@ -65,6 +70,23 @@ pub(super) fn run(context: &StageContext, deadline: Instant) -> Done {
     done.stopped = stopped(context, deadline);
     done.checks.extend(without_disks(context, &done.checks, &remote));
     done
+}
+
+/// Why the time does not suffice for disks that are read in several turns, which the profile could not know.
+fn too_short(settings: &StorageSettings, disks: usize, left: Duration) -> Option<String> {
+    let turns = disks.div_ceil(DISKS_AT_A_TIME);
+    let sequential = if settings.full_surface { 0 } else { settings.sequential };
+    let of_disk = Duration::from_millis(sequential.saturating_add(settings.random));
+    let needed = of_disk.saturating_mul(u32::try_from(turns).unwrap_or(u32::MAX));
+    (turns > 1 && needed > left).then(|| {
+        format!(
+            "{disks} disks are read {DISKS_AT_A_TIME} at a time, each for {} s, which takes at least {} s, and the stage has {} s: \
+             raise its deadline",
+            of_disk.as_secs(),
+            needed.as_secs(),
+            left.as_secs()
+        )
+    })
 }
 
 /// A disk on another machine is everybody's, and is read only where the profile expects it by its serial.

@@ -180,6 +180,25 @@ fn a_load_that_was_cut_off_is_none() {
 }
 
 #[test]
+fn disks_that_are_read_in_turns_need_time_for_all_turns() {
+    let settings = StorageSettings { sequential: 20_000, random: 10_000, ..StorageSettings::default() };
+    let whole = StorageSettings { full_surface: true, ..settings.clone() };
+    for (settings, disks, seconds, fits) in [
+        // One turn's time is the profile's to know, and the deadline's to end.
+        (&settings, 0, 1, true),
+        (&settings, DISKS_AT_A_TIME, 1, true),
+        (&settings, DISKS_AT_A_TIME + 1, 60, true),
+        (&settings, DISKS_AT_A_TIME + 1, 59, false),
+        (&settings, 2 * DISKS_AT_A_TIME + 1, 60, false),
+        (&whole, DISKS_AT_A_TIME + 1, 20, true),
+        (&whole, DISKS_AT_A_TIME + 1, 19, false),
+    ] {
+        let said = too_short(settings, disks, Duration::from_secs(seconds));
+        assert_eq!(said.is_none(), fits, "{disks} {seconds}: {said:?}");
+    }
+}
+
+#[test]
 fn disks_of_other_machines_are_told_by_their_driver_or_their_way() {
     let of = |name: &str, transport: Option<&str>| {
         is_remote(&Disk { name: name.into(), transport: transport.map(str::to_owned), ..disk() })
