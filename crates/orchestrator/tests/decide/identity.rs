@@ -3,6 +3,7 @@
 use groundcrew_orchestrator::run::decide::{OrderKind, Refused, unproved};
 use groundcrew_orchestrator::run::state::{HeldFor, Machine};
 use groundcrew_protocol::check::Verdict;
+use groundcrew_protocol::ids::ClaimNumber;
 use groundcrew_protocol::stage::Stage;
 
 use super::bench::*;
@@ -119,4 +120,49 @@ fn the_right_machine_is_no_pass_of_a_stage_that_tested_nothing() {
     let request = bench.outcome(1, inventory(), 1, Outcome::Nothing);
     let judged = bench.result(request).unwrap().1.result.unwrap().judged.unwrap();
     assert_eq!(judged.verdict, Verdict::Inconclusive);
+}
+
+#[test]
+fn a_serial_alone_takes_the_claim_from_nobody_who_is_alive() {
+    // Copies of a virtual machine: one home and one serial, addresses and a boot of their own. Whether the holder has
+    // asked for a reboot, and whether the copy then counts as the machine that came back.
+    for (awaits_boot, serial, came_back) in [
+        (false, agent(1).serial, false),
+        (false, Some(" SERIAL-1 ".to_owned()), false),
+        (true, agent(1).serial, true),
+        (true, Some(" SERIAL-1 ".to_owned()), true),
+        (true, agent(2).serial, false),
+        (true, None, false),
+    ] {
+        let what = format!("{serial:?}, a reboot awaited: {awaits_boot}");
+        let mut bench = Bench::new(profile(&["Interrupt:reboot", "CPUStress"], "stay"));
+        bench.claim(&agent(1)).unwrap();
+        if awaits_boot {
+            bench.intent(1, "reboot", Some((reboot(), 1)), 1).unwrap();
+        }
+        bench.heard(1, &[]).unwrap();
+        let mut copy = restarted(agent(1), 1);
+        (copy.serial, copy.macs, copy.boot_id) = (serial, agent(2).macs, Some(boot(90)));
+        bench.now.listened_ms += 30 * SECOND - 1;
+        let before = bench.run.clone();
+        assert!(matches!(bench.claim_again(&copy), Err(Refused::ClaimedElsewhere { .. })), "{what}");
+        assert_eq!(bench.run, before, "{what}");
+        // Once the holder is silent somebody has it again.
+        bench.now.listened_ms += 1;
+        assert_eq!(bench.claim_again(&copy).unwrap().claim, ClaimNumber(2), "{what}");
+        assert_eq!(
+            (bench.told("reboot_proved"), bench.told("hands_changed")),
+            (came_back, !came_back),
+            "{what}"
+        );
+    }
+    // The machine itself need not wait, however its firmware and people write its serial.
+    for booted in [1, 90] {
+        let mut bench = Bench::claimed();
+        bench.heard(1, &[]).unwrap();
+        let mut back = restarted(agent(1), 1);
+        (back.serial, back.boot_id) = (Some(" SERIAL-1 ".to_owned()), Some(boot(booted)));
+        assert_eq!(bench.claim_again(&back).unwrap().claim, ClaimNumber(2));
+        assert_eq!((bench.told("unexpected_reset"), bench.told("hands_changed")), (booted == 90, false));
+    }
 }

@@ -96,6 +96,10 @@ fn a_spent_boot_token_is_good_again_only_for_a_later_boot_of_the_machine_that_th
     let mut request = reborn(agent(1), 90);
     request.macs.extend(agent(2).macs);
     assert!(!is_spent(silent().claim(&request)));
+    // So is its serial in other letters.
+    let mut request = reborn(agent(1), 90);
+    request.serial = Some(" Serial-1 ".to_owned());
+    assert!(!is_spent(silent().claim(&request)));
 
     // A machine that never said which it is cannot be told from another.
     let mut nobody = agent(1);

@@ -137,14 +137,31 @@ fn is_surely_from(known: Option<&Machine>, request: &ClaimRequest) -> bool {
     };
     let machine = machine_of(request, known);
     let says_nothing = known.serial.is_none() && known.macs.is_empty();
-    let serial_fits = known.serial.is_none() || known.serial == machine.serial;
+    let serial_fits = match (&known.serial, &machine.serial) {
+        (Some(before), Some(now)) => identity::is_same_serial(before, now),
+        (Some(_), None) => false,
+        (None, _) => true,
+    };
     let macs_fit = known.macs.is_empty() || known.macs.iter().any(|mac| machine.macs.contains(mac));
     !says_nothing && serial_fits && macs_fit
 }
 
-/// True where nothing says that the claim comes from another machine than a claim before. As of the run's node, a serial
-/// decides alone: interfaces come and go with a boot, and addresses with their drivers.
-pub(super) fn may_be_from(known: &Machine, request: &ClaimRequest) -> bool {
+/// True where nothing says that the claim comes from another machine than a claim before: neither a serial nor, where both
+/// name some, the addresses. Whoever takes a claim from somebody who may be alive is measured by this one: copies of a
+/// virtual machine have one serial between them, and an address each.
+fn may_be_from(known: &Machine, request: &ClaimRequest) -> bool {
+    let machine = machine_of(request, known);
+    let serial_fits = match (&known.serial, &machine.serial) {
+        (Some(before), Some(now)) => identity::is_same_serial(before, now),
+        (None, _) | (_, None) => true,
+    };
+    let shares_mac = known.macs.iter().any(|mac| machine.macs.contains(mac));
+    serial_fits && (shares_mac || known.macs.is_empty() || machine.macs.is_empty())
+}
+
+/// True where a claim under another boot may be of the machine that was to boot. As of the run's node, a serial decides
+/// alone: interfaces come and go with a boot, and addresses with their drivers.
+pub(super) fn may_have_booted(known: &Machine, request: &ClaimRequest) -> bool {
     match identity::compare(known, &machine_of(request, known)) {
         Identity::Unregistered | Identity::Proved(_) | Identity::Unproved(_) => true,
         Identity::Other => false,
@@ -234,7 +251,7 @@ fn check_hands(step: &Step, request: &ClaimRequest, protocol: u32) -> Result<boo
         return Ok(false);
     };
     let same_machine = may_be_from(&claim.machine, request);
-    let rebooted = request.boot_id.is_some() && request.boot_id != claim.boot && same_machine;
+    let booted = request.boot_id.is_some() && request.boot_id != claim.boot;
     let same_home = if protocol == 1 {
         claim.protocol == 1 && claim.ip == cut(&request.ip, NAME_CHARS_MAX)
     } else {
@@ -245,7 +262,7 @@ fn check_hands(step: &Step, request: &ClaimRequest, protocol: u32) -> Result<boo
     let successor = same_home && (protocol == 1 || request.known_claim >= claim.number || !claim.spoke);
     // Whose pod or process has ended is no second agent beside its successor on the machine.
     let took_its_place = same_machine && step.run.end().is_some();
-    if successor || took_its_place || (rebooted && awaits_boot(step)) {
+    if successor || took_its_place || (booted && same_machine && awaits_boot(step)) {
         return Ok(false);
     }
     if step.now.quiet_ms() < limits::FRESH_MS {
@@ -257,8 +274,10 @@ fn check_hands(step: &Step, request: &ClaimRequest, protocol: u32) -> Result<boo
             current: claim.number,
         });
     }
-    // A machine that lost its home with its power is no second agent.
-    Ok(!rebooted)
+    // A machine that lost its home with its power is no second agent, nor is one that was to boot and did so with other
+    // addresses. Only silence lets the latter in: its serial alone may be a copy's, beside a holder that is alive.
+    let came_back = same_machine || (awaits_boot(step) && may_have_booted(&claim.machine, request));
+    Ok(!(booted && came_back))
 }
 
 fn grant(step: &mut Step, request: &ClaimRequest, protocol: u32, token: Sha256Hex) {

@@ -20,12 +20,16 @@ pub(super) enum Identity {
     Other,
 }
 
+/// Firmware and people write one serial with spaces around it and in either case.
+pub(super) fn is_same_serial(one: &str, other: &str) -> bool {
+    one.trim().eq_ignore_ascii_case(other.trim())
+}
+
 /// Compares them. A serial decides alone: interfaces are exchanged, and boards keep theirs.
 pub(super) fn compare(node_is: &Machine, machine: &Machine) -> Identity {
     if let (Some(expected), Some(found)) = (&node_is.serial, &machine.serial) {
-        let (expected, found) = (expected.trim(), found.trim());
-        return match expected.eq_ignore_ascii_case(found) {
-            true => Identity::Proved(format!("serial {expected}")),
+        return match is_same_serial(expected, found) {
+            true => Identity::Proved(format!("serial {}", expected.trim())),
             false => Identity::Other,
         };
     }

@@ -7,7 +7,7 @@ use groundcrew_protocol::plan::{REBOOTED_FOUND, names};
 use groundcrew_protocol::stage::Stage;
 use groundcrew_protocol::wire::{ClaimRequest, Command, IntentKind, StageAttempt};
 
-use super::claim::may_be_from;
+use super::claim::may_have_booted;
 use super::result::{checks_beside, what_holds};
 use super::step::{AGENT, ORCHESTRATOR, Step};
 use crate::run::state::{
@@ -128,7 +128,7 @@ fn compare_boots(step: &mut Step, old: Option<&Claim>, request: &ClaimRequest) -
     let (Some(from), Some(to)) = (before, request.boot_id.clone()) else {
         return Boot::Same;
     };
-    if from == to || old.is_some_and(|claim| !may_be_from(&claim.machine, request)) {
+    if from == to || old.is_some_and(|claim| !may_have_booted(&claim.machine, request)) {
         return Boot::Same;
     }
     let text = format!("the boot id went from {from} to {to}");
