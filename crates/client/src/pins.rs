@@ -20,6 +20,10 @@ use tokio::sync::watch;
 /// Greatest number of pins at a time. A rotation needs two; a list of hundreds would be a mistake.
 pub const PINS_MAX: usize = 16;
 
+/// Greatest number of pins that count at a time: as many as settings may name, and as many as a server may announce. What a
+/// server announces can so push out nothing that its operator names, nor the other way round.
+const PINS_COUNTED_MAX: usize = 2 * PINS_MAX;
+
 /// A list of pins was not of its form.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("found {found:?}, expected {expected}")]
@@ -57,7 +61,7 @@ pub struct PinSet {
 }
 
 impl PinSet {
-    /// A list of pins; those behind the first [`PINS_MAX`] do not count.
+    /// A list of pins; those behind the first 32 different ones do not count.
     pub fn new(pins: impl IntoIterator<Item = Sha256Hex>) -> PinSet {
         let announced = Arc::new(watch::channel(Vec::new()).0);
         PinSet { pins: Arc::new(RwLock::new(bounded(pins))), announced }
@@ -104,7 +108,13 @@ impl PinSet {
 }
 
 fn bounded(pins: impl IntoIterator<Item = Sha256Hex>) -> Vec<Sha256Hex> {
-    pins.into_iter().take(PINS_MAX).collect()
+    let mut counted: Vec<Sha256Hex> = Vec::new();
+    for pin in pins {
+        if counted.len() < PINS_COUNTED_MAX && !counted.contains(&pin) {
+            counted.push(pin);
+        }
+    }
+    counted
 }
 
 /// The server's certificate has a digest that is not in the list.
@@ -188,6 +198,10 @@ mod tests {
         assert!(pins.contains(&digest(1)) && pins.contains(&digest(2)) && !pins.contains(&digest(3)));
         other.replace([digest(3)]);
         assert!(!pins.contains(&digest(1)) && pins.contains(&digest(3)));
+        // One that is named twice is one.
+        let repeated = std::iter::repeat_n(digest(0), 100).chain((0..100).map(digest));
+        other.replace(repeated);
+        assert_eq!(pins.list(), (0..32).map(digest).collect::<Vec<_>>());
         other.replace([]);
         assert!(!pins.contains(&digest(3)));
     }

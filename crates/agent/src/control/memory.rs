@@ -55,9 +55,13 @@ pub struct Memory {
     #[serde(default)]
     pub pins: Vec<Sha256Hex>,
     /// Certificates that it has announced before and does so no more: a rotation has put others in their place. They count
-    /// no more, also where the settings name them. The latest are last.
+    /// no more, also where the settings name them, until the settings name them anew. The latest are last.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub pins_retired: Vec<Sha256Hex>,
+    /// Certificates that the settings named when an agent last started here; absent in a home of an agent that did not
+    /// remember them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pins_set: Option<Vec<Sha256Hex>>,
     /// What a newer version wrote, kept for it.
     #[serde(flatten)]
     pub other: serde_json::Map<String, serde_json::Value>,
@@ -101,16 +105,42 @@ impl Memory {
             gone: false,
             pins: Vec::new(),
             pins_retired: Vec::new(),
+            pins_set: None,
             other: serde_json::Map::new(),
         }
     }
 
+    /// The same, at the start of an agent whose settings name these certificates. One that they did not name at the start
+    /// before is the operator's new word, and counts though it was replaced before. That goes to disk with the next change;
+    /// until then another start finds the same.
+    #[must_use]
+    pub fn under_settings(mut self, settings: &[Sha256Hex]) -> Memory {
+        if let Some(before) = &self.pins_set {
+            self.pins_retired.retain(|pin| before.contains(pin) || !settings.contains(pin));
+        }
+        self.pins_set = Some(settings.to_vec());
+        self
+    }
+
+    /// What is to be said of certificates that the settings name and that count no more all the same.
+    pub fn notes_on_pins(&self, settings: &[Sha256Hex]) -> Vec<String> {
+        let retired = settings.iter().filter(|pin| self.pins_retired.contains(pin));
+        let note = |pin| {
+            format!(
+                "the settings name certificate {pin}, which a rotation has replaced: it counts no more, until an agent was \
+                 started with settings without it and then with it again"
+            )
+        };
+        retired.map(note).collect()
+    }
+
     /// Takes in the certificates that the orchestrator announces, all of them; false where nothing changed.
     pub fn note_pins(&mut self, announced: &[Sha256Hex]) -> bool {
-        if announced.is_empty() || self.pins == announced {
+        let pins = bounded(announced.iter());
+        if pins.is_empty() || self.pins == pins {
             return false;
         }
-        let before = std::mem::replace(&mut self.pins, announced.to_vec());
+        let before = std::mem::replace(&mut self.pins, pins);
         self.pins_retired.extend(before);
         let mut seen = std::collections::HashSet::new();
         self.pins_retired.retain(|pin| !announced.contains(pin) && seen.insert(pin.clone()));
@@ -120,21 +150,22 @@ impl Memory {
     }
 
     /// Takes in certificates that are announced, without a word about those that it knows. One that was replaced stays so:
-    /// the announcement may be older than that. False where nothing changed.
+    /// the announcement may be older than that. What is announced comes first, so that a full list is no end of hearing.
+    /// False where nothing changed.
     pub fn note_more_pins(&mut self, announced: &[Sha256Hex]) -> bool {
-        let before = self.pins.len();
-        for pin in announced {
-            let is_new = !self.pins.contains(pin) && !self.pins_retired.contains(pin);
-            if is_new && self.pins.len() < PINS_MAX {
-                self.pins.push(pin.clone());
-            }
+        let counts = |pin: &&Sha256Hex| !self.pins_retired.contains(pin);
+        let pins = bounded(announced.iter().filter(counts).chain(&self.pins));
+        // In another order they are the same.
+        let changes = pins.iter().any(|pin| !self.pins.contains(pin));
+        if changes {
+            self.pins = pins;
         }
-        self.pins.len() > before
+        changes
     }
 
-    /// The certificates that count, beside those that the settings name.
+    /// The certificates that count, with those that the settings name.
     pub fn pins_beside(&self, settings: &[Sha256Hex]) -> Vec<Sha256Hex> {
-        let all = settings.iter().chain(&self.pins);
+        let all = self.pins.iter().chain(settings);
         all.filter(|pin| !self.pins_retired.contains(pin)).cloned().collect()
     }
 
@@ -178,6 +209,17 @@ impl Memory {
     }
 }
 
+/// The first [`PINS_MAX`] different ones.
+fn bounded<'a>(pins: impl Iterator<Item = &'a Sha256Hex>) -> Vec<Sha256Hex> {
+    let mut kept: Vec<Sha256Hex> = Vec::new();
+    for pin in pins {
+        if kept.len() < PINS_MAX && !kept.contains(pin) {
+            kept.push(pin.clone());
+        }
+    }
+    kept
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -190,11 +232,11 @@ mod tests {
         assert_eq!(memory.pins_beside(&settings), settings);
         assert!(memory.note_pins(&[pin(1)]) && !memory.note_pins(&[pin(1)]) && !memory.note_pins(&[]));
         assert!(memory.note_pins(&[pin(1), pin(2)]));
-        assert_eq!(memory.pins_beside(&settings), [pin(1), pin(9), pin(1), pin(2)]);
+        assert_eq!(memory.pins_beside(&settings), [pin(1), pin(2), pin(1), pin(9)]);
         // The rotation is done: the first is the key that may have been stolen.
         assert!(memory.note_pins(&[pin(2)]));
         let after: Memory = serde_json::from_slice(&serde_json::to_vec(&memory).unwrap()).unwrap();
-        assert_eq!(after.pins_beside(&settings), [pin(9), pin(2)], "also for the next agent in this home");
+        assert_eq!(after.pins_beside(&settings), [pin(2), pin(9)], "also for the next agent in this home");
         for next in 3..40 {
             memory.note_pins(&[pin(next - 1), pin(next)]);
             memory.note_pins(&[pin(next)]);
@@ -219,5 +261,43 @@ mod tests {
         let many: Vec<Sha256Hex> = (0..100).map(pin).collect();
         memory.note_more_pins(&many);
         assert_eq!(memory.pins.len(), PINS_MAX);
+        // A full list does not keep out what is announced later, nor does that push out what is announced with it.
+        assert!(memory.note_more_pins(&[pin(2), pin(200)]) && !memory.note_more_pins(&[pin(200), pin(2)]));
+        assert_eq!((memory.pins.len(), &memory.pins[..2]), (PINS_MAX, &[pin(2), pin(200)][..]));
+        let twice: Vec<Sha256Hex> = (0..100).map(|at| pin(100 + at / 10)).collect();
+        assert!(memory.note_pins(&twice) && !memory.note_pins(&twice));
+        assert_eq!(memory.pins, (100..110).map(pin).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn what_the_operator_names_anew_counts_whatever_was_announced_before() {
+        let pin = |byte: u8| Sha256Hex::of(&[byte]);
+        let start = |memory: &Memory, settings: &[Sha256Hex]| {
+            let memory: Memory = serde_json::from_slice(&serde_json::to_vec(memory).unwrap()).unwrap();
+            memory.under_settings(settings)
+        };
+        let memory = Memory::new("r-1".parse().unwrap(), [7; 32]);
+        let mut memory = start(&memory, &[pin(1)]);
+        memory.note_pins(&[pin(1), pin(2)]);
+        memory.note_pins(&[pin(2)]);
+        // The same settings at another start are no new word, nor are they beside a new one.
+        let memory = start(&start(&memory, &[pin(1)]), &[pin(1), pin(3)]);
+        assert_eq!(memory.pins_beside(&[pin(1), pin(3)]), [pin(2), pin(3)]);
+        let notes = memory.notes_on_pins(&[pin(1), pin(3)]);
+        assert!(notes.len() == 1 && notes[0].contains(pin(1).as_str()), "{notes:?}");
+        // The next start leaves it out, and one after that names it: that is.
+        let memory = start(&start(&memory, &[pin(2)]), &[pin(1)]);
+        assert_eq!(memory.pins_beside(&[pin(1)]), [pin(2), pin(1)]);
+        assert!(memory.notes_on_pins(&[pin(1)]).is_empty());
+        // It stays so, until it is replaced anew.
+        let mut memory = start(&memory, &[pin(1)]);
+        assert_eq!(memory.pins_beside(&[pin(1)]), [pin(2), pin(1)]);
+        memory.note_pins(&[pin(1), pin(2)]);
+        memory.note_pins(&[pin(2)]);
+        assert_eq!(memory.pins_beside(&[pin(1)]), [pin(2)]);
+        // A home of an agent that did not remember its settings cannot tell a new word from an old one.
+        let mut before = memory;
+        before.pins_set = None;
+        assert_eq!(start(&before, &[pin(1)]).pins_beside(&[pin(1)]), [pin(2)]);
     }
 }

@@ -143,7 +143,7 @@ async fn walk(
 ) -> Result<Option<ClaimNumber>, StartError> {
     let (events, waiting) = mpsc::channel(EVENTS_MAX);
     let (swept, unknown) = sweep_children(home.path());
-    let core = Core::new(facts, home.run().clone(), seed()?);
+    let core = Core::new(facts, home.run().clone().under_settings(&settings.pins), seed()?);
     let mut agent = Agent::new(settings, home, events, console, (core, info)).await?;
     for note in home.notes().to_vec() {
         agent.say(LogLevel::Warn, note);
@@ -185,8 +185,9 @@ impl Agent {
         let (outbox, outbox_notes) = Outbox::open(home, io.clone()).map_err(system("the outbox"))?;
         let (log, log_notes) = Spool::open(home, Kind::Log).map_err(system("the spool of log lines"))?;
         let lines = LineSender::new(log.clone(), io.clone());
-        let memory = home.run().clone();
+        let memory = core.memory().clone();
         let pins = PinSet::new(memory.pins_beside(&settings.pins));
+        let pin_notes = memory.notes_on_pins(&settings.pins);
         let connection = || {
             let token = Some(memory.token.clone());
             Orchestrator::new(settings.url.clone(), pins.clone(), token, settings.run.clone())
@@ -198,7 +199,6 @@ impl Agent {
         let cancel = CancellationToken::new();
         let forwarder = Forwarder::start(spools, io.clone(), connection(), claimed, cancel, console.clone());
         let (control, beats) = (Arc::new(connection()), Arc::new(connection()));
-        let memory_run = memory.run.clone();
         let is_over = Arc::new(AtomicBool::new(false));
         let drain =
             drains::watch(&settings, core.facts(), Box::new(tell::teller(&console, &lines, &is_over)))
@@ -221,7 +221,7 @@ impl Agent {
             latest: watch::channel(None).0,
             claim,
             forwarder: Arc::new(forwarder),
-            artifacts: artifacts::Store::in_home(home.path(), &memory_run),
+            artifacts: artifacts::Store::in_home(home.path(), &memory.run),
             artifact_kept: Arc::default(),
             clock: Arc::new(WallClock::of_machine(settings.clock)),
             skew_ms: 0,
@@ -238,7 +238,7 @@ impl Agent {
             io,
             settings,
         };
-        for note in outbox_notes.into_iter().chain(log_notes).chain(readings_notes) {
+        for note in outbox_notes.into_iter().chain(log_notes).chain(readings_notes).chain(pin_notes) {
             agent.say(LogLevel::Warn, note);
         }
         for unknown in agent.settings.unknown.clone() {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use groundcrew_protocol::PROTOCOL;
-use groundcrew_protocol::ids::{ClaimNumber, Sha256Hex, TokenText};
+use groundcrew_protocol::ids::{ClaimNumber, TokenText};
 use groundcrew_protocol::limits;
 use groundcrew_protocol::time::WallMs;
 use groundcrew_protocol::wire::{
@@ -36,30 +36,27 @@ pub(super) enum Then {
 impl Agent {
     /// Takes what only the driver uses out of an event, before the control loop sees it.
     pub(super) fn before(&mut self, event: &Event) {
+        if self.core.hear_pins(event) {
+            // They count from now on, and for the next agent in this home.
+            self.run_pins.replace(self.core.memory().pins_beside(&self.settings.pins));
+        }
         match event {
             Event::Answered(Ok(Reply::Claim(answer))) => {
                 self.claim_answer = FromClaim::of(answer);
-                self.know_pins(&answer.pins);
                 self.know_time(answer.server_time);
             }
             Event::Answered(Ok(Reply::Hello(answer))) => {
-                self.know_pins(&answer.pins);
                 self.know_time(answer.server_time);
             }
             Event::Heartbeat { answered: Ok(answer), .. } => {
                 // It only grows, and an answer may be older than the one before it.
                 let known = &mut self.claim_answer.operator_retries;
                 *known = answer.operator_retries.max(*known);
-                self.know_pins(&answer.pins);
-            }
-            Event::Announced(pins) => {
-                if self.core.know_more_pins(pins) {
-                    self.count_pins();
-                }
             }
             Event::StageEnded => self.finished = self.stage.take().and_then(Running::finish),
             Event::Heartbeat { .. }
             | Event::Answered(_)
+            | Event::Announced(_)
             | Event::Start(_)
             | Event::Tick
             | Event::RebootWanted
@@ -86,18 +83,6 @@ impl Agent {
                 format!("this machine's clock is {seconds:+.1} s from the orchestrator's"),
             );
         }
-    }
-
-    /// Certificates that are announced count from now on, beside those of the settings, also for the next agent. Those that
-    /// a rotation has replaced do not, wherever they were named.
-    fn know_pins(&mut self, pins: &[Sha256Hex]) {
-        if self.core.know_pins(pins) {
-            self.count_pins();
-        }
-    }
-
-    fn count_pins(&self) {
-        self.run_pins.replace(self.core.memory().pins_beside(&self.settings.pins));
     }
 
     /// Performs one action.

@@ -20,7 +20,7 @@ mod reboot;
 mod words;
 
 use groundcrew_protocol::check::PlannedCheck;
-use groundcrew_protocol::ids::{Attempt, ClaimNumber, DirectiveId, Sha256Hex};
+use groundcrew_protocol::ids::{Attempt, ClaimNumber, DirectiveId};
 use groundcrew_protocol::profile::StageSpec;
 use groundcrew_protocol::stage::{Stage, State};
 use groundcrew_protocol::wire::{DirectiveReport, LogLevel, OutboxEntry, OverrideFlags, StageAttempt};
@@ -164,20 +164,33 @@ impl Core {
         &self.facts.ip
     }
 
-    /// Notes all certificates that are or will be served: what was announced before and is not among them counts no more.
-    /// They go to disk with the actions of the next step. True where that changed which count.
-    pub fn know_pins(&mut self, pins: &[Sha256Hex]) -> bool {
-        let changed = self.memory.note_pins(pins);
-        if changed {
-            self.persist();
-        }
-        changed
-    }
-
-    /// Notes certificates that were announced, beside those that are known: [`know_pins`](Self::know_pins) for answers
-    /// that may be older than one before them.
-    pub fn know_more_pins(&mut self, pins: &[Sha256Hex]) -> bool {
-        let changed = self.memory.note_more_pins(pins);
+    /// Takes in the certificates that an event tells of: they go to disk with the actions of the next step. True where that
+    /// changed which count.
+    ///
+    /// Answers to heartbeats come one after the other, so that one which says less than the one before says what counts no
+    /// more. Any other answer may be older than what was heard since, and only adds.
+    pub fn hear_pins(&mut self, event: &Event) -> bool {
+        let changed = match event {
+            Event::Heartbeat { answered: Ok(answer), .. } => self.memory.note_pins(&answer.pins),
+            Event::Answered(Ok(Reply::Claim(answer))) => self.memory.note_more_pins(&answer.pins),
+            Event::Answered(Ok(Reply::Hello(answer))) => self.memory.note_more_pins(&answer.pins),
+            Event::Announced(pins) => self.memory.note_more_pins(pins),
+            Event::Heartbeat { answered: Err(_), .. }
+            | Event::Answered(_)
+            | Event::Start(_)
+            | Event::Tick
+            | Event::StageEnded
+            | Event::RebootWanted
+            | Event::Flushed(_)
+            | Event::HomeFailed
+            | Event::KeyInstalled(_)
+            | Event::KeyRemoved(_)
+            | Event::Reconcile(_)
+            | Event::Drain(_)
+            | Event::Looked { .. }
+            | Event::DrainChanged { .. }
+            | Event::Stop => false,
+        };
         if changed {
             self.persist();
         }
@@ -231,7 +244,7 @@ impl Core {
             Event::HomeFailed => self.home_failed = true,
             // One that could not be put in comes again with the next answer, as it is asked for again.
             Event::KeyInstalled(_) => {}
-            // The driver has taken them in already.
+            // They were heard before this ([`Core::hear_pins`]).
             Event::Announced(_) => {}
             Event::KeyRemoved(done) => self.key_removed(done),
             Event::Reconcile(wall) => self.reconcile(wall),

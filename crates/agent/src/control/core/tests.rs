@@ -1,7 +1,7 @@
 //! What each event in each situation makes the loop do. Random orders are the model test's.
 
 use groundcrew_durable::drain_marker::read::{Absence, Drain};
-use groundcrew_protocol::ids::{Generation, TokenText};
+use groundcrew_protocol::ids::{Generation, Sha256Hex, TokenText};
 use groundcrew_protocol::limits::{BACKOFF_FIRST_MS, BACKOFF_MAX_MS, SLOW_RETRY_MS};
 use groundcrew_protocol::profile::AtEnd;
 use groundcrew_protocol::time::WallMs;
@@ -492,4 +492,5 @@ fn the_orchestrators_word_counts_where_the_two_disagree_for_three_heartbeats() {
 mod directives;
 mod drains;
 mod ends;
+mod pins;
 mod reboots;
