@@ -283,14 +283,19 @@ impl Store {
             .await
     }
 
-    /// Forgets homes that were last heard before that day.
+    /// Forgets homes that were last heard before that day. But not those of runs that have not ended, and none as long as
+    /// nobody was heard that much later: a clock that is far ahead for a while must not forget an agent that is away.
     async fn sweep_agents_seen(&self, day: i64) -> Result<(), StoreError> {
         self.inner
             .writer
             .small(move |connection| {
                 Box::pin(async move {
-                    sqlx::query("DELETE FROM agents WHERE seen_day < ?")
+                    let put = "DELETE FROM agents WHERE seen_day < ? \
+                               AND seen_day < (SELECT max(seen_day) FROM agents) - ? \
+                               AND NOT EXISTS (SELECT 1 FROM runs WHERE runs.id = agents.run AND runs.ended IS NULL)";
+                    sqlx::query(put)
                         .bind(day)
+                        .bind(AGENTS_SEEN_DAYS)
                         .execute(connection)
                         .await
                         .map(|_done| ())

@@ -70,6 +70,31 @@ async fn homes_of_agents_that_nobody_has_heard_for_long_are_forgotten() {
 }
 
 #[tokio::test]
+async fn a_clock_that_is_far_ahead_for_a_while_forgets_no_agent_that_is_away() {
+    let data = tempfile::tempdir().unwrap();
+    let store = open_keeping(data.path(), Retention::default()).await;
+    put(&store, &run_id("going"), "0", None).await;
+    let note = async |home: u8, run: &str, seen_day| {
+        let instance = RandomId::from_bytes([home; 16]);
+        store.note_agent(AgentSeen { instance, run: run_id(run), seen_day, pins: Vec::new() }).await.unwrap();
+    };
+    let left = async || store.agents_since(0).await.unwrap().len();
+    note(1, "gone", 100).await;
+    note(2, "going", 100).await;
+    // Nobody was heard since.
+    store.sweep(WallMs(900 * DAY_MS)).await.unwrap();
+    assert_eq!(left().await, 2);
+    // Somebody was: only what belongs to no run that goes on is forgotten.
+    note(3, "gone", 900).await;
+    store.sweep(WallMs(900 * DAY_MS)).await.unwrap();
+    let kept = store.agents_since(0).await.unwrap();
+    assert_eq!(
+        kept.iter().map(|agent| (agent.run.as_str(), agent.seen_day)).collect::<Vec<_>>(),
+        [("going", 100), ("gone", 900)]
+    );
+}
+
+#[tokio::test]
 async fn segments_that_nobody_needs_go_as_a_whole_and_appending_goes_on() {
     let data = tempfile::tempdir().unwrap();
     let retention = Retention { logs_age_ms: 10, ..Retention::default() };
