@@ -360,7 +360,13 @@ pub(crate) fn certificate(view: &CertificateView) -> String {
     };
     let runs: Vec<String> = view.waiting_for.iter().map(ToString::to_string).collect();
     let waits = match runs.as_slice() {
-        [] => "Every agent of the last 7 days knows it: it is served in a moment.".to_owned(),
+        [] => match view.earliest_in_s {
+            None | Some(0) => "Every agent of the last 7 days knows it: it is served in a moment.".to_owned(),
+            Some(left) => format!(
+                "Every agent of the last 7 days knows it: it is served in {left} s. Agents that wait for a claim hear of it \
+                 meanwhile."
+            ),
+        },
         runs => format!("It waits for the agents of {} runs: {}", runs.len(), runs.join(" ")),
     };
     format!("Served: {}\nNext:   {next}\n{waits}\n", view.fingerprint)

@@ -174,7 +174,8 @@ fn rotate(files: &tls::Files) -> anyhow::Result<()> {
     let next = files.announce_next()?.fingerprint;
     print(&format!("now  {}\nnext {next}", files.current()?.fingerprint))?;
     print(
-        "The server announces the next one in every answer and serves it once every agent of the last 7 days knows it.\n\
+        "The server announces the next one in every answer and serves it once every agent of the last 7 days knows it, after \
+         10 minutes at the earliest: agents that wait for a claim ask again within 5.\n\
          `groundcrewctl certificate` says which do not know it yet.",
     )
 }

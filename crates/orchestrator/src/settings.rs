@@ -70,7 +70,8 @@ pub enum Command {
 /// What to do with the certificate.
 #[derive(Debug, Subcommand)]
 pub enum CertificateCommand {
-    /// Make the next certificate and announce it; it is served once every agent of the last 7 days knows it.
+    /// Make the next certificate and announce it; it is served once every agent of the last 7 days knows it, after 10
+    /// minutes at the earliest.
     Rotate(Data),
 }
 

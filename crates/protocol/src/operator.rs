@@ -458,4 +458,8 @@ pub struct CertificateView {
     /// Runs whose agent was seen in the last 7 days and does not know the next one yet.
     #[serde(default)]
     pub waiting_for: Vec<RunId>,
+    /// Seconds until the next one is served at the earliest: it is announced for ten minutes, so that agents that are only
+    /// refused hear of it too. Absent while no rotation is announced.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub earliest_in_s: Option<u64>,
 }

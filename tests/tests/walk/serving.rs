@@ -1,6 +1,7 @@
 //! How the orchestrator serves: ordered stop, replay of events, who may call what, certificates.
 
 use groundcrew_protocol::ids::TokenText;
+use groundcrew_protocol::limits;
 use groundcrew_protocol::operator::{CertificateView, EventView};
 use groundcrew_protocol::stage::State;
 use groundcrew_tests::harness::{Machine, Server, eventually};
@@ -128,10 +129,19 @@ fn the_fingerprint_is_told_with_and_without_a_server() {
     assert_eq!(server.command(&["serve", "--no-such-flag"]).status.code(), Some(64));
 }
 
+/// A certificate is announced for so long before it is served.
+const ANNOUNCED_MS: u64 = 2 * limits::SLOW_RETRY_MS;
+
+/// A load for which ten minutes of silence are no matter: they pass at once here.
+fn patient_load() -> String {
+    LOAD.replacen("name = \"load\"", "name = \"load\"\n[limits]\nsilence = \"1h\"", 1)
+        .replacen("10m", "1h", 1)
+}
+
 #[test]
 fn a_certificate_is_rotated_and_agents_follow() {
-    let mut server = Server::start();
-    let run = server.create_run("n1", LOAD);
+    let mut server = Server::start_with_steps_of(ANNOUNCED_MS);
+    let run = server.create_run("n1", &patient_load());
     let mut machine = Machine::started(&server, &run, "m1");
     machine.load.started();
     let data = server.data().display().to_string();
@@ -151,6 +161,16 @@ fn a_certificate_is_rotated_and_agents_follow() {
     server.pins().replace([before.parse().unwrap(), next.clone()]);
     machine.start();
     machine.load.started();
+    // Who is refused may not have heard of it yet, though everybody knows it who was heard.
+    eventually("nobody who was heard and does not know it", || {
+        let certificate: CertificateView = server.get("/api/v1/certificate");
+        assert_eq!(
+            (certificate.fingerprint.as_str(), certificate.earliest_in_s),
+            (before.as_str(), Some(600))
+        );
+        certificate.waiting_for.is_empty().then_some(())
+    });
+    server.pass_time();
     eventually("the next certificate", || {
         let certificate: CertificateView = server.get("/api/v1/certificate");
         (certificate.fingerprint == next).then_some(())
@@ -169,8 +189,8 @@ fn a_certificate_is_rotated_and_agents_follow() {
 
 #[test]
 fn an_agent_that_only_hears_refusals_learns_the_next_certificate() {
-    let server = Server::start();
-    let run = server.create_run("n1", LOAD);
+    let server = Server::start_with_steps_of(ANNOUNCED_MS);
+    let run = server.create_run("n1", &patient_load());
     let mut original = Machine::started(&server, &run, "original");
     original.load.started();
     original.kill();
@@ -179,23 +199,33 @@ fn an_agent_that_only_hears_refusals_learns_the_next_certificate() {
     original.start();
     original.load.started();
     server.wait_for(&run, "a heartbeat under the second claim", |view| !view.activity.is_empty());
-    // An agent that is away keeps the rotation waiting.
-    let away = server.create_run("n2", LOAD);
-    let mut machine = Machine::started(&server, &away, "away");
-    machine.load.started();
-    machine.kill();
     // It has no claim, so that nobody answers a heartbeat of its, and it has said hello.
     copy.start();
     copy.agent().wait_for_line("waits: ");
     let data = server.data().display().to_string();
     assert!(server.command(&["certificate", "rotate", "--data", &data]).status.success());
     let certificate: CertificateView = server.get("/api/v1/certificate");
-    let next = certificate.next.unwrap();
+    let (before, next) = (certificate.fingerprint, certificate.next.unwrap());
+    server.pins().replace([before.clone(), next.clone()]);
+    // Everybody knows it who is asked, at once, and still it is not served: the one that waits was not asked.
     eventually("the next certificate in the home of the agent that waits", || {
         let known = std::fs::read_to_string(copy.home().join("run.json")).unwrap();
         let known: Value = serde_json::from_str(&known).unwrap();
         known["pins"].as_array().unwrap().contains(&next.as_str().into()).then_some(())
     });
+    let certificate: CertificateView = server.get("/api/v1/certificate");
+    assert_eq!((certificate.fingerprint, certificate.waiting_for), (before, Vec::new()));
     assert_eq!(copy.agent().count_of("the run stands at"), 0, "it was told so by refusals alone");
     assert!(copy.load.is_quiet());
+    // And it is not locked out: once the holder is gone, it has the claim, over the next certificate.
+    server.pass_time();
+    eventually("the next certificate", || {
+        let certificate: CertificateView = server.get("/api/v1/certificate");
+        (certificate.fingerprint == next).then_some(())
+    });
+    original.kill();
+    server.pass_time();
+    copy.load.started();
+    copy.load.pass();
+    server.wait_for_state(&run, State::Completed);
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use groundcrew_protocol::ids::{RunId, Sha256Hex};
+use groundcrew_protocol::limits;
 use tokio_util::sync::CancellationToken;
 
 use super::auth::OperatorTokens;
@@ -25,6 +26,10 @@ use crate::tls;
 
 /// Agents that were not heard for so many days are not waited for by a rotation of the certificate.
 pub const ROTATION_DAYS: i64 = 7;
+/// The next certificate is announced at least this long before it is served. An agent whose claims are refused says nowhere
+/// what it knows, so that nobody can wait for its word; but it asks again within [`limits::SLOW_RETRY_MS`], and hears the
+/// announcement in the refusal. Twice that, as one of its calls may fail. A start of the server begins the time anew.
+pub const ANNOUNCED_MS_MIN: u64 = 2 * limits::SLOW_RETRY_MS;
 
 /// What every handler and task shares.
 pub struct App {
@@ -183,6 +188,11 @@ impl App {
 }
 
 impl App {
+    /// How long this certificate is still announced before it may be served.
+    pub fn announcing_ms_left(&self, next: &Sha256Hex) -> u64 {
+        ANNOUNCED_MS_MIN.saturating_sub(self.live.announced_for_ms(next))
+    }
+
     /// Runs whose agent was heard in the last 7 days and has not said that it knows a certificate.
     ///
     /// # Errors

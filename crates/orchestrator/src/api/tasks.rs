@@ -67,5 +67,6 @@ pub async fn certificate(State(app): State<Arc<App>>, _operator: Operator) -> Re
         Some(next) => app.agents_without(next).await?,
         None => Vec::new(),
     };
-    Ok(ok(&CertificateView { fingerprint, next, waiting_for }))
+    let earliest_in_s = next.as_ref().map(|next| app.announcing_ms_left(next).div_ceil(1_000));
+    Ok(ok(&CertificateView { fingerprint, next, waiting_for, earliest_in_s }))
 }

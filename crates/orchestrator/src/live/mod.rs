@@ -65,14 +65,16 @@ struct Announced {
     header: Option<HeaderValue>,
     /// Raised with each change, so that a prepared answer knows that it is old.
     edition: u64,
+    /// When that was, on the clock of listening.
+    since_ms: u64,
 }
 
 impl Announced {
-    fn new(generation: Generation, pins: Vec<Sha256Hex>, edition: u64) -> Announced {
+    fn new(generation: Generation, pins: Vec<Sha256Hex>, edition: u64, since_ms: u64) -> Announced {
         let text = pins.iter().map(Sha256Hex::as_str).collect::<Vec<_>>().join(",");
         let header = (pins.len() > 1)
             .then(|| HeaderValue::from_str(&text).expect("hexadecimal digits and commas fit a header"));
-        Announced { generation, pins, header, edition }
+        Announced { generation, pins, header, edition, since_ms }
     }
 }
 
@@ -199,12 +201,13 @@ impl Live {
         pins: Vec<Sha256Hex>,
         requests_per_second: u32,
     ) -> Live {
+        let since_ms = clock.read_ms(Instant::now());
         Live {
             runs: RwLock::default(),
             clock,
             started: Instant::now(),
             rate: Rate::per_second(requests_per_second),
-            announced: RwLock::new(Announced::new(generation, pins, 1)),
+            announced: RwLock::new(Announced::new(generation, pins, 1, since_ms)),
             drains: drains::Wanted::default(),
         }
     }
@@ -283,8 +286,16 @@ impl Live {
     pub fn announce(&self, generation: Generation, pins: Vec<Sha256Hex>) {
         let mut announced = self.announced.write().expect("no holder of this lock panics");
         if announced.generation != generation || announced.pins != pins {
-            *announced = Announced::new(generation, pins, announced.edition + 1);
+            let since_ms = self.clock.read_ms(Instant::now());
+            *announced = Announced::new(generation, pins, announced.edition + 1, since_ms);
         }
+    }
+
+    /// For how long this certificate was announced to whoever asked, in milliseconds of listening. A start begins anew.
+    pub fn announced_for_ms(&self, pin: &Sha256Hex) -> u64 {
+        let announced = self.announced.read().expect("no holder of this lock panics");
+        let listened_ms = self.clock.read_ms(Instant::now());
+        if announced.pins.contains(pin) { listened_ms.saturating_sub(announced.since_ms) } else { 0 }
     }
 
     /// What every answer has in its head while a rotation of the certificate is announced ([`PINS_HEADER`]).

@@ -1,7 +1,8 @@
 //! The rotation of the certificate: who is told of the next one, and for whom it waits.
 
 use axum::body::Body;
-use groundcrew_orchestrator::live::clock::wall_now;
+use groundcrew_orchestrator::api::app::ANNOUNCED_MS_MIN;
+use groundcrew_orchestrator::live::clock::{TICK_CREDIT_MS_MAX, wall_now};
 use groundcrew_orchestrator::store::AgentSeen;
 use groundcrew_orchestrator::task::certificate;
 use groundcrew_orchestrator::{api, dashboard};
@@ -32,6 +33,18 @@ async fn the_next_certificate_is_served_once_every_agent_knows_it() {
     assert_eq!((&view["next"], &view["waiting_for"]), (&json!(next), &json!([slow.run])));
 
     slow.beat(&bench, json!({ "pins_known": both })).await.expect(200);
+    // Everybody who can say so knows it; who is only refused has ten minutes to hear of it.
+    // No tick comes here, so that the clock gains less than ten seconds by itself.
+    let last_ms = 2 * TICK_CREDIT_MS_MAX;
+    bench.app.live.clock.step(ANNOUNCED_MS_MIN - last_ms);
+    let said = certificate::pass(bench.app.clone()).await.unwrap();
+    assert!(said.contains("known to every agent"), "{said}");
+    assert_eq!(bench.app.served.fingerprint(), first);
+    let view = bench.order("GET", "/api/v1/certificate", json!(null)).await.expect(200);
+    assert_eq!(view["waiting_for"], json!([]));
+    let left_s = view["earliest_in_s"].as_u64().unwrap();
+    assert!((5..=10).contains(&left_s), "{left_s}");
+    bench.app.live.clock.step(last_ms);
     certificate::pass(bench.app.clone()).await.unwrap();
     assert_eq!(bench.app.served.fingerprint(), next);
     assert_eq!(files.current().unwrap().fingerprint, next);
@@ -80,12 +93,13 @@ async fn a_rotation_shows_at_once_and_waits_for_an_agent_whose_run_has_ended_too
     // Before any pass of the task.
     let view = bench.order("GET", "/api/v1/certificate", json!(null)).await.expect(200);
     assert_eq!((&view["next"], &view["waiting_for"]), (&json!(next), &json!([agent.run])));
+    assert_eq!(view["earliest_in_s"], json!(ANNOUNCED_MS_MIN / 1_000), "not announced yet");
     bench.order("POST", &format!("/api/v1/runs/{}/cancel", agent.run), json!({})).await.expect(200);
     let said = certificate::pass(bench.app.clone()).await.unwrap();
     assert!(said.contains(&agent.run), "it may still wait for an order about its run: {said}");
     assert_ne!(bench.app.served.fingerprint(), next);
     // However long it is silent, up to the seven days.
-    bench.app.live.clock.step(limits::FRESH_MS);
+    bench.app.live.clock.step(ANNOUNCED_MS_MIN);
     let said = certificate::pass(bench.app.clone()).await.unwrap();
     assert!(said.contains(&agent.run), "{said}");
     assert_ne!(bench.app.served.fingerprint(), next);
@@ -96,6 +110,8 @@ async fn a_rotation_waits_for_agents_of_the_last_seven_days_and_no_longer() {
     let bench = Bench::start().await;
     let first = bench.app.served.fingerprint();
     let next = bench.app.certificates.announce_next().unwrap().fingerprint;
+    certificate::pass(bench.app.clone()).await.unwrap();
+    bench.app.live.clock.step(ANNOUNCED_MS_MIN);
     let today = wall_now().0.div_euclid(86_400_000);
     // The same home, heard the later the more days ago.
     for (days_ago, served) in [(0, &first), (6, &first), (9, &next)] {
@@ -130,6 +146,7 @@ async fn an_agent_whose_home_goes_with_the_power_is_the_same_one_after_a_reset()
         let said = certificate::pass(bench.app.clone()).await.unwrap();
         assert!(said.contains(&agent.run), "the one that is back knows nothing yet: {said}");
         agent.beat(&bench, json!({ "pins_known": [first, next] })).await.expect(200);
+        bench.app.live.clock.step(ANNOUNCED_MS_MIN);
         certificate::pass(bench.app.clone()).await.unwrap();
         // The disk of the one before may be put into another machine; memory cannot.
         assert_eq!(bench.app.served.fingerprint(), if waits { first } else { next }, "{home_kind}");
