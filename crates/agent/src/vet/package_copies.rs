@@ -2,11 +2,13 @@
 //! `/var/lib/groundcrew/packages/{name}-{version}/groundcrew-{run}-{operator's retries}`.
 //!
 //! A run's stages share one, and a run after it has no use for it: what was done is known by the flags. So each package stage
-//! removes the copies of other runs, and of retries before the present one, whatever package they are of. A profile that names
-//! `copy_dir` has the copy to itself.
+//! removes the copies of other runs, whatever package they are of. Those of the own run's earlier retries stay: a stage that
+//! passed then is not run again, and what it installed may lead there. So does a copy in which something is mounted. A profile
+//! that names `copy_dir` has the copy to itself.
 
 use std::ffi::{OsStr, OsString};
 use std::fmt::Display;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use groundcrew_protocol::wire::LogLevel;
@@ -27,7 +29,7 @@ pub(super) fn default_of(name: impl Display, version: impl Display, instance: &s
     format!("{COPIES}/{name}-{version}/{instance}")
 }
 
-/// Removes the copies that are not this instance's. What cannot be removed is said, and tried again by the next stage.
+/// Removes the copies that are not of this instance's run. What cannot be removed is said, and tried again by the next stage.
 pub(super) fn sweep(context: &StageContext, root_mount: &str, instance: &str) {
     let say = |level, text| context.say(level, text);
     if let Err(error) = sweep_in(Path::new(root_mount), instance, &|| context.cancel.is_asked(), &say) {
@@ -42,28 +44,41 @@ fn sweep_in(
     say: &dyn Fn(LogLevel, String),
 ) -> Result<()> {
     let root = Root::open(root_mount)?;
+    let own_run = own_run(instance);
     let Some(packages) = root.folder(Path::new(COPIES))? else { return Ok(()) };
     let mut looked_at = 0;
     for package in packages.names()? {
         // A link, or what is no folder, is nobody's copy.
         let Ok(Some(copies)) = packages.open_folder(&package) else { continue };
         let names = copies.names()?;
-        let goes = |name: &&OsString| is_instance(name) && name.as_os_str() != OsStr::new(instance);
-        let (going, all) = (names.iter().filter(goes).count(), names.len());
+        let goes = |name: &&OsString| is_instance(name) && !name.as_bytes().starts_with(own_run.as_bytes());
+        let (mut gone, all) = (0, names.len());
         for name in names.iter().filter(goes) {
             looked_at += 1;
             if stop() || looked_at > LOOKED_AT_MAX {
                 return Ok(());
             }
-            copies.remove_tree(name)?;
-            let removed = root.host_path(&Path::new(COPIES).join(&package).join(name));
-            say(LogLevel::Info, format!("removed {}, the copy of another run", removed.display()));
+            match copies.remove_tree(name) {
+                Ok(()) => {
+                    gone += 1;
+                    let removed = root.host_path(&Path::new(COPIES).join(&package).join(name));
+                    say(LogLevel::Info, format!("removed {}, the copy of another run", removed.display()));
+                }
+                Err(error) => {
+                    say(LogLevel::Warn, format!("a copy of an earlier run stays: {}", chain(&error)))
+                }
+            }
         }
-        if going > 0 && going == all {
+        if gone > 0 && gone == all {
             remove_if_empty(&packages, &package)?;
         }
     }
     Ok(())
+}
+
+/// How the names of all instances of a run begin: an instance's without the number of its retry.
+fn own_run(instance: &str) -> &str {
+    &instance[..instance.rfind('-').map_or(instance.len(), |dash| dash + 1)]
 }
 
 fn is_instance(name: &OsStr) -> bool {
@@ -82,6 +97,7 @@ fn remove_if_empty(packages: &Folder, package: &OsStr) -> Result<()> {
 mod tests {
     use std::fs;
     use std::os::unix::fs::symlink;
+    use std::process::Command;
     use std::sync::Mutex;
 
     use super::*;
@@ -96,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn copies_of_other_runs_and_of_earlier_retries_go_and_nothing_else() {
+    fn copies_of_other_runs_go_and_nothing_else() {
         let scratch = tempfile::tempdir().unwrap();
         let (root, outside) = (scratch.path().join("root"), scratch.path().join("outside"));
         fs::create_dir_all(root.join("var/lib")).unwrap();
@@ -119,7 +135,7 @@ mod tests {
         symlink(&outside, copies.join("driver-2.0.0/groundcrew-r-a-0/out")).unwrap();
         fs::write(copies.join("file"), "").unwrap();
         let said = sweep(&root);
-        assert_eq!(said.len(), 4, "{said:?}");
+        assert_eq!(said.len(), 3, "{said:?}");
         assert!(said.iter().all(|line| line.ends_with(", the copy of another run")), "{said:?}");
         let left = |path: &str| {
             let mut names: Vec<String> = fs::read_dir(copies.join(path))
@@ -130,11 +146,38 @@ mod tests {
             names
         };
         assert_eq!(left(""), ["file", "linked-1.0.0", "mixed-1.0.0", "tuning", "tuning-1.0.0"]);
-        assert_eq!(left("tuning-1.0.0"), [OWN]);
+        assert_eq!(left("tuning-1.0.0"), ["groundcrew-r-b-0", OWN]);
         assert_eq!(left("tuning/1.0.0"), ["package-0000"]);
         assert_eq!(left("mixed-1.0.0"), ["of-somebody-else"]);
         assert!(outside.join("groundcrew-r-a-0").is_dir());
         assert_eq!(sweep(&root), Vec::<String>::new());
+    }
+
+    #[test]
+    fn what_is_mounted_in_a_copy_is_not_emptied_and_other_copies_go() {
+        let scratch = tempfile::tempdir().unwrap();
+        let (root, data) = (scratch.path().join("root"), scratch.path().join("data"));
+        let copies = root.join("var/lib/groundcrew/packages/tuning-1.0.0");
+        let place = copies.join("groundcrew-r-a-0/skyhook_dir/models");
+        for folder in [&place, &copies.join("groundcrew-r-c-0/skyhook_dir"), &data] {
+            fs::create_dir_all(folder).unwrap();
+        }
+        fs::write(data.join("weights"), "x").unwrap();
+        fs::write(copies.join("groundcrew-r-a-0/own"), "x").unwrap();
+        // A bind on the same file system, which no device number tells.
+        let mounts = |program: &str, arguments: &[&Path]| {
+            assert!(Command::new(program).args(arguments).status().unwrap().success(), "{program}");
+        };
+        mounts("mount", &[Path::new("--bind"), &data, &place]);
+        let said = sweep(&root);
+        mounts("umount", &[&place]);
+        assert_eq!(said.len(), 2, "{said:?}");
+        assert!(said[0].contains("a copy of an earlier run stays: "), "{said:?}");
+        assert!(said[0].contains("models: found something that is mounted"), "{said:?}");
+        assert!(data.join("weights").exists() && copies.join("groundcrew-r-a-0/own").exists());
+        assert!(!copies.join("groundcrew-r-c-0").exists());
+        assert_eq!(sweep(&root).len(), 1);
+        assert!(!copies.exists() && data.join("weights").exists());
     }
 
     #[test]

@@ -10,10 +10,12 @@ use std::path::{Path, PathBuf};
 
 use groundcrew_durable::whole;
 use rustix::fs::{
-    AtFlags, Dir, FileType, FlockOperation, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid, fchmod,
-    fchown, flock, fsync, ftruncate, futimens, mkdirat, openat, renameat, unlinkat,
+    AtFlags, Dir, FileType, FlockOperation, Gid, Mode, OFlags, Stat, StatxAttributes, StatxFlags, Timespec,
+    Timestamps, Uid, fchmod, fchown, flock, fsync, ftruncate, futimens, makedev, mkdirat, openat, renameat,
+    statx, unlinkat,
 };
 use rustix::io::Errno;
+use rustix::process::geteuid;
 
 use super::error::{Error, Result};
 use super::{Heeding, MODE_BITS, is_errno, kind_of, open_at, pour, walk};
@@ -99,12 +101,13 @@ impl Folder {
         rustix::fs::fstat(&self.descriptor).map_err(Error::io("looking at", &self.path))
     }
 
-    /// Bytes that are free on its file system for who may not use what is set aside; `None` where it counts none, as a file
-    /// system without a size does.
+    /// Bytes that are free on its file system for this process: root may use what is set aside for it. `None` where it counts
+    /// none, as a file system without a size does.
     pub(crate) fn free_bytes(&self) -> Result<Option<u64>> {
         let space = rustix::fs::fstatvfs(&self.descriptor)
             .map_err(Error::io("asking for the room at", &self.path))?;
-        Ok((space.f_blocks > 0).then(|| space.f_bavail.saturating_mul(space.f_frsize)))
+        let free = if geteuid().is_root() { space.f_bfree } else { space.f_bavail };
+        Ok((space.f_blocks > 0).then(|| free.saturating_mul(space.f_frsize)))
     }
 
     /// Makes what happened to names in it durable.
@@ -221,8 +224,51 @@ impl Folder {
     }
 
     /// Removes what stands under a name, with everything in it. Links are removed themselves.
+    ///
+    /// # Errors
+    /// Where something in it is mounted, which is somebody else's and only shown there: then nothing is removed.
     pub(crate) fn remove_tree(&self, name: &OsStr) -> Result<()> {
+        self.refuse_mounts(name, REMOVE_DEPTH_MAX)?;
         self.remove_tree_within(name, REMOVE_DEPTH_MAX)
+    }
+
+    fn refuse_mounts(&self, name: &OsStr, depth: usize) -> Result<()> {
+        if self.is_mount_point(name)? {
+            return Err(Error::Kind {
+                path: self.path.join(name),
+                found: "something that is mounted",
+                expected: "nothing of the kind in what is to be removed",
+            });
+        }
+        // What lies deeper is refused by the removal itself, which does not go there either.
+        let (Some(folder), Some(below)) = (self.open_folder_if_one(name)?, depth.checked_sub(1)) else {
+            return Ok(());
+        };
+        folder.names()?.iter().try_for_each(|inner| folder.refuse_mounts(inner, below))
+    }
+
+    /// The folder under a name; `None` where something else stands there, or nothing.
+    fn open_folder_if_one(&self, name: &OsStr) -> Result<Option<Folder>> {
+        match self.stat(name)? {
+            Some(stat) if kind_of(&stat) == FileType::Directory => self.open_folder(name),
+            Some(_) | None => Ok(None),
+        }
+    }
+
+    /// Whether something is mounted at a name. The kernel says so since Linux 5.8; from one before that, another file system's
+    /// number is all that is to be had, which a bind of the same does not have.
+    fn is_mount_point(&self, name: &OsStr) -> Result<bool> {
+        let path = self.path.join(name);
+        let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
+        let found = match statx(&self.descriptor, name, flags, StatxFlags::BASIC_STATS) {
+            Ok(found) => found,
+            Err(Errno::NOENT) => return Ok(false),
+            Err(errno) => return Err(Error::io("looking for mounts at", &path)(errno)),
+        };
+        if found.stx_attributes_mask.contains(StatxAttributes::MOUNT_ROOT) {
+            return Ok(found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT));
+        }
+        Ok(makedev(found.stx_dev_major, found.stx_dev_minor) != self.own_stat()?.st_dev)
     }
 
     fn remove_tree_within(&self, name: &OsStr, depth: usize) -> Result<()> {
