@@ -250,7 +250,7 @@ impl Tee {
             running.end(i32::from(NOT_STARTED), Some(sentence));
         }
         if let (Some(started), Some(step)) = (started, &running.step)
-            && step.has_become_program(&self.cancel)
+            && step.has_become_program()
         {
             started();
         }

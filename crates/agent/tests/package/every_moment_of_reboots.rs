@@ -21,9 +21,14 @@ impl Machine {
     fn new() -> Machine {
         let place = Place::new();
         place.package(&[("a.sh", "exit 0")]);
-        let reboot = place.at("bin/reboot");
-        fs::write(&reboot, "#!/bin/sh\necho ${WHEN:-reboot} >>/effects/log\n").unwrap();
-        fs::set_permissions(&reboot, PermissionsExt::from_mode(0o755)).unwrap();
+        // What the agent's own end cut off is no reboot's doing on a machine whose systemd says that it stays up.
+        for (name, script) in
+            [("reboot", "echo ${WHEN:-reboot} >>/effects/log"), ("systemctl", "echo running")]
+        {
+            let program = place.at(&format!("bin/{name}"));
+            fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
+            fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).unwrap();
+        }
         Machine(place)
     }
 

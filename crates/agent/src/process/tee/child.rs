@@ -13,7 +13,6 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 
-use crate::process::cancel::Cancel;
 use crate::process::chroot_exec::SUBCOMMAND;
 use crate::process::control_data::ControlData;
 
@@ -148,14 +147,14 @@ impl StepProcess {
         }
     }
 
-    /// Waits until it has become its program, has said why it does not, or somebody asks the agent to end. True where it
-    /// has: exec closed its end of the socket.
-    pub(super) fn has_become_program(&self, cancel: &Cancel) -> bool {
+    /// Waits until it has become its program, or has said why it does not. True where it has: exec closed its end of the
+    /// socket. Nobody's wish to end is heeded meanwhile, which is short: a signal that came before exec would end what looks
+    /// afterwards as if it had been the program.
+    pub(super) fn has_become_program(&self) -> bool {
         let until = Instant::now() + HANDOVER_PATIENCE;
         loop {
             let left = until.saturating_duration_since(Instant::now());
-            let readable = PollFlags::IN;
-            let mut polled = [PollFd::new(&self.socket, readable), PollFd::new(cancel, readable)];
+            let mut polled = [PollFd::new(&self.socket, PollFlags::IN)];
             let time = Timespec::try_from(left).ok();
             // Interrupted or not: what is so is looked at below.
             let _asked_below = poll(&mut polled, time.as_ref());
@@ -163,7 +162,7 @@ impl StepProcess {
             let peek = RecvFlags::PEEK | RecvFlags::DONTWAIT;
             match recv(&self.socket, &mut byte[..], peek) {
                 Ok((_, said)) => return said == 0,
-                Err(Errno::AGAIN | Errno::INTR) if !left.is_zero() && !cancel.is_asked() => {}
+                Err(Errno::AGAIN | Errno::INTR) if !left.is_zero() => {}
                 Err(_) => return false,
             }
         }
