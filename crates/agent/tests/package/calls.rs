@@ -209,7 +209,5 @@ fn the_buffer_limit_is_what_each_read_of_a_steps_output_asks_for() {
         assert!(reads.iter().all(|read| read.asked == asked as u64), "{limit:?}: {reads:?}");
         let given: i64 = reads.iter().map(|read| read.given.max(0)).sum();
         assert_eq!(given, bytes as i64, "{limit:?}: the tracer saw all that came");
-        let most = reads.iter().map(|read| read.given).max().unwrap();
-        assert!(most > 64 * 1024 || asked <= 64 * 1024 || bytes <= 64 * 1024, "{limit:?}: {most} at most");
     }
 }
