@@ -235,7 +235,7 @@ fn a_reboot_that_never_comes_is_asked_for_so_often_and_no_more(guest: &Guest) {
     request.call(&[NO_GRACE, limit]).expect(1, "", "(2 of 2 times) and the machine never rebooted");
     for _pass in 0..2 {
         let called = request.call(&[NO_GRACE, limit]);
-        called.expect(1, "", "node_restart_0: asked for 2 times and the machine never rebooted");
+        called.expect(1, "", "node_restart_0: asked for 2 times and no reboot was proved");
         called.expect(1, "", &format!("then remove /mnt{}.boot to begin anew", request.path_of(0)));
         assert_eq!((request.flag(0), calls_of_fake(guest)), (None, 2));
     }

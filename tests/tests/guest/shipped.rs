@@ -102,7 +102,8 @@ fn a_machine_whose_run_has_ended_switches_itself_off(rack: &mut Rack) {
     assert_eq!((view.claim.0, view.stages[0].attempts, rack.count(&run, "intent")), (1, 1, 1));
     // All that it had to say of the stage came before.
     let said = rack.server.log(&run, None);
-    assert!(said.iter().any(|line| line.contains("Inventory: first result")), "{said:#?}");
+    let taken = "stage Inventory: the orchestrator has taken the result; the run stands at Completed";
+    assert!(said.iter().any(|line| line.contains(taken)), "{said:#?}");
     assert_eq!(rack.guest.boots().len(), 1, "it was switched off and not rebooted");
 }
 
