@@ -34,6 +34,14 @@ stage = [{ name = "Inventory", deadline = "1h" },
     { name = "Soak", deadline = "1h" }]
 "#;
 
+/// Name of the profile that this machine's own agent has.
+const OWN_PROFILE: &str = "bench-own";
+/// One stage, which tests nothing: the agent is soon idle.
+const OWN_PROFILE_TEXT: &str = r#"name = "bench-own"
+description = "An inventory, for the benchmark's idle agent."
+stage = [{ name = "Inventory" }]
+"#;
+
 /// A run and the token of the agent that has claimed it.
 #[derive(Debug, Clone)]
 pub struct Member {
@@ -50,13 +58,15 @@ impl Member {
     }
 }
 
-/// Writes the profile.
-pub async fn put_profile(server: &Server) -> Result<()> {
+/// Writes the profiles.
+pub async fn put_profiles(server: &Server) -> Result<()> {
     let mut connection = server.connector.open().await?;
-    let mut request = Vec::new();
-    let path = format!("/api/v1/profiles/{PROFILE}");
-    server.operator.write_typed(&mut request, "PUT", &path, "application/toml", PROFILE_TEXT.as_bytes());
-    connection.call(&request).await?.good().context("writing the profile")?;
+    for (name, text) in [(PROFILE, PROFILE_TEXT), (OWN_PROFILE, OWN_PROFILE_TEXT)] {
+        let mut request = Vec::new();
+        let path = format!("/api/v1/profiles/{name}");
+        server.operator.write_typed(&mut request, "PUT", &path, "application/toml", text.as_bytes());
+        connection.call(&request).await?.good().with_context(|| format!("writing the profile {name}"))?;
+    }
     Ok(())
 }
 
@@ -101,7 +111,7 @@ async fn make_one(server: &Server, connection: &mut Connection, index: usize) ->
 /// A node and a run for it.
 pub async fn create_run(server: &Server, connection: &mut Connection, index: usize) -> Result<RunCreated> {
     let node = json!({ "serial": serial(index), "macs": [mac(index)], "labels": { "rack": "b1" } });
-    create_run_for(server, connection, index, node).await
+    create_run_for(server, connection, index, node, PROFILE).await
 }
 
 /// The same for this very machine, of which nothing is said: its own agent shows other numbers.
@@ -110,7 +120,7 @@ pub async fn create_run_here(
     connection: &mut Connection,
     index: usize,
 ) -> Result<RunCreated> {
-    create_run_for(server, connection, index, json!({ "labels": { "rack": "b1" } })).await
+    create_run_for(server, connection, index, json!({ "labels": { "rack": "b1" } }), OWN_PROFILE).await
 }
 
 async fn create_run_for(
@@ -118,13 +128,14 @@ async fn create_run_for(
     connection: &mut Connection,
     index: usize,
     mut node: serde_json::Value,
+    profile: &str,
 ) -> Result<RunCreated> {
     let name = format!("bench-{index:05}");
     node["name"] = json!(name);
     let path = format!("/api/v1/nodes/{name}");
     let request = server.operator.request("PUT", &path, node.to_string().as_bytes());
     connection.call(&request).await?.good().context("making a node")?;
-    let run = json!({ "node": name, "profile": PROFILE }).to_string();
+    let run = json!({ "node": name, "profile": profile }).to_string();
     call(connection, &server.operator, "POST", "/api/v1/runs", run.as_bytes()).await.context("making a run")
 }
 
@@ -245,6 +256,7 @@ mod tests {
 
     #[test]
     fn the_profile_is_one_and_every_stage_of_it_can_be_passed() {
+        Profile::parse(OWN_PROFILE_TEXT).unwrap();
         let profile = Profile::parse(PROFILE_TEXT).unwrap();
         for spec in profile.stages.iter().filter(|spec| !spec.name.is_orchestrators()) {
             for planned in planned_checks(spec) {

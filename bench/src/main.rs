@@ -298,7 +298,7 @@ impl Bench<'_> {
     async fn make_fleet(&self, server: &Arc<Server>) -> Result<Vec<Member>> {
         let (runs, began) = (self.arguments.runs, Instant::now());
         eprintln!("making {runs} runs");
-        fleet::put_profile(server).await?;
+        fleet::put_profiles(server).await?;
         let members = fleet::make(server, 0, runs).await?;
         eprintln!("made, claimed and heard each in {:.1} s", began.elapsed().as_secs_f64());
         Ok(members)
