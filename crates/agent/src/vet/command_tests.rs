@@ -4,6 +4,7 @@ use super::*;
 use crate::probe::fixture::{self, Machine};
 use crate::process::tool::tests::stand_in;
 use crate::vet::terminal::tests::Paper;
+use crate::vet::tests::{as_stress_ng, put_script};
 use groundcrew_protocol::stage::Stage;
 
 const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/stress-ng");
@@ -18,12 +19,8 @@ fn walk(
     script: &str,
     cancel: &Cancel,
 ) -> (Walked, String, tempfile::TempDir) {
-    use std::os::unix::fs::PermissionsExt;
     let folder = tempfile::tempdir().unwrap();
-    let fake = folder.path().join("stress-ng");
-    let find_yaml = "for word; do [ \"$last\" = --yaml ] && yaml=$word; last=$word; done";
-    std::fs::write(&fake, format!("#!/bin/sh\n{find_yaml}\n{script}\n")).unwrap();
-    std::fs::set_permissions(&fake, std::fs::Permissions::from_mode(0o755)).unwrap();
+    put_script(&folder.path().join("stress-ng"), &as_stress_ng(script));
     let paper = Paper::default();
     let alone = Alone {
         profile: &Profile::parse(profile).unwrap(),

@@ -10,11 +10,12 @@ mod xid;
 
 use std::time::{Duration, Instant};
 
-use groundcrew_protocol::check::{Check, Observation};
+use groundcrew_protocol::check::Observation;
 use groundcrew_protocol::inventory::Gpu;
 use groundcrew_protocol::plan::{GPU_KNOWN, names};
 
 use self::smi::Row;
+use super::finding::Finding;
 use super::json_tool::Call;
 use super::{Done, StageContext, refused, stopped};
 use crate::probe::{Unreads, gpus};
@@ -25,14 +26,6 @@ const CALL_TIME: Duration = Duration::from_secs(120);
 const DIAG_TIME: Duration = Duration::from_secs(24 * 3600);
 const NVIDIA: &str = "10de";
 const AMD: &str = "1002";
-
-/// What was seen of a component, or of all of them.
-pub(super) struct Finding {
-    name: &'static str,
-    component: Option<String>,
-    observed: Observation,
-    evidence: String,
-}
 
 /// Looks at the bus, asks the driver, reads the kernel's log, asks for the diagnosis.
 pub(super) fn run(context: &StageContext, deadline: Instant) -> Done {
@@ -49,7 +42,7 @@ pub(super) fn run(context: &StageContext, deadline: Instant) -> Done {
     let mut done = Done::default();
     if ours.is_empty() && others.is_empty() {
         let why = "the machine has no GPU on the PCI bus".to_owned();
-        done.checks = unfulfilled(context, &[], &Observation::Absent { why });
+        done.checks = context.still_owed(&[], &Observation::Absent { why });
         return done;
     }
     let mut findings: Vec<Finding> = others.iter().map(|gpu| of_another_maker(gpu)).collect();
@@ -63,25 +56,12 @@ pub(super) fn run(context: &StageContext, deadline: Instant) -> Done {
             findings.extend(dcgm::run(context, level, deadline, &mut done.artifacts));
         }
     }
-    done.checks = findings
-        .into_iter()
-        .map(|finding| {
-            let Finding { name, component, observed, evidence } = finding;
-            Check::of(name, component.as_deref(), observed, context.limit(name)).with_evidence(evidence)
-        })
-        .collect();
+    done.checks = findings.into_iter().map(|finding| finding.judged(context)).collect();
     let why = "no GPU here has a source for it".to_owned();
-    let rest = unfulfilled(context, &done.checks, &Observation::Absent { why });
+    let rest = context.still_owed(&done.checks, &Observation::Absent { why });
     done.checks.extend(rest);
     done.stopped = stopped(context, deadline);
     done
-}
-
-fn unfulfilled(context: &StageContext, checks: &[Check], observed: &Observation) -> Vec<Check> {
-    let owed = context.plan().into_iter();
-    owed.filter(|planned| !checks.iter().any(|check| check.name == planned.name))
-        .map(|planned| context.check(&planned.name, observed.clone()))
-        .collect()
 }
 
 fn of_another_maker(gpu: &Gpu) -> Finding {

@@ -8,6 +8,7 @@ mod alone;
 pub mod command;
 mod counters;
 mod cpu_stress;
+mod finding;
 mod gpu;
 mod interrupt;
 mod inventory;
@@ -155,8 +156,15 @@ impl StageContext {
 
     /// Every check that the stage itself owes, unreadable for one reason.
     fn all_unreadable(&self, why: &str) -> Vec<Check> {
-        let unreadable = || Observation::Unreadable { why: why.to_owned() };
-        self.plan().iter().map(|planned| self.check(&planned.name, unreadable())).collect()
+        self.still_owed(&[], &Observation::Unreadable { why: why.to_owned() })
+    }
+
+    /// Every check that the stage itself owes and that is not among these, for one reason.
+    fn still_owed(&self, checks: &[Check], observed: &Observation) -> Vec<Check> {
+        let owed = self.plan().into_iter();
+        owed.filter(|planned| !checks.iter().any(|check| check.name == planned.name))
+            .map(|planned| self.check(&planned.name, observed.clone()))
+            .collect()
     }
 
     fn stopped_text(&self, stopped: Stopped) -> String {

@@ -46,20 +46,11 @@ pub(super) fn run(context: &StageContext, deadline: Instant) -> Done {
         speak(context, &settings, peer, &interfaces, deadline, &mut done);
     }
     if settings.peers.is_empty() {
-        let why = "the profile names nobody to speak with ([[stage.network.peer]])";
-        done.checks
-            .extend(unfulfilled(context, &done.checks, || Observation::Unreadable { why: why.to_owned() }));
+        let why = "the profile names nobody to speak with ([[stage.network.peer]])".to_owned();
+        done.checks.extend(context.still_owed(&done.checks, &Observation::Unreadable { why }));
     }
     done.stopped = stopped(context, deadline);
     done
-}
-
-/// Checks that are owed and have no result.
-fn unfulfilled(context: &StageContext, checks: &[Check], observed: impl Fn() -> Observation) -> Vec<Check> {
-    let owed = context.plan().into_iter();
-    owed.filter(|planned| !checks.iter().any(|check| check.name == planned.name))
-        .map(|planned| context.check(&planned.name, observed()))
-        .collect()
 }
 
 /// What each interface with a device and a carrier negotiated.

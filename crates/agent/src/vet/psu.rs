@@ -11,9 +11,9 @@ mod supplies;
 
 use std::time::{Duration, Instant};
 
-use groundcrew_protocol::check::{Check, Observation};
 use groundcrew_protocol::plan::names;
 
+use super::finding::Finding;
 use super::json_tool::{Call, Said};
 use super::{Done, StageContext, stopped};
 use crate::probe::Root;
@@ -26,20 +26,6 @@ const DEVICES: [&str; 3] = ["/dev/ipmi0", "/dev/ipmi/0", "/dev/ipmidev/0"];
 /// All that the stage looks at.
 const CHECKS: [&str; 6] =
     [names::SUPPLIES, names::SUPPLY, names::REDUNDANCY, names::INPUT_POWER, names::FANS, names::SYSTEM_POWER];
-
-/// What was seen of a component, or of all of them.
-struct Finding {
-    name: &'static str,
-    component: Option<String>,
-    observed: Observation,
-    evidence: String,
-}
-
-impl Finding {
-    fn of(name: &'static str, component: Option<&str>, observed: Observation, evidence: &str) -> Finding {
-        Finding { name, component: component.map(str::to_owned), observed, evidence: evidence.to_owned() }
-    }
-}
 
 /// Where the kernel tells of an IPMI device that the firmware describes (SMBIOS type 38), by its type and number.
 const DMI_ENTRIES: &str = "/sys/firmware/dmi/entries";
@@ -92,13 +78,7 @@ pub(super) fn run(context: &StageContext, deadline: Instant) -> Done {
         Bmc::Unreachable(why) => bmc::all_unreadable(&CHECKS, &why),
         Bmc::None => sensors::read(&context.root),
     };
-    done.checks = findings
-        .into_iter()
-        .map(|finding| {
-            let Finding { name, component, observed, evidence } = finding;
-            Check::of(name, component.as_deref(), observed, context.limit(name)).with_evidence(evidence)
-        })
-        .collect();
+    done.checks = findings.into_iter().map(|finding| finding.judged(context)).collect();
     done.stopped = stopped(context, deadline);
     done
 }

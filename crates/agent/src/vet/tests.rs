@@ -64,19 +64,50 @@ fn stage(name: &str, root: &Root) -> Stage {
     Stage { context, said, work }
 }
 
-/// CPUStress with a shell script in place of stress-ng; `$yaml` is the metrics file that it is asked for.
-fn with_fake(root: &Root, script: &str) -> Stage {
+impl Stage {
+    /// Puts a shell script in place of a tool.
+    fn put_tool(&mut self, name: &str, script: &str) {
+        let bin = self.work.path().join("bin");
+        std::fs::create_dir(&bin).unwrap();
+        put_script(&bin.join(name), script);
+        self.context.search_path = format!("{}:{PATH}", bin.display()).into();
+    }
+}
+
+/// Makes a program of a shell script.
+pub(super) fn put_script(path: &std::path::Path, script: &str) {
     use std::os::unix::fs::PermissionsExt;
+    std::fs::write(path, format!("#!/bin/sh\n{script}\n")).unwrap();
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+/// A script in place of stress-ng; `$yaml` is the metrics file that it is asked for.
+pub(super) fn as_stress_ng(script: &str) -> String {
+    format!("for word; do [ \"$last\" = --yaml ] && yaml=$word; last=$word; done\n{script}")
+}
+
+/// The pointers of everything in a report that holds no further values.
+pub(super) fn leaves(value: &serde_json::Value, at: &str, found: &mut Vec<String>) {
+    match value {
+        serde_json::Value::Object(fields) => {
+            fields.iter().for_each(|(key, value)| leaves(value, &format!("{at}/{key}"), found));
+        }
+        serde_json::Value::Array(items) => {
+            items.iter().enumerate().for_each(|(n, value)| leaves(value, &format!("{at}/{n}"), found));
+        }
+        serde_json::Value::Null
+        | serde_json::Value::Bool(_)
+        | serde_json::Value::Number(_)
+        | serde_json::Value::String(_) => found.push(at.to_owned()),
+    }
+}
+
+/// CPUStress with a shell script in place of stress-ng.
+fn with_fake(root: &Root, script: &str) -> Stage {
     let mut stage = stage("CPUStress", root);
     let settings = CpuStressSettings { duration: 10_000, ..CpuStressSettings::default() };
     stage.context.spec.cpu_stress = Some(settings);
-    let bin = stage.work.path().join("bin");
-    std::fs::create_dir(&bin).unwrap();
-    let fake = bin.join("stress-ng");
-    let find_yaml = "for word; do [ \"$last\" = --yaml ] && yaml=$word; last=$word; done";
-    std::fs::write(&fake, format!("#!/bin/sh\n{find_yaml}\n{script}\n")).unwrap();
-    std::fs::set_permissions(&fake, std::fs::Permissions::from_mode(0o755)).unwrap();
-    stage.context.search_path = format!("{}:{PATH}", bin.display()).into();
+    stage.put_tool("stress-ng", &as_stress_ng(script));
     stage
 }
 

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use groundcrew_protocol::check::{Verdict, judge_stage};
+use groundcrew_protocol::check::{Check, Verdict, judge_stage};
 use groundcrew_protocol::plan::planned_checks;
 use groundcrew_protocol::profile::{GpuSettings, StageSpec};
 use groundcrew_protocol::stage::Stage;

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::vet::json_tool::Said;
+use crate::vet::tests::leaves;
 
 const SEND: &str = include_str!("../../../tests/fixtures/iperf3/send.json");
 const RECEIVE: &str = include_str!("../../../tests/fixtures/iperf3/receive.json");
@@ -176,19 +177,6 @@ fn what_a_link_negotiated_is_read_or_missed() {
 fn a_report_that_breaks_off_gives_nothing() {
     for cut in (0..SEND.trim_end().len()).step_by(11) {
         assert!(sent(&SEND[..cut]).is_err(), "cut at {cut}");
-    }
-}
-
-/// The pointers of everything in a report that holds no further values.
-fn leaves(value: &Value, at: &str, found: &mut Vec<String>) {
-    match value {
-        Value::Object(fields) => {
-            fields.iter().for_each(|(key, value)| leaves(value, &format!("{at}/{key}"), found));
-        }
-        Value::Array(items) => {
-            items.iter().enumerate().for_each(|(n, value)| leaves(value, &format!("{at}/{n}"), found));
-        }
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => found.push(at.to_owned()),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use groundcrew_protocol::check::{Verdict, judge_stage};
+use groundcrew_protocol::check::{Check, Verdict, judge_stage};
 use groundcrew_protocol::plan::{names, planned_checks};
 use groundcrew_protocol::profile::{PsuSettings, StageSpec};
 use groundcrew_protocol::stage::Stage;

@@ -11,6 +11,7 @@ use super::judge::{Finding, findings};
 use super::report::{Kind, Report};
 use super::self_test::{State, outcome, read};
 use super::smartctl::Said;
+use crate::vet::tests::leaves;
 
 const NVME: &str = include_str!("../../../tests/fixtures/smartctl/nvme.json");
 const SATA: &str = include_str!("../../../tests/fixtures/smartctl/sata.json");
@@ -99,22 +100,6 @@ fn what_a_disk_says_is_judged_by_table() {
         assert_eq!(found, Some((check, verdict)), "exit {exit}");
     }
     assert_eq!(Report::read(&said(0, sas())).unwrap().serial.as_deref(), Some("S1"));
-}
-
-/// The pointers of everything in a report that holds no further values.
-fn leaves(value: &Value, at: &str, found: &mut Vec<String>) {
-    match value {
-        Value::Object(fields) => {
-            fields.iter().for_each(|(key, value)| leaves(value, &format!("{at}/{key}"), found));
-        }
-        Value::Array(items) => {
-            items
-                .iter()
-                .enumerate()
-                .for_each(|(index, value)| leaves(value, &format!("{at}/{index}"), found));
-        }
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => found.push(at.to_owned()),
-    }
 }
 
 proptest! {

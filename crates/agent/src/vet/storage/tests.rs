@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::parse::{Direction, load};
 use super::*;
+use crate::vet::tests::leaves;
 
 const RANDOM: &str = include_str!("../../../tests/fixtures/fio/random-read.json");
 const READ_ERROR: &str = include_str!("../../../tests/fixtures/fio/read-error.json");
@@ -234,19 +235,6 @@ fn a_report_that_breaks_off_or_contradicts_itself_gives_nothing() {
     ] {
         assert!(RANDOM.contains(from), "{from}");
         assert!(load(RANDOM.replacen(from, to, 1).as_bytes(), Direction::Read).is_err(), "{from} -> {to}");
-    }
-}
-
-/// The pointers of everything in a report that holds no further values.
-fn leaves(value: &Value, at: &str, found: &mut Vec<String>) {
-    match value {
-        Value::Object(fields) => {
-            fields.iter().for_each(|(key, value)| leaves(value, &format!("{at}/{key}"), found));
-        }
-        Value::Array(items) => {
-            items.iter().enumerate().for_each(|(n, value)| leaves(value, &format!("{at}/{n}"), found));
-        }
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => found.push(at.to_owned()),
     }
 }
 

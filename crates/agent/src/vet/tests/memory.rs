@@ -1,7 +1,5 @@
 //! The stage Memory: the real stress-ng on a little memory, and stand-ins for what goes wrong.
 
-use std::os::unix::fs::PermissionsExt;
-
 use groundcrew_protocol::profile::MemorySettings;
 
 use super::*;
@@ -26,13 +24,7 @@ fn memory(root: &Root) -> Stage {
 /// The stage with a shell script in place of stress-ng.
 fn with_script(root: &Root, script: &str) -> Stage {
     let mut stage = memory(root);
-    let bin = stage.work.path().join("bin");
-    std::fs::create_dir(&bin).unwrap();
-    let fake = bin.join("stress-ng");
-    let find_yaml = "for word; do [ \"$last\" = --yaml ] && yaml=$word; last=$word; done";
-    std::fs::write(&fake, format!("#!/bin/sh\n{find_yaml}\n{script}\n")).unwrap();
-    std::fs::set_permissions(&fake, std::fs::Permissions::from_mode(0o755)).unwrap();
-    stage.context.search_path = format!("{}:{PATH}", bin.display()).into();
+    stage.put_tool("stress-ng", &as_stress_ng(script));
     stage
 }
 

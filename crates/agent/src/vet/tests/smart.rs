@@ -18,18 +18,12 @@ fn machine(disks: &[&str]) -> Machine {
 
 /// The stage, with a smartctl of which `$device` and `$asked` (`-x`, `-t`, `-c` or `-l`) are known.
 fn with_smartctl(machine: &Machine, self_test: SelfTest, script: &str) -> Stage {
-    use std::os::unix::fs::PermissionsExt;
     let mut stage = stage("SMART", &machine.root);
     stage.context.spec.smart = Some(SmartSettings { self_test, ..SmartSettings::default() });
-    let bin = stage.work.path().join("bin");
-    std::fs::create_dir(&bin).unwrap();
-    let fake = bin.join("smartctl");
     let state = stage.work.path().display();
     let head =
         format!("cd {state}; asked=$2; for device; do :; done; device=${{device#/dev/}}; F={FIXTURES}");
-    std::fs::write(&fake, format!("#!/bin/sh\n{head}\n{script}\n")).unwrap();
-    std::fs::set_permissions(&fake, std::fs::Permissions::from_mode(0o755)).unwrap();
-    stage.context.search_path = format!("{}:{PATH}", bin.display()).into();
+    stage.put_tool("smartctl", &format!("{head}\n{script}"));
     stage
 }
 
