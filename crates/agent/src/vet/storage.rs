@@ -62,8 +62,8 @@ pub(super) fn run(context: &StageContext, deadline: Instant) -> Done {
         done.artifacts.push(("fio-random.txt".to_owned(), random));
     }
     done.checks.extend(missing(context, &disks));
-    if let Some(folder) = &settings.write_folder {
-        let written = write::run(context, folder, settings.write_mib, deadline);
+    if let Some(file) = &settings.written {
+        let written = write::run(context, &file.write_folder, file.write_mib, deadline);
         done.checks.push(written.check);
         done.artifacts.extend(written.raw);
     }

@@ -45,7 +45,7 @@ pub(super) fn storage(settings: &StorageSettings) -> Vec<PlannedCheck> {
         planned(names::RANDOM_READ, least(settings.random_min_iops)),
         planned(names::RANDOM_LATENCY, most(settings.random_p99_max_ms)),
     ];
-    if settings.write_folder.is_some() {
+    if settings.written.is_some() {
         plan.push(planned(names::FILE_ERRORS, Limit::at_most(0.0)));
     }
     plan

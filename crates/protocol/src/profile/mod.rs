@@ -31,7 +31,7 @@ pub use network::{NetworkPeer, NetworkSettings};
 pub use package::PackageSettings;
 pub use psu::PsuSettings;
 pub use smart::{SelfTest, SmartSettings};
-pub use storage::StorageSettings;
+pub use storage::{StorageSettings, WrittenFile};
 
 use serde::{Deserialize, Serialize};
 

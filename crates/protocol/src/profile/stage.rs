@@ -261,9 +261,7 @@ mod tests {
             assert_eq!(profile.name.as_str(), name);
             assert!(profile.write.disks.is_empty(), "{name}");
             let stages = profile.stages.iter();
-            assert!(
-                stages.clone().all(|spec| spec.storage.as_ref().is_none_or(|of| of.write_folder.is_none()))
-            );
+            assert!(stages.clone().all(|spec| spec.storage.as_ref().is_none_or(|of| of.written.is_none())));
             let longest_ms: u64 =
                 stages.filter(|spec| !spec.name.is_orchestrators()).map(|spec| spec.deadline).sum();
             assert!(longest_ms <= most_ms, "{name} may take {}", format_span_ms(longest_ms));

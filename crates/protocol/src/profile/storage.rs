@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::BadProfile;
 use super::cpu_stress::LOAD_MS_MIN;
 use super::parse::{NUMBER_MAX, SPAN_MS_MAX};
-use super::part::Field;
+use super::part::{Field, Part};
 use crate::time::span;
 
 const KEYS: [&str; 10] = [
@@ -22,6 +22,8 @@ const KEYS: [&str; 10] = [
 ];
 /// Greatest file that is written: a test of a disk's writing takes no more.
 const WRITE_MIB_MAX: u32 = 1 << 20;
+/// Size of the file in MiB where the profile gives none.
+const WRITE_MIB: u64 = 256;
 /// Longest path of a folder.
 const PATH_BYTES_MAX: usize = 1024;
 
@@ -48,9 +50,18 @@ pub struct StorageSettings {
     pub random_min_iops: Option<f64>,
     /// Milliseconds that 99 of 100 such reads must end within.
     pub random_p99_max_ms: Option<f64>,
-    /// A folder in which a file of the stage's own may be written, read back and removed.
-    pub write_folder: Option<String>,
-    /// Size of that file in MiB.
+    /// What may be written; without it disks are only read.
+    #[serde(flatten)]
+    pub written: Option<WrittenFile>,
+}
+
+/// The one file of its own that the stage may write, read back and remove.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct WrittenFile {
+    /// The folder that it is written in.
+    pub write_folder: String,
+    /// Its size in MiB.
     pub write_mib: u64,
 }
 
@@ -64,8 +75,7 @@ impl Default for StorageSettings {
             sequential_p99_max_ms: None,
             random_min_iops: None,
             random_p99_max_ms: None,
-            write_folder: None,
-            write_mib: 256,
+            written: None,
         }
     }
 }
@@ -83,12 +93,6 @@ pub(super) fn storage(field: Field<'_>) -> Result<StorageSettings, BadProfile> {
         Ok(part.optional(key, |field| field.span_ms(LOAD_MS_MIN..=SPAN_MS_MAX))?.unwrap_or(by_default))
     };
     let bound = |key: &str| part.optional(key, |field| field.number(0.0..=NUMBER_MAX));
-    let write_folder = part.optional("write_folder", |field| {
-        field.text_of("an absolute path without '..', ':' and control characters", is_plain_folder)
-    })?;
-    if write_folder.is_none() && part.field("write_mib").is_some() {
-        return Err(part.lacks("write_folder", "the folder of the file that write_mib is the size of"));
-    }
     Ok(StorageSettings {
         sequential: load("sequential", default.sequential)?,
         random: load("random", default.random)?,
@@ -97,11 +101,24 @@ pub(super) fn storage(field: Field<'_>) -> Result<StorageSettings, BadProfile> {
         sequential_p99_max_ms: bound("sequential_p99_max_ms")?,
         random_min_iops: bound("random_min_iops")?,
         random_p99_max_ms: bound("random_p99_max_ms")?,
-        write_folder,
-        write_mib: part
-            .optional("write_mib", |field| field.whole(1..=WRITE_MIB_MAX))?
-            .map_or(default.write_mib, u64::from),
+        written: written(&part)?,
     })
+}
+
+fn written(part: &Part<'_>) -> Result<Option<WrittenFile>, BadProfile> {
+    let folder = part.optional("write_folder", |field| {
+        field.text_of("an absolute path without '..', ':' and control characters", is_plain_folder)
+    })?;
+    let mib = part.optional("write_mib", |field| field.whole(1..=WRITE_MIB_MAX))?;
+    match folder {
+        Some(write_folder) => {
+            Ok(Some(WrittenFile { write_folder, write_mib: mib.map_or(WRITE_MIB, u64::from) }))
+        }
+        None if mib.is_some() => {
+            Err(part.lacks("write_folder", "the folder of the file that write_mib is the size of"))
+        }
+        None => Ok(None),
+    }
 }
 
 /// fio takes a colon for the end of a name.

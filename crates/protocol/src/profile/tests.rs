@@ -1,7 +1,6 @@
-use proptest::prelude::*;
-
 use super::*;
 
+mod any_text;
 mod interrupts;
 
 const DEMO: &str = include_str!("../../../../profiles/demo.toml");
@@ -454,48 +453,4 @@ fn a_stored_package_is_told_beside_the_stages() {
     let before: PackageSettings =
         serde_json::from_str(r#"{"name": "a", "version": "1", "path": "/p"}"#).unwrap();
     assert!(!before.is_stored());
-}
-
-/// A valid profile with something put in, taken out or repeated at a place.
-fn mutated() -> impl Strategy<Value = String> {
-    let piece = prop_oneof![
-        "\\PC{0,6}",
-        prop::sample::select(vec![
-            "\"", "[", "]]", "=", "\n", "{", "}", "nan", "-1", "\u{0}", "é", ".", "1e999"
-        ])
-        .prop_map(str::to_owned),
-    ];
-    (any::<prop::sample::Index>(), any::<prop::sample::Index>(), piece, any::<bool>()).prop_map(
-        |(at, length, piece, is_cut)| {
-            let letters: Vec<char> = EXAMPLE.chars().collect();
-            let at = at.index(letters.len());
-            let gone = if is_cut { length.index((letters.len() - at).min(200)) } else { 0 };
-            letters[..at]
-                .iter()
-                .copied()
-                .chain(piece.chars())
-                .chain(letters[at + gone..].iter().copied())
-                .collect()
-        },
-    )
-}
-
-proptest! {
-    #[test]
-    fn any_text_is_read_or_refused_at_a_line_of_it(
-        text in prop_oneof![
-            mutated(),
-            "\\PC{0,200}",
-            prop::collection::vec(any::<u8>(), 0..300)
-                .prop_map(|bytes| String::from_utf8_lossy(&bytes).into_owned()),
-        ],
-    ) {
-        match Profile::parse(&text) {
-            Ok(profile) => round_trips(&profile),
-            Err(bad) => {
-                prop_assert!((1..=text.split('\n').count()).contains(&bad.line), "{}", bad);
-                prop_assert!(!bad.found.is_empty() && !bad.expected.is_empty(), "{bad:?}");
-            }
-        }
-    }
 }

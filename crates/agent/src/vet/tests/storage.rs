@@ -1,6 +1,6 @@
 //! The stage Storage with the real fio on files that stand for disks, and with stand-ins.
 
-use groundcrew_protocol::profile::StorageSettings;
+use groundcrew_protocol::profile::{StorageSettings, WrittenFile};
 
 use super::*;
 
@@ -20,6 +20,10 @@ fn storage(root: &Root, settings: StorageSettings) -> Stage {
     stage
 }
 
+fn file(folder: &str, mib: u64) -> WrittenFile {
+    WrittenFile { write_folder: folder.to_owned(), write_mib: mib }
+}
+
 fn short() -> StorageSettings {
     StorageSettings { sequential: 1_000, random: 1_000, ..StorageSettings::default() }
 }
@@ -28,7 +32,7 @@ fn short() -> StorageSettings {
 fn every_disk_is_read_and_none_is_changed() {
     let machine = machine();
     machine.write("/mnt/.keep", "");
-    let settings = StorageSettings { write_folder: Some("/mnt".into()), write_mib: 4, ..short() };
+    let settings = StorageSettings { written: Some(file("/mnt", 4)), ..short() };
     let outcome = run_stage(&storage(&machine.root, settings).context);
     for name in
         ["io_errors", "sequential_read", "random_read", "sequential_latency", "random_latency", "file_errors"]
@@ -94,7 +98,7 @@ fn nothing_is_wiped_nobodys_file_is_written_over_and_a_full_folder_is_left_alone
     stage.context.override_flags.wipe = true;
     assert_inconclusive(&run_stage(&stage.context), "this agent has no test that does");
     let of = |folder: &str, mib: u64| {
-        let settings = StorageSettings { write_folder: Some(folder.into()), write_mib: mib, ..short() };
+        let settings = StorageSettings { written: Some(file(folder, mib)), ..short() };
         run_stage(&storage(&machine.root, settings).context)
     };
     assert_inconclusive(&of("/nowhere", 4), "look at the folder");
