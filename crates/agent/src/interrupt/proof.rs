@@ -104,7 +104,7 @@ pub enum Reboot {
     },
     /// It was asked for and did not come: take the flag off and fail, so that the next pass asks again.
     Lapsed {
-        /// Since it was asked for.
+        /// Since it was asked for. Below 0 where this boot goes on from a snapshot that is older than the request.
         asked_s_ago: f64,
         /// How often it was asked for until now.
         asks: u32,
@@ -149,11 +149,13 @@ pub fn decide(disk: &OnDisk, now: &ThisBoot, patience: Patience) -> Reboot {
         // A second ask under one boot cannot reboot twice: whichever comes first ends this boot.
         Progress::Intended => Reboot::Ask { asks: record.asks, flagged: true },
         Progress::Asked => {
-            let asked_s_ago = (now.boottime_s - record.boottime_s).max(0.0);
-            let lapsed = asked_s_ago >= patience.grace.as_secs_f64() && !now.stopping;
-            match lapsed {
+            let asked_s_ago = now.boottime_s - record.boottime_s;
+            // This boot goes on from a snapshot of before the request, and has never heard it.
+            let unheard = asked_s_ago < 0.0;
+            let over = unheard || asked_s_ago >= patience.grace.as_secs_f64();
+            match over && !now.stopping {
                 true => Reboot::Lapsed { asked_s_ago, asks: record.asks },
-                false => Reboot::Pending { asked_s_ago },
+                false => Reboot::Pending { asked_s_ago: asked_s_ago.max(0.0) },
             }
         }
     }
@@ -289,6 +291,39 @@ mod tests {
                 Reboot::Done(Proof::BootIdUnreadable),
             ),
         ]);
+    }
+
+    /// Whatever became of the machine: the boot id alone says whether it rebooted, the clock since boot how long ago it was
+    /// asked for. It was at 1,000 s of boot `a`.
+    #[test]
+    fn what_became_of_the_machine_is_what_its_boot_id_says() {
+        let done = Reboot::Done(Proof::OtherBoot);
+        let pending = |asked_s_ago| Reboot::Pending { asked_s_ago };
+        let lapsed = |asked_s_ago| Reboot::Lapsed { asked_s_ago, asks: 1 };
+        for (what, boot_id, boottime_s, stopping, expected) in [
+            ("a reboot through the firmware", "b", 40.0, false, &done),
+            ("a power cut", "b", 5.0, false, &done),
+            ("a reboot by the watchdog, and up for long", "b", 90_000.0, false, &done),
+            ("kexec: another kernel, which draws an id of its own", "b", 2.0, false, &done),
+            ("kexec, and it is on its way down already", "b", 2.0, true, &done),
+            ("a soft-reboot: the same kernel, all else is new", "a", 1_030.0, false, &pending(30.0)),
+            ("a soft-reboot under way", "a", 1_400.0, true, &pending(400.0)),
+            ("a soft-reboot, long ago", "a", 1_300.0, false, &lapsed(300.0)),
+            ("a resumed snapshot of after the request", "a", 1_002.0, false, &pending(2.0)),
+            ("a resumed snapshot of before the request", "a", 400.0, false, &lapsed(-600.0)),
+            ("one of before the request, which goes down now", "a", 400.0, true, &pending(0.0)),
+            ("a machine that slept, or was hibernated", "a", 40_000.0, false, &lapsed(39_000.0)),
+            ("nothing", "a", 1_000.0, false, &pending(0.0)),
+        ] {
+            let asked = disk(FLAG, FoundRecord::Read(record("a", Progress::Asked, 1)));
+            let now = boot(Some(boot_id), boottime_s, stopping);
+            assert_eq!(decide(&asked, &now, PATIENCE), *expected, "{what}");
+            // What was only intended is asked for again wherever it is the same boot.
+            let intended = disk(FLAG, FoundRecord::Read(record("a", Progress::Intended, 1)));
+            let again = Reboot::Ask { asks: 1, flagged: true };
+            let expected = if boot_id == "a" { &again } else { &done };
+            assert_eq!(decide(&intended, &now, PATIENCE), *expected, "{what}, only intended");
+        }
     }
 
     #[test]

@@ -122,6 +122,22 @@ fn the_grace_is_measured_on_the_clock_since_boot_that_nobody_sets() {
     assert!(!node.flag().exists());
 }
 
+/// What the disk remembers of a request, the machine that goes on from an older snapshot has never heard. Its clock since boot
+/// may be years behind: nobody waits for it to catch up.
+#[test]
+fn a_request_that_a_resumed_snapshot_has_never_heard_is_made_again() {
+    let node = Node::with_reboot("echo x >>/asks");
+    assert_eq!(node.call(&[]), 0);
+    node.change_record("boottime_s", json!(1e9));
+    assert_eq!(node.call(&[]), 1);
+    let said = node.said("stderr");
+    let expected = "node_restart_0: asked for at a moment that this boot has yet to reach, as after a resumed snapshot (1 of \
+                    3 times) and the machine never rebooted; its flag is taken off, and the next pass asks again";
+    assert!(said.contains(expected), "{said}");
+    assert_eq!((node.flag().exists(), node.written("asks").as_str()), (false, "x\n"));
+    assert_eq!((node.call(&[]), node.record()), (0, Some(("asked".to_owned(), 2))));
+}
+
 #[test]
 fn where_the_boot_id_is_not_the_kernels_the_flag_counts_alone_and_that_is_said() {
     let node = Node::with_reboot("echo x >>/asks");

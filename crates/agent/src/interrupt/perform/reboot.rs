@@ -119,9 +119,15 @@ impl Performing<'_> {
                 self.await_reboot(job, asked_s_ago)
             }
             Reboot::Lapsed { asked_s_ago, asks } => {
+                let when = match asked_s_ago < 0.0 {
+                    true => {
+                        "at a moment that this boot has yet to reach, as after a resumed snapshot".to_owned()
+                    }
+                    false => format!("{asked_s_ago:.0} s ago"),
+                };
                 self.session.warn(&format!(
-                    "{}: asked for {asked_s_ago:.0} s ago ({asks} of {} times) and the machine never rebooted; its flag \
-                     is taken off, and the next pass asks again",
+                    "{}: asked for {when} ({asks} of {} times) and the machine never rebooted; its flag is taken off, \
+                     and the next pass asks again",
                     job.name, patience.asks_max
                 ));
                 flags::remove(self.root, &job.flag)?;
