@@ -4,6 +4,7 @@
 #[path = "../shell_root/mod.rs"]
 mod shell_root;
 
+mod ids;
 mod node;
 mod proofs;
 mod requests;

@@ -6,6 +6,7 @@
 mod calls;
 mod control_data;
 mod disks;
+mod durable_flags;
 mod every_mode;
 mod every_moment;
 mod every_moment_of_reboots;

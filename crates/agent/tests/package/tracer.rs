@@ -1,6 +1,7 @@
 //! A call that is stopped before each of its system calls that changes anything, by ptrace(2), so that it can be ended
 //! or signalled at every moment that makes a difference, and at none twice; or whose reads are looked at.
 
+use std::io::{BufRead, Seek, SeekFrom};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
@@ -35,6 +36,39 @@ pub struct PipeRead {
     pub asked: u64,
     /// Bytes that came, or the negative number of an error.
     pub given: i64,
+}
+
+/// Runs a command, and says in which order it made what durable: `sync` of a file or folder by its name, `rename` by the
+/// name that it gives, and `start` of a process or thread. Its exit status too. Temporary files are `new`.
+pub fn order_of_syncs(command: Command) -> (Vec<String>, i32) {
+    let mut order = Vec::new();
+    let exit = follow(command, |pid, stopped| {
+        let Stop::Entered(call) = stopped else { return };
+        match call.number {
+            libc::SYS_fsync | libc::SYS_fdatasync => {
+                let file = std::fs::read_link(format!("/proc/{pid}/fd/{}", call.arguments[0])).unwrap();
+                let name = file.file_name().unwrap().to_string_lossy().into_owned();
+                let name = if name.starts_with(".groundcrew-tmp-") { "new".to_owned() } else { name };
+                order.push(format!("sync {name}"));
+            }
+            libc::SYS_renameat | libc::SYS_renameat2 => {
+                order.push(format!("rename {}", text_at(pid, call.arguments[3])));
+            }
+            libc::SYS_clone | libc::SYS_clone3 | libc::SYS_vfork => order.push("start".to_owned()),
+            _ => {}
+        }
+    });
+    (order, exit)
+}
+
+/// The text that ends with a zero, in a stopped process.
+fn text_at(pid: i32, address: u64) -> String {
+    let mut memory = std::fs::File::open(format!("/proc/{pid}/mem")).unwrap();
+    memory.seek(SeekFrom::Start(address)).unwrap();
+    let mut text = Vec::new();
+    std::io::BufReader::with_capacity(256, memory).read_until(0, &mut text).unwrap();
+    text.pop();
+    String::from_utf8(text).unwrap()
 }
 
 /// Where a traced command stands.
