@@ -1,5 +1,5 @@
 //! A way between an agent and its orchestrator that a test closes behind some bytes: what is large is then held in the
-//! middle, for as long as the test wants.
+//! middle, for as long as the test wants, be it an answer or what an agent sends.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -23,16 +23,29 @@ struct State {
     to: Mutex<String>,
     /// Bytes that come down a connection before it is held.
     holds_after: AtomicU64,
+    /// Bytes that go up a connection after an answer and before the next, before it is held.
+    asks_max: AtomicU64,
     held: Mutex<Vec<TcpStream>>,
 }
 
 impl Gate {
     /// One before a server, which may be killed and started again.
     pub fn before(server: &Server, holds_after: u64) -> Gate {
+        Gate::with(server, holds_after, u64::MAX)
+    }
+
+    /// One before a server that holds each connection over which more than so many bytes are sent at a time, before all of
+    /// them have come.
+    pub fn before_what_is_sent(server: &Server, asks_max: u64) -> Gate {
+        Gate::with(server, u64::MAX, asks_max)
+    }
+
+    fn with(server: &Server, holds_after: u64, asks_max: u64) -> Gate {
         let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
         let address = listener.local_addr().expect("a listener has an address");
         let (to, holds_after) = (Mutex::new(address_of(server)), AtomicU64::new(holds_after));
-        let state = Arc::new(State { to, holds_after, held: Mutex::default() });
+        let state =
+            Arc::new(State { to, holds_after, asks_max: AtomicU64::new(asks_max), held: Mutex::default() });
         let passes = Arc::clone(&state);
         // It ends with the test's process.
         std::thread::spawn(move || {
@@ -59,9 +72,10 @@ impl Gate {
         *self.state.to.lock().unwrap_or_else(PoisonError::into_inner) = address_of(server);
     }
 
-    /// Ends the connections that are held, and holds the next ones behind so many bytes.
+    /// Ends the connections that are held, and holds the next ones behind so many bytes that come down; what is sent passes.
     pub fn cut(&self, holds_after: u64) {
         self.state.holds_after.store(holds_after, Ordering::SeqCst);
+        self.state.asks_max.store(u64::MAX, Ordering::SeqCst);
         for end in self.state.held().drain(..) {
             // Its other end may be gone already.
             let _gone = end.shutdown(Shutdown::Both);
@@ -82,34 +96,50 @@ impl State {
         // A server that is down is one that ends the connection.
         let to = self.to.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let Ok(far) = TcpStream::connect(to) else { return };
+        let sent = AtomicU64::new(0);
         std::thread::scope(|scope| {
             scope.spawn(|| {
-                copy(near, &far, |_bytes| true);
-                // What was asked for last may still come: only this way is closed.
-                let _gone = far.shutdown(Shutdown::Write);
+                let fits = |part| {
+                    let before = sent.fetch_add(part, Ordering::SeqCst);
+                    before.saturating_add(part) <= self.asks_max.load(Ordering::SeqCst)
+                };
+                match copy(near, &far, fits) {
+                    // What was asked for last may still come: only this way is closed.
+                    true => drop(far.shutdown(Shutdown::Write)),
+                    false => self.hold([near, &far]),
+                }
             });
-            let is_whole = copy(&far, near, |bytes| bytes <= self.holds_after.load(Ordering::SeqCst));
-            if is_whole {
-                let _gone = near.shutdown(Shutdown::Both);
-                return;
+            let mut came = 0;
+            let fits = |part| {
+                sent.store(0, Ordering::SeqCst);
+                came += part;
+                came <= self.holds_after.load(Ordering::SeqCst)
+            };
+            match copy(&far, near, fits) {
+                true => drop(near.shutdown(Shutdown::Both)),
+                false => self.hold([near, &far]),
             }
-            let ends = [near.try_clone(), far.try_clone()];
-            self.held().extend(ends.into_iter().map(|end| end.expect("there are descriptors left")));
         });
+    }
+
+    fn hold(&self, ends: [&TcpStream; 2]) {
+        self.held().extend(ends.map(|end| end.try_clone().expect("there are descriptors left")));
     }
 }
 
-/// Passes bytes on for as long as their number pleases. False where it pleased no longer.
-fn copy(mut from: &TcpStream, mut to: &TcpStream, pleases: impl Fn(u64) -> bool) -> bool {
-    let (mut buffer, mut passed) = (vec![0; PART_BYTES], 0);
+/// Passes bytes on for as long as each part of them pleases. False where one pleased no longer.
+fn copy(mut from: &TcpStream, mut to: &TcpStream, mut pleases: impl FnMut(u64) -> bool) -> bool {
+    let mut buffer = vec![0; PART_BYTES];
     loop {
         let read = from.read(&mut buffer).unwrap_or(0);
-        if read == 0 || to.write_all(&buffer[..read]).is_err() {
+        if read == 0 {
             return true;
         }
-        passed += read as u64;
-        if !pleases(passed) {
+        if !pleases(read as u64) {
             return false;
+        }
+        if to.write_all(&buffer[..read]).is_err() {
+            return true;
         }
     }
 }

@@ -25,6 +25,8 @@ pub struct Machine {
     pin: String,
     packages: &'static str,
     interrupts: &'static str,
+    /// Its home, where that is in memory.
+    in_memory: Option<tempfile::TempDir>,
 }
 
 impl Machine {
@@ -35,7 +37,8 @@ impl Machine {
         std::fs::create_dir_all(&bin).expect("the folder is ours");
         let load = Load::install(&folder, &bin);
         let (url, pin) = (server.url().to_owned(), server.fingerprint().to_owned());
-        Machine { folder, load, agent: None, url, run: run.clone(), pin, packages: "no", interrupts: "no" }
+        let (run, packages, interrupts) = (run.clone(), "no", "no");
+        Machine { folder, load, agent: None, url, run, pin, packages, interrupts, in_memory: None }
     }
 
     /// One with its agent started.
@@ -75,6 +78,12 @@ impl Machine {
         self
     }
 
+    /// Puts its home where nothing outlives a boot, as a live image has it.
+    pub fn with_home_in_memory(mut self) -> Machine {
+        self.in_memory = Some(tempfile::tempdir_in("/dev/shm").expect("TEST needs /dev/shm"));
+        self
+    }
+
     /// Takes the tools away.
     pub fn without_tools(self) -> Machine {
         std::fs::remove_file(self.folder.join("bin/stress-ng")).expect("the file is ours");
@@ -83,7 +92,7 @@ impl Machine {
 
     /// The agent's home.
     pub fn home(&self) -> PathBuf {
-        self.folder.join("home")
+        self.in_memory.as_ref().map_or(&*self.folder, tempfile::TempDir::path).join("home")
     }
 
     /// Where the key of a hold goes.

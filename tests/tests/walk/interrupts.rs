@@ -12,7 +12,7 @@ use groundcrew_protocol::stage::State;
 use groundcrew_tests::harness::{Machine, Server, eventually};
 
 /// A root with a shell and nothing else but `program`, where the agent of machine `m1` looks for programs.
-fn root_with(server: &Server, program: &str, script: &str) -> PathBuf {
+pub fn root_with(server: &Server, program: &str, script: &str) -> PathBuf {
     assert!(rustix::process::geteuid().is_root(), "an interrupt needs root: its commands change their root");
     let root = server.beside("root");
     let needs = Command::new("ldd").arg("/bin/sh").output().expect("ldd comes with every libc");
@@ -40,7 +40,7 @@ fn profile(root: &Path, settings: &str) -> String {
     )
 }
 
-fn calls(root: &Path) -> Vec<String> {
+pub fn calls(root: &Path) -> Vec<String> {
     let text = std::fs::read_to_string(root.join("calls")).unwrap_or_default();
     text.lines().map(str::to_owned).collect()
 }

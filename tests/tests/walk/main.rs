@@ -9,6 +9,7 @@ mod drain_restarts;
 mod drain_stalled;
 mod drains;
 mod fetched;
+mod flushed;
 mod informed;
 mod interrupts;
 mod killed;

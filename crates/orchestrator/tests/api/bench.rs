@@ -194,8 +194,19 @@ impl Agent {
 
     /// The agent's next process on the same home, which claims with the run token that it has stored.
     pub fn restart(&mut self) {
-        self.process = RandomId::from_bytes([0x77; 16]);
+        self.restart_as(0x77);
+    }
+
+    /// As [`Agent::restart`], for a process of this number.
+    pub fn restart_as(&mut self, number: u8) {
+        self.process = RandomId::from_bytes([number; 16]);
         self.boot = self.token.as_str().to_owned();
+    }
+
+    /// The machine boots again, with the home that it has.
+    pub fn boot_with_memory(&mut self) {
+        self.machine_boots += 1;
+        self.restart_as(self.machine_boots);
     }
 
     /// The machine boots again, and its agent has another home and run token: nothing of the one before is left.

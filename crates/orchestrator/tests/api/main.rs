@@ -11,6 +11,7 @@ mod kubernetes;
 mod manifests;
 mod nodes;
 mod packages;
+mod reboots;
 mod rotation;
 mod run_packages;
 mod serving;
