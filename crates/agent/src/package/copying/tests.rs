@@ -187,49 +187,61 @@ fn a_half_copy_of_a_killed_process_is_never_taken_for_whole() {
 
 /// Where the victim finds its fixture.
 const VICTIM_VARIABLE: &str = "GROUNDCREW_TEST_DELIVER";
+/// How often the victim is asked whether to end before it is killed.
+const MOMENT_VARIABLE: &str = "GROUNDCREW_TEST_DELIVER_MOMENT";
 
 #[test]
 #[ignore = "run by the test below, in a process that is killed"]
 fn victim() {
     let scratch = PathBuf::from(std::env::var_os(VICTIM_VARIABLE).unwrap());
+    let moment: usize = std::env::var(MOMENT_VARIABLE).unwrap().parse().unwrap();
     let root = Root::open(&scratch.join("root")).unwrap();
-    deliver(&root, Path::new(COPY_DIR), &scratch.join("data"), Path::new("/none"), &Bounds::NONE).unwrap();
+    let asked = std::cell::Cell::new(0);
+    let killed = || {
+        asked.set(asked.get() + 1);
+        if asked.get() > moment {
+            let own = rustix::process::getpid();
+            rustix::process::kill_process(own, rustix::process::Signal::KILL).unwrap();
+        }
+        false
+    };
+    let bounds = Bounds { stop: &killed, free_bytes_least: 0 };
+    deliver(&root, Path::new(COPY_DIR), &scratch.join("data"), Path::new("/none"), &bounds).unwrap();
 }
 
 #[test]
 fn killed_with_any_number_of_files_copied_the_next_call_makes_it_whole() {
-    const FILES: usize = 12;
-    let mut was_half = false;
-    for files in 0..=FILES {
+    const FILES: usize = 5;
+    let mut half = Vec::new();
+    for moment in 0.. {
         let fixture = fixture();
         for number in 0..FILES {
             put(&fixture.data.join(format!("{number:02}")), &"x".repeat(number * 5000), 0o644);
         }
-        let mut victim = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "package::copying::tests::victim", "--ignored"])
-            .env(VICTIM_VARIABLE, fixture.scratch.path())
-            .stdout(Stdio::null())
-            .spawn()
-            .unwrap();
-        let building = fixture.host.join("opt/skyhook/.groundcrew-copy-sample");
-        let copied = || fs::read_dir(&building).map_or(0, |entries| entries.count());
-        while copied() < files && victim.try_wait().unwrap().is_none() {
-            std::thread::yield_now();
+        let mut victim = Command::new(std::env::current_exe().unwrap());
+        victim.args(["--exact", "package::copying::tests::victim", "--ignored"]);
+        victim.env(VICTIM_VARIABLE, fixture.scratch.path()).env(MOMENT_VARIABLE, moment.to_string());
+        let ended = victim.stdout(Stdio::null()).status().unwrap();
+        let place = fixture.host.join("opt/skyhook");
+        if ended.success() {
+            break;
         }
-        victim.kill().unwrap();
-        victim.wait().unwrap();
-        let whole = fixture.copied("").exists();
-        was_half |= !whole && building.exists();
-        assert_eq!(fixture.deliver().unwrap(), !whole);
-        assert_eq!(names(&fixture.host.join("opt/skyhook")), ["sample"]);
+        assert_eq!(std::os::unix::process::ExitStatusExt::signal(&ended), Some(9), "{moment}: {ended}");
+        assert!(!fixture.copied("").exists(), "{moment}");
+        let building = place.join(".groundcrew-copy-sample");
+        if building.exists() {
+            half.push(names(&building).iter().filter(|name| name.len() == 2).count());
+        }
+        assert!(fixture.deliver().unwrap(), "{moment}");
+        assert_eq!(names(&place), ["sample"], "{moment}");
         let lengths: Vec<u64> = names(&fixture.copied(""))
             .iter()
             .map(|name| fixture.copied(name).metadata().unwrap().len())
             .collect();
-        let expected: Vec<u64> = (0..FILES as u64).map(|number| number * 5000).collect();
-        assert_eq!(lengths, expected);
+        assert_eq!(lengths, [0, 5_000, 10_000, 15_000, 20_000], "{moment}");
     }
-    assert!(was_half, "at least one kill came in the middle");
+    half.dedup();
+    assert_eq!(half, [0, 1, 2, 3, 4], "each number of files was left behind by some kill");
 }
 
 #[test]
