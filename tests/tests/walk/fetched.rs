@@ -8,7 +8,7 @@ use groundcrew_protocol::check::Verdict;
 use groundcrew_protocol::ids::Sha256Hex;
 use groundcrew_protocol::operator::RunView;
 use groundcrew_protocol::stage::{Stage, State};
-use groundcrew_tests::harness::{Gate, Machine, Run, Server};
+use groundcrew_tests::harness::{Gate, Machine, Run, Server, eventually};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 use crate::packages::{STAGE, expect_line, ground, profile_of};
@@ -39,6 +39,14 @@ fn kept(machine: &Machine) -> Vec<String> {
     let folder = machine.home().join("packages/tuning/1.0.0");
     let entries = std::fs::read_dir(folder).into_iter().flatten();
     entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+}
+
+/// The outcomes in an agent's home, taken by the orchestrator or not. One that is written has another name.
+fn outcomes(machine: &Machine) -> Vec<PathBuf> {
+    let folders = ["outbox", "kept"].map(|name| machine.home().join(name));
+    let entries = folders.iter().flat_map(|folder| std::fs::read_dir(folder).into_iter().flatten());
+    let paths = entries.map(|entry| entry.unwrap().path());
+    paths.filter(|path| path.extension().is_some_and(|extension| extension == "json")).collect()
 }
 
 /// Waits for the run to be held for a package that did not come, and for what it says.
@@ -127,14 +135,15 @@ fn a_server_with_another_certificate_gives_nothing_of_a_package_and_is_told_noth
     for part in ["fetching package tuning 1.0.0: ", other.fingerprint(), server.fingerprint()] {
         assert!(said.contains(part), "{part}: {said}");
     }
+    // Whatever else of the agent's met the other one asks again in five minutes, and an agent that is started asks at once.
+    eventually("an outcome that outlives the agent", || (!outcomes(&machine).is_empty()).then_some(()));
+    machine.kill();
     gate.lead_to(&server);
+    machine.start();
     held(&server, &run, &["the orchestrator does not give it", other.fingerprint()]);
     assert!(!root.join("one-ran").exists());
     // What came from the right one is kept, and gone on with.
     assert_eq!(kept(&machine), [format!("fetched-{sum}")]);
-    // A heartbeat that met the other one would ask again in five minutes, and an agent that is started asks at once.
-    machine.kill();
-    machine.start();
     server.order(&run, "retry", "");
     server.wait_for_state(&run, State::Completed);
     expect_line(&server, &run, "goes on behind the first ");
