@@ -1,5 +1,6 @@
 //! Steps as real processes: what they print, how they end, and what becomes of them.
 
+mod programs;
 mod shell_root;
 mod tee_place;
 
@@ -13,6 +14,7 @@ use std::time::Duration;
 use groundcrew_agent::process::ControlData;
 use groundcrew_agent::process::stamper::Label;
 use groundcrew_agent::process::tee::{AskError, Helper, Log, Note, WhenAsked};
+use programs::{write_program, write_script};
 use tee_place::{Place, without_stamps};
 
 fn sink_failures(notes: &[Note]) -> Vec<(&str, &str)> {
@@ -108,7 +110,7 @@ fn what_cannot_be_started_is_told_from_a_step_that_fails() {
     let why = refused(&mut place, &|step| (step.argv[0], step.no_chmod) = ("no-such-command".into(), true));
     assert_eq!(why, "could not start no-such-command: No such file or directory (os error 2)");
     let bare = place.path().join("no-interpreter");
-    std::fs::write(&bare, "exit 0\n").unwrap();
+    write_script(&bare, "exit 0\n");
     let why = refused(&mut place, &|step| step.argv[0] = bare.clone().into());
     assert!(why.ends_with(": Exec format error (os error 8)"), "{why}");
     let why = refused(&mut place, &|step| step.argv.push("x".repeat(1 << 20).into()));
@@ -131,13 +133,8 @@ fn an_agent_that_cannot_start_itself_says_why() {
 /// beside each other may write theirs in either order.
 fn helper_that_counts(folder: &Path) -> (Helper, impl Fn(usize) -> Vec<i32>) {
     let (program, list) = (folder.join("helper"), folder.join("started"));
-    let script = format!(
-        "#!/bin/sh\necho $$ >>{}\nexec {} \"$@\"\n",
-        list.display(),
-        env!("CARGO_BIN_EXE_groundcrew")
-    );
-    std::fs::write(&program, script).unwrap();
-    std::fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let script = format!("echo $$ >>{}\nexec {} \"$@\"", list.display(), env!("CARGO_BIN_EXE_groundcrew"));
+    write_program(&program, &script);
     let started = move |at_least| loop {
         let text = std::fs::read_to_string(&list).unwrap_or_default();
         let whole = &text[..text.rfind('\n').map_or(0, |end| end + 1)];
@@ -421,14 +418,14 @@ fn a_root_is_entered_and_nothing_outside_is_touched() {
     assert!(rustix::process::geteuid().is_root(), "this test needs root: run it under `unshare -r`");
     let mut place = Place::new();
     let root = place.path().join("root");
-    shell_root::make_root(&root);
+    std::fs::create_dir(&root).unwrap();
+    shell_root::add_program(&root, shell_root::SHELL);
     // Outside and inside have a file of the same name; the symlink, absolute, means the one inside.
     let name = place.path().join("step.sh");
     let inside = root.join(name.strip_prefix("/").unwrap());
     for (path, text) in [(&name, "outside"), (&inside, "inside")] {
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(path, format!("#!/bin/sh\necho {text} $(pwd); [ -e /proc ] || echo no proc\n"))
-            .unwrap();
+        write_script(path, &format!("#!/bin/sh\necho {text} $(pwd); [ -e /proc ] || echo no proc\n"));
     }
     std::os::unix::fs::symlink(&name, root.join("link.sh")).unwrap();
     std::fs::create_dir(root.join("opt")).unwrap();

@@ -1,10 +1,13 @@
 //! `groundcrew vet` as a built binary: real processes, a script in place of stress-ng.
 
+mod programs;
+
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 
+use programs::write_program;
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 
 const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/stress-ng");
@@ -16,13 +19,11 @@ struct Place(tempfile::TempDir);
 
 impl Place {
     fn new(script: &str) -> Place {
-        use std::os::unix::fs::PermissionsExt;
         let folder = tempfile::tempdir().unwrap();
         let fake = folder.path().join("stress-ng");
         let find_yaml = "for word; do [ \"$last\" = --yaml ] && yaml=$word; last=$word; done";
         let there = format!("cd {}", folder.path().display());
-        std::fs::write(&fake, format!("#!/bin/sh\n{there}\n{find_yaml}\n{script}\n")).unwrap();
-        std::fs::set_permissions(&fake, std::fs::Permissions::from_mode(0o755)).unwrap();
+        write_program(&fake, &format!("{there}\n{find_yaml}\n{script}"));
         let profile =
             "name = \"p\"\n[[stage]]\nname = \"CPUStress\"\n[stage.cpu_stress]\nduration = \"1s\"\n";
         std::fs::write(folder.path().join("p.toml"), profile).unwrap();
@@ -209,7 +210,7 @@ fn what_a_killed_vet_left_running_is_ended_by_the_next() {
     let mut polled = [rustix::event::PollFd::new(&handle, rustix::event::PollFlags::IN)];
     rustix::event::poll(&mut polled, None).unwrap();
     assert!(!is_gone(helper));
-    std::fs::write(place.path().join("stress-ng"), "#!/bin/sh\nexit 3\n").unwrap();
+    write_program(&place.path().join("stress-ng"), "exit 3");
     let output = place.output(&[]);
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(said.contains("ended 1 processes of stress-ng that an earlier vet left running"), "{said}");

@@ -8,7 +8,6 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
-use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 use std::time::Instant;
 
@@ -19,7 +18,7 @@ use rustls_pki_types::pem::PemObject;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use super::{Process, STUCK, Server, fifo};
+use super::{Process, STUCK, Server, fifo, programs};
 
 /// A page that loads itself again takes its script's world with it; more often than this it is not asked again.
 const ASKED_MAX: usize = 20;
@@ -44,8 +43,7 @@ impl Browser {
         let folder = server.beside("browser");
         std::fs::create_dir(&folder).expect("the folder is ours");
         let script = folder.join("chromium.sh");
-        std::fs::write(&script, include_str!("chromium.sh")).expect("the folder is ours");
-        std::fs::set_permissions(&script, PermissionsExt::from_mode(0o755)).expect("the file is ours");
+        programs::write_program(&script, include_str!("chromium.sh"));
         let (orders, told) = (fifo(&folder.join("orders")), fifo(&folder.join("told")));
         let mut command = Command::new(&script);
         command

@@ -4,13 +4,12 @@
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Instant;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::{Handle, STUCK, fifo};
+use super::{Handle, STUCK, fifo, programs};
 
 const SCRIPT: &str = include_str!("stress-ng.sh");
 
@@ -30,8 +29,7 @@ impl Load {
         assert!(!place.contains('\''), "a shell script cannot quote {place}");
         let rest = SCRIPT.strip_prefix("#!/bin/sh\n").expect("it is a shell script");
         let path = bin.join("stress-ng");
-        std::fs::write(&path, format!("#!/bin/sh\nhere='{place}'\n{rest}")).expect("the folder is ours");
-        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).expect("the file is ours");
+        programs::write_program(&path, &format!("#!/bin/sh\nhere='{place}'\n{rest}"));
         std::fs::write(folder.join("printed"), "0\n").expect("the folder is ours");
         Load { orders: fifo(&folder.join("orders")), told: fifo(&folder.join("told")), rest: String::new() }
     }

@@ -7,6 +7,7 @@
 //!        ──▶ Load     the stand-in, told over a FIFO what to do; it tells over another what it did
 //!        ──▶ Gate     a way between both that holds what is large in the middle
 //!        ──▶ Browser  Chromium without a screen, for the pages and their script
+//!        ──▶ programs a root with a shell, and scripts that stand in for a machine's programs
 //!        ──▶ Terminal a pseudo-terminal, for what shows itself otherwise to somebody who looks
 //! ```
 //!
@@ -18,6 +19,7 @@ pub mod gate;
 pub mod load;
 pub mod machine;
 pub mod process;
+pub mod programs;
 pub mod server;
 pub mod terminal;
 

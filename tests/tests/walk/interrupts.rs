@@ -1,35 +1,25 @@
 //! Interrupts as stages of a run: services once each, and a reboot that is asked for only once the orchestrator knows of it.
 //! What reboots here is a program that says that it was called, so that the machine never does.
 
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use groundcrew_protocol::check::Verdict;
 use groundcrew_protocol::limits::{REBOOT_DEADLINE_MS, REBOOTS_MISSED_MAX};
 use groundcrew_protocol::operator::NodeView;
 use groundcrew_protocol::stage::State;
-use groundcrew_tests::harness::{Machine, Server, eventually};
+use groundcrew_tests::harness::{Machine, Server, eventually, programs};
 
 /// A root with a shell and nothing else but `program`, where the agent of machine `m1` looks for programs.
 pub fn root_with(server: &Server, program: &str, script: &str) -> PathBuf {
     assert!(rustix::process::geteuid().is_root(), "an interrupt needs root: its commands change their root");
     let root = server.beside("root");
-    let needs = Command::new("ldd").arg("/bin/sh").output().expect("ldd comes with every libc");
-    let needs = String::from_utf8(needs.stdout).unwrap();
-    let libraries = needs.split_whitespace().filter(|word| word.starts_with('/'));
-    for file in libraries.chain(["/bin/sh"]) {
-        put(&root, Path::new(file), &std::fs::read(file).unwrap());
-    }
-    put(&root, &server.beside("m1").join("bin").join(program), script.as_bytes());
+    programs::make_root(&root);
+    // Within the root by the same path as outside it.
+    let folder = server.beside("m1").join("bin");
+    let folder = root.join(folder.strip_prefix("/").unwrap());
+    std::fs::create_dir_all(&folder).unwrap();
+    programs::write_program(&folder.join(program), script);
     root
-}
-
-fn put(root: &Path, file: &Path, bytes: &[u8]) {
-    let place = root.join(file.strip_prefix("/").unwrap());
-    std::fs::create_dir_all(place.parent().unwrap()).unwrap();
-    std::fs::write(&place, bytes).unwrap();
-    std::fs::set_permissions(&place, PermissionsExt::from_mode(0o755)).unwrap();
 }
 
 fn profile(root: &Path, settings: &str) -> String {

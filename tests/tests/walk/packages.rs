@@ -6,7 +6,7 @@ use std::process::Command;
 
 use groundcrew_protocol::check::Verdict;
 use groundcrew_protocol::stage::{Stage, State};
-use groundcrew_tests::harness::{Handle, Machine, Run, Server, eventually};
+use groundcrew_tests::harness::{Handle, Machine, Run, Server, eventually, programs};
 
 pub(super) const STAGE: &str = "Package:tuning/apply";
 const CONFIG: &str = r#"{"schema_version": "v1", "package_name": "tuning", "package_version": "1.0.0",
@@ -30,14 +30,7 @@ pub(super) fn ground(server: &Server) -> (PathBuf, PathBuf) {
         "applying a package needs root: its steps change their root"
     );
     let (root, package) = (server.beside("root"), server.beside("tuning"));
-    let needs = Command::new("ldd").arg("/bin/sh").output().expect("ldd comes with every libc");
-    let needs = String::from_utf8(needs.stdout).unwrap();
-    let libraries = needs.split_whitespace().filter(|word| word.starts_with('/'));
-    for file in libraries.chain(["/bin/sh"]) {
-        let place = root.join(file.trim_start_matches('/'));
-        std::fs::create_dir_all(place.parent().unwrap()).unwrap();
-        std::fs::copy(file, place).unwrap();
-    }
+    programs::make_root(&root);
     std::fs::create_dir_all(package.join("skyhook_dir")).unwrap();
     std::fs::write(package.join("config.json"), CONFIG).unwrap();
     for (name, text) in [("one.sh", ONE), ("two.sh", TWO), ("check.sh", CHECK)] {

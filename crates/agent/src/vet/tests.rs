@@ -74,10 +74,13 @@ impl Stage {
     }
 }
 
-/// Makes a program of a shell script.
+/// Makes a program of a shell script. Another process writes it: what another test starts meanwhile would hold the file open
+/// for writing until it has become its program, and the kernel refuses to run such a file (ETXTBSY).
 pub(super) fn put_script(path: &std::path::Path, script: &str) {
     use std::os::unix::fs::PermissionsExt;
-    std::fs::write(path, format!("#!/bin/sh\n{script}\n")).unwrap();
+    let write = ["-c", "printf '#!/bin/sh\\n%s\\n' \"$1\" >\"$0\""];
+    let written = std::process::Command::new("/bin/sh").args(write).arg(path).arg(script).status().unwrap();
+    assert!(written.success(), "writing {}: {written}", path.display());
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
 }
 

@@ -1,7 +1,6 @@
 //! A node's root mount, in which a shell runs and nothing else is, and calls of the built agent for it.
 
 use std::fs::File;
-use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
@@ -10,6 +9,7 @@ use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
+use crate::programs::write_program;
 use crate::shell_root;
 
 /// What has not come after this never comes.
@@ -36,7 +36,8 @@ impl Node {
     pub fn new(interrupt: Value) -> Node {
         assert!(rustix::process::geteuid().is_root(), "entering a root mount needs root");
         let node = Node { folder: tempfile::tempdir().unwrap(), interrupt };
-        shell_root::make_root(&node.root());
+        std::fs::create_dir(node.root()).unwrap();
+        shell_root::add_program(&node.root(), shell_root::SHELL);
         mknodat(CWD, node.root().join("fifo"), FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
         node
     }
@@ -55,8 +56,7 @@ impl Node {
     pub fn program(&self, name: &str, script: &str) {
         let file = self.root().join("programs").join(name);
         std::fs::create_dir_all(file.parent().unwrap()).unwrap();
-        std::fs::write(&file, format!("#!/bin/sh\n{script}\n")).unwrap();
-        std::fs::set_permissions(&file, PermissionsExt::from_mode(0o755)).unwrap();
+        write_program(&file, script);
     }
 
     pub fn start(&self, settings: &[(&str, &str)]) -> Child {

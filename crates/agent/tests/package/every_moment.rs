@@ -50,9 +50,7 @@ fn killed_at_any_moment_an_interrupts_commands_never_run_twice() {
     let prepared = || {
         let place = Place::new();
         place.package(&[("a.sh", "exit 0")]);
-        let systemctl = place.at("bin/systemctl");
-        fs::write(&systemctl, "#!/bin/sh\necho \"$*\" >>/effects/log\n").unwrap();
-        fs::set_permissions(&systemctl, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        place.write_program("systemctl", "echo \"$*\" >>/effects/log");
         place
     };
     let call = |place: &Place| {

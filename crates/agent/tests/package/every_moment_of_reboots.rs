@@ -2,7 +2,6 @@
 //! makes them, then after the machine has rebooted.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::process::Stdio;
 
 use serde_json::{Value, json};
@@ -25,9 +24,7 @@ impl Machine {
         for (name, script) in
             [("reboot", "echo ${WHEN:-reboot} >>/effects/log"), ("systemctl", "echo running")]
         {
-            let program = place.at(&format!("bin/{name}"));
-            fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
-            fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).unwrap();
+            place.write_program(name, script);
         }
         Machine(place)
     }

@@ -5,6 +5,7 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use crate::place::{COPY_DIR, Place, effect, tree};
+use crate::programs::write_script;
 
 const RESOLV: &str = "/etc/resolv.conf";
 
@@ -128,7 +129,7 @@ fn a_step_that_is_a_link_to_outside_is_the_one_inside_and_modes_outside_stay() {
     assert!(outcome.why().contains("steps whose files do not exist: a.sh"), "{outcome:#?}");
     let its_place = inside(&place, &outside);
     fs::create_dir_all(its_place.parent().unwrap()).unwrap();
-    fs::write(its_place, "#!/bin/sh\necho inside >>/effects/log\n").unwrap();
+    write_script(&its_place, "#!/bin/sh\necho inside >>/effects/log\n");
     place.call("apply").env("OVERLAY_ALWAYS_RUN_STEP", "true").succeed();
     assert_eq!(tree(&place.outside()), before);
     assert_eq!(place.effects(), [("a.sh".to_owned(), 1), ("inside".to_owned(), 1)].into());

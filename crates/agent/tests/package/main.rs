@@ -15,4 +15,8 @@ mod many;
 mod names;
 mod place;
 mod processes;
+#[path = "../programs/mod.rs"]
+mod programs;
+#[path = "../shell_root/mod.rs"]
+mod shell_root;
 mod tracer;

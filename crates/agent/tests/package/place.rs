@@ -7,10 +7,12 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::OnceLock;
 
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 use serde_json::{Value, json};
+
+use crate::programs::write_program;
+use crate::shell_root;
 
 /// The built binary.
 pub const BINARY: &str = env!("CARGO_BIN_EXE_groundcrew");
@@ -19,8 +21,6 @@ pub const COPY_DIR: &str = "/opt/skyhook/sample";
 /// Where places lie: a file system in memory, as what a power cut leaves behind is not what is tested here, and thousands
 /// of calls sync their files.
 const MEMORY: &str = "/dev/shm";
-/// The program that steps are written for.
-const SHELL: &str = "/bin/sh";
 /// The resource id of every call that sets no other.
 pub const RESOURCE_ID: &str = "groundcrew-run1-1_sample_1.0.0";
 /// Where the flags of the package lie in the root.
@@ -43,7 +43,7 @@ impl Place {
         {
             fs::create_dir_all(place.path().join(folder)).unwrap();
         }
-        place.add_program(SHELL);
+        place.add_program(shell_root::SHELL);
         place
     }
 
@@ -73,13 +73,12 @@ impl Place {
 
     /// Puts a program and its libraries into the root, at its own path.
     pub fn add_program(&self, program: &str) {
-        let listed = libraries_of(program);
-        let libraries = listed.split_whitespace().filter(|word| word.starts_with('/'));
-        for file in libraries.chain([program]) {
-            let to = self.at(file);
-            fs::create_dir_all(to.parent().unwrap()).unwrap();
-            fs::copy(file, to).unwrap_or_else(|error| panic!("copying {file} into the root: {error}"));
-        }
+        shell_root::add_program(&self.root(), program);
+    }
+
+    /// Puts a shell script into the root, as a program of the machine.
+    pub fn write_program(&self, name: &str, script: &str) {
+        write_program(&self.at("bin").join(name), script);
     }
 
     /// A package whose apply steps are these shell scripts, in this order. Each one has a check that passes.
@@ -167,16 +166,6 @@ impl Place {
         found.sort();
         found
     }
-}
-
-/// What `ldd` says of a program. The shell's is asked for once: thousands of places have it.
-fn libraries_of(program: &str) -> String {
-    static OF_THE_SHELL: OnceLock<String> = OnceLock::new();
-    let ask = || {
-        let listed = Command::new("ldd").arg(program).output().expect("ldd is there");
-        String::from_utf8(listed.stdout).unwrap()
-    };
-    if program == SHELL { OF_THE_SHELL.get_or_init(ask).clone() } else { ask() }
 }
 
 /// One call of the binary.

@@ -1,15 +1,28 @@
-//! A root mount for programs that are shell scripts.
+//! A root mount in which shell scripts are run.
 
 use std::path::Path;
+use std::process::Command;
+use std::sync::OnceLock;
 
-/// Makes a root that has a shell, its libraries, and nothing else.
-pub fn make_root(root: &Path) {
-    let listed = std::process::Command::new("ldd").arg("/bin/sh").output().unwrap();
-    let listed = String::from_utf8(listed.stdout).unwrap();
+/// The program that scripts are written for.
+pub const SHELL: &str = "/bin/sh";
+
+/// Puts a program and its libraries into a root, each at its own path.
+pub fn add_program(root: &Path, program: &str) {
+    let listed = libraries_of(program);
     let libraries = listed.split_whitespace().filter(|word| word.starts_with('/'));
-    for file in libraries.chain(["/bin/sh"]) {
-        let to = root.join(&file[1..]);
-        std::fs::create_dir_all(to.parent().unwrap()).unwrap();
-        std::fs::copy(file, to).unwrap();
-    }
+    // A process of its own, as for programs that are written: what another test starts meanwhile must not hold them open.
+    let mut copy = Command::new("cp");
+    let copied = copy.arg("--parents").args(libraries).arg(program).arg(root).status().unwrap();
+    assert!(copied.success(), "copying {program} into {}: {copied}", root.display());
+}
+
+/// What `ldd` says of a program. The shell's is asked for once: thousands of roots have it.
+fn libraries_of(program: &str) -> String {
+    static OF_THE_SHELL: OnceLock<String> = OnceLock::new();
+    let ask = || {
+        let listed = Command::new("ldd").arg(program).output().expect("ldd is there");
+        String::from_utf8(listed.stdout).unwrap()
+    };
+    if program == SHELL { OF_THE_SHELL.get_or_init(ask).clone() } else { ask() }
 }

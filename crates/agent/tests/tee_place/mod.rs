@@ -10,6 +10,8 @@ use groundcrew_agent::process::stamper::{Label, PREFIX_BYTES};
 use groundcrew_agent::process::tee::{Command, Ended, Helper, Log, ParentStream, Settings, Tee};
 use groundcrew_agent::process::{Cancel, ControlData};
 
+use crate::programs::write_script;
+
 /// The default of `SKYHOOK_AGENT_BUFFER_LIMIT`.
 const READ_BYTES: usize = 8192;
 
@@ -58,7 +60,7 @@ impl Place {
     /// A step that is a shell script, not yet executable, in this folder.
     pub fn step(&self, script: &str) -> ControlData {
         let path = self.path().join("apply.sh");
-        std::fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
+        write_script(&path, &format!("#!/bin/sh\n{script}\n"));
         ControlData {
             argv: vec![path.into(), "one".into(), "two words".into()],
             environment: vec![("PATH".into(), "/usr/bin:/bin".into()), ("GREETING".into(), "hi".into())],
