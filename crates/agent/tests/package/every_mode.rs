@@ -9,7 +9,6 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
-use std::process::Stdio;
 
 use serde_json::{Value, json};
 
@@ -68,9 +67,7 @@ impl Of {
 }
 
 fn traced(place: &Place, mode: &str, stop: usize, what: At) -> Traced {
-    let mut command = place.call(mode).into_command();
-    command.stdout(Stdio::null()).stderr(Stdio::null());
-    tracer::run(command, stop, what)
+    tracer::run_unheard(place.call(mode), stop, what)
 }
 
 /// Does something at every moment of a mode, each time in a place of its own.

@@ -2,7 +2,6 @@
 //! makes them, then after the machine has rebooted.
 
 use std::fs;
-use std::process::Stdio;
 
 use serde_json::{Value, json};
 
@@ -39,9 +38,7 @@ impl Machine {
     }
 
     fn traced(&self, stop: usize, what: At) -> Traced {
-        let mut command = self.call().into_command();
-        command.stdout(Stdio::null()).stderr(Stdio::null());
-        tracer::run(command, stop, what)
+        tracer::run_unheard(self.call(), stop, what)
     }
 
     fn asks(&self) -> usize {

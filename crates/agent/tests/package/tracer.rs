@@ -3,9 +3,11 @@
 
 use std::io::{BufRead, Seek, SeekFrom};
 use std::os::unix::process::CommandExt;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use rustix::process::Pid;
+
+use crate::place::Call;
 
 /// What comes of a stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,7 +81,7 @@ enum Stop {
 }
 
 /// Runs a command, and does `what` at the stop of this number, from 0.
-pub fn run(command: Command, stop: usize, what: At) -> Traced {
+fn run(command: Command, stop: usize, what: At) -> Traced {
     let (mut stops, mut at) = (0, None);
     let exit = follow(command, |pid, stopped| {
         let Stop::Entered(call) = stopped else { return };
@@ -99,6 +101,14 @@ pub fn run(command: Command, stop: usize, what: At) -> Traced {
         at = Some(call.number);
     });
     Traced { exit, stops, at }
+}
+
+/// Runs a call whose output nobody reads, and does `what` at the stop of this number. A step that is asked to end has time
+/// for as long as a test lasts: a machine that stands still for half a minute must not decide how it ends.
+pub fn run_unheard(call: Call, stop: usize, what: At) -> Traced {
+    let mut command = call.env("SKYHOOK_AGENT_TERM_GRACE_S", "86400").into_command();
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    run(command, stop, what)
 }
 
 /// Runs a command, and says what it read from pipes, and how it ended.
