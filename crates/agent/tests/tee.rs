@@ -36,28 +36,6 @@ fn both_streams_go_to_the_agents_own_and_to_their_logs() {
     assert_eq!(place.all(), [out, err, out, err].map(str::to_owned));
 }
 
-/// The bytes that were recorded from the reference, with the stamps replaced, and with characters whole that it broke at
-/// the end of a read.
-#[test]
-fn recorded_steps_leave_the_recorded_logs() {
-    // 38-no-trailing-newline
-    let mut place = Place::new();
-    place.run("printf 'a\\nlast'; printf e >&2");
-    assert_eq!(place.logs(), ["[out]@ a\n[out]@ last", "[err]@ e"].map(str::to_owned));
-    place.run("exit 0");
-    assert_eq!(place.logs(), ["", ""].map(str::to_owned));
-    // 37-buffer-limit-16
-    let mut place = Place::with_read_bytes(16);
-    let data = b"0123456789abcd\n\xc3\xa90123456789ABC\xe2\x82\xac\nlonger line three\xff\xfe bad\n\
-        123456\xc3\xa9 \xe6\xbc\xa2\xe5\xad\x97\xf0\x9f\x98\x80 snow\xe2\x98\x83man \xf0\x9f\x98\x80\
-        \xf0\x9f\x98\x80\xf0\x9f\x98\x80 tail\n";
-    std::fs::write(place.path().join("data.bin"), data).unwrap();
-    place.run("exec cat data.bin");
-    let out = "[out]@ 0123456789abcd\n[out]@ é0123456789ABC€\n[out]@ longer line three\u{fffd}\u{fffd} bad\n\
-        [out]@ 123456é 漢字😀 snow☃man 😀😀😀 tail\n[out]@ ";
-    assert_eq!(place.logs(), [out, ""].map(str::to_owned));
-}
-
 #[test]
 fn an_interrupts_command_is_its_first_line_without_a_stamp() {
     let mut place = Place::new();

@@ -1,4 +1,5 @@
-//! The stamper against a plain model of its rules, and against the bytes that were recorded from the reference.
+//! The stamper against a plain model of its rules. Logs as they were recorded from the reference are compared in
+//! `tests/package/golden.rs`.
 
 use super::*;
 use proptest::prelude::*;
@@ -42,32 +43,11 @@ fn model(label: Label, reads: &[&[u8]]) -> String {
     text
 }
 
-#[test]
-fn the_recorded_streams_give_the_recorded_bytes() {
-    let at = |text: &str| text.replace('@', "2026-11-20T19:41:23.000000");
-    let one_moment = |label, bytes: &[u8]| {
-        let (mut stamper, mut out) = (Stamper::new(label), Stamped::default());
-        stamper.push(bytes, &stamp(0), &mut out);
-        stamper.finish(&stamp(0), &mut out);
-        String::from_utf8(out.as_slice().to_vec()).unwrap()
-    };
-    // 01-apply
-    let out = b"apply: args=[one two words] cwd=/opt/skyhook/sample\nGREETING=hi\n";
-    let log = "[out]@ apply: args=[one two words] cwd=/opt/skyhook/sample\n[out]@ GREETING=hi\n[out]@ ";
-    assert_eq!(one_moment(Label::Out, out), at(log));
-    assert_eq!(one_moment(Label::Err, b"apply: to stderr\n"), at("[err]@ apply: to stderr\n[err]@ "));
-    // 38-no-trailing-newline
-    assert_eq!(one_moment(Label::Out, b"a\nlast"), at("[out]@ a\n[out]@ last"));
-    assert_eq!(one_moment(Label::Err, b"e"), at("[err]@ e"));
-    assert_eq!(one_moment(Label::Out, b""), "");
-}
-
 /// 37-buffer-limit-16, with characters over a read's end whole, where the reference broke them.
 #[test]
 fn reads_of_sixteen_bytes_break_no_character() {
-    let data = b"0123456789abcd\n\xc3\xa90123456789ABC\xe2\x82\xac\nlonger line three\xff\xfe bad\n\
-        123456\xc3\xa9 \xe6\xbc\xa2\xe5\xad\x97\xf0\x9f\x98\x80 snow\xe2\x98\x83man \xf0\x9f\x98\x80\
-        \xf0\x9f\x98\x80\xf0\x9f\x98\x80 tail\n";
+    let data =
+        include_bytes!("../../../../tests/conformance/cases/37-buffer-limit-16/package/skyhook_dir/data.bin");
     assert_eq!(data.len(), 107);
     let reads: Vec<&[u8]> = data.chunks(16).collect();
     let expected = "[out]2026-11-20T19:41:23.000000 0123456789abcd\n\

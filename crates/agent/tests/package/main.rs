@@ -10,6 +10,7 @@ mod durable_flags;
 mod every_mode;
 mod every_moment_of_interrupts;
 mod every_moment_of_reboots;
+mod golden;
 mod hosts;
 mod left_behind;
 mod many;

@@ -24,32 +24,28 @@ pub struct Place {
 
 impl Place {
     pub fn new() -> Place {
-        Place::make(None, Helper::other(env!("CARGO_BIN_EXE_groundcrew")), READ_BYTES, Duration::ZERO)
-    }
-
-    pub fn with_read_bytes(read_bytes: usize) -> Place {
-        Place::make(None, Helper::other(env!("CARGO_BIN_EXE_groundcrew")), read_bytes, Duration::ZERO)
+        Place::make(None, Helper::other(env!("CARGO_BIN_EXE_groundcrew")), Duration::ZERO)
     }
 
     pub fn with_grace(grace: Duration) -> Place {
-        Place::make(None, Helper::other(env!("CARGO_BIN_EXE_groundcrew")), READ_BYTES, grace)
+        Place::make(None, Helper::other(env!("CARGO_BIN_EXE_groundcrew")), grace)
     }
 
     pub fn with_helper(helper: Helper) -> Place {
-        Place::make(None, helper, READ_BYTES, Duration::ZERO)
+        Place::make(None, helper, Duration::ZERO)
     }
 
     pub fn with_stdout(stdout: OwnedFd, grace: Duration) -> Place {
-        Place::make(Some(stdout), Helper::other(env!("CARGO_BIN_EXE_groundcrew")), READ_BYTES, grace)
+        Place::make(Some(stdout), Helper::other(env!("CARGO_BIN_EXE_groundcrew")), grace)
     }
 
-    fn make(stdout: Option<OwnedFd>, helper: Helper, read_bytes: usize, term_grace: Duration) -> Place {
+    fn make(stdout: Option<OwnedFd>, helper: Helper, term_grace: Duration) -> Place {
         let folder = tempfile::tempdir().unwrap();
         let cancel = Cancel::new().unwrap();
         let file = |name: &str| OwnedFd::from(File::create(folder.path().join(name)).unwrap());
         let stdout = ParentStream::new("stdout", stdout.unwrap_or_else(|| file("stdout")), cancel.clone());
         let stderr = ParentStream::new("stderr", file("stderr"), cancel.clone());
-        let settings = Settings { helper, read_bytes, term_grace, cancel: cancel.clone() };
+        let settings = Settings { helper, read_bytes: READ_BYTES, term_grace, cancel: cancel.clone() };
         Place { tee: Tee::new(settings, stdout, stderr), cancel, folder, runs: 0 }
     }
 
