@@ -1,6 +1,8 @@
 //! A package as a stage of a run: its steps in a root of their own, their output in the run's log, a failure that holds,
 //! a retry that goes on where it stopped.
 
+use std::fs::OpenOptions;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -76,6 +78,11 @@ pub(super) fn expect_line(server: &Server, run: &Run, part: &str) {
     });
 }
 
+/// Whether there is a copy of a package in its agent's home, with the profile's config files laid over it.
+fn has_own_copy(machine: &Machine) -> bool {
+    machine.home().join("package-data").exists()
+}
+
 #[test]
 fn a_package_that_fails_holds_and_once_mended_goes_on_where_it_stopped() {
     let server = Server::start();
@@ -91,6 +98,7 @@ fn a_package_that_fails_holds_and_once_mended_goes_on_where_it_stopped() {
     }
     let id = |retries: u32| format!("groundcrew-{}-{retries}_tuning_1.0.0", run.id);
     expect_line(&server, &run, &id(0));
+    assert!(!has_own_copy(&machine));
     assert!(root.join("etc/skyhook/flags").is_dir(), "flags lie where an operator's agent looks for them");
 
     std::fs::write(root.join("mended"), "").unwrap();
@@ -137,5 +145,52 @@ fn a_cancel_ends_the_step_that_runs_and_starts_no_further_one() {
     let lines = server.log(&run, Some(&Stage::from(STAGE)));
     assert!(!lines.iter().any(|line| line.contains("two reads")), "{lines:#?}");
     assert_eq!(server.view(&run).summary.state, State::Cancelled);
+    assert!(!has_own_copy(&machine));
+    assert!(machine.stop().success());
+}
+
+#[test]
+fn a_package_lies_where_its_profile_says_and_no_copy_of_the_agents_own_is_left_even_by_one_that_was_killed() {
+    let server = Server::start();
+    let (root, package) = ground(&server);
+    std::fs::write(root.join("mended"), "").unwrap();
+    assert!(Command::new("mkfifo").arg(root.join("fifo")).status().unwrap().success());
+    // Held open at both ends: each step that waits reads one line, whenever it comes to that.
+    let mut fifo = OpenOptions::new().read(true).write(true).open(root.join("fifo")).unwrap();
+    let one = package.join("skyhook_dir/one.sh");
+    let waits = "#!/bin/sh\necho \"one waits in $SKYHOOK_DIR\"\nread -r _ </fifo\necho ran >>/one-ran\n";
+    std::fs::write(&one, waits).unwrap();
+    let source = format!("path = \"{}\"\ncopy_dir = \"/opt/tuning\"", package.display());
+    let run = server.create_run("n1", &profile_of(&root, &source));
+    let mut machine = Machine::new(&server, &run, "m1").with_packages();
+    machine.start();
+    machine.agent().wait_for_line("one waits in /opt/tuning");
+    let copied = root.join("opt/tuning");
+    assert_eq!(std::fs::read_to_string(copied.join("configmaps/level.conf")).unwrap(), "seven\n");
+    assert!(!package.join("configmaps").exists(), "the operator's own folder stays as it is");
+    assert!(has_own_copy(&machine), "the profile's config files are laid over a copy");
+
+    machine.kill();
+    assert!(has_own_copy(&machine), "whoever is killed removes nothing");
+    // More lines than steps that wait, of the killed agent and of the next.
+    fifo.write_all(b"\n\n\n\n").unwrap();
+    machine.start();
+    let view = server.wait_for_state(&run, State::Completed);
+    assert_eq!(view.stages[0].attempts, 2);
+    assert!(!has_own_copy(&machine));
+    assert!(machine.stop().success());
+    assert!(
+        !root.join("var/lib/groundcrew").exists(),
+        "nothing lies where packages without such a folder lie"
+    );
+
+    // It is not another run's copy, and it is not copied again.
+    std::fs::write(&one, "#!/bin/sh\n").unwrap();
+    let again = server.create_run("n1", &profile_of(&root, &source));
+    let mut machine = Machine::new(&server, &again, "m2").with_packages();
+    machine.start();
+    server.wait_for_state(&again, State::Completed);
+    assert_eq!(std::fs::read_to_string(copied.join("skyhook_dir/one.sh")).unwrap(), waits);
+    assert!(!has_own_copy(&machine));
     assert!(machine.stop().success());
 }
