@@ -106,8 +106,13 @@ fn run(command: Command, stop: usize, what: At) -> Traced {
 /// Runs a call whose output nobody reads, and does `what` at the stop of this number. A step that is asked to end has time
 /// for as long as a test lasts: a machine that stands still for half a minute must not decide how it ends.
 pub fn run_unheard(call: Call, stop: usize, what: At) -> Traced {
+    run_said(call, Stdio::null(), stop, what)
+}
+
+/// The same with its standard error.
+pub fn run_said(call: Call, stderr: impl Into<Stdio>, stop: usize, what: At) -> Traced {
     let mut command = call.env("SKYHOOK_AGENT_TERM_GRACE_S", "86400").into_command();
-    command.stdout(Stdio::null()).stderr(Stdio::null());
+    command.stdout(Stdio::null()).stderr(stderr);
     run(command, stop, what)
 }
 
