@@ -88,9 +88,6 @@ impl Performing<'_> {
             let name = format!("{}_{index}", self.kind);
             let flag = self.folder.join(format!("{name}{FLAG_SUFFIX}"));
             let job = Job { name, command, flag };
-            if self.session.cancel.is_asked() {
-                return Ok(Ended::Failed);
-            }
             let ended = match interrupt {
                 Interrupt::NodeRestart => self.reboot(&job)?,
                 Interrupt::NoOp
@@ -110,6 +107,10 @@ impl Performing<'_> {
         if self.root.exists(&job.flag)? {
             self.say_skipped(job);
             return Ok(Ended::Done);
+        }
+        // Only what is left undone makes a failure of SIGTERM.
+        if self.session.cancel.is_asked() {
+            return Ok(Ended::Failed);
         }
         flags::set(self.root, &job.flag, &unix_time())?;
         groundcrew_durable::fault::point(points::INTERRUPT_FLAGGED);

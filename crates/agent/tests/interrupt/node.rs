@@ -1,6 +1,7 @@
 //! A node's root mount, in which a shell runs and nothing else is, and calls of the built agent for it.
 
 use std::fs::File;
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
@@ -149,6 +150,24 @@ impl Node {
     pub fn written(&self, file: &str) -> String {
         std::fs::read_to_string(self.root().join(file)).unwrap_or_default()
     }
+}
+
+/// A pipe that nobody reads and that has no room: whoever writes to it waits. Its reading end, and its other.
+pub fn full_pipe() -> (std::io::PipeReader, std::io::PipeWriter) {
+    let (unread, mut full) = std::io::pipe().unwrap();
+    // As large as the agent makes it, or there would be room again.
+    rustix::pipe::fcntl_setpipe_size(&full, 1 << 20).unwrap();
+    rustix::io::ioctl_fionbio(&full, true).unwrap();
+    while full.write(b"x").is_ok() {}
+    rustix::io::ioctl_fionbio(&full, false).unwrap();
+    (unread, full)
+}
+
+/// Whether a process has said what is to become of SIGTERM.
+pub fn heeds_sigterm(child: &Child) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
+    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).expect("proc(5) has it");
+    u64::from_str_radix(caught.trim(), 16).unwrap() & (1 << (Signal::TERM.as_raw() - 1)) != 0
 }
 
 pub fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {

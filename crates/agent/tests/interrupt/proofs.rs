@@ -122,6 +122,25 @@ fn the_grace_is_measured_on_the_clock_since_boot_that_nobody_sets() {
     assert!(!node.flag().exists());
 }
 
+#[test]
+fn a_request_in_its_grace_is_skipped_and_its_age_is_said() {
+    let node = Node::with_reboot("echo x >>/asks");
+    assert_eq!(node.call(&[]), 0);
+    let asked = node.whole_record().unwrap()["boottime_s"].as_f64().unwrap();
+    node.change_record("boottime_s", json!(asked - 1_000.0));
+    assert_eq!(node.call(&[("GROUNDCREW_REBOOT_GRACE_S", "86400")]), 0);
+    assert!(node.said("stdout").contains(SKIPPED));
+    let said = node.said("stderr");
+    let age = said
+        .split_once("node_restart_0: asked for ")
+        .and_then(|(_, rest)| rest.split_once(" s ago under this boot"));
+    let age: u64 = age.unwrap_or_else(|| panic!("{said}")).0.parse().unwrap();
+    assert!((1_000..86_400).contains(&age), "{said}");
+    assert_eq!((node.flag().exists(), node.written("asks").as_str()), (true, "x\n"));
+    // By the grace that it has otherwise, of five minutes, it is over.
+    assert_eq!((node.call(&[]), node.flag().exists()), (1, false));
+}
+
 /// What the disk remembers of a request, the machine that goes on from an older snapshot has never heard. Its clock since boot
 /// may be years behind: nobody waits for it to catch up.
 #[test]

@@ -1,8 +1,10 @@
 //! Interrupts that are no reboot: done when their command has ended well, and only then.
 
+use std::fs::File;
+
 use serde_json::json;
 
-use crate::node::{BLOCK, KILLED_BEFORE_THE_COMMAND, Node, end_of, eventually, send_sigterm};
+use crate::node::{BLOCK, ID, KILLED_BEFORE_THE_COMMAND, Node, end_of, eventually, send_sigterm};
 
 const RESTART: &str = "service_restart_1";
 
@@ -71,4 +73,37 @@ fn the_flag_of_a_service_restart_is_durable_before_its_command() {
     assert!(node.flag_of("service_restart_0").exists() && !node.flag_of(RESTART).exists());
     assert_eq!(node.call(&[]), 0);
     assert_eq!(node.written("done"), "restart a\n");
+}
+
+/// A flag stands while its command runs: who finds it then knows nothing of how that ends.
+#[test]
+fn two_calls_for_one_id_take_turns_and_what_failed_in_the_first_is_done_by_the_second() {
+    let node = restarting(&format!(
+        "echo \"$*\" >>/done; [ $1 = daemon-reload ] || [ -e /mended ] || {{ : >/begun; {BLOCK}; exit 5; }}"
+    ));
+    let first = node.start(&[]);
+    eventually("the restart", || node.root().join("begun").exists());
+    let output = tempfile::tempdir().unwrap();
+    let file = |name: &str| File::create(output.path().join(name)).unwrap();
+    let mut second = node.command_in("/", &[]);
+    let second = second.stdout(file("stdout")).stderr(file("stderr")).spawn().unwrap();
+    let waits = format!("waiting for another interrupt of {ID} to end");
+    let said = || std::fs::read_to_string(output.path().join("stderr")).unwrap();
+    eventually("the second call's wait", || said().contains(&waits));
+    std::fs::write(node.root().join("mended"), "").unwrap();
+    std::fs::write(node.root().join("fifo"), "\n").unwrap();
+    assert_eq!((end_of(first), end_of(second)), (1, 0), "{}", said());
+    assert_eq!(node.written("done"), "daemon-reload\nrestart a\nrestart a\n");
+    assert!(node.flag_of(RESTART).exists());
+}
+
+#[test]
+fn a_command_that_could_not_be_prepared_leaves_no_flag() {
+    let node = restarting("echo \"$*\" >>/done");
+    std::os::unix::fs::symlink("loop", node.root().join("loop")).unwrap();
+    assert_eq!(end_of(node.command_in("/loop", &[]).spawn().unwrap()), 1);
+    let said = node.said("stderr");
+    assert!(said.contains("/loop"), "{said}");
+    assert!(!node.flag_of("service_restart_0").exists() && node.written("done").is_empty());
+    assert_eq!((node.call(&[]), node.written("done").as_str()), (0, "daemon-reload\nrestart a\n"));
 }

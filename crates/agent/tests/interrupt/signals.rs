@@ -1,8 +1,12 @@
 //! SIGTERM, at each point at which it may come.
 
-use std::io::{Read, Write};
+use std::io::Read;
 
-use crate::node::{BLOCK, LONG_S, NO_GRACE, Node, SKIPPED, end_of, eventually, send_sigterm};
+use serde_json::json;
+
+use crate::node::{
+    BLOCK, LONG_S, NO_GRACE, Node, SKIPPED, end_of, eventually, full_pipe, heeds_sigterm, send_sigterm,
+};
 
 /// Commands that are still there when SIGTERM comes, and how they take it.
 fn ways() -> [(&'static str, String); 3] {
@@ -73,12 +77,7 @@ fn sigterm_while_the_command_runs_where_there_is_no_systemd_ends_the_agent_with_
 fn a_command_is_not_started_once_sigterm_has_come() {
     let node = Node::with_reboot(": >/begun");
     // The agent has a line to say between the flag and the command, and nobody takes it.
-    let (mut unread, mut full) = std::io::pipe().unwrap();
-    // As large as the agent makes it, or there would be room again.
-    rustix::pipe::fcntl_setpipe_size(&full, 1 << 20).unwrap();
-    rustix::io::ioctl_fionbio(&full, true).unwrap();
-    while full.write(b"x").is_ok() {}
-    rustix::io::ioctl_fionbio(&full, false).unwrap();
+    let (mut unread, full) = full_pipe();
     let agent = node.command_in("/no/such/folder", &[]).stderr(full).spawn().unwrap();
     eventually("the flag", || node.flag().exists());
     send_sigterm(&agent);
@@ -122,4 +121,43 @@ fn sigterm_while_systemd_is_asked_means_that_the_machine_goes_down() {
     assert_eq!(end_of(agent), 0);
     assert!(node.flag().exists());
     assert!(node.said("stdout").contains(SKIPPED));
+}
+
+/// A call that has SIGTERM before it looks at anything: nobody takes its first line until then.
+fn with_sigterm_at_its_start(node: &Node, settings: &[(&str, &str)]) -> i32 {
+    let (mut unread, full) = full_pipe();
+    let agent = node.command_in("/", settings).stdout(full).spawn().unwrap();
+    eventually("the agent", || heeds_sigterm(&agent));
+    send_sigterm(&agent);
+    let reader = std::thread::spawn(move || unread.read_to_end(&mut Vec::new()));
+    let exit = end_of(agent);
+    reader.join().unwrap().unwrap();
+    exit
+}
+
+/// Whoever finds a reboot asked for on its way may get the reboot's SIGTERM at once.
+#[test]
+fn sigterm_at_the_start_of_a_call_makes_a_failure_of_what_is_undone_alone() {
+    let node = Node::with_reboot("echo x >>/done");
+    for settings in [&[][..], &[("GROUNDCREW_REBOOT_WAIT_S", LONG_S)]] {
+        assert_eq!(with_sigterm_at_its_start(&node, settings), 1, "it is not asked for");
+        assert_eq!((node.flag().exists(), node.record(), node.written("done").as_str()), (false, None, ""));
+    }
+    assert_eq!(node.call(&[]), 0);
+    let asked = Some(("asked".to_owned(), 1));
+    for settings in [&[][..], &[("GROUNDCREW_REBOOT_WAIT_S", LONG_S)], &[NO_GRACE]] {
+        assert_eq!(with_sigterm_at_its_start(&node, settings), 0, "it was asked for: {settings:?}");
+        assert_eq!(
+            (node.flag().exists(), node.record(), node.written("done").as_str()),
+            (true, asked.clone(), "x\n")
+        );
+    }
+
+    let node = Node::new(json!({ "type": "service_restart", "services": ["a"] }));
+    node.program("systemctl", "echo \"$*\" >>/done");
+    assert_eq!(with_sigterm_at_its_start(&node, &[]), 1);
+    assert!(!node.flag_of("service_restart_0").exists() && node.written("done").is_empty());
+    assert_eq!(node.call(&[]), 0);
+    assert_eq!(with_sigterm_at_its_start(&node, &[]), 0, "all of it was done");
+    assert_eq!(node.written("done"), "daemon-reload\nrestart a\n");
 }

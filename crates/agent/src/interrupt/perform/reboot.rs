@@ -156,6 +156,10 @@ impl Performing<'_> {
         asks: u32,
         flagged: bool,
     ) -> anyhow::Result<Ended> {
+        // What was not asked for is left so. One that was asked for is another matter: its SIGTERM is the reboot's.
+        if self.session.cancel.is_asked() {
+            return Ok(Ended::Failed);
+        }
         if let Some(why) = self.would_be_ignored()? {
             self.session.warn(&format!("{}: not asked for: {why}", job.name));
             if flagged {
