@@ -2,7 +2,6 @@
 //! record before its flag. A power cut at any moment then finds what is true.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::process::Stdio;
 
 use serde_json::{Value, json};
@@ -14,9 +13,7 @@ use crate::tracer;
 fn order_of(interrupt: &Value, program: &str) -> Vec<String> {
     let place = Place::new();
     place.package(&[("a.sh", "exit 0")]);
-    let file = place.at(&format!("bin/{program}"));
-    fs::write(&file, "#!/bin/sh\nexit 0\n").unwrap();
-    fs::set_permissions(&file, PermissionsExt::from_mode(0o755)).unwrap();
+    place.write_program(program, "exit 0");
     // The folders are there, and what is synced for a log is not looked for.
     let flags = place.at(&format!("etc/skyhook/interrupts/flags/{RESOURCE_ID}"));
     fs::create_dir_all(&flags).unwrap();
