@@ -10,6 +10,7 @@
 //!   artifacts/       raw output of tools, until it is acknowledged       artifacts/
 //!   spool/           log lines and readings, until acknowledged          spool/
 //!   child.json       the process that runs, and that a successor ends
+//!   hooks.json       what a drain's hook owes, whichever run it was for  (control::hooks)
 //!   .drain_request.json, drain-seen.json, agent.sock                     drain/
 //!   agent-info.json  what the agent says of itself to others             info.rs
 //!   packages/N/V/    packages of the orchestrator's store                fetch/
@@ -27,6 +28,7 @@ use groundcrew_durable::{Error, fault};
 use groundcrew_protocol::ids::{RandomId, RunId};
 use groundcrew_protocol::wire::HomeKind;
 
+use crate::control::hooks::{self, Kept};
 use crate::control::memory::Memory;
 use crate::files::{io_error, move_into, names_in, read_json, set_aside};
 use crate::points;
@@ -34,6 +36,8 @@ use crate::points;
 /// A few hundred bytes, with room for what newer versions add.
 const RUN_FILE_BYTES_MAX: u64 = 64 * 1024;
 const INSTANCE_BYTES_MAX: u64 = 256;
+/// A hook's command has at most 64 words of 4 KiB, each letter up to six in JSON.
+const HOOKS_FILE_BYTES_MAX: u64 = 2 * 1024 * 1024;
 
 /// What belongs to one run. `child.json` is not among them: a child is ended whosever it was.
 const PARTS_OF_A_RUN: [&str; 5] = ["outbox", "refused", "kept", "spool", "artifacts"];
@@ -72,6 +76,7 @@ pub struct Home {
     instance: RandomId,
     kind: HomeKind,
     run: Memory,
+    hooks: Kept,
     notes: Vec<String>,
     _lock: HomeLock,
 }
@@ -93,11 +98,13 @@ impl Home {
         sweep(path, &mut notes).map_err(disk)?;
         let instance = open_instance(path, id, &mut notes).map_err(disk)?;
         let run = open_run(path, run, token, &mut notes).map_err(disk)?;
+        let hooks = read_json(&path.join(hooks::FILE), HOOKS_FILE_BYTES_MAX, &mut notes).map_err(disk)?;
         for part in ["outbox", "refused", "kept", "spool"] {
             create_folder(&path.join(part), 0o700).map_err(disk)?;
         }
         let kind = kind_of(path).map_err(disk)?;
-        Ok(Home { path: path.to_owned(), instance, kind, run, notes, _lock: lock })
+        let hooks = hooks.unwrap_or_default();
+        Ok(Home { path: path.to_owned(), instance, kind, run, hooks, notes, _lock: lock })
     }
 
     /// Where it is.
@@ -118,6 +125,11 @@ impl Home {
     /// What was remembered of the run when the home was opened.
     pub fn run(&self) -> &Memory {
         &self.run
+    }
+
+    /// What was remembered of the node's hooks. It outlives the run.
+    pub fn hooks(&self) -> &Kept {
+        &self.hooks
     }
 
     /// What was found on opening and has to be said: broken files, another run's things.

@@ -4,6 +4,7 @@
 //! Nothing here touches the network or the home. What cannot be taken back (power, keys of root) is refused
 //! unless it is allowed here, explicitly.
 
+mod hooks_file;
 mod kernel_line;
 mod sources;
 
@@ -16,9 +17,11 @@ use groundcrew_client::{BaseUrl, parse_pins};
 use groundcrew_durable::drain_marker;
 use groundcrew_protocol::ids::{MacAddress, RunId, Sha256Hex, TokenText};
 use groundcrew_protocol::limits::HEARTBEAT_INTERVAL_MS;
+use groundcrew_protocol::profile::Hooks;
 use groundcrew_protocol::time::parse_span_ms;
 
 use crate::clock::ClockFrom;
+pub use hooks_file::HooksError;
 use sources::{Given, Values};
 pub use sources::{SettingsError, Source};
 
@@ -44,6 +47,7 @@ pub const FLAGS_HELP: &str = "  --url URL               https://HOST[:PORT] of t
   --drain-listen ADDR     loopback address and port at which machines may ask for a drain over HTTP
   --drain-secret-file FILE
                           what they show as bearer; read at every request
+  --hooks FILE            commands to run before and after drains, and when the run is completed or held
   --allow-power           may switch this machine off
   --allow-reboot          may reboot this machine, where an interrupt of the run's profile asks for it
   --allow-services        may restart services of this machine, where an interrupt of the run's profile names them
@@ -97,6 +101,8 @@ pub struct Settings {
     pub drain_max_age: Duration,
     /// Where machines may ask for a drain, and the file with what they show; absent: nowhere.
     pub drain_http: Option<(SocketAddr, PathBuf)>,
+    /// What is run before and after drains, and at the ends of runs.
+    pub hooks: Hooks,
     /// Whether this machine may be switched off.
     pub allow_power: bool,
     /// Whether this machine may be rebooted.
@@ -118,8 +124,8 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Reads the settings from flags (those behind `groundcrew agent`), the environment and the kernel command
-    /// line in the file `kernel_line`, usually [`KERNEL_LINE`].
+    /// Reads the settings from flags (those behind `groundcrew agent`), the environment, the kernel command line in the
+    /// file `kernel_line`, usually [`KERNEL_LINE`], and the file of hooks that they name.
     ///
     /// # Errors
     /// The first value that is bad or missing, with where it came from, what was found and what was expected.
@@ -161,6 +167,10 @@ impl Settings {
                 .parse("drain-max-age", drain_max_age)?
                 .unwrap_or(drain_marker::MAX_AGE_DEFAULT),
             drain_http: drain_http(&values)?,
+            hooks: match values.parse("hooks", absolute)? {
+                Some(path) => hooks_file::read(&path)?,
+                None => Hooks::default(),
+            },
             allow_power: values.switch("allow-power")?,
             allow_reboot: values.switch("allow-reboot")?,
             allow_services: values.switch("allow-services")?,

@@ -25,6 +25,7 @@ pub struct Machine {
     pin: String,
     packages: &'static str,
     interrupts: &'static str,
+    hooks: Option<PathBuf>,
     /// Its home, where that is in memory.
     in_memory: Option<tempfile::TempDir>,
 }
@@ -38,7 +39,8 @@ impl Machine {
         let load = Load::install(&folder, &bin);
         let (url, pin) = (server.url().to_owned(), server.fingerprint().to_owned());
         let (run, packages, interrupts) = (run.clone(), "no", "no");
-        Machine { folder, load, agent: None, url, run, pin, packages, interrupts, in_memory: None }
+        let (in_memory, hooks) = (None, None);
+        Machine { folder, load, agent: None, url, run, pin, packages, interrupts, hooks, in_memory }
     }
 
     /// One with its agent started.
@@ -81,6 +83,14 @@ impl Machine {
     /// Puts its home where nothing outlives a boot, as a live image has it.
     pub fn with_home_in_memory(mut self) -> Machine {
         self.in_memory = Some(tempfile::tempdir_in("/dev/shm").expect("TEST needs /dev/shm"));
+        self
+    }
+
+    /// Gives the node hooks.
+    pub fn with_hooks(mut self, text: &str) -> Machine {
+        let path = self.folder.join("hooks.toml");
+        std::fs::write(&path, text).expect("the folder is ours");
+        self.hooks = Some(path);
         self
     }
 
@@ -132,6 +142,9 @@ impl Machine {
             .env("GROUNDCREW_ALLOW_SERVICES", self.interrupts)
             .env("GROUNDCREW_AUTHORIZED_KEYS", self.authorized_keys())
             .env("GROUNDCREW_HEARTBEAT_INTERVAL_MS", HEARTBEAT_INTERVAL_MS);
+        if let Some(hooks) = &self.hooks {
+            command.env("GROUNDCREW_HOOKS", hooks);
+        }
         let name = self.folder.file_name().map(|name| name.to_string_lossy().into_owned());
         Process::start(&format!("agent of {}", name.unwrap_or_default()), &mut command)
     }

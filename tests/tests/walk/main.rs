@@ -4,6 +4,7 @@ mod agents;
 mod artifacts;
 mod browsed;
 mod drain_commands;
+mod drain_hooks;
 mod drain_machines;
 mod drain_restarts;
 mod drain_stalled;

@@ -6,5 +6,6 @@
 
 pub mod core;
 pub mod failure;
+pub mod hooks;
 pub mod memory;
 pub mod sight;

@@ -7,6 +7,7 @@ use groundcrew_protocol::time::WallMs;
 use groundcrew_protocol::wire::{Phase, StageAttempt};
 use serde::{Deserialize, Serialize};
 
+use crate::control::hooks::Which;
 use crate::control::sight::{Sight, why_absent, why_drained};
 
 /// Where the control loop stands, as it publishes it: what becomes active before a step's actions, what ends after them.
@@ -17,9 +18,34 @@ pub struct Standing {
     /// What the agent does as a whole.
     pub phase: Phase,
     /// What is active, and since when.
-    pub active: Option<(StageAttempt, WallMs)>,
+    pub active: Vec<(Item, WallMs)>,
     /// The stage that waits for the drain to end.
     pub waiting: Option<StageAttempt>,
+}
+
+/// A work item.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Item {
+    /// An attempt of a stage.
+    Stage(StageAttempt),
+    /// A hook of the node.
+    Hook {
+        /// Which.
+        which: Which,
+        /// Why it is not done yet, where it has failed; empty where it has not.
+        failed: String,
+    },
+}
+
+impl Item {
+    /// True where it is the same item, however it stands.
+    pub fn is_same(&self, other: &Item) -> bool {
+        match (self, other) {
+            (Item::Stage(one), Item::Stage(other)) => one == other,
+            (Item::Hook { which: one, .. }, Item::Hook { which: other, .. }) => one == other,
+            (Item::Stage(_), Item::Hook { .. }) | (Item::Hook { .. }, Item::Stage(_)) => false,
+        }
+    }
 }
 
 /// What the active work is busy with right now.
@@ -27,7 +53,7 @@ pub struct Standing {
 pub struct Busy {
     /// For people.
     pub activity: String,
-    /// Its processes.
+    /// The processes of all of it.
     pub pids: Vec<i32>,
 }
 
@@ -75,13 +101,13 @@ pub struct Status {
 pub struct Work {
     /// The run.
     pub run: String,
-    /// The stage.
+    /// The stage, or `hook` and its key.
     pub stage: String,
-    /// Its attempt.
+    /// Its attempt; 0 of a hook, which is tried until it succeeds.
     pub attempt: u32,
-    /// What it is busy with.
+    /// What it is busy with; of a hook that has failed, how.
     pub activity: String,
-    /// Its processes.
+    /// The processes that the agent's work has started; seldom two items are active at a time, and then it is those of both.
     pub pids: Vec<i32>,
     /// Since when.
     pub since: String,
@@ -143,27 +169,34 @@ impl Status {
     }
 }
 
-fn work((which, since): &(StageAttempt, WallMs), fixed: &Fixed, busy: &Busy) -> Work {
-    Work {
-        run: fixed.run.to_string(),
-        stage: which.stage.to_string(),
-        attempt: which.attempt.0,
-        activity: busy.activity.clone(),
-        pids: busy.pids.clone(),
-        since: since.to_string(),
-    }
+fn work((item, since): &(Item, WallMs), fixed: &Fixed, busy: &Busy) -> Work {
+    let (stage, attempt, activity) = match item {
+        Item::Stage(which) => (which.stage.to_string(), which.attempt.0, busy.activity.clone()),
+        Item::Hook { which, failed } => (format!("hook {}", which.key()), 0, failed.clone()),
+    };
+    let (run, pids, since) = (fixed.run.to_string(), busy.pids.clone(), since.to_string());
+    Work { run, stage, attempt, activity, pids, since }
 }
 
 fn waits_for(standing: &Standing) -> String {
     let is_draining = standing.phase == Phase::Draining;
-    match (&standing.active, &standing.waiting) {
-        (Some((which, since)), _) if is_draining => {
-            format!("the end of {}, attempt {}, since {since}", which.stage, which.attempt)
-        }
-        (None, Some(waiting)) => {
+    let ends: Vec<String> = standing.active.iter().map(end_of).collect();
+    match (&standing.waiting, is_draining) {
+        (_, true) if !ends.is_empty() => ends.join(", then "),
+        (Some(waiting), _) if ends.is_empty() => {
             format!("{}, attempt {}, waits for the drain to end", waiting.stage, waiting.attempt)
         }
         (Some(_) | None, _) => String::new(),
+    }
+}
+
+fn end_of((item, since): &(Item, WallMs)) -> String {
+    match item {
+        Item::Stage(which) => format!("the end of {}, attempt {}, since {since}", which.stage, which.attempt),
+        Item::Hook { which, failed } if failed.is_empty() => {
+            format!("the hook {}, since {since}", which.key())
+        }
+        Item::Hook { which, failed } => format!("the hook {}, which {failed}, since {since}", which.key()),
     }
 }
 
@@ -244,7 +277,7 @@ mod tests {
             let item = (StageAttempt { stage: Stage::Gpu, attempt: Attempt(2) }, WallMs(0));
             let drain = if is_drained { drains.clone() } else { none.clone() };
             let sight = Some(Sight { number: 1, drain });
-            let active = is_active.then_some(item);
+            let active = is_active.then_some((Item::Stage(item.0), item.1)).into_iter().collect();
             let standing = Standing { sight, phase: phase.clone(), active, waiting: None };
             let status = Status::of(&standing, is_fresh, &fixed(), &Busy::default());
             let found = (

@@ -12,7 +12,7 @@ const KERNEL_LINE_BYTES_MAX: u64 = 64 * 1024;
 const KERNEL_PREFIX: &str = "groundcrew.";
 
 /// Parameters with a value, by the name of their flag; true where the kernel command line may give it.
-const VALUES: [(&str, bool); 11] = [
+const VALUES: [(&str, bool); 12] = [
     ("url", true),
     ("run", true),
     ("token", true),
@@ -23,6 +23,7 @@ const VALUES: [(&str, bool); 11] = [
     ("drain-max-age", false),
     ("drain-listen", false),
     ("drain-secret-file", false),
+    ("hooks", false),
     ("authorized-keys", false),
 ];
 /// A parameter that the environment alone may give, as a pod's manifest does.
@@ -95,6 +96,9 @@ pub enum SettingsError {
         /// What is wrong.
         source: lexopt::Error,
     },
+    /// The file of hooks.
+    #[error(transparent)]
+    Hooks(#[from] super::hooks_file::HooksError),
     /// The kernel command line cannot be read.
     #[error("reading the kernel command line in {}", path.display())]
     KernelLine {

@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 
 use super::{Agent, StartError, system};
 use crate::control::core::{Core, Event, Facts};
-use crate::drain::status::{Busy, Fixed, Standing};
+use crate::drain::status::{Busy, Fixed, Item, Standing};
 use crate::drain::{Change, Endpoint, Marker, Say, SecretFile, Watcher, socket};
 use crate::settings::Settings;
 use crate::stamp::wall;
@@ -32,7 +32,13 @@ pub(super) async fn watch(settings: &Settings, facts: &Facts, say: Say) -> std::
 /// Where a loop stands that has done nothing yet.
 pub(super) fn standing(core: &Core) -> Standing {
     let sight = core.sight().cloned();
-    Standing { sight, phase: core.phase(), active: None, waiting: core.waits_for_drain() }
+    Standing { sight, phase: core.phase(), active: Vec::new(), waiting: core.waits_for_drain() }
+}
+
+/// What is active, in the order in which it ends.
+fn items(core: &Core) -> impl Iterator<Item = Item> {
+    let hook = core.active_hook().map(|(which, failed)| Item::Hook { which, failed });
+    core.active().map(Item::Stage).into_iter().chain(hook)
 }
 
 /// Whoever asks on this machine is answered until this is dropped.
@@ -95,11 +101,11 @@ impl Agent {
     /// Publishes where the loop stands.
     pub(super) fn stand(&self) {
         self.standing.send_modify(|known| {
-            let before = known.active.take();
-            let active = self.core.active().map(|which| match before {
-                Some((known, since)) if known == which => (which, since),
-                Some(_) | None => (which, wall()),
-            });
+            let before = std::mem::take(&mut known.active);
+            let since =
+                |item: &Item| before.iter().find(|(known, _)| known.is_same(item)).map(|(_, since)| *since);
+            let active = items(&self.core).map(|item| (since(&item).unwrap_or_else(wall), item));
+            let active = active.map(|(since, item)| (item, since)).collect();
             *known = Standing { active, ..standing(&self.core) };
         });
     }

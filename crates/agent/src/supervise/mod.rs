@@ -9,6 +9,8 @@
 //! a heartbeat. What the loop decides is in [`crate::control`]; here is no decision about the run.
 
 mod drains;
+mod facts;
+mod hooks;
 mod informed;
 mod perform;
 mod stage;
@@ -22,8 +24,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use groundcrew_client::PinSet;
-use groundcrew_protocol::ids::{BootId, ClaimNumber, MacAddress, RandomId};
-use groundcrew_protocol::runtime::AgentRuntime;
+use groundcrew_protocol::ids::ClaimNumber;
 use groundcrew_protocol::time::WallMs;
 use groundcrew_protocol::wire::{Heartbeat, LogLevel};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -47,9 +48,9 @@ use crate::home::Home;
 use crate::info::InfoFile;
 use crate::io_thread::{HomeHealth, IoThread};
 use crate::outbox::Outbox;
-use crate::probe::{Root, dmi, ip, nics};
+use crate::probe::Root;
 use crate::process::sweep::Swept;
-use crate::process::{ChildRecords, child_record, proc_stat, sweep};
+use crate::process::{ChildRecords, child_record, sweep};
 use crate::sensors::Sensors;
 use crate::settings::Settings;
 use crate::spool::{Kind, LineSender, Spool};
@@ -111,6 +112,7 @@ pub(crate) struct Agent {
     standing: watch::Sender<Standing>,
     stage: Option<stage::Running>,
     finished: Option<stage::Finished>,
+    hooking: hooks::Hooking,
     claim_answer: start::FromClaim,
     children: Arc<ChildRecords>,
     activity: Activity,
@@ -126,7 +128,7 @@ pub(crate) struct Agent {
 /// Where it cannot start; afterwards nothing ends it but a signal or an `abort`.
 pub async fn run(settings: Settings, console: Console) -> Result<(), StartError> {
     let home = Home::open(&settings.home, &settings.run)?;
-    let facts = facts(&settings, &home)?;
+    let facts = facts::facts(&settings, &home)?;
     let info = informed::start(&settings, &home, &facts, console.clone())?;
     let ended = walk(settings, &home, facts, info.clone(), console).await;
     info.end(informed::last_word(&ended));
@@ -143,7 +145,9 @@ async fn walk(
 ) -> Result<Option<ClaimNumber>, StartError> {
     let (events, waiting) = mpsc::channel(EVENTS_MAX);
     let (swept, unknown) = sweep_children(home.path());
-    let core = Core::new(facts, home.run().clone().under_settings(&settings.pins), seed()?);
+    let memory = home.run().clone().under_settings(&settings.pins);
+    let hooks = (settings.hooks.clone(), home.hooks().clone());
+    let core = Core::new(facts, memory, seed()?).with_hooks(hooks.0, hooks.1);
     let mut agent = Agent::new(settings, home, events, console, (core, info)).await?;
     for note in home.notes().to_vec() {
         agent.say(LogLevel::Warn, note);
@@ -196,14 +200,13 @@ impl Agent {
         let (readings, readings_notes) =
             Spool::open(home, Kind::Sensor).map_err(system("the spool of readings"))?;
         let spools = [log.clone(), readings.clone()];
-        let cancel = CancellationToken::new();
-        let forwarder = Forwarder::start(spools, io.clone(), connection(), claimed, cancel, console.clone());
+        let (cancel, says) = (CancellationToken::new(), console.clone());
+        let forwarder = Forwarder::start(spools, io.clone(), connection(), claimed, cancel, says);
         let (control, beats) = (Arc::new(connection()), Arc::new(connection()));
-        let is_over = Arc::new(AtomicBool::new(false));
-        let drain =
-            drains::watch(&settings, core.facts(), Box::new(tell::teller(&console, &lines, &is_over)))
-                .await
-                .map_err(system("the thread that watches for drains"))?;
+        let is_over = Arc::<AtomicBool>::default();
+        let says = Box::new(tell::teller(&console, &lines, &is_over));
+        let drain = drains::watch(&settings, core.facts(), says).await;
+        let drain = drain.map_err(system("the thread that watches for drains"))?;
         let agent = Agent {
             standing: watch::channel(drains::standing(&core)).0,
             core,
@@ -229,6 +232,7 @@ impl Agent {
             drain,
             stage: None,
             finished: None,
+            hooking: hooks::Hooking::default(),
             claim_answer: start::FromClaim::default(),
             children: Arc::new(ChildRecords::in_home(home.path())),
             activity: Activity::default(),
@@ -303,7 +307,7 @@ impl Agent {
             self.before(&event);
             let now_ms = self.now_ms();
             let actions = self.core.step(event, now_ms);
-            if self.core.active().is_some() {
+            if self.core.is_active() {
                 // What becomes active is said before anything is done for it, and its end after.
                 self.stand();
             }
@@ -357,14 +361,17 @@ impl Agent {
     }
 
     fn wake(&self) -> Option<Instant> {
-        let wake_ms = self.core.wake_ms()?;
+        let now_ms = self.now_ms();
         // A wake that is past was answered by the step that set it; only a later one is waited for.
-        (wake_ms > self.now_ms()).then(|| self.began + Duration::from_millis(wake_ms))
+        let later = |wake_ms: &u64| *wake_ms > now_ms;
+        let wakes = [self.core.wake_ms().filter(later), self.core.hook_wake_ms().filter(later)];
+        wakes.into_iter().flatten().min().map(|wake_ms| self.began + Duration::from_millis(wake_ms))
     }
 
     async fn retry(&mut self) {
         self.outbox.retry().await;
         self.persist_again().await;
+        self.keep_hooks_again().await;
         if let (Some(why), false) = (self.io.health().failure(), self.said_failure) {
             self.said_failure = true;
             self.say(
@@ -434,58 +441,9 @@ fn seed() -> Result<u64, StartError> {
     Ok(u64::from_le_bytes(bytes))
 }
 
-/// The machine's addresses, with the one that it booted from first, also where no driver shows that interface.
-fn with_first(booted: Option<MacAddress>, mut macs: Vec<MacAddress>) -> Vec<MacAddress> {
-    if let Some(booted) = booted {
-        macs.retain(|mac| *mac != booted);
-        macs.insert(0, booted);
-    }
-    macs
-}
-
-/// What this agent runs in: the pod that its manifest names, else this very process.
-fn runtime(pod_uid: Option<&str>, boot_id: Option<&BootId>) -> Option<AgentRuntime> {
-    if let Some(uid) = pod_uid {
-        return Some(AgentRuntime::pod(uid));
-    }
-    let process = proc_stat::read(i32::try_from(std::process::id()).ok()?)?;
-    Some(AgentRuntime::process(boot_id?.as_str(), process.pid, process.start))
-}
-
-fn facts(settings: &Settings, home: &Home) -> Result<Facts, StartError> {
-    let root = Root::system();
-    let mut session = [0; 16];
-    getrandom::fill(&mut session).map_err(system("drawing a random number"))?;
-    let proc = std::path::Path::new(groundcrew_durable::epoch::PROC);
-    let boot_id = crate::interrupt::boot_id::known(proc);
-    let runtime = runtime(settings.pod_uid.as_deref(), boot_id.as_ref());
-    Ok(Facts {
-        instance: home.instance().clone(),
-        session: RandomId::from_bytes(session),
-        boot_id,
-        boot_epoch: groundcrew_durable::epoch::boot_epoch(proc),
-        home: home.kind().clone(),
-        ip: ip::address(&root).map(|ip| ip.to_string()).unwrap_or_default(),
-        serial: dmi::serial(&root),
-        macs: with_first(settings.mac.clone(), nics::macs(&root)),
-        runtime,
-        power_allowed: settings.allow_power,
-        reboot_allowed: settings.allow_reboot,
-        keys_allowed: settings.authorized_keys.is_some(),
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_interface_that_the_machine_booted_from_is_named_first() {
-        let mac = |last: u8| -> MacAddress { format!("52:54:00:00:00:{last:02x}").parse().unwrap() };
-        assert_eq!(with_first(None, vec![mac(1), mac(2)]), [mac(1), mac(2)]);
-        assert_eq!(with_first(Some(mac(2)), vec![mac(1), mac(2)]), [mac(2), mac(1)]);
-        assert_eq!(with_first(Some(mac(3)), vec![mac(1)]), [mac(3), mac(1)]);
-    }
 
     #[test]
     fn a_broken_record_of_children_is_set_aside_and_said_and_keeps_nobody_from_starting() {

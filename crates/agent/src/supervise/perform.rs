@@ -68,6 +68,7 @@ impl Agent {
             | Event::Drain(_)
             | Event::Looked { .. }
             | Event::DrainChanged { .. }
+            | Event::HookEnded(_)
             | Event::Stop => {}
         }
     }
@@ -95,6 +96,10 @@ impl Agent {
             Action::LookForDrain(look) => self.look_for_drain(look),
             Action::BeginDrain(id, order) => self.change_drain(id, order, true),
             Action::EndDrain(id, order) => self.change_drain(Some(id), order, false),
+            Action::KeepHooks(kept) => self.keep_hooks(kept).await,
+            Action::StartHook(start) => return self.start_hook(*start),
+            Action::EndHook => self.end_hook(),
+            Action::SayOfHook(which, level, text) => self.say_of_hook(which, level, &text),
             Action::StartStage(start) => return self.start_stage(*start),
             Action::EndStage(by) => self.end_stage(by),
             Action::KeepOutcome(entry) => self.keep_outcome(entry).await,

@@ -127,7 +127,7 @@ impl Agent {
 }
 
 /// Where tools are looked for: as the agent was started, or where a distribution keeps them.
-fn search_path() -> std::ffi::OsString {
+pub(super) fn search_path() -> std::ffi::OsString {
     std::env::var_os("PATH")
         .unwrap_or_else(|| "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".into())
 }

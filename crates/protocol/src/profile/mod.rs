@@ -5,6 +5,7 @@
 mod counters;
 mod cpu_stress;
 mod gpu;
+mod hooks;
 mod interrupt;
 mod memory;
 mod network;
@@ -25,6 +26,7 @@ pub(crate) use part::TEXT_BYTES_MAX;
 pub use counters::CounterSettings;
 pub use cpu_stress::CpuStressSettings;
 pub use gpu::{GpuDiag, GpuSettings};
+pub use hooks::{HOOKS_BYTES_MAX, HookCommand, Hooks};
 pub use interrupt::{InterruptKind, InterruptSettings, PackageInterrupt};
 pub use memory::{MEMORY_METHODS, MemorySettings};
 pub use network::{NetworkPeer, NetworkSettings};

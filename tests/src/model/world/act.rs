@@ -19,6 +19,9 @@ impl World {
             Action::LookForDrain(look) => return Some(Event::Looked { look, sight: None }),
             Action::BeginDrain(order, _) => return Some(Event::DrainChanged { order, done: Ok(()) }),
             Action::EndDrain(id, _) => return Some(Event::DrainChanged { order: Some(id), done: Ok(()) }),
+            Action::KeepHooks(_) | Action::StartHook(_) | Action::EndHook | Action::SayOfHook(..) => {
+                unreachable!("no node of this world has hooks")
+            }
             Action::StartStage(start) => return self.start_stage(agent, life, &start.stage, start.attempt),
             Action::EndStage(by) => {
                 if let Some(child) = &mut self.machines[agent].child {
@@ -112,6 +115,10 @@ impl World {
             | Action::LookForDrain(_)
             | Action::BeginDrain(..)
             | Action::EndDrain(..)
+            | Action::KeepHooks(_)
+            | Action::StartHook(_)
+            | Action::EndHook
+            | Action::SayOfHook(..)
             | Action::StartStage(_)
             | Action::EndStage(_)
             | Action::InstallKey { .. }

@@ -31,11 +31,12 @@ fn in_lines(status: &Status) -> String {
         let pids: Vec<String> = work.pids.iter().map(ToString::to_string).collect();
         let pids = if pids.is_empty() { String::new() } else { format!(", pid {}", pids.join(" ")) };
         let activity = if work.activity.is_empty() { String::new() } else { format!(" ({})", work.activity) };
-        let (stage, attempt) = (&work.stage, work.attempt);
+        let attempt = if work.attempt == 0 { String::new() } else { format!(", attempt {}", work.attempt) };
+        let stage = &work.stage;
         add(
             &mut text,
             "active",
-            &format!("run {}, {stage}, attempt {attempt}{pids}, since {}{activity}", work.run, work.since),
+            &format!("run {}, {stage}{attempt}{pids}, since {}{activity}", work.run, work.since),
         );
     }
     if status.active_work.is_empty() {

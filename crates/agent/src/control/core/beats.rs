@@ -6,7 +6,7 @@ use groundcrew_protocol::stage::State;
 use groundcrew_protocol::time::WallMs;
 use groundcrew_protocol::wire::{Heartbeat, HeartbeatAnswer, LogLevel, Phase};
 
-use super::{Core, Failure, Under, drain};
+use super::{Core, Failure, Under};
 use crate::control::sight::orchestrators;
 
 /// Heartbeats in a row that may say that the run stands elsewhere before the agent claims again.
@@ -27,7 +27,7 @@ impl Core {
             } else {
                 self.idle_reason.clone()
             },
-            drain: drain::said(self.drained()),
+            drain: self.said_of_drain(),
             drains: self.drained().map(orchestrators).unwrap_or_default(),
             directives: self.reports.clone(),
             home_failed,

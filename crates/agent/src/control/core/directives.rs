@@ -108,7 +108,7 @@ impl Core {
                 "the run ended under another boot: somebody switched this machine on",
             );
         }
-        if self.is_busy() {
+        if self.is_busy() || self.hook_keeps_power(answer.state.as_ref()) {
             return;
         }
         self.say(LogLevel::Warn, "the run has ended: the machine is switched off");

@@ -53,6 +53,11 @@ impl Core {
         self.in_flight().or_else(|| self.draining.entering.as_ref().map(|(which, _)| which.clone()))
     }
 
+    /// True where anything is active: an attempt, or a hook.
+    pub fn is_active(&self) -> bool {
+        self.active().is_some() || self.active_hook().is_some()
+    }
+
     /// The stage that waits for the drain to end.
     pub fn waits_for_drain(&self) -> Option<StageAttempt> {
         let waits = self.drained().is_some() && self.active().is_none() && !self.exiting;
@@ -95,6 +100,7 @@ impl Core {
         if let Some(sight) = sight {
             self.marker_seen(sight);
         }
+        self.looked_for_hook(look);
         let Some((which, waited)) = self.draining.entering.take() else {
             return;
         };
@@ -122,12 +128,17 @@ impl Core {
         }
         let which = StageAttempt { stage: stage.clone(), attempt };
         if self.draining.entering.as_ref().is_none_or(|(entering, _)| *entering != which) {
-            self.draining.looks += 1;
-            let look = self.draining.looks;
+            let look = self.next_look();
             self.draining.entering = Some((which, look));
             self.actions.push(Action::LookForDrain(look));
         }
         false
+    }
+
+    /// The number of a look that is asked for.
+    pub(super) fn next_look(&mut self) -> u64 {
+        self.draining.looks += 1;
+        self.draining.looks
     }
 
     /// What is about to start no more is registered no more, and a look was good for its step alone.
@@ -184,7 +195,16 @@ impl Core {
     }
 }
 
-/// Why the agent does nothing new, as heartbeats say it; empty where no drain holds.
-pub(super) fn said(active: Option<&Active>) -> String {
-    active.map(why_drained).unwrap_or_default()
+impl Core {
+    /// Why the agent does nothing new, as heartbeats say it; empty where no drain holds.
+    pub(super) fn said_of_drain(&self) -> String {
+        let Some(active) = self.drained() else { return String::new() };
+        match self.active_hook() {
+            Some((which, failed)) if failed.is_empty() => {
+                format!("{}; {} is not done yet", why_drained(active), which.key())
+            }
+            Some((which, failed)) => format!("{}; {} {failed}", why_drained(active), which.key()),
+            None => why_drained(active),
+        }
+    }
 }

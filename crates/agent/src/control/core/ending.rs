@@ -236,9 +236,9 @@ impl Core {
         }
     }
 
-    /// The last action once a stop was asked for and no stage is left.
+    /// The last action once a stop was asked for and no stage or hook is left.
     pub(super) fn finish(&mut self) {
-        if self.in_flight.is_none() {
+        if self.in_flight.is_none() && !self.runs_hook() {
             self.actions.push(Action::Exit);
         }
     }

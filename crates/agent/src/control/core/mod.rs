@@ -15,19 +15,21 @@ mod beats;
 mod directives;
 mod drain;
 mod ending;
+mod hooks;
 mod next;
 mod reboot;
 mod words;
 
 use groundcrew_protocol::check::PlannedCheck;
 use groundcrew_protocol::ids::{Attempt, ClaimNumber, DirectiveId};
-use groundcrew_protocol::profile::StageSpec;
+use groundcrew_protocol::profile::{Hooks, StageSpec};
 use groundcrew_protocol::stage::{Stage, State};
 use groundcrew_protocol::wire::{DirectiveReport, LogLevel, OutboxEntry, OverrideFlags, StageAttempt};
 
+use super::hooks::Kept;
 use super::memory::Memory;
 use crate::backoff::Backoff;
-pub use words::{Action, Call, EndedBy, Event, Facts, Failure, Reply, StartStage};
+pub use words::{Action, Call, EndedBy, Event, Facts, Failure, Reply, StartHook, StartStage};
 
 #[derive(Debug, Clone, PartialEq)]
 struct InFlight {
@@ -106,6 +108,7 @@ pub struct Core {
     mismatches: u32,
     idle_reason: String,
     draining: drain::Draining,
+    hooks: hooks::NodeHooks,
     /// Heartbeats fail, and that was said.
     said_silence: bool,
     random: u64,
@@ -116,6 +119,7 @@ impl Core {
     /// A loop that starts from what the home holds. `seed` spreads retries.
     pub fn new(facts: Facts, memory: Memory, seed: u64) -> Core {
         Core {
+            hooks: hooks::NodeHooks::none(&memory.run),
             facts,
             by_boot_token: !memory.claimed,
             memory,
@@ -147,6 +151,13 @@ impl Core {
             random: seed | 1,
             actions: Vec::new(),
         }
+    }
+
+    /// The same loop with the hooks of its node, and what an earlier agent of the home has left of them.
+    #[must_use]
+    pub fn with_hooks(mut self, hooks: Hooks, kept: Kept) -> Core {
+        self.hooks = hooks::NodeHooks::new(&self.memory.run, &self.facts.boot_epoch, hooks, kept);
+        self
     }
 
     /// What the loop keeps in the home.
@@ -189,6 +200,7 @@ impl Core {
             | Event::Drain(_)
             | Event::Looked { .. }
             | Event::DrainChanged { .. }
+            | Event::HookEnded(_)
             | Event::Stop => false,
         };
         if changed {
@@ -251,9 +263,11 @@ impl Core {
             Event::Drain(sight) => self.marker_seen(sight),
             Event::Looked { look, sight } => self.looked(look, sight),
             Event::DrainChanged { order, done } => self.drain_changed(order, done),
+            Event::HookEnded(done) => self.hook_ended(done, now_ms),
             Event::Stop => self.stop(),
         }
         self.advance(now_ms);
+        self.tend_hooks(now_ms);
         self.end_entry();
         std::mem::take(&mut self.actions)
     }

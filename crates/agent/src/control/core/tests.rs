@@ -54,6 +54,9 @@ fn word(action: &Action) -> Option<String> {
     let named = |which: &StageAttempt| format!("{}/{}", which.stage, which.attempt);
     let text = match action {
         Action::Say(..) | Action::Persist(_) | Action::LookForDrain(_) => return None,
+        Action::KeepHooks(_) | Action::SayOfHook(..) => return None,
+        Action::StartHook(start) => format!("hook {}", start.which.key()),
+        Action::EndHook => "end hook".to_owned(),
         Action::BeginDrain(_, order) => format!("drain {}", order.id),
         Action::EndDrain(_, order) => format!("undrain {}", order.id),
         Action::Send(Call::Hello) => "hello".to_owned(),
@@ -94,17 +97,17 @@ impl Loop {
         self.actions(event).iter().filter_map(word).collect()
     }
 
-    /// What it does, also after the look that a start asks for.
+    /// What it does, also after the looks that a start asks for.
     fn actions(&mut self, event: Event) -> Vec<Action> {
         let mut actions = self.core.step(event, self.now_ms);
-        if let Some(Action::LookForDrain(look)) = actions.last() {
-            let (look, sight) = (*look, Some(self.sight()));
+        let look = |action: &Action| if let Action::LookForDrain(look) = action { Some(*look) } else { None };
+        for look in actions.iter().filter_map(look).collect::<Vec<_>>() {
+            let sight = Some(self.sight());
             actions.extend(self.core.step(Event::Looked { look, sight }, self.now_ms));
         }
         actions
     }
 
-    /// Another look at the marker.
     fn sight(&mut self) -> Sight {
         self.looks += 1;
         Sight { number: self.looks, drain: self.marker.clone() }
@@ -492,5 +495,6 @@ fn the_orchestrators_word_counts_where_the_two_disagree_for_three_heartbeats() {
 mod directives;
 mod drains;
 mod ends;
+mod hooks;
 mod pins;
 mod reboots;

@@ -3,7 +3,7 @@
 use groundcrew_protocol::check::PlannedCheck;
 use groundcrew_protocol::drain::DrainOrder;
 use groundcrew_protocol::ids::{Attempt, BootId, ClaimNumber, DirectiveId, MacAddress, RandomId, Sha256Hex};
-use groundcrew_protocol::profile::StageSpec;
+use groundcrew_protocol::profile::{HookCommand, StageSpec};
 use groundcrew_protocol::runtime::AgentRuntime;
 use groundcrew_protocol::stage::Stage;
 use groundcrew_protocol::time::WallMs;
@@ -12,6 +12,7 @@ use groundcrew_protocol::wire::{
     OutboxEntry, OverrideFlags, ResultAnswer, StageAttempt,
 };
 
+use crate::control::hooks::{Kept, Which};
 use crate::control::memory::Memory;
 use crate::control::sight::Sight;
 
@@ -94,6 +95,8 @@ pub enum Event {
         /// Why it could not be done.
         done: Result<(), String>,
     },
+    /// The hook of [`Action::StartHook`] has ended, or why it came to nothing.
+    HookEnded(Result<(), String>),
     /// Somebody asks this process to end.
     Stop,
 }
@@ -202,6 +205,14 @@ pub enum Action {
     BeginDrain(Option<DirectiveId>, DrainOrder),
     /// Have the marker hold that drain no more, then say [`Event::DrainChanged`].
     EndDrain(DirectiveId, DrainOrder),
+    /// Keep what is known of hooks, and go on once it is durable.
+    KeepHooks(Box<Kept>),
+    /// Run a hook of the node, then say [`Event::HookEnded`].
+    StartHook(Box<StartHook>),
+    /// End the hook that runs.
+    EndHook,
+    /// Tell what becomes of a hook: as [`Action::Say`] does, and also of a run that is over.
+    SayOfHook(Which, LogLevel, String),
     /// Start a stage.
     StartStage(Box<StartStage>),
     /// End the stage in flight: its process group, with the reason.
@@ -237,6 +248,17 @@ pub enum Action {
     Exit,
     /// Tell: into the log and to the orchestrator.
     Say(LogLevel, String),
+}
+
+/// A hook to run.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StartHook {
+    /// Which.
+    pub which: Which,
+    /// The command.
+    pub command: HookCommand,
+    /// Why, for the command and for people.
+    pub reason: String,
 }
 
 /// A stage to start.

@@ -9,7 +9,7 @@ use groundcrew_protocol::wire::Phase;
 
 use super::*;
 
-fn marker(holders: &[&str]) -> Drain {
+pub(super) fn marker(holders: &[&str]) -> Drain {
     let home = tempfile::tempdir().unwrap();
     std::fs::write(groundcrew_durable::drain_marker::path_in(home.path()), "{}").unwrap();
     let identity: Identity = match groundcrew_durable::drain_marker::read::look(home.path()) {
@@ -40,17 +40,17 @@ fn order(id: &str) -> DrainOrder {
 
 impl Loop {
     /// The watcher tells what it sees from now on.
-    fn drains(&mut self, marker: Drain) -> Vec<String> {
+    pub(super) fn drains(&mut self, marker: Drain) -> Vec<String> {
         self.marker = marker;
         let sight = self.sight();
         self.on(Event::Drain(sight))
     }
 
-    fn undrains(&mut self) -> Vec<String> {
+    pub(super) fn undrains(&mut self) -> Vec<String> {
         self.drains(Drain::Absent(Absence::NoMarker))
     }
 
-    fn phase(&self) -> Phase {
+    pub(super) fn phase(&self) -> Phase {
         self.core.heartbeat("busy", false, WallMs(0)).unwrap().phase
     }
 }

@@ -1,0 +1,82 @@
+//! Hooks of the node as the loop begins and ends them.
+
+use groundcrew_protocol::profile::HookCommand;
+use groundcrew_protocol::wire::Phase;
+
+use super::drains::marker;
+use super::*;
+use crate::control::hooks::Which;
+
+fn hooks() -> Hooks {
+    let command = || Some(HookCommand { argv: vec!["x".to_owned()], deadline_ms: 1_000 });
+    Hooks { before_drain: command(), after_drain: command(), on_completed: command(), on_hold: command() }
+}
+
+/// A claimed loop of a node with hooks.
+fn at(state: &str, attempt: u32) -> (Loop, Vec<String>) {
+    let mut agent = Loop::new(facts(), memory());
+    agent.core = agent.core.with_hooks(hooks(), Kept::default());
+    agent.on(Event::Start(Vec::new()));
+    agent.fails(Failure::Soon(String::new()));
+    let done = agent.told(claim(state, attempt));
+    (agent, done)
+}
+
+#[test]
+fn a_drain_waits_for_its_hook_and_the_next_stage_for_the_end_of_the_drain() {
+    let (mut agent, _) = at("CPUStress", 1);
+    assert!(agent.drains(marker(&["ann"])).is_empty(), "a stage is in flight");
+    assert_eq!(agent.core.active_hook(), Some((Which::BeforeDrain, String::new())));
+    assert_eq!(agent.on(Event::StageEnded), ["keep CPUStress/1", "result CPUStress/1", "hook drain.before"]);
+    let beat = agent.core.heartbeat("", false, WallMs(0)).unwrap();
+    assert_eq!(beat.drain, "asked for by ann; drain.before is not done yet");
+    agent.told(taken("GPU", 1, 1));
+    assert!(agent.on(Event::HookEnded(Err("no budget".to_owned()))).is_empty());
+    let beat = agent.core.heartbeat("", false, WallMs(0)).unwrap();
+    assert!(beat.drain.ends_with("drain.before failed 1 times, is tried again: no budget"), "{}", beat.drain);
+    let wake_ms = agent.core.hook_wake_ms().unwrap();
+    assert_eq!(agent.after(wake_ms - agent.now_ms), ["hook drain.before"]);
+    assert!(agent.core.is_active());
+    agent.on(Event::HookEnded(Ok(())));
+    assert!(!agent.core.is_active() && agent.phase() == Phase::Draining);
+    // The undo goes beside the stage: nobody waits for it.
+    assert_eq!(agent.undrains(), ["start GPU/1", "hook drain.after"]);
+}
+
+#[test]
+fn a_hold_has_its_hook_once_the_marker_was_read_for_it() {
+    let (mut agent, done) = at("FailedHolding", 0);
+    assert_eq!(done, ["hold", "hook ready.on_hold"]);
+    assert!(agent.core.is_active());
+    agent.on(Event::HookEnded(Ok(())));
+    assert!(!agent.core.is_active() && agent.after(1).is_empty());
+    let mut agent = Loop::new(facts(), memory());
+    agent.core = agent.core.with_hooks(hooks(), Kept::default());
+    agent.marker = marker(&["ann"]);
+    agent.on(Event::Start(Vec::new()));
+    agent.fails(Failure::Soon(String::new()));
+    // The look for the hold's hook finds a drain, whose own hook goes first.
+    assert_eq!(agent.told(claim("FailedHolding", 0)), ["hold", "hook drain.before"]);
+}
+
+#[test]
+fn the_agent_ends_its_hook_before_it_ends() {
+    let (mut agent, _) = at("FailedHolding", 0);
+    assert_eq!(agent.on(Event::Stop), ["end hook"]);
+    assert_eq!(agent.on(Event::HookEnded(Err("told to end".to_owned()))), ["exit"]);
+    // Asked twice, it waits for nothing.
+    let (mut agent, _) = at("FailedHolding", 0);
+    agent.on(Event::Stop);
+    assert_eq!(agent.on(Event::Stop), ["exit"]);
+}
+
+#[test]
+fn the_power_waits_for_the_hook_of_the_end() {
+    let (mut agent, _) = at("CPUStress", 1);
+    agent.on(Event::StageEnded);
+    assert_eq!(agent.told(taken("Completed", 0, 1)), ["acknowledge CPUStress/1", "hook ready.on_completed"]);
+    let shutdown = || directive(3, Command::Shutdown, "Completed", "", 0);
+    assert!(agent.beat(shutdown()).is_empty(), "it runs");
+    agent.on(Event::HookEnded(Ok(())));
+    assert_eq!(agent.beat(shutdown()), ["flush"]);
+}

@@ -1,0 +1,65 @@
+//! What the machine and its settings say, read once at the start.
+
+use groundcrew_protocol::ids::{BootId, MacAddress, RandomId};
+use groundcrew_protocol::runtime::AgentRuntime;
+
+use super::{StartError, system};
+use crate::control::core::Facts;
+use crate::home::Home;
+use crate::probe::{Root, dmi, ip, nics};
+use crate::process::proc_stat;
+use crate::settings::Settings;
+
+/// The machine's addresses, with the one that it booted from first, also where no driver shows that interface.
+fn with_first(booted: Option<MacAddress>, mut macs: Vec<MacAddress>) -> Vec<MacAddress> {
+    if let Some(booted) = booted {
+        macs.retain(|mac| *mac != booted);
+        macs.insert(0, booted);
+    }
+    macs
+}
+
+/// What this agent runs in: the pod that its manifest names, else this very process.
+fn runtime(pod_uid: Option<&str>, boot_id: Option<&BootId>) -> Option<AgentRuntime> {
+    if let Some(uid) = pod_uid {
+        return Some(AgentRuntime::pod(uid));
+    }
+    let process = proc_stat::read(i32::try_from(std::process::id()).ok()?)?;
+    Some(AgentRuntime::process(boot_id?.as_str(), process.pid, process.start))
+}
+
+pub(super) fn facts(settings: &Settings, home: &Home) -> Result<Facts, StartError> {
+    let root = Root::system();
+    let mut session = [0; 16];
+    getrandom::fill(&mut session).map_err(system("drawing a random number"))?;
+    let proc = std::path::Path::new(groundcrew_durable::epoch::PROC);
+    let boot_id = crate::interrupt::boot_id::known(proc);
+    let runtime = runtime(settings.pod_uid.as_deref(), boot_id.as_ref());
+    Ok(Facts {
+        instance: home.instance().clone(),
+        session: RandomId::from_bytes(session),
+        boot_id,
+        boot_epoch: groundcrew_durable::epoch::boot_epoch(proc),
+        home: home.kind().clone(),
+        ip: ip::address(&root).map(|ip| ip.to_string()).unwrap_or_default(),
+        serial: dmi::serial(&root),
+        macs: with_first(settings.mac.clone(), nics::macs(&root)),
+        runtime,
+        power_allowed: settings.allow_power,
+        reboot_allowed: settings.allow_reboot,
+        keys_allowed: settings.authorized_keys.is_some(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_interface_that_the_machine_booted_from_is_named_first() {
+        let mac = |last: u8| -> MacAddress { format!("52:54:00:00:00:{last:02x}").parse().unwrap() };
+        assert_eq!(with_first(None, vec![mac(1), mac(2)]), [mac(1), mac(2)]);
+        assert_eq!(with_first(Some(mac(2)), vec![mac(1), mac(2)]), [mac(2), mac(1)]);
+        assert_eq!(with_first(Some(mac(3)), vec![mac(1)]), [mac(3), mac(1)]);
+    }
+}
