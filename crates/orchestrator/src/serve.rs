@@ -250,22 +250,33 @@ async fn first_token(store: &Store, file: Option<&Path>) -> Result<Option<String
     Ok((is_first && file.is_none()).then_some(text))
 }
 
-/// Puts every run that has not ended into the table of what is known, and tells those that a restore brought back.
+/// Puts every run that has not ended into the table of what is known, and tells those that a restore brought back. Where the
+/// store was written by an older version, it also learns which packages those runs use.
 async fn load_runs(app: &Arc<App>) -> Result<(), ServeError> {
     let mut after: Option<RunId> = None;
+    let knows_packages = app.store.knows_package_users().await?;
+    let mut used = Vec::new();
     loop {
         let runs = app.store.runs_going(after.as_ref(), RUNS_PER_READ).await?;
         let Some(last) = runs.last() else { break };
         after = Some(last.id.clone());
         for stored in &runs {
             match advance::read(stored) {
-                Ok(run) => drop(app.live.update(&run, stored.version)),
+                Ok(run) => {
+                    app.live.update(&run, stored.version);
+                    if !knows_packages {
+                        used.extend(advance::packages_of(&run).map(|package| (run.id.clone(), package)));
+                    }
+                }
                 // The others are served; whoever asks for this one is told.
                 Err(error) => {
                     tracing::error!(run = %stored.id, error = causes::chain(&error), "run left out")
                 }
             }
         }
+    }
+    if !knows_packages {
+        app.store.learn_package_users(used).await?;
     }
     for run in app.store.runs_restored().await? {
         match app.advance(&run, Input::Restored).await {

@@ -62,11 +62,23 @@ fn held(server: &Server, run: &Run, parts: &[&str]) -> RunView {
 
 #[test]
 fn a_stored_package_is_fetched_once_and_applied_with_its_env_and_config_files() {
-    let server = Server::start();
+    let mut server = Server::start();
     let (root, sum) = stored(&server);
     let run = server.create_run("n1", &profile_of(&root, ""));
-    let refused = refusal(&ctl(&server, &["package", "delete", "tuning", "1.0.0"]));
-    assert!(refused.contains(run.id.as_str()) && refused.contains("has not ended"), "{refused}");
+    let is_refused = |server: &Server| {
+        let refused = refusal(&ctl(server, &["package", "delete", "tuning", "1.0.0"]));
+        assert!(refused.contains(run.id.as_str()) && refused.contains("has not ended"), "{refused}");
+    };
+    is_refused(&server);
+    // As if the version before had made the run, which kept what it uses in its document alone.
+    assert!(server.stop().success());
+    change_database(
+        &server,
+        "DROP TABLE run_packages; DELETE FROM meta WHERE key = 'run_packages';
+         DELETE FROM _sqlx_migrations WHERE version = 6",
+    );
+    server.start_again(&[]);
+    is_refused(&server);
     let mut machine = Machine::new(&server, &run, "m1").with_packages();
     machine.start();
     let view = server.wait_for_state(&run, State::Completed);
@@ -177,12 +189,17 @@ fn tampered(server: &mut Server, content: &[u8]) {
     assert!(server.stop().success());
     let sum = Sha256Hex::of(content);
     std::fs::write(server.data().join("packages").join(sum.as_str()), content).unwrap();
-    let script = "import sqlite3, sys\nbase = sqlite3.connect(sys.argv[1])\n\
-                  base.execute('UPDATE packages SET sha256 = ?', (sys.argv[2],))\nbase.commit()\nbase.close()";
-    let database = database(&server.data());
-    let status = Command::new("python3").args(["-c", script]).arg(database).arg(sum.as_str()).status();
-    assert!(status.expect("python3 is among the packages of the tests").success());
+    change_database(server, &format!("UPDATE packages SET sha256 = '{sum}'"));
     server.start_again(&[]);
+}
+
+/// Has statements run by another program than the server, which is stopped.
+fn change_database(server: &Server, statements: &str) {
+    let script = "import sqlite3, sys\nbase = sqlite3.connect(sys.argv[1])\n\
+                  base.executescript(sys.argv[2])\nbase.commit()\nbase.close()";
+    let database = database(&server.data());
+    let status = Command::new("python3").args(["-c", script]).arg(database).arg(statements).status();
+    assert!(status.expect("python3 is among the packages of the tests").success());
 }
 
 fn database(data: &Path) -> PathBuf {

@@ -9,7 +9,7 @@ use axum::extract::{Path, State};
 use axum::response::Response;
 use bytes::Bytes;
 use futures_util::stream::{self, Stream};
-use groundcrew_protocol::ids::{PackageName, PackageVersion, RunId};
+use groundcrew_protocol::ids::{PackageName, PackageVersion};
 use groundcrew_protocol::profile::Profile;
 use groundcrew_protocol::wire::ErrorBody;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -18,12 +18,9 @@ use super::app::App;
 use super::auth::Agent;
 use super::error::ApiError;
 use super::packages::{blocking, ids};
-use crate::run::advance;
 
-/// Runs that are looked at a time for one that uses a package.
-const RUNS_AT_ONCE: u32 = 500;
 /// Of the runs that use a package this many are named.
-const NAMED_MAX: usize = 5;
+const NAMED_MAX: u32 = 5;
 /// Bytes of an archive that are read at a time: what each download under way holds in memory.
 const PART_BYTES: u64 = 256 * 1024;
 
@@ -57,23 +54,12 @@ pub async fn frozen(app: &App, mut profile: Profile) -> Result<Profile, ApiError
 
 /// 409 where a run that has not ended uses a package. Hold [`App::packages`] to write.
 pub async fn expect_unused(app: &App, name: &PackageName, version: &PackageVersion) -> Result<(), ApiError> {
-    let (mut after, mut users): (Option<RunId>, Vec<String>) = (None, Vec::new());
-    loop {
-        let page = app.store.runs_going(after.as_ref(), RUNS_AT_ONCE).await?;
-        for stored in &page {
-            let run = advance::read(stored)?;
-            if run.profile.stored_packages().any(|used| used.name == *name && used.version == *version) {
-                users.push(run.id.to_string());
-            }
-        }
-        let Some(last) = page.last() else { break };
-        after = Some(last.id.clone());
-    }
-    if users.is_empty() {
+    let users = app.store.package_users(name, version, NAMED_MAX).await?;
+    if users.count == 0 {
         return Ok(());
     }
-    let more = users.len().saturating_sub(NAMED_MAX);
-    let named = users[..users.len() - more].join(", ");
+    let named = users.named.iter().map(|run| run.as_str()).collect::<Vec<_>>().join(", ");
+    let more = users.count - users.named.len() as u64;
     let rest = if more > 0 { format!(" and {more} others") } else { String::new() };
     Err(ApiError::conflict(
         "in_use",

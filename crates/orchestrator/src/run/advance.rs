@@ -14,8 +14,8 @@ use groundcrew_protocol::wire::{ResultRequest, Taken};
 use super::decide::{self, Answer, Change, Input, NewEvent, NewRun, OrderKind, Refused};
 use super::state::{Now, Run};
 use crate::store::{
-    NewAudit, NewEventRow, NewResultRow, ResultKind, RunColumns, RunDoc, RunWrite, Store, StoreError,
-    StoredRun,
+    NewAudit, NewEventRow, NewResultRow, PackageKey, ResultKind, RunColumns, RunDoc, RunWrite, Store,
+    StoreError, StoredRun,
 };
 
 /// Tries to land a decision where another process changes the run at the same time. There should be none.
@@ -191,6 +191,11 @@ fn write_of(
     Ok((write, Landed { run, version, changed, answer, events: Vec::new() }))
 }
 
+/// The packages of the store that a run uses.
+pub fn packages_of(run: &Run) -> impl Iterator<Item = PackageKey> {
+    run.profile.stored_packages().map(|used| (used.name.clone(), used.version.clone()))
+}
+
 fn columns_of(run: &Run, at: WallMs) -> RunColumns {
     RunColumns {
         node: run.node.clone(),
@@ -201,6 +206,7 @@ fn columns_of(run: &Run, at: WallMs) -> RunColumns {
         ended: run.ended(),
         boot_token: run.boot_token.clone(),
         run_token: run.claim.as_ref().map(|claim| claim.token.clone()),
+        packages: packages_of(run).collect(),
     }
 }
 

@@ -23,11 +23,11 @@ use crate::owner;
 /// Every step of the schema, embedded. Each step sets `schema` in `meta`.
 pub(super) static MIGRATOR: Migrator = sqlx::migrate!("./migrations");
 /// The schema that this version writes; one step each.
-pub(super) const SCHEMA: u64 = 5;
+pub(super) const SCHEMA: u64 = 6;
 /// The first schema that has packages.
 pub(super) const SCHEMA_WITH_PACKAGES: u64 = 4;
 /// `GCrd` in the header of the database: tells ours from any other.
-const APPLICATION_ID: u32 = 0x4743_7264;
+pub(super) const APPLICATION_ID: u32 = 0x4743_7264;
 /// Readers at a time: two cores' worth of queries and as many that wait for the disk.
 const READERS: u32 = 4;
 /// Longest wait for another process that holds the database, as a backup's checkpoint does.

@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 
 use super::unit::{Decided, RunJob};
 use super::writer::Job;
-use super::{NewAudit, NewEventRow, NewResultRow, RunDoc, Store, StoreError, events, text};
+use super::{NewAudit, NewEventRow, NewResultRow, PackageKey, RunDoc, Store, StoreError, events, text};
 
 /// Runs of one part of the list.
 const RUNS_PAGE_MAX: u32 = 500;
@@ -48,6 +48,8 @@ pub struct RunColumns {
     pub boot_token: Sha256Hex,
     /// SHA-256 of the current claim's run token.
     pub run_token: Option<Sha256Hex>,
+    /// The packages of the store that it uses; the same for as long as it is there.
+    pub packages: Vec<PackageKey>,
 }
 
 /// Everything that is to land together for one change of a run.

@@ -14,7 +14,7 @@ use sqlx::{QueryBuilder, Sqlite};
 
 use super::cache::{KnownRun, RunCache};
 use super::results::{self, ResultBind};
-use super::{NewAudit, NewEventRow, RunColumns, RunWrite, StoreError, StoredRun, events, text};
+use super::{NewAudit, NewEventRow, RunColumns, RunWrite, StoreError, StoredRun, events, run_packages, text};
 
 /// Answers one caller, with its events or with why nothing landed.
 pub(super) type Reply = Box<dyn FnOnce(Result<Vec<EventView>, StoreError>) + Send>;
@@ -340,7 +340,13 @@ async fn insert(connection: &mut SqliteConnection, units: &[&Unit]) -> Result<()
         row.push_bind(columns.run_token.as_ref().map(|token| token.as_str()))
             .push_bind(unit.packed.as_slice());
     });
-    query.build().execute(connection).await.map(|_done| ()).map_err(StoreError::database("storing new runs"))
+    let stored = query.build().execute(&mut *connection).await;
+    stored.map_err(StoreError::database("storing new runs"))?;
+    for unit in units {
+        let (run, columns) = now(unit);
+        run_packages::insert(connection, &run.id, columns).await?;
+    }
+    Ok(())
 }
 
 /// Stores changed runs. SQLite writes every index anew that has a column in the statement, also where its value stays:
@@ -418,7 +424,14 @@ async fn update_whole(connection: &mut SqliteConnection, units: &[&Unit]) -> Res
          updated = new.updated, ended = new.ended, boot_token = new.boot_token, run_token = new.run_token, \
          doc = new.doc FROM new WHERE runs.id = new.id AND runs.version = new.base",
     );
-    expect_all(query, connection, units.len(), first).await
+    expect_all(query, connection, units.len(), first).await?;
+    for unit in units {
+        let (run, columns) = now(unit);
+        if columns.ended.is_some() && !columns.packages.is_empty() {
+            run_packages::remove(connection, &run.id).await?;
+        }
+    }
+    Ok(())
 }
 
 async fn expect_all(

@@ -168,6 +168,7 @@ async fn one_unreadable_run_stops_neither_a_start_nor_a_list() {
         ended: None,
         boot_token: Sha256Hex::of(b"r-torn"),
         run_token: None,
+        packages: Vec::new(),
     };
     let torn = RunWrite {
         doc: Some((RunDoc::of("{}"), columns)),

@@ -6,6 +6,7 @@ mod logs;
 mod measure;
 mod overlap;
 mod retention;
+mod run_packages;
 mod transfer;
 mod writes;
 
@@ -42,6 +43,7 @@ fn columns(run: &RunId, ended: Option<i64>) -> RunColumns {
         ended: ended.map(WallMs),
         boot_token: Sha256Hex::of(run.as_str().as_bytes()),
         run_token: None,
+        packages: Vec::new(),
     }
 }
 
