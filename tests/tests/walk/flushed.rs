@@ -7,7 +7,7 @@ use groundcrew_protocol::wire::HomeKind;
 use groundcrew_tests::harness::gate::Gate;
 use groundcrew_tests::harness::{Machine, Server, eventually};
 
-use crate::interrupts::{calls, root_with};
+use crate::interrupts::{calls, put_program, root_with};
 
 /// Long lines that a stage prints. Each is more than an agent sends at a time otherwise: heartbeats, outcomes, short lines.
 const LINES: usize = 40;
@@ -26,7 +26,7 @@ fn a_live_image_asks_for_a_reboot_once_all_that_it_holds_has_arrived() {
         LINES + SHORT_LINES
     );
     let root = root_with(&server, "systemctl", &script);
-    assert_eq!(root, root_with(&server, "reboot", "#!/bin/sh\necho reboot >>/calls\n"));
+    put_program(&server, &root, "reboot", "#!/bin/sh\necho reboot >>/calls\n");
     let root_mount = format!("root_mount = \"{}\"", root.display());
     let profile = format!(
         "name = \"flushed\"\n[[stage]]\nname = \"Interrupt:talk\"\n[[stage]]\nname = \"Interrupt:it\"\n\

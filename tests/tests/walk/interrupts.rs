@@ -14,12 +14,17 @@ pub fn root_with(server: &Server, program: &str, script: &str) -> PathBuf {
     assert!(rustix::process::geteuid().is_root(), "an interrupt needs root: its commands change their root");
     let root = server.beside("root");
     programs::make_root(&root);
+    put_program(server, &root, program, script);
+    root
+}
+
+/// Puts another program there.
+pub fn put_program(server: &Server, root: &Path, program: &str, script: &str) {
     // Within the root by the same path as outside it.
     let folder = server.beside("m1").join("bin");
     let folder = root.join(folder.strip_prefix("/").unwrap());
     std::fs::create_dir_all(&folder).unwrap();
     programs::write_program(&folder.join(program), script);
-    root
 }
 
 fn profile(root: &Path, settings: &str) -> String {
@@ -66,11 +71,16 @@ fn asked(root: &Path, times: usize) {
 #[test]
 fn a_reboot_is_asked_for_once_it_is_acknowledged_and_one_that_never_comes_holds() {
     let server = Server::start_with_steps_of(PAST_THE_REBOOT_MS);
-    let root = root_with(&server, "reboot", "#!/bin/sh\necho reboot >>/calls\n");
+    let script =
+        "#!/bin/sh\necho \"$GROUNDCREW_REBOOT_WAIT_S $SKYHOOK_RESOURCE_ID\" >>/told; echo reboot >>/calls";
+    let root = root_with(&server, "reboot", script);
     let run = server.create_run("n1", &profile(&root, "type = \"node_restart\""));
     let mut machine = Machine::new(&server, &run, "m1").with_interrupts();
     machine.start();
     asked(&root, 1);
+    // The stage waits for the reboot, and not the package agent, whose time is the stage's own.
+    let told = std::fs::read_to_string(root.join("told")).unwrap();
+    assert_eq!(told, format!("0 groundcrew-{}-0-1_interrupt-it_0\n", run.id));
     let rebooting = server.view(&run).summary.rebooting.expect("it waits for a reboot");
     assert_eq!((rebooting.stage.to_string().as_str(), rebooting.attempt.0), ("Interrupt:it", 1));
     assert_eq!(rebooting.until.0 - rebooting.asked.0, i64::try_from(REBOOT_DEADLINE_MS).unwrap());
