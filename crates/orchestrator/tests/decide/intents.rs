@@ -2,8 +2,9 @@
 
 use groundcrew_orchestrator::run::decide::{OrderKind, Refused};
 use groundcrew_orchestrator::run::state::{Fate, HeldFor, WaitFor};
-use groundcrew_protocol::check::Verdict;
+use groundcrew_protocol::check::{Check, Limit, Observation, Verdict};
 use groundcrew_protocol::ids::Attempt;
+use groundcrew_protocol::plan::REBOOTED_FOUND;
 use groundcrew_protocol::stage::State;
 use groundcrew_protocol::wire::{Command, Taken};
 
@@ -158,16 +159,28 @@ fn an_agents_word_is_no_proof_of_a_reboot() {
     let mut settled = profile(&["Interrupt:reboot", "CPUStress"], "stay");
     settled.interrupts =
         serde_json::from_value(serde_json::json!([{"name": "reboot", "type": "node_restart"}])).unwrap();
-    let mut bench = Bench::new(settled);
-    bench.claim(&agent(1)).unwrap();
-    let owed: Vec<&str> = bench.run.plan.iter().map(|check| check.name.as_str()).collect();
-    assert_eq!(owed, ["rebooted"]);
-    bench.intent(1, "reboot", Some((reboot(), 1)), 1).unwrap();
-    let mut request = bench.outcome(1, reboot(), 1, Outcome::Pass);
-    request.checks.clear();
-    request.passed = true;
-    bench.result(request).unwrap();
-    assert!(matches!(bench.why(), HeldFor::Verdict { verdict: Verdict::Inconclusive, .. }));
+    // Nothing; what the orchestrator itself finds at a proof; and what an agent really says.
+    for (said, verdict) in [
+        (None, Verdict::Inconclusive),
+        (Some(REBOOTED_FOUND), Verdict::Inconclusive),
+        (Some("the boot id is the same still"), Verdict::Fail),
+    ] {
+        let mut bench = Bench::new(settled.clone());
+        bench.claim(&agent(1)).unwrap();
+        let owed: Vec<&str> = bench.run.plan.iter().map(|check| check.name.as_str()).collect();
+        assert_eq!(owed, ["rebooted"]);
+        bench.intent(1, "reboot", Some((reboot(), 1)), 1).unwrap();
+        let mut request = bench.outcome(1, reboot(), 1, Outcome::Pass);
+        let check = |text: &str| {
+            let observed = Observation::Found { text: text.to_owned() };
+            Check::of("rebooted", None, observed, Limit::equal_to(REBOOTED_FOUND))
+        };
+        request.checks = said.map(check).into_iter().collect();
+        request.passed = true;
+        bench.result(request).unwrap();
+        let held = matches!(bench.why(), HeldFor::Verdict { verdict: found, .. } if *found == verdict);
+        assert!(held, "{said:?}: {:?}", bench.why());
+    }
 }
 
 #[test]

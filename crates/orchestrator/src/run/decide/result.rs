@@ -2,7 +2,7 @@
 
 use groundcrew_protocol::check::{Check, Judged, Limit, Observation, Verdict, judge_stage};
 use groundcrew_protocol::ids::{Attempt, Generation};
-use groundcrew_protocol::plan::names;
+use groundcrew_protocol::plan::{REBOOTED_FOUND, names};
 use groundcrew_protocol::report::said;
 use groundcrew_protocol::spec_diff::spec_validate;
 use groundcrew_protocol::stage::Stage;
@@ -67,6 +67,7 @@ fn place(step: &Step, request: &ResultRequest) -> Result<(usize, Attempt), Refus
 /// Judges the first result of the attempt in flight, and goes on or holds.
 fn take_first(step: &mut Step, request: &ResultRequest) -> Judged {
     let mut reported = request.checks.clone();
+    reported.retain(|check| !says_that_it_rebooted(check));
     if step.run.claim.as_ref().is_some_and(|claim| claim.protocol == 1) {
         reported.push(word_of(request));
     }
@@ -102,6 +103,12 @@ fn take_first(step: &mut Step, request: &ResultRequest) -> Judged {
         step.hold(HeldFor::Verdict { verdict, what: what_holds(&judged) }, ORCHESTRATOR);
     }
     judged
+}
+
+/// That a machine rebooted its next claim proves, and no agent's word: without it the check is still owed.
+fn says_that_it_rebooted(check: &Check) -> bool {
+    let proof = Observation::Found { text: REBOOTED_FOUND.to_owned() };
+    check.name == names::REBOOTED && check.observed == proof
 }
 
 fn word_of(request: &ResultRequest) -> Check {
