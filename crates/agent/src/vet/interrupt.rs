@@ -194,15 +194,12 @@ fn reboot(
     };
     let is_asked = called.ending == Ending::Exited(0) && called.stopped.is_none();
     context.show(0.5, "rebooting");
-    let until = match (is_asked, settings.reboot_ms) {
-        (true, Some(limit_ms)) => asked + Duration::from_millis(limit_ms) + REBOOT_SLACK,
-        (true, None) => deadline,
-        (false, _) => deadline.min(Instant::now() + SIGTERM_PATIENCE),
-    };
+    let asked = is_asked.then_some(asked);
+    let until = sigterm_until(asked, settings.reboot_ms, deadline, Instant::now());
     if called.stopped.is_none() && context.cancel.wait(until.saturating_duration_since(Instant::now())) {
         return Done { artifacts: called.artifacts, ..stopped(context) };
     }
-    let observed = if is_asked {
+    let observed = if let Some(asked) = asked {
         let seconds = asked.elapsed().as_secs();
         let text = format!("the boot id is {boot} still, {seconds} s after the reboot was asked for");
         context.say(LogLevel::Error, text.clone());
@@ -211,6 +208,16 @@ fn reboot(
         called.observed(context, "asked for")
     };
     done(context, names::REBOOTED, observed, called)
+}
+
+/// How long the stage stays for the SIGTERM of its reboot. Its own deadline is for the asking: one that was asked for may take
+/// as long as the run lets it.
+fn sigterm_until(asked: Option<Instant>, reboot_ms: Option<u64>, deadline: Instant, now: Instant) -> Instant {
+    match (asked, reboot_ms) {
+        (Some(asked), Some(limit_ms)) => asked + Duration::from_millis(limit_ms) + REBOOT_SLACK,
+        (Some(_), None) => deadline,
+        (None, _) => deadline.min(now + SIGTERM_PATIENCE),
+    }
 }
 
 /// The stage was asked to end: by the SIGTERM of the reboot, or by somebody else.
@@ -230,4 +237,26 @@ fn would_ignore(root_mount: &str, call: &Call) -> Option<String> {
         ignore_chroot: told.map(|(_, value)| value.as_os_str()),
     };
     systemd_chroot::would_ignore(&Root::open(host).ok()?, host, given)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reboot_that_was_asked_for_may_take_longer_than_its_stage() {
+        let asked = Instant::now();
+        let after = |seconds| asked + Duration::from_secs(seconds);
+        let (deadline, now) = (after(420), after(10));
+        for (what, was_asked, reboot_ms, expected) in [
+            ("the run's limit, from the request on", true, Some(1_800_000), after(1_860)),
+            ("an orchestrator that does not say", true, None, deadline),
+            ("one that failed may do so because the machine goes down", false, Some(1_800_000), after(15)),
+            ("the same, and nobody says how long", false, None, after(15)),
+        ] {
+            let asked = was_asked.then_some(asked);
+            assert_eq!(sigterm_until(asked, reboot_ms, deadline, now), expected, "{what}");
+        }
+        assert_eq!(sigterm_until(None, None, after(12), now), after(12), "the deadline is soon");
+    }
 }

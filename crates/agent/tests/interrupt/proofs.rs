@@ -137,6 +137,11 @@ fn a_request_in_its_grace_is_skipped_and_its_age_is_said() {
     let age: u64 = age.unwrap_or_else(|| panic!("{said}")).0.parse().unwrap();
     assert!((1_000..86_400).contains(&age), "{said}");
     assert_eq!((node.flag().exists(), node.written("asks").as_str()), (true, "x\n"));
+    // Whoever finds it asked for waits as whoever asked does, and it has not come by then.
+    let waits = [("GROUNDCREW_REBOOT_GRACE_S", "86400"), ("GROUNDCREW_REBOOT_WAIT_S", "0.01")];
+    assert_eq!(node.call(&waits), 1);
+    assert!(node.said("stderr").contains(" s ago, not seen yet"), "{}", node.said("stderr"));
+    assert_eq!((node.flag().exists(), node.written("asks").as_str()), (true, "x\n"));
     // By the grace that it has otherwise, of five minutes, it is over.
     assert_eq!((node.call(&[]), node.flag().exists()), (1, false));
 }
