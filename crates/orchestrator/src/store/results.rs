@@ -11,7 +11,7 @@ use sqlx::{QueryBuilder, Sqlite};
 
 use super::{Store, StoreError, text};
 
-/// Rows of one statement: eleven values each, well under SQLite's 32,766.
+/// Rows of one statement: nine values each, well under SQLite's 32,766.
 const ROWS_MAX: usize = 500;
 
 /// Rows of evidence that are kept of one attempt; more are counted.
@@ -114,7 +114,7 @@ impl Store {
 
     async fn results_where(&self, run: &RunId, which: &'static str) -> Result<Vec<StoredResult>, StoreError> {
         let mut query = QueryBuilder::<Sqlite>::new(
-            "SELECT id, stage, attempt, kind, claim, at, request, judged FROM results WHERE run = ",
+            "SELECT id, stage, attempt, kind, claim, at, packed, request, judged FROM results WHERE run = ",
         );
         query.push_bind(run.as_str()).push(" AND ").push(which).push(" ORDER BY id");
         let rows: Vec<Row> = query
@@ -126,13 +126,18 @@ impl Store {
     }
 }
 
-type Row = (i64, String, i64, String, i64, i64, Option<String>, Option<String>);
+type Row = (i64, String, i64, String, i64, i64, Option<Vec<u8>>, Option<String>, Option<String>);
+
+/// What the agent sent, and how it was judged.
+type Texts = (Option<Box<ResultRequest>>, Option<Judged>);
 
 fn stored_result(row: Row) -> Result<StoredResult, StoreError> {
-    let (id, stage, attempt, kind, claim, at, request, judged) = row;
+    let (id, stage, attempt, kind, claim, at, packed, request, judged) = row;
     let claim = ClaimNumber(text::unsigned(claim));
-    let mut request: Option<Box<ResultRequest>> =
-        request.map(|doc| text::from_json("a result", &doc)).transpose()?;
+    let (mut request, judged) = match packed {
+        Some(packed) => text::from_json("a result", &text::unpack("a result", &packed)?)?,
+        None => before_packing(request, judged)?,
+    };
     if let Some(request) = &mut request {
         request.claim = claim;
     }
@@ -144,8 +149,15 @@ fn stored_result(row: Row) -> Result<StoredResult, StoreError> {
         claim,
         at: WallMs(at),
         request,
-        judged: judged.map(|doc| text::from_json("a judged result", &doc)).transpose()?,
+        judged,
     })
+}
+
+/// The texts of a row from before results were packed.
+fn before_packing(request: Option<String>, judged: Option<String>) -> Result<Texts, StoreError> {
+    let request = request.map(|doc| text::from_json("a result", &doc)).transpose()?;
+    let judged = judged.map(|doc| text::from_json("a judged result", &doc)).transpose()?;
+    Ok((request, judged))
 }
 
 /// A result as it is written.
@@ -157,8 +169,8 @@ pub(super) struct ResultBind {
     made_under: i64,
     at: i64,
     sha256: Sha256Hex,
-    request: Option<String>,
-    judged: Option<String>,
+    /// [`Texts`] as JSON, packed: one says most of the other again.
+    packed: Vec<u8>,
 }
 
 /// Writes results as text, outside of any transaction.
@@ -177,6 +189,9 @@ fn bind(row: NewResultRow) -> Result<ResultBind, StoreError> {
             Some(text::to_json("a result", &request)?)
         }
     };
+    let judged = row.judged.map(|judged| text::to_json("a judged result", &judged)).transpose()?;
+    let (sent, said) = (request.as_deref().unwrap_or("null"), judged.as_deref().unwrap_or("null"));
+    let packed = text::pack(&format!("[{sent},{said}]"));
     Ok(ResultBind {
         stage: row.stage.to_string(),
         attempt: i64::from(row.attempt.0),
@@ -185,13 +200,12 @@ fn bind(row: NewResultRow) -> Result<ResultBind, StoreError> {
         made_under: text::signed(made_under.0),
         at: row.at.0,
         sha256: Sha256Hex::of(request.as_deref().unwrap_or_default().as_bytes()),
-        request,
-        judged: row.judged.map(|judged| text::to_json("a judged result", &judged)).transpose()?,
+        packed,
     })
 }
 
 const INSERT: &str =
-    "INSERT INTO results (run, stage, attempt, kind, claim, made_under, at, sha256, request, judged) ";
+    "INSERT INTO results (run, stage, attempt, kind, claim, made_under, at, sha256, packed) ";
 
 /// Stores results: those that stand in few statements, evidence one by one because it is counted.
 pub(super) async fn insert_all(
@@ -212,7 +226,7 @@ pub(super) async fn insert_all(
         // A stage of the orchestrator's own may be resolved again within one attempt; its latest verdict stands.
         query.push(
             " ON CONFLICT (run, stage, attempt) WHERE kind IN ('first', 'own') \
-             DO UPDATE SET judged = excluded.judged, at = excluded.at WHERE kind = 'own'",
+             DO UPDATE SET packed = excluded.packed, judged = NULL, at = excluded.at WHERE kind = 'own'",
         );
         query.build().execute(&mut *connection).await.map_err(StoreError::database("storing own results"))?;
     }
@@ -228,7 +242,7 @@ fn push(mut row: sqlx::query_builder::Separated<'_, Sqlite, &str>, run: &RunId, 
     row.push_bind(run.as_str()).push_bind(&result.stage).push_bind(result.attempt);
     row.push_bind(result.kind.as_str()).push_bind(result.claim).push_bind(result.made_under);
     row.push_bind(result.at).push_bind(result.sha256.as_str());
-    row.push_bind(&result.request).push_bind(&result.judged);
+    row.push_bind(&result.packed);
 }
 
 /// Keeps evidence unless the same is kept already; past the limits it is only counted.

@@ -1,6 +1,7 @@
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 
+use groundcrew_protocol::check::Judged;
 use groundcrew_protocol::ids::Attempt;
 use groundcrew_protocol::operator::Node;
 use groundcrew_protocol::wire::ResultRequest;
@@ -242,6 +243,66 @@ async fn the_first_result_stands_and_evidence_is_kept_once_and_bounded() {
     assert_eq!(standing.len(), 1);
     assert_eq!(standing[0].request.as_ref().unwrap().summary, "fine");
     assert_eq!(standing[0].claim, ClaimNumber(1));
+}
+
+fn own_verdict(verdict: &str) -> NewResultRow {
+    let judged: Judged =
+        serde_json::from_value(serde_json::json!({ "verdict": verdict, "checks": [] })).unwrap();
+    NewResultRow { request: None, judged: Some(judged), ..result(ResultKind::Own, "", 0) }
+}
+
+/// Two columns of text held what is packed into one now.
+#[tokio::test]
+async fn results_from_before_they_were_packed_are_read_and_judged_anew() {
+    let data = tempfile::tempdir().unwrap();
+    let run = run_id("r-1");
+    let store = open(data.path()).await;
+    put(&store, &run, "0", None).await;
+    store.close().await.unwrap();
+    {
+        use sqlx::Connection;
+        let file = data.path().join(DATABASE_FILE);
+        let mut before = sqlx::sqlite::SqliteConnectOptions::new().filename(&file).connect().await.unwrap();
+        for (stage, kind, request, judged) in [
+            (
+                "Memory",
+                "first",
+                Some(
+                    r#"{"claim":0,"made_under":1,"stage":"Memory","attempt":1,"passed":true,"summary":"old"}"#,
+                ),
+                r#"{"verdict":"pass","checks":[]}"#,
+            ),
+            ("CPUStress", "own", None, r#"{"verdict":"pass","checks":[]}"#),
+        ] {
+            let row = "INSERT INTO results (run, stage, attempt, kind, claim, made_under, at, sha256, request, judged) \
+                       VALUES ('r-1', ?, 1, ?, 7, 1, 5, '', ?, ?)";
+            sqlx::query(row)
+                .bind(stage)
+                .bind(kind)
+                .bind(request)
+                .bind(judged)
+                .execute(&mut before)
+                .await
+                .unwrap();
+        }
+        before.close().await.unwrap();
+    }
+    let store = open(data.path()).await;
+    let read = store.results(&run).await.unwrap();
+    let request = read[0].request.as_ref().unwrap();
+    assert_eq!(
+        (request.summary.as_str(), request.claim, read[0].claim),
+        ("old", ClaimNumber(7), ClaimNumber(7))
+    );
+    let verdicts = |read: &[StoredResult]| -> Vec<_> {
+        read.iter().map(|one| one.judged.as_ref().unwrap().verdict.to_string()).collect()
+    };
+    assert_eq!(verdicts(&read), ["pass", "pass"]);
+    keep(&store, &run, own_verdict("warn")).await.unwrap();
+    keep(&store, &run, own_verdict("fail")).await.unwrap();
+    let read = store.results(&run).await.unwrap();
+    assert_eq!(verdicts(&read), ["pass", "fail"]);
+    assert_eq!(read[1].request, None);
 }
 
 #[tokio::test]
