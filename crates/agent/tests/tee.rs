@@ -298,8 +298,9 @@ fn who_ignores_sigterm_is_killed_with_its_group() {
 #[test]
 fn an_output_that_nobody_reads_does_not_keep_the_agent_from_ending() {
     let (unread, out) = std::io::pipe().unwrap();
+    // Before it is asked to end it has printed what, once stamped, is more than a pipe takes.
     let mut place = Place::with_stdout(out.into(), Duration::from_millis(100));
-    let ended = place.run_and_ask("touch begun; exec yes");
+    let ended = place.run_and_ask("yes | head -c 40000; touch begun; exec yes");
     assert_eq!((ended.exit, ended.ended_by_us), (-15, true));
     let failures = sink_failures(&ended.notes);
     let cause = "nobody read it for 5 s after the agent was asked to end";

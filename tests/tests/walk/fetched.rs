@@ -30,10 +30,6 @@ fn lines(server: &Server, run: &Run) -> Vec<String> {
     server.log(run, Some(&Stage::from(STAGE)))
 }
 
-fn count(server: &Server, run: &Run, part: &str) -> usize {
-    lines(server, run).iter().filter(|line| line.contains(part)).count()
-}
-
 /// What is kept of the package in an agent's home.
 fn kept(machine: &Machine) -> Vec<String> {
     let folder = machine.home().join("packages/tuning/1.0.0");
@@ -121,11 +117,12 @@ fn a_download_goes_on_where_it_stopped_when_either_side_was_killed() {
     let view = server.wait_for_state(&run, State::Completed);
     assert_eq!(view.stages[0].attempts, 2, "the agent was killed once, and the server's end counts for none");
     expect_line(&server, &run, "is unpacked: ");
-    assert_eq!(count(&server, &run, "goes on behind the first "), 2, "{:#?}", lines(&server, &run));
     let behind = lines(&server, &run);
     let behind = behind.iter().filter_map(|line| line.split("goes on behind the first ").nth(1));
     let behind: Vec<u64> = behind.map(|rest| rest.split(' ').next().unwrap().parse().unwrap()).collect();
-    assert!(behind[0] > 0 && behind[1] > behind[0], "{behind:?}");
+    // Once after each end; a machine that stalls may break the connection once more.
+    assert!(behind.len() >= 2 && behind[0] > 0 && behind.is_sorted(), "{:#?}", lines(&server, &run));
+    assert!(behind[behind.len() - 1] > behind[0], "{behind:?}");
     assert_eq!(kept(&machine), [format!("package-{sum}")]);
     assert!(machine.stop().success());
 }

@@ -113,10 +113,14 @@ fn a_deadline_ends_it() {
 
 #[test]
 fn who_ignores_sigterm_is_killed() {
-    let mut tool = shell("trap '' TERM; echo $$; while :; do sleep 1000; done");
-    tool.deadline = Duration::from_millis(200);
-    let (finished, said) = run_plain(&tool);
-    assert_eq!((finished.ending, finished.stopped), (Ending::Signalled(9), Some(Stopped::TimedOut)));
+    let cancel = Cancel::new().unwrap();
+    let from_line = cancel.clone();
+    // The stop comes once the signal is ignored for certain, which no deadline could tell.
+    let tool = shell("trap '' TERM; echo $$; while :; do sleep 1000; done");
+    let ask = move |_, _: &str| from_line.ask();
+    let (result, said) = run_with(&tool, &stand_in(), &ChildRecords::in_memory(), &cancel, ask);
+    let finished = result.unwrap();
+    assert_eq!((finished.ending, finished.stopped), (Ending::Signalled(9), Some(Stopped::Cancelled)));
     assert!(is_gone(said[0].1.parse().unwrap()));
 }
 
@@ -208,12 +212,16 @@ fn it_is_written_down_while_it_runs_and_not_afterwards() {
     let children = ChildRecords::in_home(home.path());
     let at_line = Arc::new(Mutex::new(Vec::new()));
     let (kept, path) = (Arc::clone(&at_line), home.path().to_owned());
+    let seen_mark = home.path().join("seen");
+    let may_end = seen_mark.clone();
     let look = move |_, line: &str| {
         let pid: i32 = line.parse().unwrap();
         let left = super::super::child_record::read_left(&path).unwrap();
         kept.lock().unwrap().push((pid, proc_stat::read(pid).unwrap(), left));
+        std::fs::write(&may_end, "").unwrap();
     };
-    let tool = shell("echo $$; exec sleep 0.5");
+    let script = format!("echo $$; until [ -e {} ]; do sleep 0.01; done", seen_mark.display());
+    let tool = shell(&script);
     let (result, _) = run_with(&tool, &stand_in(), &children, &Cancel::new().unwrap(), look);
     assert_eq!(result.unwrap().ending, Ending::Exited(0));
     let (pid, seen, left) = at_line.lock().unwrap().remove(0);
