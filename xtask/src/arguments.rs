@@ -34,12 +34,13 @@ which ends everything that was started and exits with 130.
   --keep   leave orchestrator and agent running, and say how to ask them and how to end them";
 
 const TEST: &str = "\
-usage: cargo xtask test [--no-vm] [--seeds N] [FILTER..]
+usage: cargo xtask test [--no-vm] [--seeds N] [--fresh] [FILTER..]
 
 Builds every binary and test of the workspace and runs them with `cargo test`.
 
   --no-vm     leave out the tests that boot a guest
   --seeds N   seeds of the model test (10000 unless told)
+  --fresh     let the property tests draw inputs that nobody has drawn before, as PROPTEST_CASES says so many
   FILTER      run only the tests whose names hold one of these";
 
 const GUEST: &str = "\
@@ -125,6 +126,7 @@ fn test(parser: &mut Parser) -> Result<Task, lexopt::Error> {
     while let Some(argument) = parser.next()? {
         match argument {
             Long("no-vm") => options.guests = false,
+            Long("fresh") => options.fresh = true,
             Long("seeds") => options.seeds = parser.value()?.parse()?,
             Short('h') | Long("help") => return Ok(Task::Help(TEST)),
             Value(filter) => options.filters.push(filter.string()?),
@@ -182,11 +184,12 @@ mod tests {
         assert_eq!(parsed(&["guest"]), Ok(Task::Guest));
         assert_eq!(parsed(&["check-layers"]), Ok(Task::CheckLayers));
         assert_eq!(parsed(&["test"]), Ok(Task::Test(test::Options::default())));
-        let options = test::Options { guests: false, seeds: 7, filters: vec!["a".into(), "b".into()] };
+        let options =
+            test::Options { guests: false, seeds: 7, fresh: true, filters: vec!["a".into(), "b".into()] };
         assert_eq!(parsed(&["fuzz"]), Ok(Task::Fuzz(fuzz::Options::default())));
         let fuzz = fuzz::Options { target: Some("config".into()), seconds: 5 };
         assert_eq!(parsed(&["fuzz", "config", "--seconds=5"]), Ok(Task::Fuzz(fuzz)));
-        assert_eq!(parsed(&["test", "a", "--seeds=7", "--no-vm", "b"]), Ok(Task::Test(options)));
+        assert_eq!(parsed(&["test", "a", "--seeds=7", "--fresh", "--no-vm", "b"]), Ok(Task::Test(options)));
     }
 
     #[test]

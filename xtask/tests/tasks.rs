@@ -77,7 +77,10 @@ impl Stage {
             .stdin(Stdio::null());
         command.env("PATH", self.folder.join("bin")).env("CARGO", self.folder.join("bin/cargo"));
         // The task that runs this very test tells its tests where the guests' kit lies.
-        command.env_remove("GROUNDCREW_GUEST_DIR").env_remove("GROUNDCREW_NO_VM");
+        command
+            .env_remove("GROUNDCREW_GUEST_DIR")
+            .env_remove("GROUNDCREW_NO_VM")
+            .env_remove("PROPTEST_RNG_SEED");
         command
     }
 
@@ -156,8 +159,7 @@ fn up_refuses_a_binary_with_faults_and_a_failed_build() {
 fn test_builds_and_runs_with_one_selection_and_tells_the_tests_what_they_need() {
     let stage = Stage::new("test", "exit 0").with_guests();
     let cargo = fs::read_to_string(stage.folder.join("bin/cargo")).unwrap();
-    let told =
-        "$GROUNDCREW_BIN_DIR $GROUNDCREW_MODEL_SEEDS ${GROUNDCREW_NO_VM-guests} ${GROUNDCREW_GUEST_DIR-}";
+    let told = "$GROUNDCREW_BIN_DIR $GROUNDCREW_MODEL_SEEDS ${PROPTEST_RNG_SEED-fresh} ${GROUNDCREW_NO_VM-guests} ${GROUNDCREW_GUEST_DIR-}";
     let guests = stage.folder.join("target/guest").display().to_string();
     // The stand-in for all tests boots one guest and writes down what it took.
     let report = format!(
@@ -167,7 +169,7 @@ fn test_builds_and_runs_with_one_selection_and_tells_the_tests_what_they_need() 
     let debug = stage.folder.join("target/debug").display().to_string();
     for _again in 0..2 {
         let output = finished(stage.xtask(&["test"]));
-        assert_eq!(String::from_utf8_lossy(&output.stdout), format!("{debug} 10000 guests {guests}\n"));
+        assert_eq!(String::from_utf8_lossy(&output.stdout), format!("{debug} 10000 11 guests {guests}\n"));
         let spent = "1 guests took 1 min 02 s together";
         assert!(stderr(&output).contains(spent), "{}", stderr(&output));
     }
@@ -179,8 +181,8 @@ fn test_builds_and_runs_with_one_selection_and_tells_the_tests_what_they_need() 
         "{}",
         stage.calls()
     );
-    let output = finished(stage.xtask(&["test", "--no-vm", "--seeds", "5", "model", "wire"]));
-    assert_eq!(String::from_utf8_lossy(&output.stdout), format!("{debug} 5 1 \n"));
+    let output = finished(stage.xtask(&["test", "--no-vm", "--seeds", "5", "--fresh", "model", "wire"]));
+    assert_eq!(String::from_utf8_lossy(&output.stdout), format!("{debug} 5 fresh 1 \n"));
     assert!(
         stage.calls().ends_with("cargo test --workspace --no-fail-fast -- model wire\n"),
         "{}",
