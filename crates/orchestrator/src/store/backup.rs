@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use groundcrew_protocol::ids::Generation;
 use groundcrew_protocol::time::WallMs;
-use sqlx::{ConnectOptions, Connection};
+use sqlx::{ConnectOptions, Connection, SqliteConnection};
 
 use super::artifacts::ARTIFACTS_FOLDER;
 use super::logs::{LOGS_FOLDER, segment};
@@ -17,8 +17,10 @@ use super::packages::PACKAGES_FOLDER;
 use super::{DATABASE_FILE, OpenError, StoreError, open, restore, text};
 use crate::owner;
 
-/// Tries, where retention takes a file away that the snapshot still names.
+/// Tries, where retention takes a file away that the snapshot still names, or an operator a package.
 const TRIES_MAX: u32 = 3;
+/// Runs of a snapshot that are looked at together.
+const RUNS_AT_ONCE: i64 = 200;
 /// Files beside database, logs and artifacts: certificates, keys, settings. More is not ours.
 const OTHER_FILES_MAX: usize = 10_000;
 /// Folders inside each other.
@@ -49,6 +51,16 @@ pub enum BackupError {
     /// The database cannot be read.
     #[error("opening the store")]
     Open(#[from] OpenError),
+    /// The snapshot has a run that needs what is no longer there.
+    #[error(
+        "run {run} had not ended when the snapshot was taken; it has since, and {file}, a package that it used, was deleted before          it was copied; make the backup again"
+    )]
+    Outrun {
+        /// The run.
+        run: String,
+        /// The package's file.
+        file: String,
+    },
     /// Reading or writing failed.
     #[error("copying the store")]
     Store(#[from] StoreError),
@@ -101,7 +113,11 @@ pub async fn backup(data: &Path, to: &Path, now: WallMs) -> Result<BackedUp, Bac
 
 /// A file went away while it was wanted.
 fn is_vanished(failed: &BackupError) -> bool {
-    matches!(failed, BackupError::Store(error) if is_missing(error))
+    match failed {
+        BackupError::Outrun { .. } => true,
+        BackupError::Store(error) => is_missing(error),
+        BackupError::TargetExists(_) | BackupError::TargetInside(_) | BackupError::Open(_) => false,
+    }
 }
 
 fn is_missing(failed: &StoreError) -> bool {
@@ -215,8 +231,9 @@ struct Copied {
     vanished: Vec<(String, StoreError)>,
 }
 
-/// Takes packages out of the snapshot that operators have deleted since: runs that have not ended use none of them. One that is
-/// still named has lost its file, and without that no backup is whole.
+/// Takes packages out of the snapshot that operators have deleted since: no run of now that has not ended uses one of them, and
+/// where one of the snapshot's does, another snapshot is needed. One that is still named has lost its file, and without that no
+/// backup is whole.
 async fn forget(data: &Path, partial: &Path, vanished: Vec<(String, StoreError)>) -> Result<(), BackupError> {
     if vanished.is_empty() {
         return Ok(());
@@ -227,6 +244,8 @@ async fn forget(data: &Path, partial: &Path, vanished: Vec<(String, StoreError)>
     let edits = open::database_error(&copy, "opening the copy of the database");
     let mut copied = open::editing(&copy).connect().await.map_err(edits)?;
     let forgetting = StoreError::database("forgetting packages that were deleted meanwhile");
+    let sums: Vec<&str> = vanished.iter().map(|(sha256, _)| sha256.as_str()).collect();
+    let user = going_user(&mut copied, &sums).await?;
     for (sha256, missing) in vanished {
         let named: Option<i64> = sqlx::query_scalar("SELECT 1 FROM packages WHERE sha256 = ? LIMIT 1")
             .bind(&sha256)
@@ -236,12 +255,40 @@ async fn forget(data: &Path, partial: &Path, vanished: Vec<(String, StoreError)>
         if named.is_some() {
             return Err(missing.into());
         }
+        if let Some((run, sum)) = &user {
+            return Err(BackupError::Outrun { run: run.clone(), file: format!("{PACKAGES_FOLDER}/{sum}") });
+        }
         let delete = sqlx::query("DELETE FROM packages WHERE sha256 = ?").bind(&sha256);
         delete.execute(&mut copied).await.map_err(&forgetting)?;
     }
     served.close().await.map_err(&forgetting)?;
     copied.close().await.map_err(&forgetting)?;
     Ok(())
+}
+
+/// The first run of a snapshot that has not ended and names one of these sums, as its package's or in any other way.
+async fn going_user(
+    copied: &mut SqliteConnection,
+    sums: &[&str],
+) -> Result<Option<(String, String)>, StoreError> {
+    let mut after = String::new();
+    loop {
+        let page: Vec<(String, Vec<u8>)> =
+            sqlx::query_as("SELECT id, doc FROM runs WHERE ended IS NULL AND id > ? ORDER BY id LIMIT ?")
+                .bind(&after)
+                .bind(RUNS_AT_ONCE)
+                .fetch_all(&mut *copied)
+                .await
+                .map_err(StoreError::database("reading the runs of the copy of the database"))?;
+        let Some((last, _)) = page.last() else { return Ok(None) };
+        after.clone_from(last);
+        for (run, doc) in page {
+            let doc = text::unpack("a run", &doc)?;
+            if let Some(sum) = sums.iter().find(|sum| doc.contains(**sum)) {
+                return Ok(Some((run, (*sum).to_owned())));
+            }
+        }
+    }
 }
 
 fn copy_all(data: &Path, folder: &Path, named: &Named) -> Result<Copied, StoreError> {

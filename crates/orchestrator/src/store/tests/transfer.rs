@@ -250,6 +250,51 @@ async fn a_backup_made_while_packages_are_deleted_has_every_package_that_it_name
     assert_eq!(left, 0);
 }
 
+/// A run had not ended in the snapshot; it ended, and its package was deleted, before that was copied.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backup_has_no_run_that_needs_a_package_which_it_lacks() {
+    let (data, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let store = open(data.path()).await;
+    let run = run_id("r-1");
+    let (name, version) = put_package(&store, 1).await;
+    let doc = format!("\"uses {}\"", Sha256Hex::of(&[1; 1000]));
+    put(&store, &run, &doc, None).await;
+    store.logs().append(chunk(&run, 1, 0, &["a line"])).await.unwrap();
+    // The segment is copied before the packages. One that waits to be written to holds the copying up, once.
+    let (segment, aside) = (data.path().join("logs/1.seg"), data.path().join("logs/aside"));
+    std::fs::rename(&segment, &aside).unwrap();
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        &segment,
+        rustix::fs::FileType::Fifo,
+        rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR,
+        0,
+    )
+    .unwrap();
+    let target = elsewhere.path().join("backup");
+    let making = tokio::spawn({
+        let (data, target) = (data.path().to_owned(), target.clone());
+        async move { backup(&data, &target, NOW).await }
+    });
+    let held = segment.clone();
+    let opening = move || std::fs::File::options().write(true).open(held).unwrap();
+    let mut holding = tokio::task::spawn_blocking(opening).await.unwrap();
+    put(&store, &run, &doc, Some(5)).await;
+    assert!(store.delete_package(&name, &version, noted("delete_package")).await.unwrap());
+    let content = std::fs::read(&aside).unwrap();
+    std::fs::rename(&aside, &segment).unwrap();
+    std::io::Write::write_all(&mut holding, &content).unwrap();
+    drop(holding);
+    making.await.unwrap().unwrap();
+
+    let new = elsewhere.path().join("data");
+    let restored = restore(&target, &new, false, NOW).await.unwrap();
+    assert_eq!(restored.runs, [], "a run that goes on has lost its package");
+    let again = open(&new).await;
+    assert_eq!(consistent(&again).await, 1);
+    assert_eq!(again.packages(None, 10).await.unwrap(), []);
+}
+
 #[tokio::test]
 async fn a_package_that_has_lost_its_file_makes_a_backup_fail_by_name() {
     let (data, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
