@@ -11,14 +11,16 @@ use groundcrew_protocol::wire::LogLevel;
 
 use super::StageContext;
 use crate::errors::chain;
+use crate::package::settings::Settings;
 use crate::process::tool::{
     Confined, Ending, Finished, Leftovers, Lines, Output, Stopped, Surroundings, Tool, run,
 };
 
 /// This very program, also where its file was replaced meanwhile.
 const PROGRAM: &str = "/proc/self/exe";
-/// How long the package agent may take to end: longer than it gives a step (20 s, SKYHOOK_AGENT_TERM_GRACE_S).
-const TERM_PATIENCE: Duration = Duration::from_secs(30);
+/// How much longer the package agent may take to end than it gives a step: that is killed 5 s after its grace, and what came of
+/// it is written down.
+const TERM_MARGIN: Duration = Duration::from_secs(10);
 /// Output that is kept beside the log, as an artifact.
 const KEPT_BYTES_MAX: usize = 1024 * 1024;
 /// The last lines are the evidence.
@@ -70,13 +72,14 @@ impl Call {
             };
             sink(level, line);
         });
+        let term_patience = term_patience(&self.environment);
         let tool = Tool {
             program: PROGRAM.to_owned(),
             arguments: self.arguments,
             environment: self.environment,
             search_path: self.search_path,
             deadline: deadline.saturating_duration_since(Instant::now()),
-            term_patience: TERM_PATIENCE,
+            term_patience,
             stdout_bytes_max: KEPT_BYTES_MAX,
             stderr_bytes_max: KEPT_BYTES_MAX,
             // What a step starts is meant to stay: a package may bring a service up.
@@ -115,6 +118,14 @@ impl Called {
         let last: Vec<&str> = self.heard.last.iter().map(String::as_str).collect();
         last.join("\n")
     }
+}
+
+/// How long the package agent may take to end: as long as this environment has it give a step that runs, and then some. One
+/// that it refuses it does not run under.
+fn term_patience(environment: &[(OsString, OsString)]) -> Duration {
+    let value =
+        |name: &str| environment.iter().rev().find(|(set, _)| set == name).map(|(_, value)| value.clone());
+    Settings::read(value).map_or(Duration::ZERO, |settings| settings.term_grace) + TERM_MARGIN
 }
 
 /// The last lines, and the last that says that something failed.
@@ -209,6 +220,21 @@ mod tests {
         let mut liar = nothing();
         liar.take(DONE);
         assert_ne!(said(Ending::Exited(1), &liar), DONE);
+    }
+
+    /// It was 30 s whatever the profile said.
+    #[test]
+    fn the_package_agent_is_given_the_grace_that_it_gives_a_step() {
+        let patience = |set: &[(&str, &str)]| {
+            let environment: Vec<_> = set.iter().map(|(name, value)| (name.into(), value.into())).collect();
+            term_patience(&environment).as_millis()
+        };
+        let grace = |seconds| ("SKYHOOK_AGENT_TERM_GRACE_S", seconds);
+        assert_eq!(patience(&[("LEVEL", "1")]), 30_000);
+        assert_eq!(patience(&[grace("600")]), 610_000);
+        assert_eq!(patience(&[grace("0.5")]), 10_500);
+        assert_eq!(patience(&[grace("600"), grace("700")]), 710_000, "the last is what it is started with");
+        assert_eq!(patience(&[grace("a minute")]), 10_000);
     }
 
     #[test]

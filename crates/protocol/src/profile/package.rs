@@ -23,7 +23,12 @@ const TEXTS_BYTES_MAX: usize = 24 * 1024;
 const PATH_BYTES_MAX: usize = 1_024;
 /// Variables that the stage itself sets.
 const OWN_VARIABLES: [&str; 2] = ["SKYHOOK_RESOURCE_ID", "SKYHOOK_DATA_DIR"];
-/// The root mount that stands for none: steps run where the agent runs.
+/// How long a step may go on once its stage is to end, in seconds; the package agent reads it.
+const TERM_GRACE_VARIABLE: &str = "SKYHOOK_AGENT_TERM_GRACE_S";
+/// Longest such time: a firmware that is being written has ended by then, and nobody waits for the end of a stage for longer.
+const TERM_GRACE_S_MAX: f64 = 3_600.0;
+const TERM_GRACE_FORM: &str = "seconds from 0 to 3600, as digits";
+/// The root mount that stands for none: the agent's own root, in which steps run as the agent does.
 const LOCAL: &str = "local";
 pub(super) const ROOT_FORM: &str = "an absolute path of at most 1024 bytes without \"..\", or \"local\"";
 
@@ -139,7 +144,7 @@ fn package(part: &Part<'_>) -> Result<PackageSettings, BadProfile> {
         root_mount: part.optional("root_mount", root)?.unwrap_or_else(root_mount),
         copy_dir: part.optional("copy_dir", path)?,
         interrupt: part.optional("interrupt", interrupt::of_package)?,
-        env: part.optional("env", |field| texts(&field, is_variable, VARIABLE_FORM))?.unwrap_or_default(),
+        env: part.optional("env", environment)?.unwrap_or_default(),
         config_files: part
             .optional("config_files", |field| texts(&field, is_file, FILE_FORM))?
             .unwrap_or_default(),
@@ -184,6 +189,17 @@ const VARIABLE_FORM: &str = "a name of a variable, 1 to 128 of A-Z, a-z, 0-9 and
 const FILE_FORM: &str =
     "a name of a file, 1 to 128 of a-z, A-Z, 0-9, '_', '-' and '.', with no '.' at its start";
 
+/// The environment of a package's steps. What would be cut short without a word is refused.
+fn environment(field: Field<'_>) -> Result<BTreeMap<String, String>, BadProfile> {
+    let environment = texts(&field, is_variable, VARIABLE_FORM)?;
+    for (name, field) in field.entries(TEXTS_MAX)? {
+        if name == TERM_GRACE_VARIABLE {
+            field.text_of(TERM_GRACE_FORM, is_term_grace)?;
+        }
+    }
+    Ok(environment)
+}
+
 /// A table of texts.
 fn texts(
     field: &Field<'_>,
@@ -215,6 +231,13 @@ fn is_variable(text: &str) -> bool {
     is_name_of(text, b"_")
         && !text.starts_with(|first: char| first.is_ascii_digit())
         && !OWN_VARIABLES.contains(&text)
+}
+
+/// As the package agent reads it, but for the limit. Empty is as if it were not set.
+fn is_term_grace(text: &str) -> bool {
+    let digits = text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+    let in_range = |seconds: f64| (0.0..=TERM_GRACE_S_MAX).contains(&seconds);
+    text.is_empty() || (digits && text.parse().is_ok_and(in_range))
 }
 
 pub(super) fn is_root(text: &str) -> bool {

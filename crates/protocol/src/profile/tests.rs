@@ -413,6 +413,14 @@ fn bad_packages_are_refused_with_line_key_found_and_expected() {
             (9, "package[1].env.SKYHOOK_DATA_DIR", "the key \"SKYHOOK_DATA_DIR\"", "which the stage sets"),
         ),
         (
+            "path = \"/a\"\n[package.env]\nB = \"1\"\nSKYHOOK_AGENT_TERM_GRACE_S = \"3601\"",
+            (10, "package[1].env.SKYHOOK_AGENT_TERM_GRACE_S", "\"3601\"", "seconds from 0 to 3600"),
+        ),
+        (
+            "path = \"/a\"\nenv.SKYHOOK_AGENT_TERM_GRACE_S = \"1m\"",
+            (8, "package[1].env.SKYHOOK_AGENT_TERM_GRACE_S", "\"1m\"", "seconds from 0 to 3600"),
+        ),
+        (
             "path = \"/a\"\n[package.config_files]\n\"../b\" = \"\"",
             (9, "package[1].config_files.../b", "the key \"../b\"", "a name of a file"),
         ),
@@ -429,6 +437,15 @@ fn bad_packages_are_refused_with_line_key_found_and_expected() {
     let unlisted = format!("{PACKAGE}path = \"/a\"").replace("Package:a/", "Package:b/");
     let wanted = (3, "stage[1].name", "\"Package:b/apply\"", "a [[package]] with the name \"b\"");
     assert_refused(&with_name(&unlisted), wanted);
+}
+
+#[test]
+fn a_steps_grace_is_taken_up_to_an_hour() {
+    for grace in ["", "0", "0.5", "20", "3600", "3600.0"] {
+        let text = format!("{PACKAGE}path = \"/p\"\nenv.SKYHOOK_AGENT_TERM_GRACE_S = \"{grace}\"");
+        let profile = Profile::parse(&with_name(&text)).unwrap();
+        assert_eq!(profile.packages[0].env["SKYHOOK_AGENT_TERM_GRACE_S"], grace);
+    }
 }
 
 #[test]
