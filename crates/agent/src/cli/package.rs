@@ -3,7 +3,6 @@
 use std::ffi::OsString;
 use std::io::Write;
 use std::os::fd::AsFd;
-use std::path::Path;
 use std::process::ExitCode;
 
 use crate::console;
@@ -13,7 +12,7 @@ use crate::package::config::Mode;
 use crate::package::resource_id::ResourceId;
 use crate::package::session::{Ended, Session};
 use crate::package::settings::Settings;
-use crate::package::{banner, controller, copying};
+use crate::package::{banner, controller};
 use crate::process::tee::{self, Helper, ParentStream, Tee};
 use crate::process::{Cancel, termination};
 
@@ -85,9 +84,6 @@ fn start(arguments: &[OsString]) -> anyhow::Result<Ended> {
     };
     let mut session = Session { call, settings, id, tee, cancel };
     let root = session.open_root()?;
-    if session.settings.copy_resolv {
-        copying::copy_resolv(&root, Path::new(copying::RESOLV_CONF))?;
-    }
     let ended = match mode {
         Mode::Interrupt => interrupt::perform::run(&mut session, &root)?,
         Mode::Apply

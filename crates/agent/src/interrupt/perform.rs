@@ -38,6 +38,10 @@ pub(crate) fn run(session: &mut Session, root: &Root) -> anyhow::Result<Ended> {
     let copy_dir = session.copy_dir()?;
     let places = session.places(session.id.package(), session.id.version())?;
     let folder = places.interrupt_flags(session.id.text())?;
+    // All that can be refused has been: from here on something is written.
+    if let Some(resolv) = session.read_resolv(root)? {
+        resolv.copy(root)?;
+    }
     root.create_folders(&folder)?;
     let other = format!("interrupt of {}", session.id.text());
     let Some(_turn) = session.take_turn(&other, || Ok(root.try_lock(&folder)?))? else {

@@ -1,14 +1,12 @@
-//! One mode of a package: the package is delivered and read, then its steps run in order, with flags, check results
-//! and history as the reference agent keeps them.
+//! One mode of a package: the package is checked, and delivered in its turn; then its steps run in order, with flags, check
+//! results and history as the reference agent keeps them.
 
-use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use jiff::Timestamp;
 
-use super::config::{CONFIG_BYTES_MAX, Config, Idempotence, Mode, Step};
-use super::copying::Bounds;
+use super::config::{Config, Idempotence, Mode, Step};
 use super::flags::{self, Asked, Decision, FlaggedMode};
 use super::history::{self, Previous};
 use super::logs::Logs;
@@ -17,11 +15,11 @@ use super::rooted::Root;
 use super::session::{Ended, Session};
 use super::step::{self, Prepared};
 use super::turns::{self, Turn};
-use super::{copying, pyrepr};
+use super::{delivery, pyrepr};
 use crate::process::local_time::LocalTime;
 
-/// Name of a package's config in its folder.
-const CONFIG: &str = "config.json";
+/// Tries to take the turn of the package that lies in its place, where another one is put there each time.
+const TURNS_MAX: u32 = 8;
 
 /// Runs a mode to its end.
 ///
@@ -30,80 +28,26 @@ const CONFIG: &str = "config.json";
 /// read or written.
 pub(crate) fn run(session: &mut Session, root: &Root, mode: Mode) -> anyhow::Result<Ended> {
     let copy_dir = session.copy_dir()?;
-    let config = deliver(session, root, &copy_dir, mode)?;
-    let places = session.places(&config.package_name, &config.package_version)?;
-    flags::set_start(root, &places)?;
-    let Some(turn) = turns::take(session, root, &places)? else { return Ok(Ended::Failed) };
-    flags::sweep(root, &places)?;
-    history::sweep(root, &places)?;
-    let logs = Logs::new(root, places.logs());
-    let time = LocalTime::of_system();
-    Running { session, root, copy_dir, config, places, mode, logs, turn, time, previous: None }.run()
-}
-
-/// Sees to it that the package is in its place, and reads its config. What is refused is refused before anything is
-/// copied.
-fn deliver(session: &mut Session, root: &Root, copy_dir: &Path, mode: Mode) -> anyhow::Result<Config> {
-    let cancel = session.cancel.clone();
-    let bounds = Bounds { stop: &|| cancel.is_asked(), free_bytes_least: 0 };
-    // An uninstall neither changes the host's files nor needs those that only an installation has.
-    let installs = !matches!(mode, Mode::Uninstall | Mode::UninstallCheck);
-    if !root.exists(copy_dir)? {
-        let data = Path::new(&session.settings.data_dir);
-        let package =
-            Root::open_tree(data).with_context(|| format!("opening the package in {}", data.display()))?;
-        // What lies there for this node is copied over the package, and may replace its config.
-        let node_files = Path::new(copying::NODE_FILES);
-        let over = if node_files.is_dir() { Some(Root::open_tree(node_files)?) } else { None };
-        let top = Path::new("/");
-        let of = match &over {
-            Some(over) if over.exists(&top.join(CONFIG))? => over,
-            _ => &package,
-        };
-        let config = read_config(of, top)?;
-        if installs {
-            let trees = std::iter::once(&package).chain(&over).map(|tree| (tree, top));
-            require_config_files(&config, &of.host_path(&top.join(CONFIG)), trees)?;
+    // What is refused is refused before anything is written, the mark included by which calls take turns.
+    let mut checked = delivery::check(session, root, &copy_dir, mode, None)?;
+    for _ in 0..TURNS_MAX {
+        let places = checked.places(session)?;
+        let Some(turn) = turns::take(session, root, &places)? else { return Ok(Ended::Failed) };
+        // Until now another call may have been at work on all that was looked at.
+        checked = delivery::check(session, root, &copy_dir, mode, Some(checked))?;
+        if checked.places(session)? != places {
+            continue;
         }
-        copying::deliver(root, copy_dir, data, node_files, &bounds)?;
+        let config = delivery::put(session, root, &copy_dir, mode, checked)?;
+        flags::sweep(root, &places)?;
+        history::sweep(root, &places)?;
+        let logs = Logs::new(root, places.logs());
+        let time = LocalTime::of_system();
+        let running =
+            Running { session, root, copy_dir, config, places, mode, logs, turn, time, previous: None };
+        return running.run();
     }
-    let config = read_config(root, copy_dir)?;
-    for warning in config.missing_checks() {
-        session.say_on_stderr(&warning);
-    }
-    let file = root.host_path(&copy_dir.join(CONFIG));
-    config.check_files(&file, |path| root.exists(&step::file_of(copy_dir, path)).unwrap_or(false))?;
-    if installs {
-        require_config_files(&config, &file, std::iter::once((root, copy_dir)))?;
-        copying::copy_root_dir(root, copy_dir, &bounds)?;
-    }
-    Ok(config)
-}
-
-fn read_config(tree: &Root, package: &Path) -> anyhow::Result<Config> {
-    let path = package.join(CONFIG);
-    // One byte more than is taken: the config's own error says that it is too long.
-    let bytes = tree.read(&path, CONFIG_BYTES_MAX as u64 + 1)?;
-    let shown = tree.host_path(&path);
-    let Some(bytes) = bytes else {
-        bail!("{}: found no such file, expected a package's config", shown.display());
-    };
-    Ok(Config::parse(&shown, &bytes)?)
-}
-
-/// A config file that is expected may lie in any of these trees. `file` is what errors call the config.
-fn require_config_files<'a>(
-    config: &Config,
-    file: &Path,
-    trees: impl IntoIterator<Item = (&'a Root, &'a Path)>,
-) -> anyhow::Result<()> {
-    let mut missing: BTreeSet<String> = config.expected_config_files.iter().cloned().collect();
-    for (tree, package) in trees {
-        let names: Vec<String> = missing.into_iter().collect();
-        let still = copying::missing_config_files(tree, package, names.iter().map(String::as_str))?;
-        missing = still.into_iter().map(|name| name.to_string()).collect();
-    }
-    Ok(config.check_config_files(file, |name| missing.contains(name))?)
+    bail!("{}: found another package there each time its turn came", root.host_path(&copy_dir).display())
 }
 
 /// A mode of a package that is in its place.

@@ -6,13 +6,14 @@
 
 use std::ffi::OsStr;
 use std::fmt::Write;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use super::places::{NAME_BYTES_MAX, Places, below, require_step_path, shortened};
-use super::rooted::{Result, Root};
+use super::rooted::{Error, Result, Root};
 
 /// The mode of a flag that is made.
 const FLAG_MODE: u32 = 0o644;
@@ -123,9 +124,24 @@ pub fn remove(root: &Root, flag: &Path) -> Result<bool> {
     root.remove(flag)
 }
 
-/// Marks that the agent has started on this node. Rewritten only where it is not what it should be.
-pub fn set_start(root: &Root, places: &Places) -> Result<()> {
-    set_empty(root, &below(&places.flags(), &["START"]))
+/// Opens the mark that the agent has started on this node, and makes it where it is missing. All who do so at once have
+/// the same file, which calls take turns by.
+pub fn open_start(root: &Root, places: &Places) -> Result<File> {
+    let path = below(&places.flags(), &["START"]);
+    let file = root.open_or_create(&path, FLAG_MODE)?;
+    let shown = root.host_path(&path);
+    if file.metadata().map_err(Error::io("looking at", &shown))?.len() > 0 {
+        file.set_len(0).map_err(Error::io("emptying", &shown))?;
+    }
+    Ok(file)
+}
+
+/// Whether a file that was opened as that mark still is it.
+pub fn is_start(root: &Root, places: &Places, file: &File) -> Result<bool> {
+    let path = below(&places.flags(), &["START"]);
+    let opened = rustix::fs::fstat(file).map_err(Error::io("looking at", &root.host_path(&path)))?;
+    let stands = root.stat_followed(&path)?;
+    Ok(stands.is_some_and(|stat| (stat.st_dev, stat.st_ino) == (opened.st_dev, opened.st_ino)))
 }
 
 /// Takes away the mark that a mode's checks have all passed. To be called before they start.

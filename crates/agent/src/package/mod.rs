@@ -10,6 +10,7 @@ pub mod banner;
 pub mod config;
 pub(crate) mod controller;
 pub mod copying;
+mod delivery;
 pub mod flags;
 pub mod history;
 pub mod logs;

@@ -276,6 +276,24 @@ impl Root {
         }
     }
 
+    /// Opens the regular file at `path` to be read and written; where there is none it is made first, empty and durably,
+    /// with the folders above it and exactly this mode. All who do so at once open the same file.
+    pub(crate) fn open_or_create(&self, path: &Path, mode: u32) -> Result<File> {
+        let shown = self.host_path(path);
+        for _ in 0..TRIES_MAX {
+            let target = self.target(path)?;
+            let file = match target.stat {
+                Some(_) => open_at(&target.folder, &target.name, OFlags::RDWR, &shown)?,
+                None => target.folder.create_empty(&target.name, mode)?,
+            };
+            // Somebody else may have made or removed it meanwhile: then the walk tells what.
+            if let Some(file) = file {
+                return Ok(file);
+            }
+        }
+        Err(Error::io("opening", &shown)(Errno::AGAIN))
+    }
+
     /// Removes what stands at `path`, durably, and says whether something did. A link is removed itself, a folder is
     /// refused.
     pub fn remove(&self, path: &Path) -> Result<bool> {
@@ -381,7 +399,7 @@ fn no_name(shown: &Path) -> Error {
 }
 
 /// Opens a regular file under a name in a folder; `None` where it is gone or a link by now.
-fn open_at(parent: &OwnedFd, name: &OsStr, flags: OFlags, shown: &Path) -> Result<Option<File>> {
+fn open_at(parent: impl AsFd, name: &OsStr, flags: OFlags, shown: &Path) -> Result<Option<File>> {
     let careful = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let file = match openat(parent, name, flags | careful, Mode::empty()) {
         Ok(file) => file,

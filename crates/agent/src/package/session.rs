@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::ensure;
 
 use super::arguments::Call;
+use super::copying::{self, Resolv};
 use super::places::Places;
 use super::resource_id::ResourceId;
 use super::rooted::Root;
@@ -121,6 +122,15 @@ impl Session {
                 return Ok(None);
             }
         }
+    }
+
+    /// Reads the container's own resolv.conf, where it is to be copied into the root mount.
+    ///
+    /// # Errors
+    /// Where it cannot be read, or has no place there.
+    pub fn read_resolv(&self, root: &Root) -> super::rooted::Result<Option<Resolv>> {
+        let read = || Resolv::read(root, Path::new(copying::RESOLV_CONF));
+        self.settings.copy_resolv.then(read).transpose()
     }
 
     /// Opens the root mount.

@@ -22,6 +22,7 @@ use groundcrew_durable::epoch;
 use groundcrew_protocol::ids::Sha256Hex;
 use serde::{Deserialize, Serialize};
 
+use super::flags;
 use super::places::Places;
 use super::rooted::Root;
 use super::session::{LOOK, Session};
@@ -32,6 +33,8 @@ use crate::process::proc_stat;
 const LEFT_WAIT: Duration = Duration::from_secs(600);
 /// From SIGTERM to SIGKILL.
 const KILL_AFTER: Duration = Duration::from_secs(5);
+/// Tries to lock the flag `START` where it is removed at that very moment.
+const STARTS_MAX: u32 = 8;
 /// Greatest size of a record that is read.
 const RECORD_BYTES_MAX: u64 = 64 * 1024;
 
@@ -127,7 +130,8 @@ impl Drop for Turn<'_> {
     }
 }
 
-/// Waits for the turn, and for what an agent that is gone has left running. `None` where SIGTERM came first.
+/// Marks that the agent has started on this node, and waits for the turn, and for what an agent that is gone has left
+/// running. `None` where SIGTERM came first.
 ///
 /// # Errors
 /// Where the lock cannot be had, or what was left cannot be read.
@@ -136,30 +140,24 @@ pub(crate) fn take<'a>(
     root: &'a Root,
     places: &Places,
 ) -> anyhow::Result<Option<Turn<'a>>> {
-    let start = places.flags().join("START");
-    let Some(file) = root.open_file(&start)? else {
-        bail!(
-            "{}: found no such file, expected the flag that was just set",
-            root.host_path(&start).display()
-        );
-    };
-    // The very file that was reached inside the root, now for writing, which a lock that excludes others needs.
-    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
-    let lock = File::options()
-        .read(true)
-        .write(true)
-        .open(&path)
-        .with_context(|| format!("opening {} to lock it", root.host_path(&start).display()))?;
     let byte = byte_of(places);
     let other = format!("call for {} {}", places.package(), places.version());
     let locked = || {
-        let done = try_lock(&lock, byte);
-        let done = done.with_context(|| format!("locking {}", root.host_path(&start).display()))?;
-        Ok(done.then_some(()))
+        for _ in 0..STARTS_MAX {
+            let file = flags::open_start(root, places)?;
+            let is_locked = try_lock(&file, byte);
+            let shown = || format!("locking {}", root.host_path(&places.flags().join("START")).display());
+            if !is_locked.with_context(shown)? {
+                return Ok(None);
+            }
+            // One that was removed while it was waited for locks nobody else out.
+            if flags::is_start(root, places, &file)? {
+                return Ok(Some(file));
+            }
+        }
+        bail!("{}: found another one each time it was locked", places.flags().join("START").display())
     };
-    if session.take_turn(&other, locked)?.is_none() {
-        return Ok(None);
-    }
+    let Some(lock) = session.take_turn(&other, locked)? else { return Ok(None) };
     let record = places.flags().join(format!(".running-{byte:016x}.json"));
     let turn = Turn::new(lock, root, record);
     if !wait_for_left(session, &turn)? {

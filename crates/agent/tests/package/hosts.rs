@@ -3,9 +3,11 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
+use std::process::Stdio;
 
 use crate::place::{COPY_DIR, Place, effect, tree};
 use crate::programs::write_script;
+use crate::tracer;
 
 const RESOLV: &str = "/etc/resolv.conf";
 
@@ -98,6 +100,26 @@ fn a_root_dir_target_that_is_a_link_to_outside_is_filled_inside() {
     let written = inside(&place, &place.outside());
     for name in ["10.conf", "motd"] {
         assert_eq!(fs::read_to_string(written.join(name)).unwrap(), "of the package");
+    }
+}
+
+/// What a killed call has put into a folder, and not come to sync, no power cut takes away from under the flags of the next.
+#[test]
+fn folders_of_a_root_dir_that_a_killed_call_has_filled_are_synced_by_the_next() {
+    let place = place();
+    fs::create_dir_all(place.data().join("root_dir/etc/sample.d")).unwrap();
+    fs::write(place.data().join("root_dir/etc/sample.d/10.conf"), "of the package").unwrap();
+    let call = || {
+        let mut command = place.call("apply").into_command();
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        command
+    };
+    let placed = place.at("etc/sample.d/10.conf");
+    assert_eq!(tracer::kill_once(call(), || placed.exists()), -9);
+    let (synced, exit) = tracer::synced(call());
+    assert_eq!(exit, 0);
+    for folder in ["etc", "etc/sample.d"] {
+        assert!(synced.contains(&place.at(folder)), "{folder}: {synced:#?}");
     }
 }
 

@@ -19,6 +19,8 @@ mod place;
 mod processes;
 #[path = "../programs/mod.rs"]
 mod programs;
+mod refusals;
 #[path = "../shell_root/mod.rs"]
 mod shell_root;
 mod tracer;
+mod turns;

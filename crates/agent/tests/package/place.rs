@@ -320,8 +320,10 @@ pub fn tree(folder: &Path) -> Tree {
             "folder".to_owned()
         } else if metadata.is_symlink() {
             format!("link to {}", fs::read_link(&path).unwrap().display())
-        } else {
+        } else if metadata.is_file() {
             format!("file {:?}", String::from_utf8_lossy(&fs::read(&path).unwrap()))
+        } else {
+            format!("{:?}", metadata.file_type())
         };
         let mode = metadata.permissions().mode() & 0o7777;
         let key = path.strip_prefix(folder).unwrap().to_owned();

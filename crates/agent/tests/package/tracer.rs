@@ -1,8 +1,10 @@
 //! A call that is stopped before each of its system calls that changes anything, by ptrace(2), so that it can be ended
 //! or signalled at every moment that makes a difference, and at none twice; or whose reads are looked at.
 
+use std::collections::BTreeSet;
 use std::io::{BufRead, Seek, SeekFrom};
 use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use rustix::process::Pid;
@@ -114,6 +116,37 @@ pub fn run_said(call: Call, stderr: impl Into<Stdio>, stop: usize, what: At) -> 
     let mut command = call.env("SKYHOOK_AGENT_TERM_GRACE_S", "86400").into_command();
     command.stdout(Stdio::null()).stderr(stderr);
     run(command, stop, what)
+}
+
+/// Runs a command to its end, and does `tell` each time before it changes anything, while it stands still.
+pub fn at_each_change(command: Command, mut tell: impl FnMut()) -> i32 {
+    follow(command, |_pid, stopped| match stopped {
+        Stop::Entered(call) if call.changes_anything() => tell(),
+        Stop::Entered(_) | Stop::Left(_) => {}
+    })
+}
+
+/// Runs a command, and ends it before it changes anything more once `is_time` says so.
+pub fn kill_once(command: Command, is_time: impl Fn() -> bool) -> i32 {
+    follow(command, |pid, stopped| match stopped {
+        Stop::Entered(call) if call.changes_anything() && is_time() => {
+            rustix::process::kill_process(Pid::from_raw(pid).unwrap(), rustix::process::Signal::KILL)
+                .unwrap();
+        }
+        Stop::Entered(_) | Stop::Left(_) => {}
+    })
+}
+
+/// Runs a command to its end, and says which files and folders it synced.
+pub fn synced(command: Command) -> (BTreeSet<PathBuf>, i32) {
+    let mut synced = BTreeSet::new();
+    let exit = follow(command, |pid, stopped| match stopped {
+        Stop::Entered(call) if call.number == libc::SYS_fsync => {
+            synced.insert(std::fs::read_link(format!("/proc/{pid}/fd/{}", call.arguments[0])).unwrap());
+        }
+        Stop::Entered(_) | Stop::Left(_) => {}
+    });
+    (synced, exit)
 }
 
 /// Runs a command, and says what it read from pipes, and how it ended.

@@ -1,15 +1,19 @@
 //! A listed tree put into its place.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read, Seek};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+
+use groundcrew_durable::kind_words;
+use rustix::fs::FileType;
 
 use super::listing::{Entry, Listing, What};
 use super::{Bounds, folder_and_name};
 use crate::package::places::{NAME_BYTES_MAX, shortened};
-use crate::package::rooted::{Error, Folder, Like, Result, Root};
+use crate::package::rooted::{Error, Folder, Like, Link, Result, Root};
 
 /// In front of the name under which a package is built before it has its own.
 const BUILDING_PREFIX: &str = ".groundcrew-copy-";
@@ -54,7 +58,7 @@ fn build(built: &Folder, in_folder: &Folder, trees: &[(Root, Listing)], bounds: 
 }
 
 /// Refuses to copy so many bytes into a folder whose file system has no room for them.
-fn expect_room(folder: &Folder, wanted: u64, bounds: &Bounds<'_>) -> Result<()> {
+pub(super) fn expect_room(folder: &Folder, wanted: u64, bounds: &Bounds<'_>) -> Result<()> {
     let least = bounds.free_bytes_least;
     match folder.free_bytes()? {
         Some(free) if free < wanted.saturating_add(least) => {
@@ -62,6 +66,30 @@ fn expect_room(folder: &Folder, wanted: u64, bounds: &Bounds<'_>) -> Result<()> 
         }
         Some(_) | None => Ok(()),
     }
+}
+
+/// Refuses entries, by their paths from the root, in whose places stands what they could not be put over.
+pub(super) fn expect_places<'a>(
+    target: &Root,
+    entries: impl IntoIterator<Item = (&'a Path, What)>,
+    bounds: &Bounds<'_>,
+) -> Result<()> {
+    for (path, what) in entries {
+        let to = Path::new("/").join(path);
+        if (bounds.stop)() {
+            return Err(Error::Stopped { path: target.host_path(&to) });
+        }
+        let (kind, expected) = match what {
+            What::Folder => (FileType::Directory, "a folder"),
+            What::File => (FileType::RegularFile, "a regular file"),
+        };
+        if let Some(found) = target.metadata(&to, Link::Follow)?
+            && found.kind != kind
+        {
+            return Err(Error::Kind { path: target.host_path(&to), found: kind_words(found.kind), expected });
+        }
+    }
+    Ok(())
 }
 
 /// A slash at the end would ask for a folder that is there.
@@ -72,13 +100,10 @@ fn without_end_slash(path: &Path) -> PathBuf {
 /// Makes the empty folder in which a copy is built, and takes its lock: one that a killed process left is unlocked,
 /// and is removed.
 fn start_building(folder: &Folder, building: &OsStr) -> Result<Folder> {
-    if let Some(left) = folder.open_folder(building)? {
-        if !left.try_lock()? {
-            return Err(Error::Busy { path: left.path().to_owned() });
-        }
-        folder.remove_tree(building)?;
-    }
     let busy = || Error::Busy { path: folder.path().join(building) };
+    if !remove_half_built(folder, building)? {
+        return Err(busy());
+    }
     let built = folder.make_folder(building, BUILDING_MODE)?.ok_or_else(busy)?;
     if !built.try_lock()? {
         return Err(busy());
@@ -86,8 +111,25 @@ fn start_building(folder: &Folder, building: &OsStr) -> Result<Folder> {
     Ok(built)
 }
 
+/// Of which copy this is the name while it is built, or how that begins where it is a long one; `None` where it is none of a
+/// copy that is being built.
+pub(crate) fn built_copy(name: &OsStr) -> Option<&OsStr> {
+    name.as_bytes().strip_prefix(BUILDING_PREFIX.as_bytes()).map(OsStr::from_bytes)
+}
+
+/// Removes what a killed process has left of a copy that it was building. False where a living one builds it.
+pub(crate) fn remove_half_built(folder: &Folder, building: &OsStr) -> Result<bool> {
+    let Some(left) = folder.open_folder(building)? else { return Ok(true) };
+    if !left.try_lock()? {
+        return Ok(false);
+    }
+    folder.remove_tree(building)?;
+    Ok(true)
+}
+
 /// Copies a listed tree of `source` onto what stands at `top` in `target`. Folders that are there stay as they are,
-/// files are replaced whole. Every name is on the disk when this returns.
+/// files are replaced whole. Every name is on the disk when this returns, also where an earlier call that was killed has put it
+/// there.
 pub(super) fn place(
     target: &Root,
     top: &Path,
@@ -95,9 +137,9 @@ pub(super) fn place(
     listing: &Listing,
     bounds: &Bounds<'_>,
 ) -> Result<()> {
-    // Folders in which names changed, to be synced once each, and folders that are new. Kept as paths, which are
-    // followed again at the end: a package may have more folders than a process has descriptors.
-    let mut changed: BTreeSet<PathBuf> = BTreeSet::new();
+    // Folders with entries, to be synced once each, and whether names changed in them; and folders that are new. Kept as paths,
+    // which are followed again at the end: a package may have more folders than a process has descriptors.
+    let mut filled: BTreeMap<PathBuf, bool> = BTreeMap::new();
     let mut made: Vec<(PathBuf, Like)> = Vec::new();
     for entry in &listing.entries {
         let to = top.join(&entry.below);
@@ -108,18 +150,23 @@ pub(super) fn place(
             What::Folder => place_folder(target, &to, &entry.like)?,
             What::File => place_file(target, &to, source, &listing.top.join(&entry.below), entry, bounds)?,
         };
-        if is_new {
-            changed.insert(to.parent().expect("an entry lies below the top").to_owned());
-            if entry.what == What::Folder {
-                made.push((to, entry.like));
-            }
+        let above = to.parent().expect("an entry lies below the top");
+        match filled.get_mut(above) {
+            Some(changed) => *changed |= is_new,
+            None => drop(filled.insert(above.to_owned(), is_new)),
+        }
+        if is_new && entry.what == What::Folder {
+            made.push((to, entry.like));
         }
     }
-    for path in &changed {
+    for (path, changed) in &filled {
         let folder = folder_at(target, path)?;
+        // Where nothing changed too: a call that was killed may have put these names there, and not have come to this.
         folder.sync()?;
-        // A killed call came no further than to a folder in which this one had something left to do.
-        folder.sweep()?;
+        if *changed {
+            // A killed call came no further than to a folder in which this one had something left to do.
+            folder.sweep()?;
+        }
     }
     // What is put into a folder changes its time, so the times come last.
     for (path, like) in made.iter().rev() {

@@ -38,7 +38,7 @@ impl Fixture {
             Path::new(COPY_DIR),
             &self.data,
             &self.scratch.path().join("node-files"),
-            &Bounds::NONE,
+            &UNBOUNDED,
         )
     }
 
@@ -47,7 +47,7 @@ impl Fixture {
     }
 
     fn copy_root_dir(&self) -> Result<()> {
-        copy_root_dir(&self.root, Path::new(COPY_DIR), &Bounds::NONE)
+        copy_root_dir(&self.root, Path::new(COPY_DIR), &UNBOUNDED)
     }
 
     /// A file of the package that has been delivered.
@@ -144,7 +144,7 @@ fn node_files_come_over_the_package() {
 #[test]
 fn a_relative_copy_dir_is_refused() {
     let fixture = fixture();
-    let error = deliver(&fixture.root, Path::new("opt/x"), &fixture.data, Path::new("/none"), &Bounds::NONE)
+    let error = deliver(&fixture.root, Path::new("opt/x"), &fixture.data, Path::new("/none"), &UNBOUNDED)
         .unwrap_err();
     assert_eq!(error.to_string(), r#"copy dir "opt/x": expected an absolute path"#);
     assert_eq!(names(&fixture.host), [""; 0]);
@@ -359,30 +359,38 @@ fn missing_config_files_are_named_wherever_the_package_lies() {
     assert_eq!(missing, ["absent.conf", "secret"]);
 }
 
+fn copy_resolv(root: &Root, source: &Path) {
+    Resolv::read(root, source).unwrap().copy(root).unwrap();
+}
+
 /// Recorded case 51: content only, the mode stays.
 #[test]
 fn resolv_conf_keeps_its_mode_and_is_followed_inside() {
     let fixture = fixture();
     let source = fixture.data.join("resolv.conf");
     put(&source, "nameserver 192.0.2.53\n", 0o600);
-    copy_resolv(&fixture.root, &source).unwrap();
+    copy_resolv(&fixture.root, &source);
     let resolv = fixture.host.join("etc/resolv.conf");
     assert_eq!(mode(&resolv), 0o644);
     put(&resolv, "nameserver 192.0.2.1\n", 0o755);
-    copy_resolv(&fixture.root, &source).unwrap();
+    copy_resolv(&fixture.root, &source);
     assert_eq!((fs::read(&resolv).unwrap(), mode(&resolv)), (b"nameserver 192.0.2.53\n".to_vec(), 0o755));
     for target in [fixture.outside.join("resolv.conf"), PathBuf::from("../../../outside/resolv.conf")] {
         fs::write(fixture.outside.join("resolv.conf"), "old").unwrap();
         fs::remove_file(&resolv).unwrap();
         symlink(&target, &resolv).unwrap();
-        copy_resolv(&fixture.root, &source).unwrap();
+        copy_resolv(&fixture.root, &source);
         assert!(resolv.is_symlink());
         assert_eq!(fs::read(fixture.outside.join("resolv.conf")).unwrap(), b"old");
         let inside = fixture.root.read(Path::new(RESOLV_CONF), 100).unwrap().unwrap();
         assert_eq!(inside, b"nameserver 192.0.2.53\n");
     }
-    let error = copy_resolv(&fixture.root, &fixture.data.join("none")).unwrap_err().to_string();
+    let error = Resolv::read(&fixture.root, &fixture.data.join("none")).unwrap_err().to_string();
     assert!(error.starts_with("opening "), "{error}");
+    fs::remove_file(&resolv).unwrap();
+    fs::create_dir(&resolv).unwrap();
+    let error = Resolv::read(&fixture.root, &source).unwrap_err().to_string();
+    assert!(error.ends_with("/etc/resolv.conf: found a folder, expected a regular file"), "{error}");
 }
 
 #[test]
@@ -393,14 +401,12 @@ fn a_full_disk_leaves_no_half_package_and_no_half_file() {
     with_own_mounts(|| {
         mount(&["-t", "tmpfs", "-o", "size=128k,mode=755", "tmpfs", fixture.host.to_str().unwrap()]);
         let root = Root::open(&fixture.host).unwrap();
-        let error = deliver(&root, Path::new(COPY_DIR), &fixture.data, Path::new("/none"), &Bounds::NONE)
-            .unwrap_err();
+        let error =
+            deliver(&root, Path::new(COPY_DIR), &fixture.data, Path::new("/none"), &UNBOUNDED).unwrap_err();
         assert!(matches!(error, Error::NoRoom { wanted: 300_005, .. }), "{error}");
         assert!(!root.exists(Path::new(COPY_DIR)).unwrap());
         fs::write(fixture.data.join("b"), "fits").unwrap();
-        assert!(
-            deliver(&root, Path::new(COPY_DIR), &fixture.data, Path::new("/none"), &Bounds::NONE).unwrap()
-        );
+        assert!(deliver(&root, Path::new(COPY_DIR), &fixture.data, Path::new("/none"), &UNBOUNDED).unwrap());
         assert_eq!(names(&fixture.host.join("opt/skyhook")), ["sample"]);
         assert_eq!(names(&fixture.copied("")), ["a", "b"]);
     });

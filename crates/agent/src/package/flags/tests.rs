@@ -74,7 +74,7 @@ fn flags_hold_the_recorded_bytes() {
     assert_eq!(bytes(&flag), "last_run: 2026-11-20T19:41:23.084789\nstep_always_runs: False");
     set_step(&root, &flag, "2026-11-20T19:42:07.934106", true).unwrap();
     assert_eq!(bytes(&flag), "last_run: 2026-11-20T19:42:07.934106\nstep_always_runs: True");
-    set_start(&root, &places()).unwrap();
+    open_start(&root, &places()).unwrap();
     assert_eq!(text(&root, "/etc/skyhook/flags/START").unwrap(), "");
     write_check_results(&root, &places(), [("apply_check.sh", true), ("b_check.sh", false)]).unwrap();
     assert_eq!(
@@ -94,7 +94,7 @@ fn a_flag_folder_that_is_a_link_to_outside_stays_inside() {
     let outside = tempfile::tempdir().unwrap();
     root.create_folders(Path::new("/etc/skyhook")).unwrap();
     symlink(outside.path(), root.host_path(Path::new("/etc/skyhook/flags"))).unwrap();
-    set_start(&root, &places()).unwrap();
+    open_start(&root, &places()).unwrap();
     let flag = step_flag(&places(), "a.sh", "[]", "[0]").unwrap();
     set_step(&root, &flag, "2026-11-20T19:41:23.084789", false).unwrap();
     assert!(find(&root, &flag).unwrap().is_some());
@@ -102,13 +102,30 @@ fn a_flag_folder_that_is_a_link_to_outside_stays_inside() {
 }
 
 #[test]
+fn a_start_flag_is_one_file_for_all_and_empty() {
+    let (_scratch, root) = root();
+    let (first, second) = (open_start(&root, &places()).unwrap(), open_start(&root, &places()).unwrap());
+    let start = root.host_path(Path::new("/etc/skyhook/flags/START"));
+    assert!([&first, &second].into_iter().all(|file| is_start(&root, &places(), file).unwrap()));
+    fs::write(&start, "something").unwrap();
+    open_start(&root, &places()).unwrap();
+    assert_eq!(fs::read(&start).unwrap(), b"");
+    assert_eq!(std::os::unix::fs::MetadataExt::mode(&start.metadata().unwrap()) & 0o7777, FLAG_MODE);
+    assert!(is_start(&root, &places(), &first).unwrap());
+    fs::remove_file(&start).unwrap();
+    assert!(!is_start(&root, &places(), &first).unwrap());
+    let third = open_start(&root, &places()).unwrap();
+    assert!(!is_start(&root, &places(), &first).unwrap() && is_start(&root, &places(), &third).unwrap());
+}
+
+#[test]
 fn a_start_flag_is_not_written_again_and_leftovers_are_swept() {
     let (_scratch, root) = root();
-    set_start(&root, &places()).unwrap();
+    open_start(&root, &places()).unwrap();
     let start = root.host_path(Path::new("/etc/skyhook/flags/START"));
     let inode = |path: &Path| std::os::unix::fs::MetadataExt::ino(&path.metadata().unwrap());
     let before = inode(&start);
-    set_start(&root, &places()).unwrap();
+    open_start(&root, &places()).unwrap();
     assert_eq!(inode(&start), before);
     fs::write(start.with_file_name(".groundcrew-tmp-0123456789abcdef"), "").unwrap();
     sweep(&root, &places()).unwrap();

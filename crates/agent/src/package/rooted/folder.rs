@@ -10,9 +10,9 @@ use std::path::{Path, PathBuf};
 
 use groundcrew_durable::whole;
 use rustix::fs::{
-    AtFlags, Dir, FileType, FlockOperation, Gid, Mode, OFlags, Stat, StatxAttributes, StatxFlags, Timespec,
-    Timestamps, Uid, fchmod, fchown, flock, fsync, ftruncate, futimens, makedev, mkdirat, openat, renameat,
-    statx, unlinkat,
+    AtFlags, Dir, FileType, FlockOperation, Gid, Mode, OFlags, Stat, StatVfsMountFlags, StatxAttributes,
+    StatxFlags, Timespec, Timestamps, Uid, fchmod, fchown, flock, fsync, ftruncate, futimens, makedev,
+    mkdirat, openat, renameat, statx, unlinkat,
 };
 use rustix::io::Errno;
 use rustix::process::geteuid;
@@ -102,10 +102,13 @@ impl Folder {
     }
 
     /// Bytes that are free on its file system for this process: root may use what is set aside for it. `None` where it counts
-    /// none, as a file system without a size does.
+    /// none, as a file system without a size does. One that cannot be written to is an error.
     pub(crate) fn free_bytes(&self) -> Result<Option<u64>> {
         let space = rustix::fs::fstatvfs(&self.descriptor)
             .map_err(Error::io("asking for the room at", &self.path))?;
+        if space.f_flag.contains(StatVfsMountFlags::RDONLY) {
+            return Err(Error::io("finding room at", &self.path)(Errno::ROFS));
+        }
         let free = if geteuid().is_root() { space.f_bfree } else { space.f_bavail };
         Ok((space.f_blocks > 0).then(|| free.saturating_mul(space.f_frsize)))
     }
@@ -134,6 +137,22 @@ impl Folder {
         ftruncate(&file, 0).map_err(Error::io("emptying", &path))?;
         pour(source, &mut file).map_err(Error::io("writing", &path))?;
         file.sync_all().map_err(Error::io("syncing", &path))
+    }
+
+    /// Makes an empty file under a name, durably and with exactly this mode, and opens it to be read and written; `None`
+    /// where the name is taken.
+    pub(super) fn create_empty(&self, name: &OsStr, mode: u32) -> Result<Option<File>> {
+        let path = self.path.join(name);
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = match openat(&self.descriptor, name, flags, Mode::from_raw_mode(mode)) {
+            Ok(file) => file,
+            Err(Errno::EXIST) => return Ok(None),
+            Err(errno) => return Err(Error::io("creating", &path)(errno)),
+        };
+        fchmod(&file, Mode::from_raw_mode(mode)).map_err(Error::io("setting the mode of", &path))?;
+        fsync(&file).map_err(Error::io("syncing", &path))?;
+        self.sync()?;
+        Ok(Some(File::from(file)))
     }
 
     /// Puts a copy of `source` under a name, whole and with `like`'s mode and time, in place of a regular file or
@@ -221,6 +240,16 @@ impl Folder {
     pub(crate) fn rename(&self, from: &OsStr, to: &OsStr) -> Result<()> {
         renameat(&self.descriptor, from, &self.descriptor, to)
             .map_err(Error::io("renaming to", &self.path.join(to)))
+    }
+
+    /// Removes the folder under a name where it is empty, and says whether it did. What somebody has put into it meanwhile
+    /// keeps it.
+    pub(crate) fn remove_empty(&self, name: &OsStr) -> Result<bool> {
+        match unlinkat(&self.descriptor, name, AtFlags::REMOVEDIR) {
+            Ok(()) => Ok(true),
+            Err(Errno::NOTEMPTY | Errno::EXIST | Errno::NOENT | Errno::NOTDIR | Errno::BUSY) => Ok(false),
+            Err(errno) => Err(Error::io("removing", &self.path.join(name))(errno)),
+        }
     }
 
     /// Removes what stands under a name, with everything in it. Links are removed themselves.
