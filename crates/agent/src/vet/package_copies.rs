@@ -3,10 +3,11 @@
 //!
 //! A run's stages share one, and a run after it has no use for it: what was done is known by the flags. So each package stage
 //! removes the copies of other runs, whatever package they are of. Those of the own run's earlier retries stay: a stage that
-//! passed then is not run again, and what it installed may lead there. So does a copy in which something is mounted. A profile
-//! that names `copy_dir` has the copy to itself.
+//! passed then is not run again, and what it installed may lead there. So does a copy in which something is mounted. What was
+//! left of a copy that was killed while it was made goes, whichever run's it is. A profile that names `copy_dir` has the copy to
+//! itself.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::fmt::Display;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -15,6 +16,7 @@ use groundcrew_protocol::wire::LogLevel;
 
 use super::StageContext;
 use crate::errors::chain;
+use crate::package::copying;
 use crate::package::rooted::{Folder, Result, Root};
 
 /// The folder of all of them, inside the root.
@@ -51,29 +53,64 @@ fn sweep_in(
         // A link, or what is no folder, is nobody's copy.
         let Ok(Some(copies)) = packages.open_folder(&package) else { continue };
         let names = copies.names()?;
-        let goes = |name: &&OsString| is_instance(name) && !name.as_bytes().starts_with(own_run.as_bytes());
         let (mut gone, all) = (0, names.len());
-        for name in names.iter().filter(goes) {
+        for name in &names {
+            let Some(rubbish) = Rubbish::of(name, own_run) else { continue };
             looked_at += 1;
             if stop() || looked_at > LOOKED_AT_MAX {
                 return Ok(());
             }
-            match copies.remove_tree(name) {
-                Ok(()) => {
+            match rubbish.remove(&copies, name) {
+                Ok(true) => {
                     gone += 1;
                     let removed = root.host_path(&Path::new(COPIES).join(&package).join(name));
-                    say(LogLevel::Info, format!("removed {}, the copy of another run", removed.display()));
+                    say(LogLevel::Info, format!("removed {}, {}", removed.display(), rubbish.what()));
                 }
+                Ok(false) => {}
                 Err(error) => {
                     say(LogLevel::Warn, format!("a copy of an earlier run stays: {}", chain(&error)))
                 }
             }
         }
         if gone > 0 && gone == all {
-            remove_if_empty(&packages, &package)?;
+            // Where somebody has put something into it meanwhile it stays.
+            packages.remove_empty(&package)?;
         }
     }
     Ok(())
+}
+
+/// What of a package's copies nobody needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Rubbish {
+    OfAnotherRun,
+    /// Built by a process that was killed, unless it is being built.
+    HalfBuilt,
+}
+
+impl Rubbish {
+    fn of(name: &OsStr, own_run: &str) -> Option<Rubbish> {
+        if copying::built_copy(name).is_some_and(is_instance) {
+            return Some(Rubbish::HalfBuilt);
+        }
+        let is_own = name.as_bytes().starts_with(own_run.as_bytes());
+        (is_instance(name) && !is_own).then_some(Rubbish::OfAnotherRun)
+    }
+
+    /// False where it is none after all.
+    fn remove(self, copies: &Folder, name: &OsStr) -> Result<bool> {
+        match self {
+            Rubbish::OfAnotherRun => copies.remove_tree(name).map(|()| true),
+            Rubbish::HalfBuilt => copying::remove_half_built(copies, name),
+        }
+    }
+
+    fn what(self) -> &'static str {
+        match self {
+            Rubbish::OfAnotherRun => "the copy of another run",
+            Rubbish::HalfBuilt => "which was left when its copying was killed",
+        }
+    }
 }
 
 /// How the names of all instances of a run begin: an instance's without the number of its retry.
@@ -83,14 +120,6 @@ fn own_run(instance: &str) -> &str {
 
 fn is_instance(name: &OsStr) -> bool {
     name.to_str().is_some_and(|name| name.starts_with(INSTANCE_PREFIX))
-}
-
-/// Nobody may have put something into it meanwhile.
-fn remove_if_empty(packages: &Folder, package: &OsStr) -> Result<()> {
-    let is_empty = packages
-        .open_folder(package)?
-        .is_some_and(|folder| folder.names().is_ok_and(|names| names.is_empty()));
-    if is_empty { packages.remove_tree(package) } else { Ok(()) }
 }
 
 #[cfg(test)]
@@ -127,6 +156,11 @@ mod tests {
             "tuning/1.0.0/package-0000/skyhook_dir",
             "mixed-1.0.0/groundcrew-r-a-0",
             "mixed-1.0.0/of-somebody-else",
+            // Killed while they were made, the own run's too.
+            "tuning-1.0.0/.groundcrew-copy-groundcrew-r-a-0/skyhook_dir",
+            "tuning-1.0.0/.groundcrew-copy-groundcrew-r-b-0/skyhook_dir",
+            "half-1.0.0/.groundcrew-copy-groundcrew-r-c-3/skyhook_dir",
+            "mixed-1.0.0/.groundcrew-copy-of-somebody-else",
         ] {
             fs::create_dir_all(copies.join(path)).unwrap();
         }
@@ -135,8 +169,9 @@ mod tests {
         symlink(&outside, copies.join("driver-2.0.0/groundcrew-r-a-0/out")).unwrap();
         fs::write(copies.join("file"), "").unwrap();
         let said = sweep(&root);
-        assert_eq!(said.len(), 3, "{said:?}");
-        assert!(said.iter().all(|line| line.ends_with(", the copy of another run")), "{said:?}");
+        let of = |what: &str| said.iter().filter(|line| line.ends_with(what)).count();
+        let counts = (of(", the copy of another run"), of(", which was left when its copying was killed"));
+        assert_eq!((counts, said.len()), ((3, 3), 6), "{said:?}");
         let left = |path: &str| {
             let mut names: Vec<String> = fs::read_dir(copies.join(path))
                 .unwrap()
@@ -148,7 +183,7 @@ mod tests {
         assert_eq!(left(""), ["file", "linked-1.0.0", "mixed-1.0.0", "tuning", "tuning-1.0.0"]);
         assert_eq!(left("tuning-1.0.0"), ["groundcrew-r-b-0", OWN]);
         assert_eq!(left("tuning/1.0.0"), ["package-0000"]);
-        assert_eq!(left("mixed-1.0.0"), ["of-somebody-else"]);
+        assert_eq!(left("mixed-1.0.0"), [".groundcrew-copy-of-somebody-else", "of-somebody-else"]);
         assert!(outside.join("groundcrew-r-a-0").is_dir());
         assert_eq!(sweep(&root), Vec::<String>::new());
     }
@@ -178,6 +213,32 @@ mod tests {
         assert!(!copies.join("groundcrew-r-c-0").exists());
         assert_eq!(sweep(&root).len(), 1);
         assert!(!copies.exists() && data.join("weights").exists());
+    }
+
+    #[test]
+    fn a_copy_that_is_being_made_is_left_alone() {
+        let scratch = tempfile::tempdir().unwrap();
+        let half = "var/lib/groundcrew/packages/tuning-1.0.0/.groundcrew-copy-groundcrew-r-a-0";
+        fs::create_dir_all(scratch.path().join(half)).unwrap();
+        let root = Root::open(scratch.path()).unwrap();
+        let lock = root.try_lock(Path::new(half)).unwrap().unwrap();
+        assert_eq!(sweep(scratch.path()), Vec::<String>::new());
+        assert!(scratch.path().join(half).is_dir());
+        drop(lock);
+        assert_eq!(sweep(scratch.path()).len(), 1);
+        assert!(!scratch.path().join("var/lib/groundcrew/packages/tuning-1.0.0").exists());
+    }
+
+    #[test]
+    fn a_folder_into_which_somebody_has_put_something_is_not_taken_for_empty() {
+        let scratch = tempfile::tempdir().unwrap();
+        fs::create_dir_all(scratch.path().join("packages/tuning-1.0.0/groundcrew-r-b-1")).unwrap();
+        let packages = Root::open(scratch.path()).unwrap().folder(Path::new("packages")).unwrap().unwrap();
+        let name = OsStr::new("tuning-1.0.0");
+        assert!(!packages.remove_empty(name).unwrap());
+        assert!(scratch.path().join("packages/tuning-1.0.0/groundcrew-r-b-1").is_dir());
+        fs::remove_dir(scratch.path().join("packages/tuning-1.0.0/groundcrew-r-b-1")).unwrap();
+        assert!(packages.remove_empty(name).unwrap() && !packages.remove_empty(name).unwrap());
     }
 
     #[test]
