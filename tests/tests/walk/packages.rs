@@ -194,3 +194,32 @@ fn a_package_lies_where_its_profile_says_and_no_copy_of_the_agents_own_is_left_e
     assert!(!has_own_copy(&machine));
     assert!(machine.stop().success());
 }
+
+#[test]
+fn a_package_for_the_agents_own_root_is_applied_without_a_chroot() {
+    let server = Server::start();
+    let (_root, package) = ground(&server);
+    let (copy, state, log) = (server.beside("copy"), server.beside("state"), server.beside("log"));
+    for (name, text) in [
+        ("one.sh", "#!/bin/sh\necho \"one is in $PWD\"\n: >\"$SKYHOOK_DIR/one-ran\"\n"),
+        ("two.sh", "#!/bin/sh\nexit 0\n"),
+        ("check.sh", "#!/bin/sh\n[ -e \"$SKYHOOK_DIR/one-ran\" ]\n"),
+    ] {
+        std::fs::write(package.join("skyhook_dir").join(name), text).unwrap();
+    }
+    let source = format!("path = \"{}\"\ncopy_dir = \"{}\"", package.display(), copy.display());
+    let folders =
+        format!("SKYHOOK_ROOT_DIR = \"{}\"\nSKYHOOK_LOG_DIR = \"{}\"", state.display(), log.display());
+    let profile = profile_of(Path::new("local"), &source);
+    let profile = profile.replace("[package.env]", &format!("[package.env]\n{folders}"));
+    let run = server.create_run("n1", &profile);
+    let mut machine = Machine::new(&server, &run, "m1").with_packages();
+    machine.start();
+    let view = server.wait_for_state(&run, State::Completed);
+    assert_eq!(view.stages[0].verdict, Some(Verdict::Pass));
+    expect_line(&server, &run, &format!("one is in {}", copy.display()));
+    assert_eq!(std::fs::read_dir(state.join("flags/tuning/1.0.0")).unwrap().count(), 2);
+    assert!(log.join("tuning/1.0.0").is_dir());
+    assert!(!Path::new("local").exists(), "a folder of that name was made where the agent was started");
+    assert!(machine.stop().success());
+}

@@ -98,6 +98,11 @@ impl Root {
         Ok(Self { top, host: host.to_owned(), own_path: None })
     }
 
+    /// Opens the agent's own root as one. Messages name a file in it by its path alone.
+    pub(crate) fn own() -> Result<Self> {
+        Ok(Self { host: PathBuf::new(), ..Self::open(Path::new("/"))? })
+    }
+
     /// Opens the tree at `host`, an absolute path, from which something is to be copied. An absolute link in it that
     /// names the tree by this path stays in the tree; any other is taken as in a root mount, so that it leads nowhere.
     pub fn open_tree(host: &Path) -> Result<Self> {

@@ -17,7 +17,7 @@ use crate::process::tee::{Note, Tee};
 
 /// How often something is looked at that cannot be waited for: another call's turn, another agent's step.
 pub(crate) const LOOK: Duration = Duration::from_millis(100);
-/// The root mount that stands for none: a step runs where the agent runs.
+/// The root mount that stands for none: the agent's own root is the host's, and a step runs in it as the agent does.
 const LOCAL: &str = "local";
 
 /// How a call ended that could be made.
@@ -68,7 +68,7 @@ impl Session {
 
     /// The root that a step enters; none where it stays in the agent's own.
     pub fn entered_root(&self) -> Option<PathBuf> {
-        (self.call.root_mount.as_os_str() != LOCAL).then(|| self.call.root_mount.clone())
+        (!is_local(&self.call.root_mount)).then(|| self.call.root_mount.clone())
     }
 
     /// The package's folder, inside the root mount.
@@ -138,8 +138,25 @@ impl Session {
     /// # Errors
     /// Where it is no folder, or cannot be opened.
     pub fn open_root(&self) -> super::rooted::Result<Root> {
-        Root::open(&self.call.root_mount)
+        open_root(&self.call.root_mount)
     }
+}
+
+fn is_local(root_mount: &Path) -> bool {
+    root_mount.as_os_str() == LOCAL
+}
+
+/// Opens a root mount, as a call or a profile names it.
+///
+/// # Errors
+/// Where it is no folder, or cannot be opened.
+pub(crate) fn open_root(root_mount: &Path) -> super::rooted::Result<Root> {
+    if is_local(root_mount) { Root::own() } else { Root::open(root_mount) }
+}
+
+/// The folder that is a root mount's root, as this process sees it.
+pub(crate) fn folder_of_root(root_mount: &Path) -> &Path {
+    if is_local(root_mount) { Path::new("/") } else { root_mount }
 }
 
 /// One write for a line, so that two processes on one stream do not mix theirs.

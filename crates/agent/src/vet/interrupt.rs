@@ -23,7 +23,7 @@ use super::package_agent::{Call, Called};
 use super::{Done, Interrupts, StageContext, package, refused, unknown};
 use crate::errors::chain;
 use crate::interrupt::{Interrupt, boot_id, systemd_chroot};
-use crate::package::rooted::Root;
+use crate::package::session::{folder_of_root, open_root};
 use crate::process::tool::{Ending, Stopped};
 
 /// The line with which the package agent says that a command failed.
@@ -228,7 +228,7 @@ fn stopped(context: &StageContext) -> Done {
 
 /// Why systemd would do nothing with the request that this call makes, where it would.
 fn would_ignore(root_mount: &str, call: &Call) -> Option<String> {
-    let host = Path::new(root_mount);
+    let root_mount = Path::new(root_mount);
     // A root that cannot be opened is the package agent's to refuse, in its own words.
     let told = call.environment.iter().find(|(name, _)| name == systemd_chroot::IGNORE);
     let given = systemd_chroot::Given {
@@ -236,7 +236,7 @@ fn would_ignore(root_mount: &str, call: &Call) -> Option<String> {
         directory: Path::new(FOLDER),
         ignore_chroot: told.map(|(_, value)| value.as_os_str()),
     };
-    systemd_chroot::would_ignore(&Root::open(host).ok()?, host, given)
+    systemd_chroot::would_ignore(&open_root(root_mount).ok()?, folder_of_root(root_mount), given)
 }
 
 #[cfg(test)]

@@ -50,7 +50,7 @@ pub(super) fn run(context: &StageContext, name: &str, mode: &str, deadline: Inst
         Ok(folder) => folder,
         Err(done) => return done,
     };
-    if settings.copy_dir.is_none() && settings.root_mount.starts_with('/') {
+    if settings.copy_dir.is_none() {
         package_copies::sweep(context, &settings.root_mount, &packages.instance);
     }
     match data_folder(context, settings, &folder, deadline) {

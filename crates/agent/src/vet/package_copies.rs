@@ -18,6 +18,7 @@ use super::StageContext;
 use crate::errors::chain;
 use crate::package::copying;
 use crate::package::rooted::{Folder, Result, Root};
+use crate::package::session::open_root;
 
 /// The folder of all of them, inside the root.
 const COPIES: &str = "/var/lib/groundcrew/packages";
@@ -34,18 +35,19 @@ pub(super) fn default_of(name: impl Display, version: impl Display, instance: &s
 /// Removes the copies that are not of this instance's run. What cannot be removed is said, and tried again by the next stage.
 pub(super) fn sweep(context: &StageContext, root_mount: &str, instance: &str) {
     let say = |level, text| context.say(level, text);
-    if let Err(error) = sweep_in(Path::new(root_mount), instance, &|| context.cancel.is_asked(), &say) {
+    let swept = open_root(Path::new(root_mount))
+        .and_then(|root| sweep_in(&root, instance, &|| context.cancel.is_asked(), &say));
+    if let Err(error) = swept {
         say(LogLevel::Warn, format!("removing copies of earlier runs: {}", chain(&error)));
     }
 }
 
 fn sweep_in(
-    root_mount: &Path,
+    root: &Root,
     instance: &str,
     stop: &dyn Fn() -> bool,
     say: &dyn Fn(LogLevel, String),
 ) -> Result<()> {
-    let root = Root::open(root_mount)?;
     let own_run = own_run(instance);
     let Some(packages) = root.folder(Path::new(COPIES))? else { return Ok(()) };
     let mut looked_at = 0;
@@ -136,7 +138,7 @@ mod tests {
     fn sweep(root: &Path) -> Vec<String> {
         let said = Mutex::new(Vec::new());
         let say = |_level, text| said.lock().unwrap().push(text);
-        sweep_in(root, OWN, &|| false, &say).unwrap();
+        sweep_in(&Root::open(root).unwrap(), OWN, &|| false, &say).unwrap();
         said.into_inner().unwrap()
     }
 
@@ -246,7 +248,7 @@ mod tests {
         let scratch = tempfile::tempdir().unwrap();
         let copy = scratch.path().join("var/lib/groundcrew/packages/tuning-1.0.0/groundcrew-r-a-0");
         fs::create_dir_all(&copy).unwrap();
-        sweep_in(scratch.path(), OWN, &|| true, &|_, _| {}).unwrap();
+        sweep_in(&Root::open(scratch.path()).unwrap(), OWN, &|| true, &|_, _| {}).unwrap();
         assert!(copy.is_dir());
     }
 }

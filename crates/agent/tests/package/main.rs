@@ -13,6 +13,7 @@ mod every_moment_of_reboots;
 mod golden;
 mod hosts;
 mod left_behind;
+mod local;
 mod many;
 mod names;
 mod place;

@@ -179,6 +179,12 @@ impl Call {
         self
     }
 
+    /// Has it start in a folder.
+    pub fn in_folder(mut self, folder: &Path) -> Call {
+        self.command.current_dir(folder);
+        self
+    }
+
     /// Runs it to its end.
     pub fn run(mut self) -> Outcome {
         let output = self.command.output().unwrap();

@@ -47,7 +47,8 @@ pub struct PackageSettings {
     /// stages have the same content.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sha256: Option<Sha256Hex>,
-    /// The root file system that it is applied to, as the node sees it; `local`: steps change no root.
+    /// The root file system that it is applied to, as the node sees it; `local`: the agent's own,
+    /// in which steps run without a chroot.
     #[serde(default = "root_mount")]
     pub root_mount: String,
     /// Where it is put beneath the root mount. What stands there already is used as it is. Absent: a folder of its own

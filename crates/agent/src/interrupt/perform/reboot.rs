@@ -19,7 +19,7 @@ use crate::interrupt::proof::{
 use crate::interrupt::{boot_id, systemd_chroot};
 use crate::package::flags;
 use crate::package::rooted::Root;
-use crate::package::session::Ended;
+use crate::package::session::{Ended, folder_of_root};
 use crate::points;
 use crate::process::tee;
 
@@ -238,7 +238,8 @@ impl Performing<'_> {
             directory: &directory,
             ignore_chroot: told.as_deref(),
         };
-        Ok(systemd_chroot::would_ignore(self.root, &self.session.call.root_mount, given))
+        let host = folder_of_root(&self.session.call.root_mount);
+        Ok(systemd_chroot::would_ignore(self.root, host, given))
     }
 
     /// Runs the command, and notes once it runs that a reboot is asked for.
