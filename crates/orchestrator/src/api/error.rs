@@ -128,13 +128,13 @@ impl From<Refused> for ApiError {
             // Asked again every five minutes: only an operator can mend it.
             Refused::WrongMachine { .. } => ApiError::new(StatusCode::FORBIDDEN, "wrong_machine", error),
             Refused::NotClaimed { .. } => ApiError::conflict("not_claimed", error),
-            Refused::Order(_) => ApiError::conflict("order", error),
+            Refused::Order { .. } => ApiError::conflict("order", error),
             Refused::TokenSpent { retry_after_ms, .. } => ApiError {
                 retry_after_s: retry_after_ms.map(|ms| ms.div_ceil(1_000)),
                 ..ApiError::token(error)
             },
             Refused::WrongToken { .. } => ApiError::token(error),
-            Refused::Unfit(_) => ApiError::unfit(error),
+            Refused::Unfit { .. } => ApiError::unfit(error),
         }
     }
 }

@@ -415,7 +415,7 @@ fn absurd_numbers_use_nothing_up() {
     assert_eq!(bench.claim_again(&request).unwrap().attempt, Attempt(2));
     assert!(bench.run.offered.is_empty());
     let mut request = restarted(request, u64::MAX);
-    assert!(matches!(bench.claim_again(&request), Err(Refused::Unfit(_))));
+    assert!(matches!(bench.claim_again(&request), Err(Refused::Unfit { .. })));
     request.known_claim = ClaimNumber(50);
     assert_eq!(bench.claim_again(&request).unwrap().claim, ClaimNumber(51));
 }
@@ -442,7 +442,10 @@ fn a_claim_of_another_protocol_is_refused() {
     for protocol in [0, 3, 99, u32::MAX] {
         let mut bench = Bench::fresh();
         let refused = bench.claim_as(&agent(1), protocol, &boot_token()).unwrap_err();
-        assert!(matches!(&refused, Refused::Unfit(text) if text.contains("expected 1 to 2")), "{refused}");
+        assert!(
+            matches!(&refused, Refused::Unfit { text, .. } if text.contains("expected 1 to 2")),
+            "{refused}"
+        );
     }
 }
 

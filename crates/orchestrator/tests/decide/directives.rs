@@ -112,5 +112,5 @@ fn host_keys_are_kept_in_a_hold_and_bounded() {
     // An agent that was held for its silence is not in a hold: what it speaks of has gone on.
     let mut bench = Bench::claimed();
     bench.pass(SILENCE);
-    assert!(matches!(bench.put(&hold(vec![key])), Err(Refused::Order(_))));
+    assert!(matches!(bench.put(&hold(vec![key])), Err(Refused::Order { .. })));
 }

@@ -302,7 +302,7 @@ fn a_power_off_that_was_asked_for_is_no_reset() {
 #[test]
 fn intents_that_do_not_fit_are_refused() {
     let unfit = |answer: Result<(), Refused>, words: &str| match answer {
-        Err(Refused::Unfit(text)) => assert!(text.contains(words), "{text}"),
+        Err(Refused::Unfit { text, .. }) => assert!(text.contains(words), "{text}"),
         other => panic!("{other:?}"),
     };
     let mut bench = Bench::claimed();

@@ -17,4 +17,5 @@ mod refused;
 mod restore;
 mod results;
 mod runtime;
+mod standings;
 mod tokens;

@@ -248,7 +248,7 @@ impl World {
             Some(Refused::NotClaimed { .. }) => Fence::NotClaimed,
             Some(Refused::OldClaim { .. }) => Fence::Old,
             Some(Refused::UnknownClaim { .. }) => Fence::Unknown,
-            Some(Refused::Unfit(_) | Refused::Order(_)) | None => Fence::Current,
+            Some(Refused::Unfit { .. } | Refused::Order { .. }) | None => Fence::Current,
             Some(
                 other @ (Refused::ClaimedElsewhere { .. }
                 | Refused::WrongMachine { .. }

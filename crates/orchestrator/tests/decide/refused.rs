@@ -1,187 +1,78 @@
 //! Every input against every standing: taken, taken without a change, or refused, and as what.
 //!
-//! A new standing, reason of a hold, input or refusal does not compile here until it has its place in the table.
+//! A new standing, reason of a hold, input, refusal, or place that refuses does not compile here until it has its letter,
+//! and the letter must occur in the table.
 
 use std::collections::BTreeSet;
 
-use groundcrew_orchestrator::run::decide::{Input, OrderKind, Refused, decide};
-use groundcrew_orchestrator::run::state::{HeldFor, Machine, Run, Standing, WaitFor};
-use groundcrew_protocol::ids::{ClaimNumber, Sha256Hex};
+use groundcrew_orchestrator::run::decide::{Input, OrderFor, OrderKind, Refused, SpentFor, UnfitFor, decide};
+use groundcrew_orchestrator::run::state::{DIRECTIVES_MAX, Directive, Machine};
+use groundcrew_protocol::ids::{Attempt, ClaimNumber, DirectiveId, Sha256Hex};
 use groundcrew_protocol::runtime::AgentRuntime;
 use groundcrew_protocol::stage::Stage;
+use groundcrew_protocol::wire::{ClaimRequest, Command, Intent};
 
 use crate::bench::*;
+use crate::standings::{COLUMNS, emptied, reborn_elsewhere, standing};
 
-/// The columns: where a run can stand.
-const COLUMNS: [&str; 14] = [
-    "unclaimed",
-    "in flight",
-    "rebooting",
-    "held: verdict",
-    "held: silence",
-    "held: over deadline",
-    "held: crashes",
-    "held: claim fight",
-    "held: never claimed",
-    "held: reboot not seen",
-    "completed",
-    "cancelled unclaimed",
-    "cancelled",
-    "in flight, restored",
-];
-
-/// `+` taken, `=` taken without a change of the run, and for what is refused: `O` old claim, `U` unknown claim,
-/// `E` claimed elsewhere, `S` token spent, `W` wrong token, `N` not claimed, `F` unfit, `X` an order.
+/// `+` taken, `=` taken without a change of the run, and for what is refused the letter of its place ([`unfit`],
+/// [`order`], [`spent`], and [`letter`] for the rest).
 const TABLE: &str = "
-    claim: the same call                  | + = = = + = = = + = = + = E
-    claim: the home started again         | + + + + + + + + + + + + + +
-    claim: its machine booted again       | + S + S + S S S + + S + S S
-    claim: another machine, boot token    | + S S S S S S S + S S + S S
-    claim: another machine, new token     | W W W W W W W W W W W W W W
-    claim: a cloned home                  | W E E E + E E E W E E W E E
-    claim: no token of the run            | W W W W W W W W W W W W W W
-    claim: protocol 0                     | F F F F F F F F F F F F F F
-    claim: protocol 99                    | F F F F F F F F F F F F F F
-    claim: nothing said                   | F F F F F F F F F F F F F F
-    claim: not the node's machine         | M M M M M M M M M M M M M M
-    claim: an absurd claim known          | F F F F F F F F F F F F F F
-    result: the latest attempt            | N + + = + + = = N + = N + U
-    result: an attempt never given out    | N F F F F F F F N F F N F U
-    result: a stage of the orchestrator's | N F F F F F F F N F F N F U
-    result: a stage that is not there     | N F F F F F F F N F F N F U
-    result: an older claim                | N O O O O O O O N O O N O O
-    result: a later claim                 | N U U U U U U U N U U N U U
-    heard: the claim                      | N = = = + = = = N = = N = U
-    heard: an older claim                 | N O O O O O O O N O O N O O
-    heard: a later claim                  | N U U U U U U U N U U N U U
-    intent: reboot in the latest attempt  | N + + F + F F F N F F N F U
-    intent: power-off outside a stage     | N F F F F F F F N F + N + U
-    intent: an unknown one                | N F F F F F F F N F F N F U
-    intent: under another boot            | N F F F F F F F N F F N F U
-    intent: an older claim                | N O O O O O O O N O O N O O
-    hold: host keys                       | N X X + X + + + N + X N X U
-    hold: an older claim                  | N O O O O O O O N O O N O O
-    order: retry                          | X X X + + + + + + + X X X X
-    order: retry of a later stage         | X X X X X X X X X X X X X X
-    order: override                       | X X X + + + + + X + X X X X
-    order: override without a reason      | X X X X X X X X X X X X X X
-    order: override of another stage      | X X X X X X X X X X X X X X
-    order: cancel                         | + + + + + + + + + + X X X +
-    order: release                        | X X X + + + + + + + X X X X
-    order: abort                          | + + + + + + + + + + X X X +
-    deadline: at once                     | = = = = = = = = = = = = = =
-    deadline: a month later               | + + + + + + + + + + = = + +
-    runtime ended: the claim's            | = + + + + + + + = + = = = +
-    runtime ended: another's              | = = = = = = = = = = = = = =
-    attempt: waits for a drain            | = + = = = = = = = = = = = +
-    attempt: waits for none               | = = = = = = = = = = = = = =
-    drains: none                          | = = = = = = = = = = = = = =
-    drains: one is wanted                 | = + + + + + + + = + + = + +
-    drains: one is over                   | = + + + + + + + = + + = + +
-    new boot token                        | + + + + + + + + + + X X X +
-    restored                              | + + + + + + + + + + = = = +
+    claim: the same call                  | + = = = + = = + = = = = = + = = = + = E
+    claim: the home started again         | + + + + + + + + + + + + + + + + + + + +
+    claim: its machine booted again       | + H + H + H H + H H H H S + + + H + H H
+    claim: its home was lost, boot token  | + L L L + L L L L L L L S + L L L + L L
+    claim: another machine, boot token    | + S S S S S S S S S S S S + S S S + S S
+    claim: a token spent by nobody known  | G G G G G G G G G G G G G G G G G G G G
+    claim: another machine, new token     | W W W W W W W W W W W W W W W W W W W W
+    claim: a cloned home                  | W E E E E E E + E E E E E W E E E W E E
+    claim: no token of the run            | W W W W W W W W W W W W W W W W W W W W
+    claim: protocol 0                     | p p p p p p p p p p p p p p p p p p p p
+    claim: protocol 99                    | p p p p p p p p p p p p p p p p p p p p
+    claim: nothing said                   | i i i i i i i i i i i i i i i i i i i i
+    claim: no process named               | s s s s s s s s s s s s s s s s s s s s
+    claim: no run token's hash            | t t t t t t t t t t t t t t t t t t t t
+    claim: not the node's machine         | M M M M M M M M M M M M M M M M M M M M
+    claim: an absurd claim known          | k k k k k k k k k k k k k k k k k k k k
+    result: the latest attempt            | N + + + + = = + + + = = = N + = = N + U
+    result: an attempt never given out    | N a a a a a a a a a a a a N a a a N a U
+    result: a stage of the orchestrator's | N o o o o o o o o o o o o N o o o N o U
+    result: a stage that is not there     | N g g g g g g g g g g g g N g g g N g U
+    result: an older claim                | N O O O O O O O O O O O O N O O O N O O
+    result: a later claim                 | N U U U U U U U U U U U U N U U U N U U
+    heard: the claim                      | N = = = + = = + = = = = = N = = = N = U
+    heard: an older claim                 | N O O O O O O O O O O O O N O O O N O O
+    heard: a later claim                  | N U U U U U U U U U U U U N U U U N U U
+    intent: reboot in the latest attempt  | N + + + + f f + f f f f f N f f f N f U
+    intent: power-off outside a stage     | N z z z z z z z z z z z z N z z + N + U
+    intent: an unknown one                | N u u u u f f u f f f f f N f f f N f U
+    intent: a wipe that nobody allowed    | N w w w w f f w f f f f f N f f f N f U
+    intent: under another boot            | N b b b b f f b f f f f f N f f f N f U
+    intent: an older claim                | N O O O O O O O O O O O O N O O O N O O
+    hold: host keys                       | N l l l l + + l + + + + + N + + l N l U
+    hold: an older claim                  | N O O O O O O O O O O O O N O O O N O O
+    order: retry                          | h h h h h + + + + + + + + + + + x x x h
+    order: retry of a later stage         | h h h h h n n n n n n n n n n n x x x h
+    order: retry, nothing is answered     | h h h h h m m m m m m m m m m m x x x h
+    order: override                       | h h h h h + + + + + + + + c + + x x x h
+    order: override without a reason      | h h h h h y y y y y y y y y y y x x x h
+    order: override of another stage      | h h h h h q q q q q q q q q q q x x x h
+    order: override, nothing is answered  | h h h h h m m m m m m m m m m m x x x h
+    order: cancel                         | + + + + + + + + + + + + + + + + x x x +
+    order: release                        | h h h h h + + + + + + + + + + + x x x h
+    order: abort                          | + + + + + + + + + + + + + + + + x x x +
+    deadline: at once                     | = = = = = = = = = = = = = = = = = = = =
+    deadline: a month later               | + + + + + + + + + + + + + + + + = = + +
+    runtime ended: the claim's            | = + + + + + + + + + + + + = + + = = = +
+    runtime ended: another's              | = = = = = = = = = = = = = = = = = = = =
+    attempt: waits for a drain            | = + = = = = = = = = = = = = = = = = = +
+    attempt: waits for none               | = = = + = = = = = = = = = = = = = = = =
+    drains: none                          | = = = = = = = = = = = = = = = = = = = =
+    drains: one is wanted                 | = + + + + + + + + + + + + = + + + = + +
+    drains: one is over                   | = + + + + + + + + + + + + = + + + = + +
+    new boot token                        | + + + + + + + + + + + + + + + + X X X +
+    restored                              | + + + + + + + + + + + + + + + + = = = +
 ";
-
-/// The column in which a run belongs, by what it is.
-fn column_of(run: &Run) -> &'static str {
-    let reboots = run.wait.as_ref().is_some_and(|wait| match wait.what {
-        WaitFor::Reboot => true,
-        WaitFor::Claim
-        | WaitFor::Result
-        | WaitFor::Drain
-        | WaitFor::Operator
-        | WaitFor::Successor
-        | WaitFor::Farewell => false,
-    });
-    match &run.standing {
-        Standing::Walking if run.restored => "in flight, restored",
-        Standing::Walking if run.claim.is_none() => "unclaimed",
-        Standing::Walking if reboots => "rebooting",
-        Standing::Walking => "in flight",
-        Standing::Held { why, .. } => match why {
-            HeldFor::Verdict { .. } => "held: verdict",
-            HeldFor::Silence { .. } => "held: silence",
-            // Both withdraw the attempt, and are made by different waits alone.
-            HeldFor::OverDeadline { .. } | HeldFor::Drained { .. } => "held: over deadline",
-            // Both hold for a stage that no agent gets to the end of.
-            HeldFor::Crashes { .. } | HeldFor::Stopped { .. } => "held: crashes",
-            HeldFor::ClaimFight { .. } => "held: claim fight",
-            HeldFor::NeverClaimed { .. } => "held: never claimed",
-            // Both wait for the same, and are made in different stages alone.
-            HeldFor::RebootNotSeen { .. } | HeldFor::RebootsMissed { .. } => "held: reboot not seen",
-        },
-        Standing::Completed { .. } => "completed",
-        Standing::Cancelled { .. } if run.claim.is_none() => "cancelled unclaimed",
-        Standing::Cancelled { .. } => "cancelled",
-    }
-}
-
-/// A run in a column, its claim fresh, and its agent as it would claim again.
-fn standing(column: &str) -> (Bench, groundcrew_protocol::wire::ClaimRequest) {
-    let mut request = agent(1);
-    let mut bench = match column {
-        "unclaimed" | "held: never claimed" | "cancelled unclaimed" => Bench::fresh(),
-        _ => Bench::claimed(),
-    };
-    if bench.run.claim.is_some() {
-        bench.heard(1, &[]).unwrap();
-    }
-    match column {
-        "unclaimed" | "in flight" => {}
-        "rebooting" => bench.intent(1, "reboot", Some((inventory(), 1)), 1).unwrap(),
-        "held: verdict" => {
-            bench.report(1, inventory(), 1, Outcome::Fail);
-        }
-        "held: silence" => bench.pass(SILENCE),
-        "held: over deadline" => bench.pass_heard(DEADLINE + SILENCE),
-        "held: crashes" => {
-            for known in 1..=3 {
-                request = restarted(request, known);
-                bench.claim_again(&request).unwrap();
-                bench.heard(known + 1, &[]).unwrap();
-            }
-        }
-        "held: claim fight" => {
-            for known in 1..=3 {
-                request = reborn_elsewhere(&request, known);
-                bench.now.listened_ms += 30 * SECOND;
-                bench.claim_again(&request).unwrap();
-                bench.heard(known + 1, &[]).unwrap();
-            }
-        }
-        "held: never claimed" => bench.pass(CLAIM_WITHIN),
-        "held: reboot not seen" => {
-            bench.intent(1, "reboot", Some((inventory(), 1)), 1).unwrap();
-            bench.pass_heard(REBOOT);
-        }
-        "completed" => {
-            for stage in [inventory(), stress(), reboot()] {
-                bench.report(1, stage, 1, Outcome::Pass);
-            }
-        }
-        "cancelled unclaimed" | "cancelled" => {
-            bench.order(OrderKind::Cancel, None, "").unwrap();
-        }
-        "in flight, restored" => {
-            bench.put(&Input::Restored).unwrap();
-        }
-        other => panic!("no run for column {other:?}"),
-    }
-    assert_eq!(column_of(&bench.run), column);
-    (bench, request)
-}
-
-/// The same home on the next machine.
-fn reborn_elsewhere(
-    request: &groundcrew_protocol::wire::ClaimRequest,
-    known: u64,
-) -> groundcrew_protocol::wire::ClaimRequest {
-    let mut moved = restarted(request.clone(), known);
-    let machine = agent(known + 10);
-    (moved.serial, moved.macs, moved.boot_id, moved.ip) =
-        (machine.serial, machine.macs, machine.boot_id, machine.ip);
-    moved
-}
 
 /// The kind of an input, so that a new one has no row and does not compile.
 fn kind_of(input: &Input) -> &'static str {
@@ -209,9 +100,9 @@ fn kind_of(input: &Input) -> &'static str {
 
 fn order_of(row: &str) -> Input {
     let (order, stage, reason) = match row {
-        "order: retry" => (OrderKind::Retry, None, ""),
+        "order: retry" | "order: retry, nothing is answered" => (OrderKind::Retry, None, ""),
         "order: retry of a later stage" => (OrderKind::Retry, Some(Stage::Reporting), ""),
-        "order: override" => (OrderKind::Override, None, "x"),
+        "order: override" | "order: override, nothing is answered" => (OrderKind::Override, None, "x"),
         "order: override without a reason" => (OrderKind::Override, None, ""),
         "order: override of another stage" => (OrderKind::Override, Some(Stage::Reporting), "x"),
         "order: cancel" => (OrderKind::Cancel, None, ""),
@@ -222,7 +113,7 @@ fn order_of(row: &str) -> Input {
     Input::Order { order, stage, reason: reason.into(), by: "olga".into() }
 }
 
-fn claim_of(row: &str, own: groundcrew_protocol::wire::ClaimRequest, current: u64) -> Input {
+fn claim_of(row: &str, own: ClaimRequest, current: u64) -> Input {
     let mut bearer = boot_token();
     let mut protocol = 2;
     let mut request = own.clone();
@@ -235,7 +126,8 @@ fn claim_of(row: &str, own: groundcrew_protocol::wire::ClaimRequest, current: u6
             bearer = if current == 0 { boot_token() } else { own.token_sha256.unwrap() };
         }
         "claim: its machine booted again" => request = reborn(own, 90),
-        "claim: another machine, boot token" => request = agent(2),
+        "claim: its home was lost, boot token" => request = emptied(own),
+        "claim: another machine, boot token" | "claim: a token spent by nobody known" => request = agent(2),
         "claim: another machine, new token" => {
             request = agent(2);
             bearer = request.token_sha256.clone().unwrap();
@@ -250,6 +142,8 @@ fn claim_of(row: &str, own: groundcrew_protocol::wire::ClaimRequest, current: u6
         "claim: protocol 99" => protocol = 99,
         "claim: not the node's machine" => {}
         "claim: nothing said" => request = serde_json::from_str("{}").unwrap(),
+        "claim: no process named" => request.session = None,
+        "claim: no run token's hash" => request.token_sha256 = None,
         "claim: an absurd claim known" => {
             request = restarted(own.clone(), u64::MAX);
             bearer = if current == 0 { boot_token() } else { own.token_sha256.unwrap() };
@@ -260,7 +154,7 @@ fn claim_of(row: &str, own: groundcrew_protocol::wire::ClaimRequest, current: u6
 }
 
 /// The input of a row for a run.
-fn input_of(row: &str, bench: &mut Bench, own: groundcrew_protocol::wire::ClaimRequest) -> Input {
+fn input_of(row: &str, bench: &mut Bench, own: ClaimRequest) -> Input {
     let current = bench.run.claims.0;
     let boot_id = own.boot_id.clone().unwrap();
     let result = |bench: &Bench, claim: u64, stage: Stage, attempt: u32| {
@@ -269,31 +163,33 @@ fn input_of(row: &str, bench: &mut Bench, own: groundcrew_protocol::wire::ClaimR
     let heard = |claim: u64| Input::Heard { claim: ClaimNumber(claim), directives: Vec::new() };
     let hold =
         |claim: u64| Input::Hold { claim: ClaimNumber(claim), host_keys: vec!["ssh-ed25519 A".into()] };
+    let here = bench.run.stages[0].spec.name.clone();
     let latest = bench.run.stages[0].attempts_made.0;
-    let intent = |claim: u64, kind: &str, in_stage: bool| groundcrew_protocol::wire::Intent {
+    let intent = |claim: u64, kind: &str, in_stage: bool| Intent {
         claim: ClaimNumber(claim),
-        stage: in_stage.then(inventory),
-        attempt: groundcrew_protocol::ids::Attempt(if in_stage { latest } else { 0 }),
+        stage: in_stage.then(|| here.clone()),
+        attempt: Attempt(if in_stage { latest } else { 0 }),
         kind: kind.to_owned().into(),
         boot_id: boot_id.clone(),
         disks: Vec::new(),
     };
     match row {
-        "result: the latest attempt" => result(bench, current, inventory(), latest.max(1)),
-        "result: an attempt never given out" => result(bench, current, inventory(), latest + 1),
+        "result: the latest attempt" => result(bench, current, here.clone(), latest.max(1)),
+        "result: an attempt never given out" => result(bench, current, here.clone(), latest + 1),
         "result: a stage of the orchestrator's" => result(bench, current, Stage::Reporting, 1),
         "result: a stage that is not there" => result(bench, current, "Later".into(), 1),
-        "result: an older claim" => result(bench, current.saturating_sub(1), inventory(), 1),
-        "result: a later claim" => result(bench, current + 1, inventory(), 1),
+        "result: an older claim" => result(bench, current.saturating_sub(1), here.clone(), 1),
+        "result: a later claim" => result(bench, current + 1, here.clone(), 1),
         "heard: the claim" => heard(current),
         "heard: an older claim" => heard(current.saturating_sub(1)),
         "heard: a later claim" => heard(current + 1),
         "intent: reboot in the latest attempt" => Input::Intent(intent(current, "reboot", true)),
         "intent: power-off outside a stage" => Input::Intent(intent(current, "poweroff", false)),
         "intent: an unknown one" => Input::Intent(intent(current, "melt", true)),
+        "intent: a wipe that nobody allowed" => Input::Intent(intent(current, "wipe", true)),
         "intent: under another boot" => {
             let intent = intent(current, "reboot", true);
-            Input::Intent(groundcrew_protocol::wire::Intent { boot_id: boot(99), ..intent })
+            Input::Intent(Intent { boot_id: boot(99), ..intent })
         }
         "intent: an older claim" => Input::Intent(intent(current.saturating_sub(1), "reboot", true)),
         "hold: host keys" => hold(current),
@@ -313,12 +209,71 @@ fn input_of(row: &str, bench: &mut Bench, own: groundcrew_protocol::wire::ClaimR
         "new boot token" => Input::NewBootToken { token: Sha256Hex::of(b"new"), by: "olga".into() },
         "restored" => Input::Restored,
         row if row.starts_with("claim: ") => {
-            if row == "claim: not the node's machine" {
-                bench.run.node_is = Machine { serial: Some("another".into()), macs: Vec::new() };
+            match row {
+                "claim: not the node's machine" => {
+                    bench.run.node_is = Machine { serial: Some("another".into()), macs: Vec::new() };
+                }
+                // No input makes such a run; a store that somebody changed by hand might hold it.
+                "claim: a token spent by nobody known" => {
+                    (bench.run.claim, bench.run.boot_token_spent) = (None, true);
+                }
+                _ => {}
             }
             claim_of(row, own, current)
         }
-        row => order_of(row),
+        row => {
+            if row.ends_with(", nothing is answered") {
+                bench.run.directives = (1..).map(directive).take(DIRECTIVES_MAX).collect();
+            }
+            order_of(row)
+        }
+    }
+}
+
+/// An order that the agent has not answered.
+fn directive(number: u64) -> Directive {
+    let (id, command) = (DirectiveId(number), Command::Drain);
+    Directive { id, command, stage: None, attempt: Attempt(0), said: None, drain: None }
+}
+
+fn unfit(why: UnfitFor) -> char {
+    match why {
+        UnfitFor::Protocol => 'p',
+        UnfitFor::NoInstance => 'i',
+        UnfitFor::NoSession => 's',
+        UnfitFor::NoTokenHash => 't',
+        UnfitFor::KnownClaim => 'k',
+        UnfitFor::NoSuchStage => 'g',
+        UnfitFor::OwnStage => 'o',
+        UnfitFor::NoSuchAttempt => 'a',
+        UnfitFor::NotInFlight => 'f',
+        UnfitFor::OutsideStage => 'z',
+        UnfitFor::NoWipeOverride => 'w',
+        UnfitFor::UnknownIntent => 'u',
+        UnfitFor::OtherBoot => 'b',
+    }
+}
+
+fn order(why: OrderFor) -> char {
+    match why {
+        OrderFor::Ended => 'x',
+        OrderFor::NotHeld => 'h',
+        OrderFor::NoRoom => 'm',
+        OrderFor::NotBegun => 'n',
+        OrderFor::NoReason => 'y',
+        OrderFor::OtherStage => 'q',
+        OrderFor::NothingChecked => 'c',
+        OrderFor::AgentHoldsAlone => 'l',
+        OrderFor::TokenAfterEnd => 'X',
+    }
+}
+
+fn spent(why: SpentFor) -> char {
+    match why {
+        SpentFor::ClaimGone => 'G',
+        SpentFor::OtherMachine => 'S',
+        SpentFor::NoLaterBoot => 'L',
+        SpentFor::HeardLately => 'H',
     }
 }
 
@@ -330,12 +285,23 @@ fn letter(bench: &Bench, input: &Input) -> char {
         Err(Refused::UnknownClaim { .. }) => 'U',
         Err(Refused::ClaimedElsewhere { .. }) => 'E',
         Err(Refused::WrongMachine { .. }) => 'M',
-        Err(Refused::TokenSpent { .. }) => 'S',
+        Err(Refused::TokenSpent { why, .. }) => spent(why),
         Err(Refused::WrongToken { .. }) => 'W',
         Err(Refused::NotClaimed { .. }) => 'N',
-        Err(Refused::Unfit(_)) => 'F',
-        Err(Refused::Order(_)) => 'X',
+        Err(Refused::Unfit { why, .. }) => unfit(why),
+        Err(Refused::Order { why, .. }) => order(why),
     }
+}
+
+/// Every letter that there is.
+fn alphabet() -> BTreeSet<char> {
+    let places = UnfitFor::ALL.iter().map(|why| unfit(*why));
+    let places = places.chain(OrderFor::ALL.iter().map(|why| order(*why)));
+    let places: Vec<char> =
+        places.chain(SpentFor::ALL.iter().map(|why| spent(*why))).chain("+=OUEMWN".chars()).collect();
+    let letters: BTreeSet<char> = places.iter().copied().collect();
+    assert_eq!(letters.len(), places.len(), "no two places have one letter: {places:?}");
+    letters
 }
 
 #[test]
@@ -363,6 +329,6 @@ fn every_input_against_every_standing() {
         found_table.push_str(&format!("    {row:<37} | {}\n", found_row.join(" ")));
     }
     assert!(wrong.is_empty(), "{}\n{found_table}", wrong.join("\n"));
-    assert_eq!(letters, "+=OUEMSWNFX".chars().collect(), "every refusal has a place in the table");
+    assert_eq!(letters, alphabet(), "every place that refuses occurs in the table");
     assert_eq!(kinds.len(), 12, "every input has a row");
 }

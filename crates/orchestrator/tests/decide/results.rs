@@ -49,7 +49,7 @@ fn cancel_against_result_the_first_to_land_stands() {
     let mut bench = Bench::new(profile(&["Inventory"], "stay"));
     bench.claim(&agent(1)).unwrap();
     bench.report(1, inventory(), 1, Outcome::Pass);
-    assert!(matches!(bench.order(OrderKind::Cancel, None, ""), Err(Refused::Order(_))));
+    assert!(matches!(bench.order(OrderKind::Cancel, None, ""), Err(Refused::Order { .. })));
     assert_eq!(bench.run.state(), State::Completed);
 
     let mut bench = Bench::claimed();
@@ -123,7 +123,7 @@ fn what_was_never_given_out_does_not_fit() {
     ] {
         let mut bench = Bench::claimed();
         let request = bench.outcome(1, stage.clone(), attempt, Outcome::Pass);
-        assert!(matches!(bench.result(request), Err(Refused::Unfit(_))), "{stage} {attempt}");
+        assert!(matches!(bench.result(request), Err(Refused::Unfit { .. })), "{stage} {attempt}");
     }
 }
 

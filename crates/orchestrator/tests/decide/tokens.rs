@@ -39,7 +39,7 @@ fn a_claim_of_protocol_2_names_instance_session_and_token() {
         let mut request = agent(1);
         strip(&mut request);
         match Bench::fresh().claim(&request) {
-            Err(Refused::Unfit(text)) => assert!(text.contains(field), "{text}"),
+            Err(Refused::Unfit { text, .. }) => assert!(text.contains(field), "{text}"),
             other => panic!("{other:?}"),
         }
     }
@@ -177,7 +177,7 @@ fn an_ended_run_gets_no_new_boot_token() {
     let mut bench = Bench::claimed();
     bench.order(OrderKind::Cancel, None, "").unwrap();
     let input = Input::NewBootToken { token: Sha256Hex::of(b"x"), by: "olga".into() };
-    assert!(matches!(bench.put(&input), Err(Refused::Order(_))));
+    assert!(matches!(bench.put(&input), Err(Refused::Order { .. })));
     // So nobody who comes with the spent one is told to make one.
     let refused = bench.claim(&agent(2)).unwrap_err().to_string();
     assert!(refused.contains("run create") && !refused.contains("run token"), "{refused}");

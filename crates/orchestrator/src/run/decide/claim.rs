@@ -7,7 +7,7 @@ use groundcrew_protocol::{PROTOCOL, PROTOCOL_OLDEST, limits};
 
 use super::identity::{self, Identity};
 use super::step::{AGENT, ORCHESTRATOR, Step, cut};
-use super::{Answer, Change, Refused, heard, rejoin};
+use super::{Answer, Change, Refused, SpentFor, UnfitFor, heard, rejoin};
 use crate::run::state::{Claim, Fate, HeldFor, MACS_KEPT_MAX, Machine, NAME_CHARS_MAX, StageRecord};
 
 /// How far beyond the store's last claim an agent's may be. After a restore it is a few; a number far beyond
@@ -57,21 +57,22 @@ fn token_of(
         let text = format!(
             "claim of run {run}: found protocol {protocol}, expected {PROTOCOL_OLDEST} to {PROTOCOL}"
         );
-        return Err(Refused::Unfit(text));
+        return Err(Refused::unfit(UnfitFor::Protocol, text));
     }
     if protocol == 1 {
         return Ok(bearer.clone());
     }
-    let missing = |field: &str| {
-        Refused::Unfit(format!("claim of run {run}: found no `{field}`, expected one in protocol {protocol}"))
+    let missing = |why, field: &str| {
+        let text = format!("claim of run {run}: found no `{field}`, expected one in protocol {protocol}");
+        Refused::unfit(why, text)
     };
     if request.instance.is_none() {
-        return Err(missing("instance"));
+        return Err(missing(UnfitFor::NoInstance, "instance"));
     }
     if request.session.is_none() {
-        return Err(missing("session"));
+        return Err(missing(UnfitFor::NoSession, "session"));
     }
-    request.token_sha256.clone().ok_or_else(|| missing("token_sha256"))
+    request.token_sha256.clone().ok_or_else(|| missing(UnfitFor::NoTokenHash, "token_sha256"))
 }
 
 /// Nothing is told to somebody who shows neither of the run's tokens.
@@ -192,7 +193,7 @@ fn check_token(
         return Ok(UseOfToken::Spends);
     }
     let Some(claim) = &run.claim else {
-        return Err(spent(step, "and its claim is gone"));
+        return Err(spent(step, SpentFor::ClaimGone, "and its claim is gone"));
     };
     let same_home = claim.token == *bearer || claim.token == *token;
     if same_home || (protocol == 1 && claim.protocol == 1) {
@@ -201,6 +202,7 @@ fn check_token(
     if !is_surely_from(run.machine.as_ref(), request) {
         return Err(spent(
             step,
+            SpentFor::OtherMachine,
             "this machine does not show the serial and an address of the one that used it",
         ));
     }
@@ -209,14 +211,15 @@ fn check_token(
         return Ok(UseOfToken::Again);
     }
     if request.boot_id.is_none() || request.boot_id == claim.boot {
-        return Err(spent(step, "and this is no later boot than the last claim's"));
+        return Err(spent(step, SpentFor::NoLaterBoot, "and this is no later boot than the last claim's"));
     }
     let left_ms = limits::FRESH_MS.saturating_sub(step.now.quiet_ms());
     if !awaits_boot(step) && left_ms > 0 {
         // The machine is the right one and has booted since: all that is missing is that its last words are old.
         return Err(Refused::TokenSpent {
             run: run.id.clone(),
-            why: format!("and the agent that claimed with it was heard {} ms ago", step.now.quiet_ms()),
+            why: SpentFor::HeardLately,
+            text: format!("and the agent that claimed with it was heard {} ms ago", step.now.quiet_ms()),
             ended: run.ended().is_some(),
             retry_after_ms: Some(left_ms),
         });
@@ -224,9 +227,9 @@ fn check_token(
     Ok(UseOfToken::Again)
 }
 
-fn spent(step: &Step, why: &str) -> Refused {
+fn spent(step: &Step, why: SpentFor, text: &str) -> Refused {
     let ended = step.run.ended().is_some();
-    Refused::TokenSpent { run: step.run.id.clone(), why: why.to_owned(), ended, retry_after_ms: None }
+    Refused::TokenSpent { run: step.run.id.clone(), why, text: text.to_owned(), ended, retry_after_ms: None }
 }
 
 fn awaits_boot(step: &Step) -> bool {
@@ -240,7 +243,7 @@ fn check_known_claim(step: &Step, request: &ClaimRequest) -> Result<(), Refused>
             "claim of run {}: found known_claim {known}, expected one near {last}, the last claim here",
             step.run.id
         );
-        return Err(Refused::Unfit(text));
+        return Err(Refused::unfit(UnfitFor::KnownClaim, text));
     }
     Ok(())
 }

@@ -4,7 +4,7 @@ use groundcrew_protocol::check::Verdict;
 use groundcrew_protocol::wire::{Command, DirectiveOutcome, DirectiveReport, Intent, IntentKind};
 
 use super::step::{AGENT, ORCHESTRATOR, Step, cut};
-use super::{Answer, Change, Refused, drain, runtime};
+use super::{Answer, Change, OrderFor, Refused, UnfitFor, drain, runtime};
 use crate::run::state::{Directive, Fate, HeldFor, IntentRecord, Standing, WaitFor};
 
 /// Host keys that are kept of a machine, and the length of each.
@@ -109,7 +109,7 @@ pub(super) fn intent(mut step: Step, intent: &Intent) -> Result<Change, Refused>
                     "intent: attempt {} of {stage} is not in flight in run {}",
                     intent.attempt, step.run.id
                 );
-                return Err(Refused::Unfit(text));
+                return Err(Refused::unfit(UnfitFor::NotInFlight, text));
             }
         }
         None if intent.kind == IntentKind::PowerOff && step.run.ended().is_some() => {}
@@ -118,28 +118,28 @@ pub(super) fn intent(mut step: Step, intent: &Intent) -> Result<Change, Refused>
                 "intent: a {} outside a stage is for the power-off after the end of a run",
                 intent.kind
             );
-            return Err(Refused::Unfit(text));
+            return Err(Refused::unfit(UnfitFor::OutsideStage, text));
         }
     }
     match &intent.kind {
         IntentKind::Wipe if !open.is_some_and(|open| open.flags.wipe) => {
             let text = format!("intent: no wipe override is armed for attempt {} of {name}", intent.attempt);
-            return Err(Refused::Unfit(text));
+            return Err(Refused::unfit(UnfitFor::NoWipeOverride, text));
         }
         IntentKind::Unknown(word) => {
-            return Err(Refused::Unfit(format!(
-                "intent: found kind {word:?}, expected reboot, poweroff or wipe"
-            )));
+            let text = format!("intent: found kind {word:?}, expected reboot, poweroff or wipe");
+            return Err(Refused::unfit(UnfitFor::UnknownIntent, text));
         }
         IntentKind::Reboot | IntentKind::PowerOff | IntentKind::Wipe => {}
     }
     // A reboot is proved against the boot of the claim: one that names another boot could never be.
     let boot = step.run.claim.as_ref().and_then(|claim| claim.boot.as_ref());
     if let Some(boot) = boot.filter(|boot| **boot != intent.boot_id) {
-        return Err(Refused::Unfit(format!(
+        let text = format!(
             "intent: found boot id {}, expected {boot}, under which claim {} was made",
             intent.boot_id, intent.claim
-        )));
+        );
+        return Err(Refused::unfit(UnfitFor::OtherBoot, text));
     }
     record_intent(&mut step, intent);
     Ok(step.done(Answer::Done))
@@ -179,7 +179,8 @@ fn record_intent(step: &mut Step, intent: &Intent) {
 pub(super) fn hold(mut step: Step, host_keys: &[String]) -> Result<Change, Refused> {
     end_silence(&mut step);
     if !matches!(step.run.standing, Standing::Held { .. }) {
-        return Err(Refused::Order(format!("hold: run {} is {}, not held", step.run.id, step.run.state())));
+        let text = format!("hold: run {} is {}, not held", step.run.id, step.run.state());
+        return Err(Refused::order(OrderFor::AgentHoldsAlone, text));
     }
     let fits = |key: &&String| key.len() <= HOST_KEY_BYTES_MAX && !key.chars().any(char::is_control);
     let keys: Vec<String> = host_keys.iter().filter(fits).take(HOST_KEYS_MAX).cloned().collect();

@@ -9,6 +9,7 @@ mod drain;
 mod heard;
 mod identity;
 mod order;
+mod refused;
 mod rejoin;
 mod result;
 mod runtime;
@@ -22,12 +23,12 @@ use groundcrew_protocol::drain::DrainOrder;
 use groundcrew_protocol::ids::{Attempt, ClaimNumber, DrainId, NodeName, RunId, Sha256Hex};
 use groundcrew_protocol::profile::Profile;
 use groundcrew_protocol::stage::{Stage, State};
-use groundcrew_protocol::time::WallMs;
 use groundcrew_protocol::wire::{
     ClaimAnswer, ClaimRequest, DirectiveReport, Intent, ResultAnswer, ResultRequest,
 };
 
 pub use self::identity::unproved;
+pub use self::refused::{OrderFor, Refused, SpentFor, UnfitFor};
 use self::step::Step;
 use super::runtime::RuntimeEnded;
 use super::state::{Machine, Now, Run, StageRecord, Standing};
@@ -166,103 +167,6 @@ pub enum Answer {
     Result(ResultAnswer),
     /// To what needs no words.
     Done,
-}
-
-/// Why an input changes nothing.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Refused {
-    /// A message of a claim that is no longer the current one.
-    #[error("claim {found} of run {run} is past; claim {current} counts now. Stand down and ask again later")]
-    OldClaim {
-        /// The run.
-        run: RunId,
-        /// The claim in the message.
-        found: ClaimNumber,
-        /// The one that counts.
-        current: ClaimNumber,
-    },
-    /// A message of a claim that is higher than any that the store has given out, or of one that has not claimed
-    /// again since the store was restored.
-    #[error(
-        "claim {found} of run {run} is from before the store was restored; here the last is {current}. Claim again"
-    )]
-    UnknownClaim {
-        /// The run.
-        run: RunId,
-        /// The claim in the message.
-        found: ClaimNumber,
-        /// The last one known.
-        current: ClaimNumber,
-    },
-    /// A claim while another's is fresh.
-    #[error("run {run} is claimed by the agent at {ip} since {since}, which was heard {quiet_ms} ms ago")]
-    ClaimedElsewhere {
-        /// The run.
-        run: RunId,
-        /// Where the other one is.
-        ip: String,
-        /// Since when.
-        since: WallMs,
-        /// When it was last heard.
-        quiet_ms: u64,
-        /// Its claim.
-        current: ClaimNumber,
-    },
-    /// A boot token that was used before, from another place or while the claim is alive.
-    #[error("the boot token of run {run} is spent ({why}); {}", instead_of_spent(run, *ended))]
-    TokenSpent {
-        /// The run.
-        run: RunId,
-        /// Why it is not good again.
-        why: String,
-        /// True where the run has ended, and gets no other.
-        ended: bool,
-        /// Where time alone makes it good again: how long that takes, in milliseconds.
-        retry_after_ms: Option<u64>,
-    },
-    /// A token that is neither the run's boot token nor its run token.
-    #[error("this token is not one of run {run}")]
-    WrongToken {
-        /// The run.
-        run: RunId,
-    },
-    /// A claim from another machine than the run's node.
-    #[error(
-        "run {run} is for node {node} ({expected}), and this machine is another ({found}). Start the agent on the right \
-         machine; where the node is described wrongly, correct it and make a new run"
-    )]
-    WrongMachine {
-        /// The run.
-        run: RunId,
-        /// Its node.
-        node: NodeName,
-        /// What the node is known by.
-        expected: String,
-        /// What the machine says of itself.
-        found: String,
-    },
-    /// A message for a run that nobody has claimed.
-    #[error("run {run} has no claim yet; claim it first")]
-    NotClaimed {
-        /// The run.
-        run: RunId,
-    },
-    /// A message that does not fit the run.
-    #[error("{0}")]
-    Unfit(String),
-    /// An order that makes no sense where the run stands.
-    #[error("{0}")]
-    Order(String),
-}
-
-/// What an operator does about a spent boot token.
-fn instead_of_spent(run: &RunId, ended: bool) -> String {
-    match ended {
-        true => "the run has ended, so that it gets no new one: make another run of the node with `groundcrewctl run \
-                 create NODE PROFILE`"
-            .to_owned(),
-        false => format!("make a new one with `groundcrewctl run token {run}`, and start the agent with it"),
-    }
 }
 
 /// Everything that a new run is made of.

@@ -5,7 +5,7 @@ use groundcrew_protocol::stage::Stage;
 use groundcrew_protocol::wire::Command;
 
 use super::step::Step;
-use super::{Answer, Change, OrderKind, Refused};
+use super::{Answer, Change, OrderFor, OrderKind, Refused};
 use crate::run::state::{DIRECTIVES_MAX, HeldFor, Overridden, Standing};
 
 /// Longest reason that is kept, in characters.
@@ -23,7 +23,7 @@ pub(super) fn order(
     if step.run.ended().is_some() {
         let text =
             format!("run {} has ended ({}); make a new run for the node", step.run.id, step.run.state());
-        return Err(Refused::Order(text));
+        return Err(Refused::order(OrderFor::Ended, text));
     }
     match order {
         OrderKind::Retry => retry(&mut step, stage, &reason, by)?,
@@ -45,16 +45,17 @@ fn sentence(what: &str, by: &str, reason: &str) -> String {
 fn held(step: &Step, word: &str) -> Result<HeldFor, Refused> {
     match &step.run.standing {
         Standing::Held { why, .. } => Ok(why.clone()),
-        Standing::Walking | Standing::Completed { .. } | Standing::Cancelled { .. } => Err(Refused::Order(
-            format!("{word} needs a held run, and run {} is {}", step.run.id, step.run.state()),
-        )),
+        Standing::Walking | Standing::Completed { .. } | Standing::Cancelled { .. } => {
+            let text = format!("{word} needs a held run, and run {} is {}", step.run.id, step.run.state());
+            Err(Refused::order(OrderFor::NotHeld, text))
+        }
     }
 }
 
 fn room_for_orders(step: &Step) -> Result<(), Refused> {
     if step.run.directives.len() + 2 > DIRECTIVES_MAX {
         let text = format!("the agent of run {} has not answered {DIRECTIVES_MAX} orders yet", step.run.id);
-        return Err(Refused::Order(text));
+        return Err(Refused::order(OrderFor::NoRoom, text));
     }
     Ok(())
 }
@@ -72,7 +73,7 @@ fn retry(step: &mut Step, stage: Option<&Stage>, reason: &str, by: &str) -> Resu
             "retry: {wanted} is no stage of run {} that was begun and that an agent does",
             step.run.id
         );
-        return Err(Refused::Order(text));
+        return Err(Refused::order(OrderFor::NotBegun, text));
     };
     step.withdraw_attempt();
     step.run.offered.clear();
@@ -96,17 +97,17 @@ fn override_verdict(step: &mut Step, stage: Option<&Stage>, reason: &str, by: &s
     let why = held(step, "override")?;
     room_for_orders(step)?;
     if reason.is_empty() {
-        return Err(Refused::Order(
-            "override: found no reason, expected one; the report shows it".to_owned(),
-        ));
+        let text = "override: found no reason, expected one; the report shows it";
+        return Err(Refused::order(OrderFor::NoReason, text));
     }
     let name = step.run.stage().spec.name.clone();
     if let Some(wanted) = stage.filter(|wanted| **wanted != name) {
-        return Err(Refused::Order(format!("override: the run is held at {name}, not at {wanted}")));
+        let text = format!("override: the run is held at {name}, not at {wanted}");
+        return Err(Refused::order(OrderFor::OtherStage, text));
     }
     if matches!(why, HeldFor::NeverClaimed { .. }) {
         let text = format!("override: nothing of run {} was checked yet; retry or cancel it", step.run.id);
-        return Err(Refused::Order(text));
+        return Err(Refused::order(OrderFor::NothingChecked, text));
     }
     step.withdraw_attempt();
     let at = step.now.wall;
@@ -141,7 +142,7 @@ pub(super) fn new_boot_token(mut step: Step, token: &Sha256Hex, by: &str) -> Res
     if step.run.ended().is_some() {
         let text =
             format!("run {} has ended ({}); make a new run for the node", step.run.id, step.run.state());
-        return Err(Refused::Order(text));
+        return Err(Refused::order(OrderFor::TokenAfterEnd, text));
     }
     step.run.boot_token = token.clone();
     step.run.boot_token_spent = false;

@@ -9,7 +9,7 @@ use groundcrew_protocol::stage::Stage;
 use groundcrew_protocol::wire::{ResultAnswer, ResultRequest, Taken};
 
 use super::step::{AGENT, ORCHESTRATOR, Step, cut};
-use super::{Answer, Change, KeptResult, Refused, heard, identity};
+use super::{Answer, Change, KeptResult, Refused, UnfitFor, heard, identity};
 use crate::run::state::{Fate, HeldFor};
 
 /// Decides a result.
@@ -47,10 +47,12 @@ pub(super) fn result(mut step: Step, request: &ResultRequest) -> Result<Change, 
 fn place(step: &Step, request: &ResultRequest) -> Result<(usize, Attempt), Refused> {
     let run = &step.run;
     let Some(index) = run.stages.iter().position(|stage| stage.spec.name == request.stage) else {
-        return Err(Refused::Unfit(format!("result: run {} has no stage {}", run.id, request.stage)));
+        let text = format!("result: run {} has no stage {}", run.id, request.stage);
+        return Err(Refused::unfit(UnfitFor::NoSuchStage, text));
     };
     if request.stage.is_orchestrators() {
-        return Err(Refused::Unfit(format!("result: {} is the orchestrator's own stage", request.stage)));
+        let text = format!("result: {} is the orchestrator's own stage", request.stage);
+        return Err(Refused::unfit(UnfitFor::OwnStage, text));
     }
     let last = run.stages[index].attempts_made;
     let latest = run.stages[index].attempts.last().map_or(Attempt(0), |attempt| attempt.number);
@@ -59,7 +61,7 @@ fn place(step: &Step, request: &ResultRequest) -> Result<(usize, Attempt), Refus
     if attempt == Attempt(0) || attempt > last {
         let text =
             format!("result: attempt {attempt} of {} was never given out, the last is {last}", request.stage);
-        return Err(Refused::Unfit(text));
+        return Err(Refused::unfit(UnfitFor::NoSuchAttempt, text));
     }
     Ok((index, attempt))
 }
