@@ -26,7 +26,10 @@ struct Serving {
 
 impl Serving {
     fn start(data: &Path) -> Serving {
-        let mut command = groundcrewd(&["serve", "--listen", "127.0.0.1:0"], data);
+        Serving::of(groundcrewd(&["serve", "--listen", "127.0.0.1:0"], data))
+    }
+
+    fn of(mut command: Command) -> Serving {
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut lines = Vec::new();
         for line in BufReader::new(child.stdout.take().unwrap()).lines() {
@@ -84,6 +87,35 @@ fn a_server_prints_what_is_needed_once_and_stops_with_0() {
     assert_eq!(again.find("admin token "), None, "{:?}", again.lines);
     assert_eq!(again.find("certificate SHA-256 "), Some(fingerprint.as_str()));
     assert_eq!(again.stop(rustix::process::Signal::INT), Some(0));
+}
+
+/// As a unit starts it: the folder is named by the environment alone. Root's key would go to /etc, so root names that file.
+#[test]
+fn a_server_needs_no_configuration() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = folder.path().join("state");
+    let start = |variable: &str, value: &Path| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_groundcrewd"));
+        command.args(["serve", "--listen", "127.0.0.1:0"]).env_clear().env(variable, value);
+        command.env("HOME", folder.path()).env("GROUNDCREWD_LOG", "warn");
+        if rustix::process::geteuid().is_root() {
+            command.arg("--key-file").arg(folder.path().join("key"));
+        }
+        Serving::of(command)
+    };
+    let named = start("STATE_DIRECTORY", &state);
+    assert!(named.find("admin token gco_").is_some(), "{:?}", named.lines);
+    let address = named.find("listening on ").unwrap();
+    assert_eq!(std::fs::read_to_string(state.join("address")).unwrap(), format!("{address}\n"));
+    assert_eq!(named.stop(rustix::process::Signal::TERM), Some(0));
+    if !rustix::process::geteuid().is_root() {
+        let user = start("XDG_STATE_HOME", &state);
+        assert!(state.join("groundcrewd/address").exists());
+        assert_eq!(user.stop(rustix::process::Signal::TERM), Some(0));
+        let bare = start("LANG", Path::new("C"));
+        assert!(folder.path().join(".local/state/groundcrewd/address").exists());
+        assert_eq!(bare.stop(rustix::process::Signal::TERM), Some(0));
+    }
 }
 
 #[test]

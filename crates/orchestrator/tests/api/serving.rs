@@ -17,6 +17,7 @@ use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioIo;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_util::sync::CancellationToken;
 
 use crate::bench::{PROFILE, options};
@@ -64,8 +65,10 @@ impl ServerCertVerifier for AnyCertificate {
 
 type Sender = hyper::client::conn::http1::SendRequest<Full<Bytes>>;
 
-/// A connection, and the SHA-256 of the certificate that it was shown.
-async fn connect(address: std::net::SocketAddr) -> (Sender, Sha256Hex) {
+type Stream = tokio_rustls::client::TlsStream<tokio::net::TcpStream>;
+
+/// A connection over which nothing was said yet.
+async fn connect_bare(address: std::net::SocketAddr) -> Stream {
     let provider = rustls::crypto::ring::default_provider();
     let config = rustls::ClientConfig::builder_with_provider(Arc::new(provider.clone()))
         .with_safe_default_protocol_versions()
@@ -75,7 +78,12 @@ async fn connect(address: std::net::SocketAddr) -> (Sender, Sha256Hex) {
         .with_no_client_auth();
     let tcp = tokio::net::TcpStream::connect(address).await.unwrap();
     let name = ServerName::try_from("groundcrewd").unwrap();
-    let stream = tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, tcp).await.unwrap();
+    tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, tcp).await.unwrap()
+}
+
+/// A connection, and the SHA-256 of the certificate that it was shown.
+async fn connect(address: std::net::SocketAddr) -> (Sender, Sha256Hex) {
+    let stream = connect_bare(address).await;
     let leaf = Sha256Hex::of(&stream.get_ref().1.peer_certificates().unwrap()[0]);
     let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
     tokio::spawn(connection);
@@ -138,6 +146,95 @@ async fn a_head_that_is_too_large_is_refused() {
     let (mut sender, _leaf) = connect(address).await;
     let answer = get(&mut sender, "/healthz", Some(&"x".repeat(20 * 1024))).await;
     assert_eq!(answer.status(), 431);
+    stop.cancel();
+    served.await.unwrap().unwrap();
+}
+
+/// What came until the end of a head, or of the connection.
+async fn read_head(stream: &mut Stream) -> String {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        match stream.read_u8().await {
+            Ok(byte) => head.push(byte),
+            Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => break,
+            Err(error) => panic!("{error} after {:?}", String::from_utf8_lossy(&head)),
+        }
+    }
+    String::from_utf8(head).unwrap()
+}
+
+#[tokio::test]
+async fn a_request_that_is_under_way_when_the_stop_comes_is_answered_and_kept() {
+    let data = tempfile::tempdir().unwrap();
+    let stop = CancellationToken::new();
+    let server = Server::start(options(data.path().join("data")), stop.clone()).await.unwrap();
+    let (address, token) = (server.address, server.first_token.clone().unwrap());
+    let served = tokio::spawn(server.run());
+    let (mut under_way, mut idle) = (connect_bare(address).await, connect_bare(address).await);
+    let body = r#"{"name": "bob"}"#;
+    let (first, second) = body.split_at(5);
+    let head = format!(
+        "POST /api/v1/tokens HTTP/1.1\r\nhost: orchestrator:1\r\nauthorization: Bearer {token}\r\n\
+         content-type: application/json\r\nexpect: 100-continue\r\ncontent-length: {}\r\n\r\n{first}",
+        body.len()
+    );
+    under_way.write_all(head.as_bytes()).await.unwrap();
+    // The handler reads the body: from here on the request is under way.
+    assert!(read_head(&mut under_way).await.starts_with("HTTP/1.1 100"));
+    stop.cancel();
+    // Whoever asks for nothing is let go at once: by then the server has heard of the stop.
+    let ended = idle.read_u8().await;
+    assert!(ended.is_err(), "{ended:?}");
+    under_way.write_all(second.as_bytes()).await.unwrap();
+    let answer = read_head(&mut under_way).await;
+    assert!(answer.starts_with("HTTP/1.1 200") || answer.starts_with("HTTP/1.1 201"), "{answer}");
+    served.await.unwrap().unwrap();
+
+    let server = Server::start(options(data.path().join("data")), CancellationToken::new()).await.unwrap();
+    let names: Vec<String> =
+        server.store().tokens().await.unwrap().into_iter().map(|token| token.name).collect();
+    assert_eq!(names, ["admin", "bob"]);
+}
+
+#[tokio::test]
+async fn a_request_with_more_headers_than_anybody_needs_is_refused() {
+    let data = tempfile::tempdir().unwrap();
+    let stop = CancellationToken::new();
+    let server = Server::start(options(data.path().join("data")), stop.clone()).await.unwrap();
+    let address = server.address;
+    let served = tokio::spawn(server.run());
+    for (count, status) in [(64, "HTTP/1.1 200"), (65, "HTTP/1.1 431")] {
+        let mut stream = connect_bare(address).await;
+        let more: String = (1..count).map(|number| format!("x-{number}: y\r\n")).collect();
+        let head = format!("GET /healthz HTTP/1.1\r\nhost: orchestrator:1\r\n{more}\r\n");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let answer = read_head(&mut stream).await;
+        assert!(answer.starts_with(status), "{count} headers: {answer}");
+    }
+    stop.cancel();
+    served.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_connection_above_the_most_waits_until_one_ends() {
+    let data = tempfile::tempdir().unwrap();
+    let stop = CancellationToken::new();
+    let mut options = options(data.path().join("data"));
+    options.connections_max = 1;
+    let server = Server::start(options, stop.clone()).await.unwrap();
+    let address = server.address;
+    let served = tokio::spawn(server.run());
+    let (mut first, _leaf) = connect(address).await;
+    let second = tokio::spawn(connect(address));
+    // The server has had every occasion to take the second one.
+    for _ask in 0..50 {
+        let answer = get(&mut first, "/healthz", None).await;
+        assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), "ok\n");
+    }
+    assert!(!second.is_finished(), "there were two at a time");
+    drop(first);
+    let (mut second, _leaf) = second.await.unwrap();
+    assert_eq!(get(&mut second, "/healthz", None).await.status(), 200);
     stop.cancel();
     served.await.unwrap().unwrap();
 }

@@ -470,17 +470,25 @@ fn a_claim_after_the_end_says_how_it_ended_and_on_which_boot() {
 fn a_machine_switched_on_by_hand_is_not_told_to_switch_off() {
     use groundcrew_orchestrator::run::decide::OrderKind;
     use groundcrew_protocol::wire::Command;
-    for (boot_id, commands) in
-        [(Some(boot(1)), vec![Command::Shutdown]), (Some(boot(90)), vec![]), (None, vec![])]
-    {
+    let ends = [(OrderKind::Cancel, Command::CancelStage), (OrderKind::Release, Command::Release)];
+    let boots = [Some(boot(1)), Some(boot(90)), None];
+    for ((order, first), boot_id) in ends.iter().flat_map(|end| boots.iter().map(move |boot| (end, boot))) {
         let mut bench = Bench::new(profile(&["Inventory"], "shutdown"));
         bench.claim(&agent(1)).unwrap();
-        bench.order(OrderKind::Cancel, None, "").unwrap();
-        assert_eq!(bench.commands(), [Command::CancelStage, Command::Shutdown]);
+        if *order == OrderKind::Release {
+            bench.report(1, inventory(), 1, Outcome::Fail);
+        }
+        bench.order(*order, None, "").unwrap();
+        assert_eq!(bench.commands(), [first.clone(), Command::Shutdown]);
         let mut request = restarted(agent(1), 1);
-        request.boot_id = boot_id;
+        request.boot_id.clone_from(boot_id);
         bench.claim_again(&request).unwrap();
-        assert_eq!(bench.commands(), commands);
+        let commands = match (order, boot_id) {
+            (_, id) if *id != Some(boot(1)) => vec![],
+            (OrderKind::Release, _) => vec![Command::Release, Command::Shutdown],
+            _ => vec![Command::Shutdown],
+        };
+        assert_eq!(bench.commands(), commands, "{order:?}, boot id {boot_id:?}");
         assert_eq!(bench.waits_for(), (!commands.is_empty()).then_some(WaitFor::Farewell));
     }
 }

@@ -113,7 +113,8 @@ fn order_of(row: &str) -> Input {
     Input::Order { order, stage, reason: reason.into(), by: "olga".into() }
 }
 
-fn claim_of(row: &str, own: ClaimRequest, current: u64) -> Input {
+fn claim_of(row: &str, bench: &mut Bench, own: ClaimRequest) -> Input {
+    let current = bench.run.claims.0;
     let mut bearer = boot_token();
     let mut protocol = 2;
     let mut request = own.clone();
@@ -127,7 +128,12 @@ fn claim_of(row: &str, own: ClaimRequest, current: u64) -> Input {
         }
         "claim: its machine booted again" => request = reborn(own, 90),
         "claim: its home was lost, boot token" => request = emptied(own),
-        "claim: another machine, boot token" | "claim: a token spent by nobody known" => request = agent(2),
+        "claim: another machine, boot token" => request = agent(2),
+        // No input makes such a run; a store that somebody changed by hand might hold it.
+        "claim: a token spent by nobody known" => {
+            (bench.run.claim, bench.run.boot_token_spent) = (None, true);
+            request = agent(2);
+        }
         "claim: another machine, new token" => {
             request = agent(2);
             bearer = request.token_sha256.clone().unwrap();
@@ -140,7 +146,9 @@ fn claim_of(row: &str, own: ClaimRequest, current: u64) -> Input {
         "claim: no token of the run" => bearer = Sha256Hex::of(b"nothing"),
         "claim: protocol 0" => protocol = 0,
         "claim: protocol 99" => protocol = 99,
-        "claim: not the node's machine" => {}
+        "claim: not the node's machine" => {
+            bench.run.node_is = Machine { serial: Some("another".into()), macs: Vec::new() };
+        }
         "claim: nothing said" => request = serde_json::from_str("{}").unwrap(),
         "claim: no process named" => request.session = None,
         "claim: no run token's hash" => request.token_sha256 = None,
@@ -208,19 +216,7 @@ fn input_of(row: &str, bench: &mut Bench, own: ClaimRequest) -> Input {
         "runtime ended: another's" => end_of(AgentRuntime::pod("another"), "1"),
         "new boot token" => Input::NewBootToken { token: Sha256Hex::of(b"new"), by: "olga".into() },
         "restored" => Input::Restored,
-        row if row.starts_with("claim: ") => {
-            match row {
-                "claim: not the node's machine" => {
-                    bench.run.node_is = Machine { serial: Some("another".into()), macs: Vec::new() };
-                }
-                // No input makes such a run; a store that somebody changed by hand might hold it.
-                "claim: a token spent by nobody known" => {
-                    (bench.run.claim, bench.run.boot_token_spent) = (None, true);
-                }
-                _ => {}
-            }
-            claim_of(row, own, current)
-        }
+        row if row.starts_with("claim: ") => claim_of(row, bench, own),
         row => {
             if row.ends_with(", nothing is answered") {
                 bench.run.directives = (1..).map(directive).take(DIRECTIVES_MAX).collect();

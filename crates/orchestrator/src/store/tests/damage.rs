@@ -158,3 +158,36 @@ async fn a_second_server_is_refused_until_the_first_has_closed() {
     store.close().await.unwrap();
     open(data.path()).await;
 }
+
+/// What a power cut leaves: of the commit that was on its way any part is in the write-ahead log, or rubbish in its place.
+#[tokio::test]
+async fn a_torn_write_ahead_log_loses_its_last_commit_alone_and_that_whole() {
+    let data = tempfile::tempdir().unwrap();
+    let store = open(data.path()).await;
+    let (kept, torn) = (run_id("r-kept"), run_id("r-torn"));
+    let wal = data.path().join(format!("{DATABASE_FILE}-wal"));
+    put(&store, &kept, "\"kept\"", None).await;
+    let acknowledged = std::fs::read(&wal).unwrap().len();
+    put(&store, &torn, "\"torn\"", None).await;
+    let whole = std::fs::read(&wal).unwrap();
+    let database = std::fs::read(data.path().join(DATABASE_FILE)).unwrap();
+    assert!(acknowledged < whole.len(), "a commit is appended");
+    for cut in (acknowledged..whole.len()).step_by(2_000).chain([whole.len() - 1, whole.len()]) {
+        for rubbish in [0, 500] {
+            let mut write_ahead = whole[..cut].to_vec();
+            write_ahead.resize(cut + rubbish, 0xa5);
+            let crashed = tempfile::tempdir().unwrap();
+            std::fs::write(crashed.path().join(DATABASE_FILE), &database).unwrap();
+            std::fs::write(crashed.path().join(format!("{DATABASE_FILE}-wal")), write_ahead).unwrap();
+            let store = open(crashed.path()).await;
+            assert_eq!(doc(&store, &kept).await.as_deref(), Some("\"kept\""), "cut at {cut}");
+            let found = doc(&store, &torn).await;
+            let events = store.events(Some(&torn), 0, 10).await.unwrap().len();
+            assert_eq!(events, usize::from(found.is_some()), "cut at {cut}: the document without its event");
+            assert!(found.is_none() || cut > acknowledged, "cut at {cut}: none of it was left");
+            assert!(found.is_some() || cut < whole.len(), "all of it was left");
+            put(&store, &torn, "\"again\"", None).await;
+            store.close().await.unwrap();
+        }
+    }
+}

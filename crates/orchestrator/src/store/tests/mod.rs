@@ -5,6 +5,7 @@ mod facts;
 mod logs;
 mod measure;
 mod overlap;
+mod promised;
 mod retention;
 mod run_packages;
 mod transfer;

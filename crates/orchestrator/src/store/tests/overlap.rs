@@ -25,14 +25,14 @@ fn hand_in_a_wait(store: &Store) -> (oneshot::Sender<()>, oneshot::Receiver<()>)
 }
 
 /// A commit that is on its way until the sender is used: what is handed in meanwhile belongs to the next one.
-async fn commit_on_its_way(store: &Store) -> oneshot::Sender<()> {
+pub(super) async fn commit_on_its_way(store: &Store) -> oneshot::Sender<()> {
     let (go_on, has_begun) = hand_in_a_wait(store);
     has_begun.await.unwrap();
     go_on
 }
 
 /// Hands in a change that says which document it was shown, the moment it is.
-fn change(
+pub(super) fn change(
     store: &Store,
     run: &RunId,
     to: &'static str,

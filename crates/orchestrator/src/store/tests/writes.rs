@@ -379,7 +379,13 @@ async fn child_that_is_killed() {
                 let store = store.clone();
                 tokio::spawn(async move {
                     let run = run_id(&format!("r-{round}-{number}"));
-                    put(&store, &run, "1", None).await;
+                    let row = RunWrite {
+                        audit: Some(NewAudit { run: Some(run.clone()), ..audit("make") }),
+                        results: vec![result(ResultKind::First, "fine", 1)],
+                        ..write(&run, "1", None)
+                    };
+                    let landed = store.change_run(run.clone(), move |_| Ok::<_, ()>((row, ()))).await;
+                    landed.unwrap().unwrap();
                     let lines = store.logs().append(chunk(&run, 1, 0, &["a line"])).await.unwrap();
                     assert_eq!(lines, Taken::First);
                     run
@@ -424,5 +430,25 @@ async fn killed_after_acknowledging_nothing_is_lost() {
         let page = store.logs().read(run, None, LogCursor::default(), 10).await.unwrap();
         assert_eq!(page.lines, [line(Some("CPUStress"), "a line")]);
         assert_eq!(store.logs().append(chunk(run, 1, 0, &["a line"])).await.unwrap(), Taken::Repeated);
+    }
+    // Of the changes that nobody was told of: each has its run, its event, its audit row and its result, or nothing.
+    let runs_named = store.inner.writer.small(|connection| {
+        Box::pin(async move {
+            let mut named: Vec<Vec<String>> = Vec::new();
+            for statement in [
+                "SELECT id FROM runs ORDER BY 1",
+                "SELECT run FROM events ORDER BY 1",
+                "SELECT run FROM audit ORDER BY 1",
+                "SELECT run FROM results ORDER BY 1",
+            ] {
+                named.push(sqlx::query_scalar(statement).fetch_all(&mut *connection).await.unwrap());
+            }
+            Ok(named)
+        })
+    });
+    let runs_named = runs_named.await.unwrap();
+    assert!(runs_named[0].len() >= acknowledged.len());
+    for (named, table) in runs_named[1..].iter().zip(["events", "audit", "results"]) {
+        assert_eq!(named, &runs_named[0], "{table}");
     }
 }
