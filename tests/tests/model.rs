@@ -25,8 +25,22 @@ fn every_seed_keeps_what_must_hold() {
         return replay(seed);
     }
     let seeds = number("GROUNDCREW_MODEL_SEEDS").unwrap_or(SEEDS);
+    let (failed, total) = search(seeds, World::of);
+    println!("{seeds} seeds: {total:?}");
+    if let Some(seed) = failed {
+        panic!("{}", told(seed, World::of).expect("a seed fails each time"));
+    }
+    // The seeds must have seen what they are for.
+    assert!(
+        total.completed > 0 && total.crashes > 0 && total.resets > 0 && total.restores > 0 && total.lost > 0
+    );
+    assert!(total.server_deaths > 0 && total.reboots > 0 && total.proved > 0 && total.missed > 0);
+}
+
+/// Runs the worlds of so many seeds: one that fails, and what all led to.
+fn search(seeds: u64, world_of: impl Fn(u64) -> World + Sync) -> (Option<u64>, Tally) {
     let next = AtomicU64::new(0);
-    let failed: Mutex<Option<(u64, String)>> = Mutex::new(None);
+    let failed: Mutex<Option<u64>> = Mutex::new(None);
     let total = Mutex::new(Tally::default());
     let workers = std::thread::available_parallelism().map_or(2, usize::from);
     std::thread::scope(|scope| {
@@ -37,58 +51,81 @@ fn every_seed_keeps_what_must_hold() {
                     if seed >= seeds || failed.lock().unwrap().is_some() {
                         return;
                     }
-                    let mut world = World::of(seed);
-                    let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| world.run()));
-                    let broken = match outcome {
-                        Ok(Ok(())) => None,
-                        Ok(Err(broken)) => Some(broken),
-                        Err(_) => Some("it panicked".to_owned()),
-                    };
+                    let mut world = world_of(seed);
+                    let broken = run(&mut world);
                     *total.lock().unwrap() += world.tally;
-                    if let Some(broken) = broken {
+                    if broken.is_some() {
                         let mut failed = failed.lock().unwrap();
                         // The lowest of those that fail at once, so that the same one is named each time.
-                        if failed.as_ref().is_none_or(|(known, _)| seed < *known) {
-                            *failed = Some((seed, broken));
-                        }
+                        *failed = Some(failed.map_or(seed, |known: u64| known.min(seed)));
                     }
                 }
             });
         }
     });
-    let total = *total.lock().unwrap();
-    println!("{seeds} seeds: {total:?}");
-    let failed = failed.into_inner().unwrap();
-    if let Some((seed, broken)) = failed {
-        replay_history(seed);
-        panic!(
-            "seed {seed}: {broken}\nreplay it with GROUNDCREW_MODEL_SEED={seed} cargo test -p groundcrew-tests --test model"
-        );
-    }
-    // The seeds must have seen what they are for.
-    assert!(
-        total.completed > 0 && total.crashes > 0 && total.resets > 0 && total.restores > 0 && total.lost > 0
-    );
-    assert!(total.server_deaths > 0 && total.reboots > 0 && total.proved > 0 && total.missed > 0);
+    let failed = *failed.lock().unwrap();
+    (failed, *total.lock().unwrap())
 }
 
-fn replay_history(seed: u64) -> Option<String> {
-    let mut world = World::of(seed);
-    let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| world.run()));
-    for line in &world.history {
-        println!("{line}");
-    }
-    match outcome {
+/// Runs a world. What did not hold in it.
+fn run(world: &mut World) -> Option<String> {
+    match std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| world.run())) {
         Ok(Ok(())) => None,
         Ok(Err(broken)) => Some(broken),
         Err(_) => Some("it panicked".to_owned()),
     }
 }
 
+/// What is told of a seed that fails: its history, what did not hold at the end of it, and how to see it again.
+fn told(seed: u64, world_of: impl Fn(u64) -> World) -> Option<String> {
+    let mut world = world_of(seed);
+    let broken = run(&mut world)?;
+    let history = world.history.join("\n");
+    Some(format!(
+        "{history}\nseed {seed}: {broken}\nreplay it with GROUNDCREW_MODEL_SEED={seed} cargo test -p groundcrew-tests \
+         --test model"
+    ))
+}
+
 fn replay(seed: u64) {
-    if let Some(broken) = replay_history(seed) {
-        panic!("seed {seed}: {broken}");
+    match told(seed, World::of) {
+        Some(told) => panic!("{told}"),
+        None => println!("seed {seed}: all holds"),
     }
+}
+
+/// A seed says all: whatever it led to once, it leads to again.
+#[test]
+fn a_seed_has_one_history() {
+    for seed in 0..20 {
+        let (mut first, mut second) = (World::of(seed), World::of(seed));
+        assert_eq!((run(&mut first), run(&mut second)), (None, None), "seed {seed}");
+        assert_eq!(first.history, second.history, "seed {seed}");
+        assert_eq!(first.tally.steps, second.tally.steps, "seed {seed}");
+        assert!(first.history.len() > 10, "seed {seed}: {:?}", first.history);
+    }
+}
+
+#[test]
+fn a_seed_that_fails_tells_its_history_and_how_to_see_it_again() {
+    const FAILS: u64 = 5;
+    const STEP: u64 = 200;
+    let world_of = |seed| match seed {
+        FAILS => World::of(seed).breaking_at(STEP),
+        _ => World::of(seed),
+    };
+    let (failed, _total) = search(8, world_of);
+    assert_eq!(failed, Some(FAILS));
+    let told = told(FAILS, world_of).unwrap();
+    assert!(told.contains("GROUNDCREW_MODEL_SEED=5 cargo test"), "{told}");
+    let (history, broken) = told.split_once("\nseed 5: ").unwrap();
+    assert!(broken.starts_with("step 200 breaks"), "{broken}");
+    // From the first line on, as the whole world has it, and no further than the step.
+    let mut whole = World::of(FAILS);
+    assert_eq!(run(&mut whole), None);
+    let told: Vec<&str> = history.lines().collect();
+    assert!(told.len() > 10 && told.len() < whole.history.len(), "{} lines", told.len());
+    assert_eq!(told, whole.history[..told.len()]);
 }
 
 /// Seeds whose chunks are given to the real store as well.

@@ -39,8 +39,8 @@ const HEARD_AGAIN_MS: u64 = 60_000;
 const CALM_MS: u64 = 24 * 3_600_000;
 /// How often the deadline task of the model's orchestrator passes.
 const TICK_MS: u64 = 5_000;
-/// Lines of history that are kept.
-const HISTORY_MAX: usize = 4_000;
+/// Lines of history that are kept: those of any seed so far, several times over.
+const HISTORY_MAX: usize = 100_000;
 
 /// The profile that the model walks.
 const STAGES: [&str; 7] = [
@@ -83,6 +83,8 @@ pub struct World {
     /// What came to pass, oldest first.
     pub history: Vec<String>,
     broken: Vec<String>,
+    /// A step after which something does not hold, for the test of how that is told.
+    break_at: Option<u64>,
     /// What the seed led to, for a summary.
     pub tally: Tally,
 }
@@ -125,6 +127,7 @@ impl World {
             base: Instant::now(),
             history: Vec::new(),
             broken: Vec::new(),
+            break_at: None,
             tally: Tally::default(),
         };
         world.put(0, Happening::StartAgent { agent: 0 });
@@ -137,6 +140,11 @@ impl World {
         let first = world.random.below(120_000);
         world.put(first, Happening::Trouble);
         world
+    }
+
+    /// The same world, in which something does not hold after that many steps.
+    pub fn breaking_at(self, step: u64) -> World {
+        World { break_at: Some(step), ..self }
     }
 
     /// Lets the world run until its run has ended, or something that must hold does not.
@@ -152,6 +160,9 @@ impl World {
             self.tally.steps += 1;
             self.happen(happening);
             self.check();
+            if self.break_at == Some(self.tally.steps) {
+                self.broken.push(format!("step {} breaks, as it was told to", self.tally.steps));
+            }
             if let Some(broken) = self.broken.first() {
                 return Err(broken.clone());
             }
@@ -199,6 +210,7 @@ impl World {
     fn note(&mut self, text: String) {
         if self.history.len() >= HISTORY_MAX {
             self.history.drain(..HISTORY_MAX / 2);
+            self.history[0] = format!("(what came before, {} lines at a time, is let go)", HISTORY_MAX / 2);
         }
         self.history.push(format!("{:>9.3} s  {text}", self.now_ms as f64 / 1000.0));
     }
