@@ -35,9 +35,18 @@ impl Sensors {
         health: HomeHealth,
         is_over: Arc<AtomicBool>,
     ) -> std::io::Result<Sensors> {
+        Sensors::start_every(Duration::from_millis(SENSOR_INTERVAL_MS), spool, root, health, is_over)
+    }
+
+    fn start_every(
+        pause: Duration,
+        spool: Spool,
+        root: Root,
+        health: HomeHealth,
+        is_over: Arc<AtomicBool>,
+    ) -> std::io::Result<Sensors> {
         let (stop, stopped) = channel();
         let read = move || {
-            let pause = Duration::from_millis(SENSOR_INTERVAL_MS);
             while stopped.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
                 read(&spool, &root, &health, &is_over);
             }
@@ -76,7 +85,43 @@ mod tests {
 
     use super::*;
     use crate::probe::fixture;
-    use crate::spool::Kind;
+    use crate::spool::{Answer, Kind};
+    use groundcrew_protocol::ids::ClaimNumber;
+    use groundcrew_protocol::wire::SensorRequest;
+    use std::time::Instant;
+
+    /// A reading takes microseconds. Nothing is wrong with a machine that is slower; something is with one this slow.
+    const STUCK: Duration = Duration::from_secs(120);
+
+    #[test]
+    fn it_reads_again_and_again_and_closes_its_stream_at_its_end() {
+        let (machine, folder) = (fixture::server(), tempfile::tempdir().unwrap());
+        let run = "r-1".parse().unwrap();
+        let (spool, _) = Spool::open_in(folder.path(), &run, Kind::Sensor, SPOOL_BYTES_MAX).unwrap();
+        let (health, is_over) = (HomeHealth::default(), Arc::new(AtomicBool::new(false)));
+        let pause = Duration::from_millis(1);
+        let sensors =
+            Sensors::start_every(pause, spool.clone(), machine.root.clone(), health.clone(), is_over)
+                .unwrap();
+        let begun = Instant::now();
+        while spool.status().unsent_chunks < 3 {
+            assert!(begun.elapsed() < STUCK, "it reads no more: {:?}", spool.status());
+            std::thread::yield_now();
+        }
+        let Sensors { stop, thread } = sensors;
+        drop(stop);
+        thread.join().unwrap();
+        let mut messages = Vec::new();
+        while let Some(message) = spool.next_message(Instant::now()).unwrap() {
+            let request: SensorRequest = serde_json::from_slice(&message.body(ClaimNumber(1))).unwrap();
+            messages.push((request.samples.len(), request.closes));
+            spool.answered(&message, Answer::Taken).unwrap();
+        }
+        let (closing, readings) = messages.split_last().unwrap();
+        assert_eq!(*closing, (0, true));
+        assert!(readings.len() >= 3 && readings.iter().all(|(count, closes)| *count > 0 && !closes));
+        assert_eq!(health.failure(), None);
+    }
 
     #[test]
     fn no_reading_is_taken_once_the_run_is_over() {

@@ -3,7 +3,7 @@
 use groundcrew_protocol::check::Verdict;
 use groundcrew_protocol::report::Report;
 use groundcrew_protocol::stage::{Stage, State};
-use groundcrew_tests::harness::{Machine, Server};
+use groundcrew_tests::harness::{Machine, Run, Server};
 
 use crate::profiles::{INVENTORY_AND_LOAD, LOAD, LOAD_THEN_HELD};
 
@@ -22,6 +22,12 @@ fn a_machine_is_vetted_to_the_end_and_its_report_needs_nothing_else() {
     let framing =
         server.log(&run, None).into_iter().any(|text| text == "claim 1: the run stands at InventoryCheck");
     assert!(framing, "{:#?}", server.log(&run, None));
+    // What frames the stages is of none of them.
+    for stage in [Stage::Inventory, Stage::CpuStress] {
+        let lines = server.log(&run, Some(&stage));
+        assert!(!lines.iter().any(|text| text.starts_with("claim 1:")), "{stage}: {lines:#?}");
+    }
+    assert!(server.log(&run, Some(&Stage::CpuStress)).iter().any(|text| text == "line 300"));
 
     let report: Report = server.get(&format!("/api/v1/runs/{}/report", run.id));
     assert_eq!(report.state, State::Completed);
@@ -34,7 +40,43 @@ fn a_machine_is_vetted_to_the_end_and_its_report_needs_nothing_else() {
     for outside in ["<script", "<link", "<iframe", "@import", "src=\"http", "href=\"http", "url("] {
         assert!(!page.contains(outside), "the page has {outside:?}");
     }
+    expect_no_token(&server, &run, &machine);
     assert!(machine.stop().success());
+}
+
+/// Whoever reads the data folder, or a backup of it, can speak as nobody: tokens are there by their hashes alone.
+fn expect_no_token(server: &Server, run: &Run, machine: &Machine) {
+    let kept = std::fs::read_to_string(machine.home().join("run.json")).unwrap();
+    let run_token =
+        kept.split('"').find(|word| word.starts_with("gcr_")).expect("the agent keeps its run token");
+    let tokens = [server.token().as_str(), run.token.as_str(), run_token];
+    let mut files = 0;
+    let mut folders = vec![server.data()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            let content = std::fs::read(&path).unwrap();
+            files += 1;
+            for token in tokens {
+                let (_kind, digits) = token.split_once('_').unwrap();
+                let raw: Vec<u8> = (0..digits.len())
+                    .step_by(2)
+                    .map(|at| u8::from_str_radix(&digits[at..at + 2], 16).unwrap())
+                    .collect();
+                assert_eq!(raw.len(), 32);
+                let holds = |needle: &[u8]| content.windows(needle.len()).any(|bytes| bytes == needle);
+                assert!(!holds(digits.as_bytes()), "{} holds a token in hexadecimal", path.display());
+                assert!(!holds(&raw), "{} holds the bytes of a token", path.display());
+            }
+        }
+    }
+    assert!(files > 4, "only {files} files were looked at");
+    let lines = server.log(run, None);
+    assert!(!lines.iter().any(|line| tokens.iter().any(|token| line.contains(token))), "{lines:#?}");
 }
 
 #[test]

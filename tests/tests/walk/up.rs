@@ -171,6 +171,9 @@ fn up_walks_to_completed_in_plain_lines_and_does_it_again() {
         for part in ["  created  ", "  stage_started  ", "✓ pass   Inventory"] {
             assert!(said.contains(part), "{part:?} is not in:\n{said}");
         }
+        // The end names the page once more, behind the report.
+        let report = up.lines().into_iter().skip_while(|line| !line.starts_with("Report  "));
+        assert!(report.skip(1).any(|line| line.starts_with("Page    https://127.0.0.1:")), "{said}");
         for name in ["report.html", "report.json"] {
             assert!(said.contains(&place.path("report").join(name).display().to_string()), "{said}");
         }
