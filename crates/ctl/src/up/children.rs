@@ -13,6 +13,7 @@ use tokio::process::{ChildStdout, Command};
 use tokio::time::timeout;
 
 use super::folders::{AGENT_LOG, Folders, ORCHESTRATOR_LOG};
+use super::orphans;
 use crate::output::say_aside;
 
 /// An orchestrator with an empty folder listens within a second; a busy machine may take longer.
@@ -60,7 +61,8 @@ impl Child {
         }
     }
 
-    /// Asks it to end, and kills it where it does not in time, or as soon as `at_once` comes.
+    /// Asks it to end, and kills it where it does not in time, or as soon as `at_once` comes. What it leaves running is ended
+    /// too.
     pub(super) async fn end<T>(mut self, at_once: impl Future<Output = T>) {
         self.signal(Signal::TERM);
         let killed = tokio::select! {
@@ -74,6 +76,7 @@ impl Child {
                 say_aside(&format!("groundcrewctl: waiting for {}: {error}", self.name));
             }
         }
+        orphans::end_adopted().await;
     }
 
     /// Lets it run on without us.
@@ -259,6 +262,22 @@ mod tests {
         assert_eq!(line.as_deref(), Some("up"));
         child.end(std::future::ready(())).await;
         assert!(rustix::process::test_kill_process(id).is_err(), "it was waited for");
+    }
+
+    /// As an agent does that is killed while a tool of its has children, which are no children of ours.
+    #[tokio::test(flavor = "current_thread")]
+    async fn what_a_killed_program_leaves_behind_ends_with_it() {
+        orphans::adopt().unwrap();
+        let left = "trap '' TERM; sh -c 'sleep 1000 & echo $!; wait' & wait";
+        let mut command = Command::new("sh");
+        command.args(["-c", "trap '' TERM; setsid sh -c \"$0\" & wait; wait", left]).stdout(Stdio::piped());
+        let mut child = Child::start("sh", command, Tie::ToUs).unwrap();
+        let stdout = child.child.stdout.take().unwrap();
+        let line = BufReader::new(stdout).lines().next_line().await.unwrap().unwrap();
+        let sleeper = Pid::from_raw(line.parse().unwrap()).unwrap();
+        assert!(rustix::process::test_kill_process(sleeper).is_ok());
+        child.end(std::future::ready(())).await;
+        assert!(rustix::process::test_kill_process(sleeper).is_err(), "{line} lives on");
     }
 
     #[tokio::test(flavor = "current_thread")]

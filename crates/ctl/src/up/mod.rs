@@ -6,6 +6,7 @@
 
 mod children;
 mod folders;
+mod orphans;
 mod outcome;
 
 use std::path::Path;
@@ -39,6 +40,7 @@ pub(crate) async fn run(arguments: UpArguments, json: bool, reader: Reader) -> R
     let profile = read_profile(&arguments.profile).map_err(|error| Usage(format!("{error:#}")))?;
     let binaries = binaries(&arguments)?;
     let mut folders = Folders::prepare(&arguments)?;
+    orphans::adopt()?;
     let tie = if arguments.keep { Tie::Loose } else { Tie::ToUs };
     let face = match (json, reader.is_terminal) {
         (true, _) => Face::LinesToStderr,
