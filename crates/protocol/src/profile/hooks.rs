@@ -179,7 +179,7 @@ mod tests {
                 "drain.before",
                 "`after` undoes",
             ),
-            ("[drain".to_owned(), 1, "", "TOML"),
+            ("[drain".to_owned(), 1, "drain", "TOML"),
             (format!("#{}", "x".repeat(HOOKS_BYTES_MAX)), 1, "", "at most 65536 bytes"),
         ];
         for (text, line, key, expected) in cases {
