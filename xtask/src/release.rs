@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::cargo;
 
@@ -19,14 +19,21 @@ const FAULT_VARIABLE: &[u8] = b"GROUNDCREW_FAULT";
 /// The profile that the agent is built in: for its size.
 pub const AGENT_PROFILE: &str = "agent";
 
-/// Builds the shipped binaries, each in its profile, and returns the folder in which all of them lie.
+/// What makes the C library part of a binary; it also exists in static form for the gnu targets, which every toolchain can
+/// build, where musl's would have to be installed first. Relocations become a list of addresses in place of a table, and
+/// functions of the same code one function, which takes 0.3 MB off the agent; the linker that comes with Rust knows both.
+const STATIC: &str =
+    "-C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relative-relocs -C link-arg=-Wl,--icf=all";
+
+/// Builds the shipped binaries, each in its profile, and returns the folder in which all of them lie. The agent is static
+/// here already: what is run and measured is what machines get.
 ///
 /// The agent is built by itself: selected together with the others it would be given the orchestrator's features of the
 /// crates that they share, and grow. Cargo unites only the features of what is selected, and groundcrew-tests, which asks
 /// for `faults`, never is.
 pub fn build() -> Result<PathBuf> {
     let [(agent, agent_binary), others @ ..] = SHIPPED;
-    cargo::run(cargo::cargo().args(["build", "--profile", AGENT_PROFILE, "--package", agent]))?;
+    let built = build_static(agent, agent_binary, AGENT_PROFILE)?;
     let mut build = cargo::cargo();
     build.args(["build", "--release"]);
     for (package, _) in others {
@@ -35,11 +42,31 @@ pub fn build() -> Result<PathBuf> {
     cargo::run(&mut build)?;
     let target = cargo::target_folder()?;
     let folder = target.join("release");
-    replace(&target.join(AGENT_PROFILE).join(agent_binary), &folder.join(agent_binary))?;
+    replace(&built, &folder.join(agent_binary))?;
     for (_, binary) in SHIPPED {
         refuse_faults(&folder.join(binary))?;
     }
     Ok(folder)
+}
+
+/// Builds one static binary and says where it lies. That it came out static, `dist` proves.
+pub fn build_static(package: &str, binary: &str, profile: &str) -> Result<PathBuf> {
+    let triple = cargo::host_triple()?;
+    ensure!(
+        triple.ends_with("-linux-gnu"),
+        "static binaries are built on a linux-gnu host, and this is {triple}"
+    );
+    let mut build = cargo::cargo();
+    // An explicit target keeps the flags away from build scripts and procedural macros, which must stay dynamic.
+    build.args(["build", "--profile", profile, "--target", &triple, "--package", package]);
+    cargo::run(build.env("RUSTFLAGS", static_flags()))?;
+    Ok(cargo::target_folder()?.join(triple).join(profile).join(binary))
+}
+
+/// The caller's own flags, and ours behind them so that ours count.
+fn static_flags() -> String {
+    let own = std::env::var("RUSTFLAGS").unwrap_or_default();
+    format!("{own} {STATIC}").trim_start().to_string()
 }
 
 /// Copies a file over another, which may be a program that runs: that one keeps what it has.

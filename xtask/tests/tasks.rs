@@ -28,17 +28,18 @@ impl Stage {
         }
         fs::create_dir_all(folder.join("bin")).unwrap();
         fs::create_dir_all(folder.join("target/release")).unwrap();
-        fs::create_dir_all(folder.join("target/agent")).unwrap();
+        fs::create_dir_all(folder.join("target/any-linux-gnu/agent")).unwrap();
         let stage = Stage { folder };
         let cargo = format!(
             "echo \"cargo $*\" >> {0}/calls\n[ \"$1\" != metadata ] || echo '{{\"target_directory\":\"{0}/target\"}}'",
             stage.folder.display()
         );
         stage.program("bin/cargo", &cargo);
+        stage.program("bin/rustc", "echo host: any-linux-gnu");
         for tool in ["cc", "stress-ng", "fio", "iperf3", "chromium", "debootstrap"] {
             stage.program(&format!("bin/{tool}"), "exit 0");
         }
-        for place in ["agent/groundcrew", "release/groundcrewd", "release/groundcrewctl"] {
+        for place in ["any-linux-gnu/agent/groundcrew", "release/groundcrewd", "release/groundcrewctl"] {
             stage.program(&format!("target/{place}"), binary);
         }
         stage
@@ -116,7 +117,8 @@ fn up_becomes_groundcrewctl_with_its_arguments_and_its_exit_status() {
         )
     );
     assert_eq!(output.status.code(), Some(3), "{}", stderr(&output));
-    let build = "cargo build --profile agent --package groundcrew-agent\n\
+    let build = "cargo build --profile agent --target any-linux-gnu --package groundcrew-agent\n\
+                 cargo metadata --no-deps --format-version=1\n\
                  cargo build --release --package groundcrew-orchestrator --package groundcrew-ctl\n";
     assert!(stage.calls().starts_with(build), "{}", stage.calls());
 }

@@ -139,7 +139,10 @@ fn line_of(run: &RunId, key: &str, expires_at: WallMs, zone: &TimeZone) -> Resul
         return Err(bad());
     }
     let until = jiff::Timestamp::from_millisecond(expires_at.0).map_err(|_| bad())?;
-    let stamp = until.to_zoned(zone.clone()).strftime("%Y%m%d%H%M%S");
+    let local = zone.to_datetime(until);
+    let (date, time) = (local.date(), local.time());
+    let stamp = format!("{:04}{:02}{:02}", local.year(), date.month(), date.day());
+    let stamp = format!("{stamp}{:02}{:02}{:02}", time.hour(), time.minute(), time.second());
     Ok(format!("expiry-time=\"{stamp}\" {kind} {blob} {}", comment_of(run)))
 }
 

@@ -14,6 +14,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
+use crate::crypto::provider;
 use crate::error::Error;
 use crate::outgoing::Outgoing;
 use crate::pins::{PinSet, PinVerifier, WrongPin};
@@ -45,11 +46,11 @@ impl Drop for Connection {
 /// Sessions are not resumed: a resumed session shows no certificate, so that a pin which was taken away
 /// would go on being accepted.
 pub fn tls_config(pins: PinSet) -> Arc<ClientConfig> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let provider = Arc::new(provider());
     let algorithms = provider.signature_verification_algorithms;
     let mut config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
-        .expect("ring has cipher suites for what rustls is built with: TLS 1.3")
+        .expect("there are cipher suites for what rustls is built with: TLS 1.3")
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(PinVerifier { pins, algorithms }))
         .with_no_client_auth();

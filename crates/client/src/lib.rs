@@ -7,6 +7,7 @@
 
 mod client;
 mod connect;
+mod crypto;
 mod dns;
 mod download;
 mod error;

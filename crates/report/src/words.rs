@@ -7,7 +7,10 @@ use groundcrew_protocol::time::WallMs;
 /// A moment to the second, in UTC.
 pub(crate) fn moment(at: WallMs) -> String {
     match jiff::Timestamp::from_millisecond(at.0) {
-        Ok(stamp) => stamp.strftime("%Y-%m-%d %H:%M:%S UTC").to_string(),
+        Ok(stamp) => {
+            let time = jiff::tz::TimeZone::UTC.to_datetime(stamp);
+            format!("{} {:.0} UTC", time.date(), time.time())
+        }
         Err(_) => at.to_string(),
     }
 }

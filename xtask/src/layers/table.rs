@@ -93,7 +93,8 @@ pub const CRATES: &[Crate] = &[
         never: &["sqlx", "kube", "axum"],
         shipped: false,
         modules: &[
-            "client", "download", "events", "connect", "outgoing", "error", "resolve", "dns", "pins", "url",
+            "client", "download", "events", "connect", "crypto", "outgoing", "error", "resolve", "dns",
+            "pins", "url",
         ],
     },
     Crate {

@@ -8,6 +8,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
+use jiff::tz::TimeZone;
 use serde::Serialize;
 use serde_json::ser::Formatter;
 use serde_json::{Map, Serializer, Value, json};
@@ -143,7 +144,7 @@ impl History {
 
     fn add(&mut self, version: &str, at: Timestamp) {
         self.0[CURRENT] = version.into();
-        let time = at.strftime("%Y-%m-%dT%H:%M:%S.%6f+00:00").to_string();
+        let time = format!("{:.6}+00:00", TimeZone::UTC.to_datetime(at));
         let entries = self.0[ENTRIES].as_array_mut().expect("a history's entries are a list");
         entries.insert(0, json!({ "version": version, "time": time }));
         entries.truncate(ENTRIES_MAX);

@@ -24,10 +24,7 @@ use super::rooted::{Error, Result, Root};
 /// Runs of a step whose logs are kept, the current one among them.
 const RUNS_MAX: usize = 5;
 
-/// How the time stands in a name.
-const STAMP_FORMAT: &str = "%Y-%m-%d-%H%M%S";
-
-/// Bytes of a stamp: `2026-11-20-194122`.
+/// Bytes of a stamp, which is how the time stands in a name: `2026-11-20-194122`.
 const STAMP_BYTES: usize = 17;
 
 /// Behind a name with its stamp: the longer of the two endings.
@@ -160,12 +157,16 @@ impl StepLogs {
 impl Stamp {
     fn text(self) -> String {
         let time = Timestamp::from_second(self.0).unwrap_or(Timestamp::MAX);
-        time.strftime(STAMP_FORMAT).to_string()
+        let time = TimeZone::UTC.to_datetime(time);
+        format!("{}-{:02}{:02}{:02}", time.date(), time.hour(), time.minute(), time.second())
     }
 
     /// `None` for what is not exactly how a stamp is written.
     fn parse(text: &str) -> Option<Self> {
-        let time = DateTime::strptime(STAMP_FORMAT, text).ok()?;
+        let part = |range| text.get(range);
+        let (date, hour) = (part(0..10)?, part(11..13)?);
+        let (minute, second) = (part(13..15)?, part(15..17)?);
+        let time: DateTime = format!("{date}T{hour}:{minute}:{second}").parse().ok()?;
         let stamp = Self(TimeZone::UTC.to_timestamp(time).ok()?.as_second());
         (stamp.text() == text).then_some(stamp)
     }
