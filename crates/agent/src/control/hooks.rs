@@ -374,7 +374,11 @@ impl Desk {
                     debt.is_drained = true;
                 }
             }
-            Which::AfterDrain => self.kept.owes = None,
+            Which::AfterDrain => {
+                self.kept.owes = None;
+                // It has brought workloads back, which the hook of a hold had kept off: that one is run again.
+                self.kept.told.take_if(|told| told.which == Which::OnHold);
+            }
             Which::OnCompleted | Which::OnHold => {
                 self.kept.told = Some(Told { run: self.run.clone(), which });
             }

@@ -58,6 +58,11 @@ impl Agent {
 
     pub(super) fn start_hook(&mut self, start: StartHook) -> Then {
         let ended = |why: String| Then::Take(Event::HookEnded(Err(why)));
+        if start.which == Which::BeforeDrain && self.hooking.unwritten.is_some() {
+            return ended(format!(
+                "not begun: the disk takes no {FILE}, which is to say that it has to be undone"
+            ));
+        }
         let cancel = match Cancel::new() {
             Ok(cancel) => cancel,
             Err(error) => return ended(format!("the process has no file descriptor left: {error}")),

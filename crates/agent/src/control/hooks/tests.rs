@@ -178,6 +178,21 @@ fn a_hold_and_an_end_have_their_hook_once_and_each_next_hold_its_own() {
     assert_eq!(does(&mut other, &HELD, 0), ["hold"]);
 }
 
+/// Both cordon the node, and the undo of a drain takes it off for both.
+#[test]
+fn a_drain_of_a_held_node_ends_with_the_hook_of_the_hold() {
+    let mut desk = desk(all(), Kept::default());
+    assert_eq!(does(&mut desk, &HELD, 0), ["hold"]);
+    succeeds(&mut desk);
+    does(&mut desk, &Seen { drains: true, ..HELD }, 1);
+    succeeds(&mut desk);
+    assert_eq!(does(&mut desk, &HELD, 2).last().unwrap(), "after");
+    succeeds(&mut desk);
+    assert_eq!(does(&mut desk, &HELD, 3), ["hold"]);
+    succeeds(&mut desk);
+    assert!(does(&mut desk, &HELD, 4).is_empty(), "once");
+}
+
 #[test]
 fn what_is_owed_comes_before_the_hook_of_a_hold_and_nothing_new_starts_in_a_drain() {
     let mut desk = desk(all(), Kept::default());
@@ -263,6 +278,8 @@ struct World {
     now_ms: u64,
     /// What a `before` may have done and no `after` has undone.
     is_cordoned: bool,
+    /// The hook of a hold was done, and no `after` since.
+    is_kept_off: bool,
     runs: Option<Which>,
 }
 
@@ -284,8 +301,12 @@ impl World {
             Turn::Hook(succeeds) => {
                 if let Some(which) = self.runs.take() {
                     let done = if succeeds { Ok(()) } else { Err(String::new()) };
-                    if succeeds && which == Which::AfterDrain {
-                        self.is_cordoned = false;
+                    match which {
+                        Which::AfterDrain if succeeds => {
+                            (self.is_cordoned, self.is_kept_off) = (false, false)
+                        }
+                        Which::OnHold if succeeds => self.is_kept_off = true,
+                        Which::AfterDrain | Which::OnHold | Which::BeforeDrain | Which::OnCompleted => {}
                     }
                     if let Some((_, Came::Done(kept))) = self.desk.ended(done, self.now_ms, 7) {
                         self.disk = kept;
@@ -338,6 +359,7 @@ proptest! {
             seen: WALKS,
             now_ms: 0,
             is_cordoned: false,
+            is_kept_off: false,
             runs: None,
         };
         for turn in &turns {
@@ -346,7 +368,14 @@ proptest! {
             let says_drained = world.seen.drains && world.desk.active(true).is_none();
             prop_assert!(!says_drained || world.is_cordoned, "idle is said before the hook was done");
         }
-        // Everything that fails works in the end, and nobody asks any more.
+        // Everything that fails works in the end: a node that is held is kept off, whatever was drained and undone.
+        world.seen = HELD;
+        for _ in 0..6 {
+            world.turn(&Turn::Wait(400_000));
+            world.turn(&Turn::Hook(true));
+        }
+        prop_assert!(world.is_kept_off && world.disk.owes.is_none(), "held, and open to workloads");
+        // And nobody asks any more.
         world.seen = Seen { drains: false, is_busy: false, place: Place::Walking, ..WALKS };
         for _ in 0..6 {
             world.turn(&Turn::Wait(400_000));
