@@ -256,6 +256,7 @@ async fn load_runs(app: &Arc<App>) -> Result<(), ServeError> {
     let mut after: Option<RunId> = None;
     let knows_packages = app.store.knows_package_users().await?;
     let mut used = Vec::new();
+    let mut left_out = 0;
     loop {
         let runs = app.store.runs_going(after.as_ref(), RUNS_PER_READ).await?;
         let Some(last) = runs.last() else { break };
@@ -270,13 +271,14 @@ async fn load_runs(app: &Arc<App>) -> Result<(), ServeError> {
                 }
                 // The others are served; whoever asks for this one is told.
                 Err(error) => {
-                    tracing::error!(run = %stored.id, error = causes::chain(&error), "run left out")
+                    left_out += 1;
+                    tracing::error!(run = %stored.id, error = causes::chain(&error), "run left out");
                 }
             }
         }
     }
     if !knows_packages {
-        app.store.learn_package_users(used).await?;
+        app.store.learn_package_users(used, left_out == 0).await?;
     }
     for run in app.store.runs_restored().await? {
         match app.advance(&run, Input::Restored).await {

@@ -56,7 +56,16 @@ pub async fn frozen(app: &App, mut profile: Profile) -> Result<Profile, ApiError
 pub async fn expect_unused(app: &App, name: &PackageName, version: &PackageVersion) -> Result<(), ApiError> {
     let users = app.store.package_users(name, version, NAMED_MAX).await?;
     if users.count == 0 {
-        return Ok(());
+        return match app.store.knows_package_users().await? {
+            true => Ok(()),
+            false => Err(ApiError::conflict(
+                "in_use",
+                format!(
+                    "nobody can tell whether package {name} {version} is used: a run of an older version that has not ended \
+                     cannot be read. The server's log names it, as a run left out"
+                ),
+            )),
+        };
     }
     let named = users.named.iter().map(|run| run.as_str()).collect::<Vec<_>>().join(", ");
     let more = users.count - users.named.len() as u64;

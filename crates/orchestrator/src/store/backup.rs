@@ -53,7 +53,7 @@ pub enum BackupError {
     Open(#[from] OpenError),
     /// The snapshot has a run that needs what is no longer there.
     #[error(
-        "run {run} had not ended when the snapshot was taken; it has since, and {file}, a package that it used, was deleted before          it was copied; make the backup again"
+        "run {run} had not ended when the snapshot was taken; it has since, and {file}, a package that it used, was deleted before it was copied; make the backup again"
     )]
     Outrun {
         /// The run.

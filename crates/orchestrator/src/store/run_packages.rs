@@ -95,17 +95,25 @@ impl Store {
         Ok(read.as_deref() == Some("read"))
     }
 
-    /// Writes what all those runs use, and that it is known from now on. No run may be changed meanwhile.
+    /// Writes what those runs use and, where they are all that there are, that it is known from now on. No run may be changed
+    /// meanwhile.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn learn_package_users(&self, used: Vec<(RunId, PackageKey)>) -> Result<(), StoreError> {
+    pub async fn learn_package_users(
+        &self,
+        used: Vec<(RunId, PackageKey)>,
+        are_all: bool,
+    ) -> Result<(), StoreError> {
         self.inner
             .writer
             .small(move |connection| {
                 Box::pin(async move {
                     for (run, package) in &used {
                         insert_one(&mut *connection, run, package).await?;
+                    }
+                    if !are_all {
+                        return Ok(());
                     }
                     sqlx::query("UPDATE meta SET value = 'read' WHERE key = 'run_packages'")
                         .execute(connection)

@@ -25,9 +25,10 @@ const PATH_BYTES_MAX: usize = 1_024;
 const OWN_VARIABLES: [&str; 2] = ["SKYHOOK_RESOURCE_ID", "SKYHOOK_DATA_DIR"];
 /// How long a step may go on once its stage is to end, in seconds; the package agent reads it.
 const TERM_GRACE_VARIABLE: &str = "SKYHOOK_AGENT_TERM_GRACE_S";
-/// Longest such time: a firmware that is being written has ended by then, and nobody waits for the end of a stage for longer.
-const TERM_GRACE_S_MAX: f64 = 3_600.0;
-const TERM_GRACE_FORM: &str = "seconds from 0 to 3600, as digits";
+/// Longest such time, under the silence that a run allows behind a stage's deadline (15 min unless its profile says less): once
+/// that is over the run is held and the attempt withdrawn, and what the step ended with would count for nothing.
+const TERM_GRACE_S_MAX: f64 = 600.0;
+const TERM_GRACE_FORM: &str = "seconds from 0 to 600, as digits";
 /// The root mount that stands for none: the agent's own root, in which steps run as the agent does.
 const LOCAL: &str = "local";
 pub(super) const ROOT_FORM: &str = "an absolute path of at most 1024 bytes without \"..\", or \"local\"";

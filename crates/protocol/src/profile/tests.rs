@@ -413,12 +413,12 @@ fn bad_packages_are_refused_with_line_key_found_and_expected() {
             (9, "package[1].env.SKYHOOK_DATA_DIR", "the key \"SKYHOOK_DATA_DIR\"", "which the stage sets"),
         ),
         (
-            "path = \"/a\"\n[package.env]\nB = \"1\"\nSKYHOOK_AGENT_TERM_GRACE_S = \"3601\"",
-            (10, "package[1].env.SKYHOOK_AGENT_TERM_GRACE_S", "\"3601\"", "seconds from 0 to 3600"),
+            "path = \"/a\"\n[package.env]\nB = \"1\"\nSKYHOOK_AGENT_TERM_GRACE_S = \"601\"",
+            (10, "package[1].env.SKYHOOK_AGENT_TERM_GRACE_S", "\"601\"", "seconds from 0 to 600"),
         ),
         (
             "path = \"/a\"\nenv.SKYHOOK_AGENT_TERM_GRACE_S = \"1m\"",
-            (8, "package[1].env.SKYHOOK_AGENT_TERM_GRACE_S", "\"1m\"", "seconds from 0 to 3600"),
+            (8, "package[1].env.SKYHOOK_AGENT_TERM_GRACE_S", "\"1m\"", "seconds from 0 to 600"),
         ),
         (
             "path = \"/a\"\n[package.config_files]\n\"../b\" = \"\"",
@@ -441,7 +441,7 @@ fn bad_packages_are_refused_with_line_key_found_and_expected() {
 
 #[test]
 fn a_steps_grace_is_taken_up_to_an_hour() {
-    for grace in ["", "0", "0.5", "20", "3600", "3600.0"] {
+    for grace in ["", "0", "0.5", "20", "600", "600.0"] {
         let text = format!("{PACKAGE}path = \"/p\"\nenv.SKYHOOK_AGENT_TERM_GRACE_S = \"{grace}\"");
         let profile = Profile::parse(&with_name(&text)).unwrap();
         assert_eq!(profile.packages[0].env["SKYHOOK_AGENT_TERM_GRACE_S"], grace);

@@ -93,7 +93,11 @@ async fn an_older_store_learns_which_packages_its_runs_use_and_one_without_runs_
     assert_eq!(doc(&store, &run_id("r-1")).await.as_deref(), Some("{}"));
     assert!(!store.knows_package_users().await.unwrap());
     let used = package("tuning", "1.0.0");
-    store.learn_package_users(vec![(run_id("r-1"), used.clone())]).await.unwrap();
+    // Where one could not be read, the others are known, and the whole is not.
+    store.learn_package_users(vec![(run_id("r-1"), used.clone())], false).await.unwrap();
+    assert_eq!(users(&store, &used, 5).await, of(&["r-1"], 1));
+    assert!(!store.knows_package_users().await.unwrap());
+    store.learn_package_users(vec![(run_id("r-1"), used.clone())], true).await.unwrap();
     assert_eq!(users(&store, &used, 5).await, of(&["r-1"], 1));
     store.close().await.unwrap();
     let again = open(data.path()).await;
