@@ -61,8 +61,8 @@ impl Child {
         }
     }
 
-    /// Asks it to end, and kills it where it does not in time, or as soon as `at_once` comes. What it leaves running is ended
-    /// too.
+    /// Asks it to end, and kills it where it does not in time, or as soon as `at_once` comes. What it leaves running when it is
+    /// killed is ended too; what it leaves by itself, as a service that a package has started, is meant to stay.
     pub(super) async fn end<T>(mut self, at_once: impl Future<Output = T>) {
         self.signal(Signal::TERM);
         let killed = tokio::select! {
@@ -75,8 +75,8 @@ impl Child {
             if let Err(error) = self.child.wait().await {
                 say_aside(&format!("groundcrewctl: waiting for {}: {error}", self.name));
             }
+            orphans::end_adopted().await;
         }
-        orphans::end_adopted().await;
     }
 
     /// Lets it run on without us.
