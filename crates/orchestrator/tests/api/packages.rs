@@ -173,30 +173,46 @@ async fn all_ended(bench: &Bench) {
     drop(bench.app.uploads.acquire_many(turns).await.unwrap());
 }
 
+/// Uploads that are begun anew, each dropped at every one of its waits: far more than any machine was seen to need.
+const ROUNDS_MAX: usize = 200;
+
 #[tokio::test]
 async fn a_package_whose_sender_goes_away_has_its_file_and_its_row_or_neither() {
     let bench = Bench::start().await;
-    let (mut waits, mut stored) = (0, 0);
+    let (mut dropped, mut stored) = (0, 0);
+    // How often an upload waits is the machine's to say: one that is busy elsewhere may have answered by the second look.
+    for round in 0..ROUNDS_MAX {
+        dropped += drop_at_each_wait(&bench, round, &mut stored).await;
+        if dropped > 2 && stored > 1 {
+            break;
+        }
+    }
+    assert!(dropped > 2 && stored > 1, "dropped {dropped} times, and stored {stored} times all the same");
+    assert!(files(&bench).iter().all(|name| !name.starts_with("upload-")), "{:?}", files(&bench));
+}
+
+/// Drops an upload after no wait, one, two and so on, until one is answered: how many were dropped. Counts those that are
+/// stored.
+async fn drop_at_each_wait(bench: &Bench, round: usize, stored: &mut usize) -> usize {
+    let mut waits = 0;
     loop {
-        let version = format!("1.0.{waits}");
+        let version = format!("1.{round}.{waits}");
         let (place, content) =
             (format!("/api/v1/packages/tuning/{version}"), archive(&version, "config.json", "x"));
-        let answered = dropped_after(waits, put(&bench, &place, content.clone())).await;
+        let answered = dropped_after(waits, put(bench, &place, content.clone())).await;
         // What removes files that no row names, in the midst of it.
-        sweep(&bench).await;
-        all_ended(&bench).await;
+        sweep(bench).await;
+        all_ended(bench).await;
         let has_row = bench.order("GET", &place, Value::Null).await.status == 200;
-        let has_file = files(&bench).contains(&Sha256Hex::of(&content).to_string());
+        let has_file = files(bench).contains(&Sha256Hex::of(&content).to_string());
         assert_eq!(has_row, has_file, "dropped after {waits} waits");
-        stored += usize::from(has_row);
+        *stored += usize::from(has_row);
         if let Some(answer) = answered {
             answer.expect(200);
-            break;
+            return waits;
         }
         waits += 1;
     }
-    assert!(waits > 2 && stored > 1, "dropped {waits} times, and stored {stored} times all the same");
-    assert!(files(&bench).iter().all(|name| !name.starts_with("upload-")), "{:?}", files(&bench));
 }
 
 #[tokio::test]
