@@ -6,6 +6,7 @@ mod arguments;
 mod commands;
 mod context;
 mod error;
+mod kin;
 mod output;
 mod profile_file;
 #[cfg(test)]

@@ -202,6 +202,7 @@ pub const CRATES: &[Crate] = &[
             "sample",
             "words",
             "error",
+            "kin",
         ],
     },
     Crate {

@@ -242,6 +242,10 @@ impl Agent {
 mod tests {
     use super::*;
 
+    /// What is shown again in a namespace of its own.
+    const INSIDE: [&str; 2] =
+        ["a_program_that_does_not_want_to_end_is_killed", "what_a_killed_program_leaves_behind_ends_with_it"];
+
     #[test]
     fn an_orchestrator_is_there_once_it_said_where_and_who() {
         let mut said = Said::default();
@@ -278,6 +282,23 @@ mod tests {
         assert!(rustix::process::test_kill_process(sleeper).is_ok());
         child.end(std::future::ready(())).await;
         assert!(rustix::process::test_kill_process(sleeper).is_err(), "{line} lives on");
+    }
+
+    /// In a container our session and group are often begun outside of it, and have no number inside.
+    #[test]
+    fn all_this_holds_where_our_session_is_out_of_sight() {
+        let us = std::env::current_exe().unwrap();
+        let mut command = std::process::Command::new("unshare");
+        if !rustix::process::geteuid().is_root() {
+            command.arg("--map-root-user");
+        }
+        command.args(["--mount", "--mount-proc", "--pid", "--fork", "--kill-child"]);
+        command.arg(us).args(["--exact", "--nocapture"]);
+        command.args(INSIDE.map(|name| format!("{}::{name}", module_path!().split_once("::").unwrap().1)));
+        let output = command.output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        let passed = format!("test result: ok. {} passed;", INSIDE.len());
+        assert!(output.status.success() && said.contains(&passed), "{output:?}");
     }
 
     #[tokio::test(flavor = "current_thread")]

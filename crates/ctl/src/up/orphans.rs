@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use rustix::io::Errno;
-use rustix::process::{Pid, Signal, WaitOptions, getpid, getsid, kill_process, set_child_subreaper, waitpid};
+use rustix::process::{Pid, Signal, WaitOptions, getpid, kill_process, set_child_subreaper, waitpid};
 use tokio::time::{Instant, sleep};
 
+use crate::kin::Kin;
 use crate::output::say_aside;
 
 /// Killed processes are waited for this long; one in an uninterruptible wait may need longer.
@@ -56,38 +57,14 @@ pub(super) async fn end_adopted() {
 
 /// Our children in other sessions than ours. What we start ourselves stays in ours.
 fn adopted() -> Vec<Pid> {
-    let (us, Ok(session)) = (getpid(), getsid(None)) else { return Vec::new() };
-    let Ok(processes) = std::fs::read_dir("/proc") else { return Vec::new() };
+    let us = getpid().as_raw_nonzero().get();
+    let (Some(ours), Ok(processes)) = (Kin::of_us(), std::fs::read_dir("/proc")) else { return Vec::new() };
     processes
         .filter_map(|entry| {
-            let pid: i32 = entry.ok()?.file_name().to_str()?.parse().ok()?;
-            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-            let (parent, of_session) = parent_and_session(&stat)?;
-            let is_adopted =
-                parent == us.as_raw_nonzero().get() && of_session != session.as_raw_nonzero().get();
-            Pid::from_raw(pid).filter(|_| is_adopted)
+            let name = entry.ok()?.file_name();
+            let pid: i32 = name.to_str()?.parse().ok()?;
+            let its = Kin::of(name.to_str()?)?;
+            Pid::from_raw(pid).filter(|_| its.parent == us && its.session != ours.session)
         })
         .collect()
-}
-
-/// From the line that the kernel says of a process: `pid (name) state parent group session …`; a name may hold anything.
-fn parent_and_session(stat: &str) -> Option<(i32, i32)> {
-    let (_name, rest) = stat.rsplit_once(')')?;
-    let mut fields = rest.split_whitespace();
-    let parent = fields.nth(1)?.parse().ok()?;
-    let session = fields.nth(1)?.parse().ok()?;
-    Some((parent, session))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn parent_and_session_are_found_behind_any_name() {
-        assert_eq!(parent_and_session("7 (sh) S 5 7 3 0 -1"), Some((5, 3)));
-        assert_eq!(parent_and_session("7 (a) S 9 (b) c) R 5 7 3 0"), Some((5, 3)));
-        assert_eq!(parent_and_session("7 (sh) S 5"), None);
-        assert_eq!(parent_and_session(""), None);
-    }
 }

@@ -3,6 +3,8 @@
 
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcgetpgrp, tcsetattr};
 
+use crate::kin::Kin;
+
 /// Control characters are not echoed while this lives. Where a kill keeps it from being put back, the terminal does
 /// everything as before, but for writing `^C`.
 pub(super) struct QuietTerminal {
@@ -13,7 +15,8 @@ impl QuietTerminal {
     /// Asks the terminal of standard output, if it is one and we are in its foreground: others must leave it alone.
     pub(super) fn ask() -> QuietTerminal {
         let out = std::io::stdout();
-        let is_ours = tcgetpgrp(&out).is_ok_and(|group| group == rustix::process::getpgrp());
+        let ours = Kin::of_us().map(|us| us.group);
+        let is_ours = tcgetpgrp(&out).is_ok_and(|group| Some(group.as_raw_nonzero().get()) == ours);
         let Some(before) = is_ours.then(|| tcgetattr(&out).ok()).flatten() else {
             return QuietTerminal { before: None };
         };
