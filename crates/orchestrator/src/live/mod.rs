@@ -14,7 +14,7 @@ pub mod feed;
 mod state;
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::Instant;
 
@@ -88,8 +88,10 @@ pub struct LiveRun {
     /// Those who watch it.
     pub feed: Feed,
     bucket: Bucket,
-    /// When the current claim was last heard, on the clock of listening.
+    /// When the current claim was last heard, on the clock of listening; where it was not, when the run became known.
     heard_ms: AtomicU64,
+    /// The claim has spoken since the run became known to this start.
+    was_heard: AtomicBool,
     state: Mutex<LiveState>,
 }
 
@@ -238,6 +240,7 @@ impl Live {
                 // A claim is a word of its agent's.
                 if claim_before != state.claim.as_ref().map(|claim| claim.number) {
                     known.heard_ms.store(self.clock.read_ms(Instant::now()), Ordering::Relaxed);
+                    known.was_heard.store(true, Ordering::Relaxed);
                     state.said = None;
                 }
             }
@@ -260,8 +263,16 @@ impl Live {
     pub fn glimpse(&self, run: &Run, version: u64) -> Arc<LiveRun> {
         let heard_ms = AtomicU64::new(self.clock.read_ms(Instant::now()));
         let state = Mutex::new(LiveState::of(run, version, &self.announced()));
-        let (feed, bucket) = (Feed::default(), Bucket::default());
-        Arc::new(LiveRun { id: run.id.clone(), node: run.node.clone(), feed, bucket, heard_ms, state })
+        let (feed, bucket, was_heard) = (Feed::default(), Bucket::default(), AtomicBool::new(false));
+        Arc::new(LiveRun {
+            id: run.id.clone(),
+            node: run.node.clone(),
+            feed,
+            bucket,
+            heard_ms,
+            was_heard,
+            state,
+        })
     }
 
     /// Forgets a run that was deleted, or that nobody asks for any more.
@@ -329,6 +340,7 @@ impl Live {
     /// Notes that the current claim of a run was heard.
     pub fn hear(&self, live: &LiveRun) {
         live.heard_ms.fetch_max(self.clock.read_ms(Instant::now()), Ordering::Relaxed);
+        live.was_heard.store(true, Ordering::Relaxed);
     }
 
     /// Milliseconds since the current claim of a run was heard, as far as somebody listened.
@@ -347,7 +359,8 @@ impl Live {
     pub fn last_heard(&self, live: &LiveRun) -> Option<WallMs> {
         let (listened_ms, anew_ms) = self.clock.read_both_ms(Instant::now());
         let heard_ms = live.heard_ms.load(Ordering::Relaxed);
-        let was_heard = live.state().claim.is_some() && heard_ms > anew_ms;
+        let was_heard =
+            live.was_heard.load(Ordering::Relaxed) && live.state().claim.is_some() && heard_ms >= anew_ms;
         let quiet_ms = i64::try_from(listened_ms.saturating_sub(heard_ms)).unwrap_or(i64::MAX);
         was_heard.then(|| WallMs(clock::wall_now().0.saturating_sub(quiet_ms)))
     }

@@ -100,6 +100,18 @@ fn silence_is_due_after_its_limit_and_a_start_begins_it_anew() {
 }
 
 #[test]
+fn a_claim_that_was_made_before_this_start_was_not_heard_since() {
+    let run = claimed(&new_run());
+    let live = live(0);
+    // Reading the runs at a start takes its time.
+    live.clock.step(300);
+    let known = live.update(&run, 1);
+    assert_eq!(live.last_heard(&known), None);
+    live.hear(&known);
+    assert!(live.last_heard(&known).is_some());
+}
+
+#[test]
 fn a_later_version_stands_whatever_comes_after_it() {
     let (first, second) = (new_run(), claimed(&new_run()));
     let live = live(0);
