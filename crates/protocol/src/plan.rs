@@ -180,6 +180,7 @@ mod tests {
             let interrupt = crate::profile::InterruptSettings {
                 name: "a".to_owned(),
                 kind: kind.to_owned().into(),
+                drain: false,
                 services: Vec::new(),
                 root_mount: "/".to_owned(),
                 reboot_ms: None,

@@ -283,3 +283,36 @@ esac
     assert_eq!(std::fs::read_to_string(&state).unwrap(), "   State=IDLE ThreadsPerCore=2\n");
     assert_eq!((call(&["drain", "n8", "x"]).0, call(&["drain"]).0), (1, 64));
 }
+
+#[test]
+fn an_interrupt_that_drains_the_node_waits_for_its_hook_with_no_deadline_running() {
+    let server = Server::start();
+    let node = Node::new();
+    let profile = "name = \"drains\"\n[[stage]]\nname = \"Interrupt:it\"\n\
+                   [[interrupt]]\nname = \"it\"\ntype = \"no_op\"\ndrain = true\n";
+    let run = server.create_run("n1", profile);
+    let hooks = std::fs::read_to_string(node.hooks()).unwrap();
+    // The hooks look for their tools themselves.
+    let hooks = hooks.replace("sleep 0.05", "/bin/sleep 0.05").replace("$(cat ", "$(/bin/cat ");
+    let mut machine = Machine::new(&server, &run, "m1").with_interrupts().with_hooks(&hooks);
+    machine.start();
+    node.wait_for(&["before"]);
+    server.wait_for_event(&run, "waits_for_drain");
+    let status = || -> Value {
+        serde_json::from_slice(&drain(&machine.home(), &["status", "--json"]).stdout).unwrap()
+    };
+    let found = status();
+    assert_eq!(
+        (&found["gateway_state"], &found["active_agents"]),
+        (&"draining".into(), &1.into()),
+        "{found}"
+    );
+    assert_eq!(found["active_work"][0]["stage"], "hook drain.before");
+    assert!(!machine.home().join(".drain_request.json").exists(), "it is no marker");
+    node.lets_end("before", 0);
+    server.wait_for_state(&run, State::Completed);
+    node.wait_for(&["before", "after"]);
+    node.lets_end("after", 0);
+    eventually("an agent that drains no more", || (status()["gateway_state"] == "running").then_some(()));
+    eventually("nothing that is active", || (status()["active_agents"] == 0).then_some(()));
+}

@@ -75,6 +75,9 @@ pub struct Debt {
     /// It succeeded, and no undo of it was begun since.
     #[serde(default)]
     pub is_drained: bool,
+    /// Only a stage's drain has asked for it: the run may go on with another one.
+    #[serde(default)]
+    pub is_stages: bool,
     /// The boot epoch under which it was begun: what a boot starts anew, only another `before` takes off again.
     #[serde(default)]
     pub epoch: String,
@@ -108,8 +111,12 @@ pub enum Place {
 pub struct Seen {
     /// A drain holds.
     pub drains: bool,
+    /// It is a stage's own, and nobody else's.
+    pub is_stages: bool,
     /// A stage is in flight.
     pub is_busy: bool,
+    /// It is known where the run goes on, or was waited for: no other stage's drain follows at once.
+    pub is_placed: bool,
     /// Where the run stands.
     pub place: Place,
     /// The agent ends.
@@ -221,7 +228,7 @@ impl Desk {
 
     /// True where a hook is to be run before the power goes. One that fails keeps it on for three tries.
     pub fn keeps_power(&self, seen: &Seen) -> bool {
-        let wanted = self.wanted(seen);
+        let wanted = self.wanted(&Seen { is_placed: true, ..*seen });
         let is_tried = |which| self.failed(which).is_some_and(|(tries, _)| tries >= TRIES_BEFORE_POWER);
         self.is_running() || wanted.is_some_and(|which| !seen.drains && !is_tried(which))
     }
@@ -230,8 +237,8 @@ impl Desk {
         if seen.drains {
             return self.owes_before().then_some(Which::BeforeDrain);
         }
-        if self.kept.owes.is_some() {
-            return Some(Which::AfterDrain);
+        if let Some(debt) = &self.kept.owes {
+            return (seen.is_placed || !debt.is_stages).then_some(Which::AfterDrain);
         }
         let Place::At(which) = seen.place else { return None };
         let is_told = self.told() == Some(which);
@@ -252,6 +259,11 @@ impl Desk {
             Which::OnCompleted => self.hooks.on_completed.as_ref(),
             Which::OnHold => self.hooks.on_hold.as_ref(),
         }
+    }
+
+    /// True where an undo waits until it is known where the run goes on.
+    pub fn waits_for_place(&self) -> bool {
+        self.kept.owes.as_ref().is_some_and(|debt| debt.is_stages)
     }
 
     /// What to do where this is seen.
@@ -290,7 +302,10 @@ impl Desk {
                 todo.push(Do::Keep(self.kept.clone()));
             }
             (Some(_), Which::BeforeDrain) if seen.is_busy => {}
-            (Some(command), Which::BeforeDrain) => self.start(which, command, &mut todo),
+            (Some(command), Which::BeforeDrain) => {
+                self.owe(seen);
+                self.start(which, command, &mut todo);
+            }
             (Some(command), Which::AfterDrain | Which::OnCompleted | Which::OnHold) => {
                 if clear == Some(which) {
                     self.start(which, command, &mut todo);
@@ -315,20 +330,24 @@ impl Desk {
         }
     }
 
+    /// What the `before` that is about to begin owes.
+    fn owe(&mut self, seen: &Seen) {
+        let known = self.kept.owes.take().and_then(|debt| debt.after);
+        let after = self.hooks.after_drain.clone().or(known);
+        let (is_stages, epoch) = (seen.is_stages, self.epoch.clone());
+        self.kept.owes = Some(Debt { is_drained: false, is_stages, epoch, after });
+    }
+
+    /// Runs a hook; what it owes is written first, also where it is known: it may never have reached the disk.
     fn start(&mut self, which: Which, command: HookCommand, todo: &mut Vec<Do>) {
-        let before = self.kept.owes.clone();
         match which {
-            Which::BeforeDrain => {
-                let known = self.kept.owes.take().and_then(|debt| debt.after);
-                let after = self.hooks.after_drain.clone().or(known);
-                self.kept.owes = Some(Debt { is_drained: false, epoch: self.epoch.clone(), after });
+            Which::BeforeDrain => todo.push(Do::Keep(self.kept.clone())),
+            Which::AfterDrain => {
+                // From here on nobody can tell how much of it is undone.
+                self.kept.owes.iter_mut().for_each(|debt| debt.is_drained = false);
+                todo.push(Do::Keep(self.kept.clone()));
             }
-            // From here on nobody can tell how much of it is undone.
-            Which::AfterDrain => self.kept.owes.iter_mut().for_each(|debt| debt.is_drained = false),
             Which::OnCompleted | Which::OnHold => {}
-        }
-        if self.kept.owes != before {
-            todo.push(Do::Keep(self.kept.clone()));
         }
         self.at = At::Runs { which, is_ended: false };
         todo.push(Do::Start(which, command));

@@ -21,6 +21,8 @@ pub struct Standing {
     pub active: Vec<(Item, WallMs)>,
     /// The stage that waits for the drain to end.
     pub waiting: Option<StageAttempt>,
+    /// The stage that drains the node for itself, where nobody else does. It is not active in its own drain.
+    pub own: Option<StageAttempt>,
 }
 
 /// A work item.
@@ -183,11 +185,16 @@ fn waits_for(standing: &Standing) -> String {
     let ends: Vec<String> = standing.active.iter().map(end_of).collect();
     match (&standing.waiting, is_draining) {
         (_, true) if !ends.is_empty() => ends.join(", then "),
+        (None, _) if standing.own.is_some() => standing.own.iter().map(own_drain).collect(),
         (Some(waiting), _) if ends.is_empty() => {
             format!("{}, attempt {}, waits for the drain to end", waiting.stage, waiting.attempt)
         }
         (Some(_) | None, _) => String::new(),
     }
+}
+
+fn own_drain(own: &StageAttempt) -> String {
+    format!("the end of {}, attempt {}, which drains the node for itself", own.stage, own.attempt)
 }
 
 fn end_of((item, since): &(Item, WallMs)) -> String {
@@ -278,7 +285,7 @@ mod tests {
             let drain = if is_drained { drains.clone() } else { none.clone() };
             let sight = Some(Sight { number: 1, drain });
             let active = is_active.then_some((Item::Stage(item.0), item.1)).into_iter().collect();
-            let standing = Standing { sight, phase: phase.clone(), active, waiting: None };
+            let standing = Standing { sight, phase: phase.clone(), active, waiting: None, own: None };
             let status = Status::of(&standing, is_fresh, &fixed(), &Busy::default());
             let found = (
                 status.gateway_state.as_str(),

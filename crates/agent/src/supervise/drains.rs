@@ -32,13 +32,20 @@ pub(super) async fn watch(settings: &Settings, facts: &Facts, say: Say) -> std::
 /// Where a loop stands that has done nothing yet.
 pub(super) fn standing(core: &Core) -> Standing {
     let sight = core.sight().cloned();
-    Standing { sight, phase: core.phase(), active: Vec::new(), waiting: core.waits_for_drain() }
+    Standing {
+        sight,
+        phase: core.phase(),
+        active: Vec::new(),
+        waiting: core.waits_for_drain(),
+        own: core.holds_own_drain(),
+    }
 }
 
 /// What is active, in the order in which it ends.
 fn items(core: &Core) -> impl Iterator<Item = Item> {
     let hook = core.active_hook().map(|(which, failed)| Item::Hook { which, failed });
-    core.active().map(Item::Stage).into_iter().chain(hook)
+    let stage = core.active().filter(|active| core.holds_own_drain().as_ref() != Some(active));
+    stage.map(Item::Stage).into_iter().chain(hook)
 }
 
 /// Whoever asks on this machine is answered until this is dropped.

@@ -56,7 +56,6 @@ pub(super) fn run(context: &StageContext, deadline: Instant) -> Done {
     if let Some(why) = ends_its_own_agent(context, &interrupt) {
         return refused(context, why);
     }
-    // A drain before the interrupt has its place here: nothing is done or asked for yet.
     if interrupt == Interrupt::NodeRestart {
         return reboot(context, settings, interrupts, deadline);
     }

@@ -10,8 +10,8 @@ use super::package::{ROOT_FORM, is_name_of, is_root, root_mount};
 use super::part::{Field, Part, one_of};
 use crate::text_enum::text_enum;
 
-const INTERRUPT_KEYS: [&str; 4] = ["name", "type", "services", "root_mount"];
-const PACKAGE_INTERRUPT_KEYS: [&str; 2] = ["type", "services"];
+const INTERRUPT_KEYS: [&str; 5] = ["name", "type", "services", "drain", "root_mount"];
+const PACKAGE_INTERRUPT_KEYS: [&str; 3] = ["type", "services", "drain"];
 /// Every type, in the order in which package agents list them.
 const KINDS: [&str; 5] =
     ["no_op", "node_restart", "restart_all_services", "script_interrupt", "service_restart"];
@@ -50,6 +50,9 @@ pub struct InterruptSettings {
     /// The units that `service_restart` restarts, in order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub services: Vec<String>,
+    /// The node is drained for it first: the node's hooks run, and nothing else starts until it has ended.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub drain: bool,
     /// The root file system that its commands run in, as the node sees it; `local`: in the agent's own.
     #[serde(default = "root_mount")]
     pub root_mount: String,
@@ -69,6 +72,13 @@ pub struct PackageInterrupt {
     /// The units that `service_restart` restarts, in order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub services: Vec<String>,
+    /// The node is drained for it first.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub drain: bool,
+}
+
+fn is_false(flag: &bool) -> bool {
+    !flag
 }
 
 /// Reads `[[interrupt]]`.
@@ -82,12 +92,13 @@ pub(super) fn interrupts(field: Field<'_>) -> Result<Vec<InterruptSettings>, Bad
         if !names.insert(name.clone()) {
             return Err(part.refuse_at("name", &format!("\"{name}\" a second time"), "each interrupt once"));
         }
-        let PackageInterrupt { kind, services } = what(&part)?;
+        let PackageInterrupt { kind, services, drain } = what(&part)?;
         let root = part.optional("root_mount", |field| field.text_of(ROOT_FORM, is_root))?;
         interrupts.push(InterruptSettings {
             name,
             kind,
             services,
+            drain,
             root_mount: root.unwrap_or_else(root_mount),
             reboot_ms: None,
         });
@@ -112,12 +123,13 @@ fn what(part: &Part<'_>) -> Result<PackageInterrupt, BadProfile> {
         | InterruptKind::ServiceRestart) => known,
     };
     let services = part.optional("services", services)?;
+    let drain = part.optional("drain", |field| field.flag())?.unwrap_or_default();
     match (&kind, services) {
         (InterruptKind::ServiceRestart, None) => {
             Err(part.lacks("services", "the units that service_restart restarts"))
         }
-        (InterruptKind::ServiceRestart, Some(services)) => Ok(PackageInterrupt { kind, services }),
-        (_without_services, None) => Ok(PackageInterrupt { kind, services: Vec::new() }),
+        (InterruptKind::ServiceRestart, Some(services)) => Ok(PackageInterrupt { kind, services, drain }),
+        (_without_services, None) => Ok(PackageInterrupt { kind, services: Vec::new(), drain }),
         (_without_services, Some(_)) => {
             let found = format!("services of a {kind}");
             Err(part.refuse_at("services", &found, "none but with type = \"service_restart\""))

@@ -111,9 +111,9 @@ impl PackageSettings {
 
     /// Its interrupt, by the package's name and in its root.
     fn as_interrupt(&self) -> Option<InterruptSettings> {
-        let PackageInterrupt { kind, services } = self.interrupt.clone()?;
+        let PackageInterrupt { kind, services, drain } = self.interrupt.clone()?;
         let (name, root_mount) = (self.name.to_string(), self.root_mount.clone());
-        Some(InterruptSettings { name, kind, services, root_mount, reboot_ms: None })
+        Some(InterruptSettings { name, kind, services, drain, root_mount, reboot_ms: None })
     }
 }
 

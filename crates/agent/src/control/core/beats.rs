@@ -49,7 +49,7 @@ impl Core {
         if self.exiting {
             return Phase::Stopping;
         }
-        if self.drained().is_some() {
+        if self.drain_holds() {
             return Phase::Draining;
         }
         match self.state() {

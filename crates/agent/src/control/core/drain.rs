@@ -123,6 +123,9 @@ impl Core {
             self.idle(reason);
             return false;
         }
+        if !self.is_drained_for(stage) {
+            return false;
+        }
         if std::mem::take(&mut self.draining.is_clear) {
             return true;
         }
@@ -196,15 +199,52 @@ impl Core {
 }
 
 impl Core {
+    /// Why a drain holds; empty where none does.
+    pub(super) fn why_drain_holds(&self) -> String {
+        let of_stage = || {
+            let which = self.stages_drain()?;
+            Some(format!("{}, attempt {}, drains the node for itself", which.stage, which.attempt))
+        };
+        self.drained().map(why_drained).or_else(of_stage).unwrap_or_default()
+    }
+
     /// Why the agent does nothing new, as heartbeats say it; empty where no drain holds.
     pub(super) fn said_of_drain(&self) -> String {
-        let Some(active) = self.drained() else { return String::new() };
-        match self.active_hook() {
-            Some((which, failed)) if failed.is_empty() => {
-                format!("{}; {} is not done yet", why_drained(active), which.key())
-            }
-            Some((which, failed)) => format!("{}; {} {failed}", why_drained(active), which.key()),
-            None => why_drained(active),
+        let why = self.why_drain_holds();
+        match self.active_hook().filter(|_| !why.is_empty()) {
+            Some((which, failed)) if failed.is_empty() => format!("{why}; {} is not done yet", which.key()),
+            Some((which, failed)) => format!("{why}; {} {failed}", which.key()),
+            None => why,
         }
+    }
+
+    /// The stage whose own drain holds: one that its profile drains the node for, from the moment at which it is next until
+    /// it has ended, whatever comes of it. It is no marker: nobody else's drain is touched by it.
+    pub fn stages_drain(&self) -> Option<StageAttempt> {
+        let is_unbegun = |next: &StageAttempt| !self.memory.has_started(&next.stage, next.attempt);
+        let next = || self.next_stage().filter(|next| is_unbegun(next) && !self.exiting);
+        self.in_flight().or_else(next).filter(|which| self.drains_for(&which.stage))
+    }
+
+    /// The stage that is active in its own drain alone, and does not count there. In anybody else's it does.
+    pub fn holds_own_drain(&self) -> Option<StageAttempt> {
+        self.stages_drain().filter(|_| self.drained().is_none())
+    }
+
+    fn drains_for(&self, stage: &Stage) -> bool {
+        let spec = self.settings.iter().find(|spec| spec.name == *stage);
+        spec.and_then(|spec| spec.interrupt.as_ref()).is_some_and(|interrupt| interrupt.drain)
+    }
+
+    /// True once a stage that drains the node has nothing to wait for: its hook is done, and none runs.
+    fn is_drained_for(&mut self, stage: &Stage) -> bool {
+        if !self.drains_for(stage) {
+            return true;
+        }
+        let Some((hook, _)) = self.active_hook() else { return true };
+        let reason = format!("{stage} drains the node first: waits for {}", hook.key());
+        self.draining.entering = None;
+        self.rest(LogLevel::Info, reason);
+        false
     }
 }

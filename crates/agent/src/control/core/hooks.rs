@@ -8,8 +8,11 @@ use groundcrew_protocol::wire::LogLevel;
 
 use super::{Action, Core, StartHook};
 use crate::control::hooks::{Came, Desk, Do, Kept, Place, Seen, Which};
-use crate::control::sight::why_drained;
 
+/// How long the undo of a stage's drain waits for somebody to say where the run goes on, in milliseconds: another such stage
+/// may follow at once, and workloads that came back would be in its way. Longer than a claim takes; an orchestrator that is
+/// away holds up no undo.
+const UNDO_WAITS_MS: u64 = 60_000;
 /// Characters of a hook's failure that heartbeats and statuses repeat.
 const WHY_CHARS_MAX: usize = 120;
 
@@ -19,6 +22,8 @@ pub(super) struct NodeHooks {
     desk: Desk,
     /// The look at the marker that the desk waits for.
     look: Option<u64>,
+    /// Since when nobody has said where the run goes on.
+    unknown_since_ms: Option<u64>,
 }
 
 impl NodeHooks {
@@ -29,7 +34,7 @@ impl NodeHooks {
 
     pub(super) fn new(run: &RunId, epoch: &str, hooks: Hooks, kept: Kept) -> NodeHooks {
         let desk = Desk::new(run.clone(), epoch.to_owned(), hooks, kept);
-        NodeHooks { desk, look: None }
+        NodeHooks { desk, look: None, unknown_since_ms: Some(0) }
     }
 }
 
@@ -44,9 +49,9 @@ impl Core {
         Some((which, failed.unwrap_or_default()))
     }
 
-    /// True while a drain holds.
+    /// True while a drain holds, whosever.
     pub(super) fn drain_holds(&self) -> bool {
-        self.drained().is_some()
+        self.drained().is_some() || self.stages_drain().is_some()
     }
 
     /// True while a hook runs.
@@ -56,18 +61,30 @@ impl Core {
 
     /// When the loop wants to be woken for its hooks, in milliseconds of the driver's clock.
     pub fn hook_wake_ms(&self) -> Option<u64> {
-        self.hooks.desk.wake_ms().filter(|_| !self.exiting)
+        let waits = self.hooks.desk.waits_for_place() && !self.drain_holds();
+        let undo_ms = self.hooks.unknown_since_ms.filter(|_| waits).map(|since_ms| since_ms + UNDO_WAITS_MS);
+        // The later one: what has to be waited for twice is waited for until then.
+        [undo_ms, self.hooks.desk.wake_ms()].into_iter().flatten().max().filter(|_| !self.exiting)
     }
 
     /// True where a hook is to be run before the power goes.
     pub(super) fn hook_keeps_power(&self, state: Option<&State>) -> bool {
-        let seen = Seen { place: place_of(state), ..self.seen_by_hooks() };
+        let seen = Seen { place: place_of(state), ..self.seen_by_hooks(0) };
         self.hooks.desk.keeps_power(&seen)
     }
 
-    fn seen_by_hooks(&self) -> Seen {
+    /// True where somebody has said where the run goes on, and nothing that was done since is still to be told.
+    fn is_placed(&self) -> bool {
+        let is_told = self.outbox.iter().all(|entry| entry.acknowledged);
+        self.memory.gone || (self.claim.is_some() && self.target.is_some() && is_told)
+    }
+
+    fn seen_by_hooks(&self, now_ms: u64) -> Seen {
+        let was_waited_for = |since_ms: u64| now_ms.saturating_sub(since_ms) >= UNDO_WAITS_MS;
         Seen {
             drains: self.drain_holds(),
+            is_stages: self.drained().is_none(),
+            is_placed: self.hooks.unknown_since_ms.is_none_or(was_waited_for),
             is_busy: self.in_flight.is_some(),
             place: match self.claim {
                 Some(_) => place_of(self.state()),
@@ -79,7 +96,11 @@ impl Core {
 
     /// Does what the desk says, once everything else of the step is decided.
     pub(super) fn tend_hooks(&mut self, now_ms: u64) {
-        let seen = self.seen_by_hooks();
+        self.hooks.unknown_since_ms = match self.is_placed() {
+            true => None,
+            false => self.hooks.unknown_since_ms.or(Some(now_ms)),
+        };
+        let seen = self.seen_by_hooks(now_ms);
         for todo in self.hooks.desk.step(&seen, now_ms) {
             match todo {
                 Do::Keep(kept) => self.actions.push(Action::KeepHooks(Box::new(kept))),
@@ -102,7 +123,7 @@ impl Core {
     fn reason_of(&self, which: Which) -> String {
         let run = &self.memory.run;
         match which {
-            Which::BeforeDrain => self.drained().map(why_drained).unwrap_or_default(),
+            Which::BeforeDrain => self.why_drain_holds(),
             Which::AfterDrain => "the drain is over".to_owned(),
             Which::OnCompleted => format!("run {run} is completed"),
             Which::OnHold => format!("run {run} is held"),

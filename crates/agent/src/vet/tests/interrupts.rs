@@ -9,6 +9,7 @@ fn interrupt(kind: &str) -> InterruptSettings {
     InterruptSettings {
         name: "kernel".to_owned(),
         kind: InterruptKind::from(kind.to_owned()),
+        drain: false,
         services: vec!["a.service".to_owned()],
         root_mount: "/".to_owned(),
         reboot_ms: None,

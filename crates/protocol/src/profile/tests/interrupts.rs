@@ -22,6 +22,7 @@ fn bad_interrupts_are_refused_with_line_key_found_and_expected() {
             "type = \"node_restart\"\nservices = [\"a\"]",
             (7, "interrupt[1].services", "services of a node_restart", "none but with"),
         ),
+        ("type = \"no_op\"\ndrain = \"yes\"", (7, "interrupt[1].drain", "\"yes\"", "true or false")),
         (
             "type = \"no_op\"\nroot_mount = \"here\"",
             (7, "interrupt[1].root_mount", "\"here\"", "or \"local\""),
@@ -86,4 +87,15 @@ fn a_stage_with_a_field_of_a_newer_orchestrator_is_read() {
     let read: StageSpec = serde_json::from_value(stage).unwrap();
     assert_eq!(read.cpu_stress, Some(CpuStressSettings::default()));
     assert!(serde_json::from_str::<ExpectedDisk>("{\"later\": 1}").is_ok());
+}
+
+#[test]
+fn a_drain_before_an_interrupt_is_told_with_the_stage_and_kept_in_the_text() {
+    for (rest, drains) in [("", false), ("drain = false\n", false), ("drain = true\n", true)] {
+        let text = with_name(&format!("{INTERRUPT}type = \"no_op\"\n{rest}"));
+        let profile = Profile::parse(&text).unwrap();
+        assert_eq!(profile.interrupts[0].drain, drains, "{rest}");
+        assert_eq!(profile.to_toml().contains("drain"), drains, "{rest}");
+        assert_eq!(Profile::parse(&profile.to_toml()).unwrap(), profile);
+    }
 }

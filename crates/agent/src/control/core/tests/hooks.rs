@@ -1,6 +1,6 @@
 //! Hooks of the node as the loop begins and ends them.
 
-use groundcrew_protocol::profile::HookCommand;
+use groundcrew_protocol::profile::{HookCommand, InterruptKind, InterruptSettings, StageSpec};
 use groundcrew_protocol::wire::Phase;
 
 use super::drains::marker;
@@ -79,4 +79,85 @@ fn the_power_waits_for_the_hook_of_the_end() {
     assert!(agent.beat(shutdown()).is_empty(), "it runs");
     agent.on(Event::HookEnded(Ok(())));
     assert_eq!(agent.beat(shutdown()), ["flush"]);
+}
+
+/// A claim whose run stands at an interrupt that drains the node.
+fn at_draining(hooks: Hooks) -> (Loop, Vec<String>) {
+    let name: Stage = "Interrupt:it".into();
+    let interrupt = InterruptSettings {
+        name: "it".to_owned(),
+        kind: InterruptKind::NoOp,
+        services: Vec::new(),
+        drain: true,
+        root_mount: "/".to_owned(),
+        reboot_ms: None,
+    };
+    let spec = StageSpec { interrupt: Some(interrupt), ..StageSpec::of(name) };
+    let mut agent = Loop::new(facts(), memory());
+    agent.core = agent.core.with_hooks(hooks, Kept::default());
+    agent.on(Event::Start(Vec::new()));
+    agent.fails(Failure::Soon(String::new()));
+    let answer = ClaimAnswer { stage_settings: vec![spec], ..claim_answer("Interrupt:it", 1) };
+    let done = agent.told(Reply::Claim(Box::new(answer)));
+    (agent, done)
+}
+
+#[test]
+fn a_stage_that_drains_starts_after_the_hook_and_its_drain_ends_with_it() {
+    let (mut agent, done) = at_draining(hooks());
+    assert_eq!(done, ["hook drain.before"]);
+    let beat = agent.core.heartbeat("", false, WallMs(0)).unwrap();
+    assert_eq!((beat.phase, beat.stage), (Phase::Draining, None), "it was not begun, so no deadline runs");
+    assert!(beat.drain.starts_with("Interrupt:it, attempt 1, drains the node for itself"), "{}", beat.drain);
+    assert!(agent.after(600_000).is_empty());
+    assert_eq!(agent.on(Event::HookEnded(Ok(()))), ["start Interrupt:it/1"]);
+    assert!(agent.core.holds_own_drain().is_some() && agent.phase() == Phase::Draining);
+    // A drain of somebody else has it counted, and outlives it.
+    agent.drains(marker(&["ann"]));
+    assert!(agent.core.holds_own_drain().is_none() && agent.core.active().is_some());
+    agent.undrains();
+    // It is over with the stage, whatever came of it; the undo waits for where the run goes on.
+    assert_eq!(agent.on(Event::StageEnded), ["keep Interrupt:it/1", "result Interrupt:it/1"]);
+    assert!(agent.core.stages_drain().is_none() && agent.phase() == Phase::Running);
+    assert_eq!(
+        agent.told(taken("FailedHolding", 0, 1)),
+        ["acknowledge Interrupt:it/1", "hold", "hook drain.after"]
+    );
+    assert_eq!(agent.on(Event::HookEnded(Ok(()))), ["hook ready.on_hold"]);
+}
+
+#[test]
+fn a_marker_goes_before_a_stages_own_drain_and_is_not_touched_by_it() {
+    let (mut agent, _) = at_draining(hooks());
+    agent.drains(marker(&["ann"]));
+    agent.on(Event::HookEnded(Ok(())));
+    assert!(!agent.core.is_active(), "whoever asked may act");
+    assert_eq!(agent.undrains(), ["start Interrupt:it/1"], "its own drain holds on, and the hook is done");
+}
+
+#[test]
+fn without_hooks_a_stages_drain_holds_nothing_up() {
+    let (agent, done) = at_draining(Hooks::default());
+    assert_eq!(done, ["start Interrupt:it/1"]);
+    assert_eq!(agent.phase(), Phase::Draining);
+}
+
+#[test]
+fn an_agent_that_starts_where_no_such_stage_is_next_undoes_what_one_has_left() {
+    let owes = |agent: &mut Loop| {
+        let kept = r#"{"owes": {"is_drained": true, "is_stages": true, "epoch": "boot:1"}}"#;
+        agent.core = Core::new(facts(), memory(), 7).with_hooks(hooks(), serde_json::from_str(kept).unwrap());
+        agent.on(Event::Start(Vec::new()));
+    };
+    let mut agent = Loop::new(facts(), memory());
+    owes(&mut agent);
+    agent.fails(Failure::Soon(String::new()));
+    assert_eq!(agent.told(claim("CPUStress", 1)), ["start CPUStress/1", "hook drain.after"]);
+    // Nobody answers: the undo waits for a minute and no longer.
+    let mut agent = Loop::new(facts(), memory());
+    owes(&mut agent);
+    assert!(agent.fails(Failure::Slow(String::new())).iter().all(|done| !done.contains("hook")));
+    let wake_ms = agent.core.hook_wake_ms().unwrap();
+    agent.now_ms = wake_ms;
+    assert!(agent.on(Event::Tick).contains(&"hook drain.after".to_owned()));
 }
