@@ -1,9 +1,9 @@
 //! Intents, boots and what they prove: rule 4.
 
-use groundcrew_orchestrator::run::decide::{OrderKind, Refused};
+use groundcrew_orchestrator::run::decide::{Input, OrderKind, Refused};
 use groundcrew_orchestrator::run::state::{Fate, HeldFor, WaitFor};
 use groundcrew_protocol::check::{Check, Limit, Observation, Verdict};
-use groundcrew_protocol::ids::Attempt;
+use groundcrew_protocol::ids::{Attempt, Sha256Hex};
 use groundcrew_protocol::plan::REBOOTED_FOUND;
 use groundcrew_protocol::stage::State;
 use groundcrew_protocol::wire::{Command, Taken};
@@ -191,6 +191,24 @@ fn a_boot_after_the_boot_that_was_asked_for_is_unexpected() {
     bench.claim_again(&booted(2, 91)).unwrap();
     assert!(bench.told("unexpected_reset"));
     assert_eq!(bench.run.stage().spec.name, stress());
+    assert_eq!(bench.run.stage().resets.len(), 1);
+}
+
+/// It was asked of one machine. What another does, to which the run went meanwhile, proves nothing of it.
+#[test]
+fn a_boot_of_another_machine_than_the_one_that_was_to_reboot_is_unexpected() {
+    let mut bench = at_reboot();
+    bench.intent(1, "reboot", Some((reboot(), 1)), 1).unwrap();
+    bench.pass(SILENCE);
+    let token = Sha256Hex::of(b"second");
+    bench.put(&Input::NewBootToken { token: token.clone(), by: "olga".into() }).unwrap();
+    let other = agent(2);
+    bench.claim_as(&other, 2, &token).unwrap();
+    assert!(!bench.told("reboot_proved") && !bench.told("unexpected_reset"), "another machine is no reset");
+    let mut booted = restarted(other.clone(), 2);
+    booted.boot_id = Some(boot(91));
+    bench.claim_as(&booted, 2, &other.token_sha256.unwrap()).unwrap();
+    assert!(bench.told("unexpected_reset") && !bench.told("reboot_proved"));
     assert_eq!(bench.run.stage().resets.len(), 1);
 }
 
