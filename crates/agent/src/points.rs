@@ -19,4 +19,18 @@ groundcrew_durable::fault_points! {
     SPOOL_CLOSED = "spool.closed";
     /// The flag of an interrupt's command is durable; the command has not been started.
     INTERRUPT_FLAGGED = "interrupt.flagged";
+    /// The control loop is about to be told of a marker that drains.
+    DRAIN_MET = "drain.met";
+    /// The control loop is about to be told that no marker drains any more.
+    DRAIN_OVER = "drain.over";
+    /// A drain that was ordered is in the marker; the order is not settled.
+    DRAIN_BEGUN = "drain.begun_as_ordered";
+    /// A drain that was ordered to end is out of the marker; the order is not settled.
+    DRAIN_ENDED = "drain.ended_as_ordered";
+    /// What is owed for hooks is on the disk; nothing that follows is done.
+    HOOK_KEPT = "hook.kept";
+    /// A hook's thread is there; its end is not awaited yet.
+    HOOK_BEGUN = "hook.begun";
+    /// A hook has ended; the control loop has not been told.
+    HOOK_ENDED = "hook.ended";
 }

@@ -121,12 +121,21 @@ impl Machine {
 
     /// Starts the agent.
     pub fn start(&mut self) {
+        self.start_with(&[]);
+    }
+
+    /// Starts the agent with more in its environment.
+    pub fn start_with(&mut self, more: &[(&str, &str)]) {
         assert!(self.agent.is_none(), "the agent runs already");
-        self.agent = Some(self.second_agent());
+        self.agent = Some(self.agent_with(more));
     }
 
     /// Starts an agent on this home, whether or not there is one.
     pub fn second_agent(&self) -> Process {
+        self.agent_with(&[])
+    }
+
+    fn agent_with(&self, more: &[(&str, &str)]) -> Process {
         let mut command = Command::new(binary("groundcrew"));
         command
             .arg("agent")
@@ -145,6 +154,7 @@ impl Machine {
         if let Some(hooks) = &self.hooks {
             command.env("GROUNDCREW_HOOKS", hooks);
         }
+        command.envs(more.iter().copied());
         let name = self.folder.file_name().map(|name| name.to_string_lossy().into_owned());
         Process::start(&format!("agent of {}", name.unwrap_or_default()), &mut command)
     }

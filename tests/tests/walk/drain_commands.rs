@@ -59,7 +59,11 @@ impl Alone {
     }
 
     pub fn drain(&self, words: &[&str]) -> Output {
-        drain(&self.home(), words)
+        self.drain_with(words, &[])
+    }
+
+    pub fn drain_with(&self, words: &[&str], more: &[(&str, &str)]) -> Output {
+        drain_with(&self.home(), words, more)
     }
 
     /// Exit status and what was said.
@@ -71,6 +75,20 @@ impl Alone {
         let output = self.drain(&["status", "--json"]);
         assert!(output.status.success(), "{output:?}");
         serde_json::from_slice(&output.stdout).expect("it prints JSON")
+    }
+
+    /// Has the marker look as if it had stood for so many hours since.
+    pub fn age_marker(&self, hours: i64) {
+        let mut marker: Value = serde_json::from_slice(&std::fs::read(self.marker()).unwrap()).unwrap();
+        let asked: Timestamp = marker["requested_at"].as_str().unwrap().parse().unwrap();
+        let long_ago = json!((asked - SignedDuration::from_hours(hours)).to_string());
+        for holder in marker["holders"].as_object_mut().unwrap().values_mut() {
+            holder["requested_at"] = long_ago.clone();
+        }
+        marker["requested_at"] = long_ago;
+        let beside = self.beside("marker");
+        std::fs::write(&beside, marker.to_string()).unwrap();
+        std::fs::rename(beside, self.marker()).unwrap();
     }
 
     pub fn is_draining(&self) -> bool {
@@ -93,9 +111,13 @@ pub fn agent(home: &Path) -> Command {
 }
 
 pub fn drain(home: &Path, words: &[&str]) -> Output {
+    drain_with(home, words, &[])
+}
+
+fn drain_with(home: &Path, words: &[&str], more: &[(&str, &str)]) -> Output {
     let mut command = Command::new(binary("groundcrew"));
     command.arg("drain").args(words).env_clear().env("GROUNDCREW_HOME", home).env("PATH", "/usr/bin:/bin");
-    command.output().expect("the binary can be started")
+    command.envs(more.iter().copied()).output().expect("the binary can be started")
 }
 
 pub fn says(output: Output) -> (i32, String) {
@@ -169,15 +191,7 @@ fn without_an_agent_a_drain_is_asked_for_and_not_confirmed() {
 fn a_drain_that_lapsed_is_over() {
     let mut alone = Alone::started();
     assert_eq!(alone.says(&["begin", "--principal", "ann"]).0, 0);
-    // As if it had stood for two hours since.
-    let mut marker: Value = serde_json::from_slice(&std::fs::read(alone.marker()).unwrap()).unwrap();
-    let asked: Timestamp = marker["requested_at"].as_str().unwrap().parse().unwrap();
-    let long_ago = json!((asked - SignedDuration::from_hours(2)).to_string());
-    marker["holders"]["ann"]["requested_at"] = long_ago.clone();
-    marker["requested_at"] = long_ago;
-    let beside = alone.beside("marker");
-    std::fs::write(&beside, marker.to_string()).unwrap();
-    std::fs::rename(beside, alone.marker()).unwrap();
+    alone.age_marker(2);
     alone.agent().wait_for_line("the drain is over, the marker of ann lapsed");
     assert_eq!(
         alone.agent().count_of("lapsed: nobody renewed it"),

@@ -21,12 +21,12 @@ exit "$status"
 "#;
 
 /// A node whose hooks do as a test tells them.
-struct Node {
+pub struct Node {
     alone: Alone,
 }
 
 impl Node {
-    fn new() -> Node {
+    pub fn new() -> Node {
         let node = Node { alone: Alone::new() };
         let hook = |name: &str| {
             let script = serde_json::to_string(SCRIPT).unwrap();
@@ -45,9 +45,31 @@ impl Node {
         node
     }
 
-    fn start(&mut self) {
+    pub fn start(&mut self) {
+        self.start_with(&[]);
+    }
+
+    /// Starts it with more in its environment.
+    pub fn start_with(&mut self, more: &[(&str, &str)]) {
         let hooks = self.hooks();
-        self.alone.start(&[("GROUNDCREW_HOOKS", hooks.to_str().unwrap()), ("PATH", "/usr/bin:/bin")]);
+        let own = [("GROUNDCREW_HOOKS", hooks.to_str().unwrap()), ("PATH", "/usr/bin:/bin")];
+        self.alone.start(&[&own, more].concat());
+    }
+
+    pub fn alone(&mut self) -> &mut Alone {
+        &mut self.alone
+    }
+
+    /// Its hooks for an agent whose PATH has none of their tools.
+    pub fn hooks_text(&self) -> String {
+        let text = std::fs::read_to_string(self.hooks()).unwrap();
+        text.replace("sleep 0.05", "/bin/sleep 0.05").replace("$(cat ", "$(/bin/cat ")
+    }
+
+    /// The hooks that have succeeded, in order.
+    pub fn succeeded(&self) -> Vec<String> {
+        let text = std::fs::read_to_string(self.alone.beside("ended")).unwrap_or_default();
+        text.lines().filter_map(|line| Some(line.strip_suffix(" 0")?.to_owned())).collect()
     }
 
     fn folder(&self) -> PathBuf {
@@ -70,7 +92,7 @@ impl Node {
         Handle::on(text.lines().last().unwrap().split_once(' ').unwrap().1.parse().unwrap())
     }
 
-    fn lets_end(&self, name: &str, status: u8) {
+    pub fn lets_end(&self, name: &str, status: u8) {
         // In one step, so that the script never reads half of it.
         let (part, whole) = (self.alone.beside("part"), self.alone.beside(&format!("{name}-may-end")));
         std::fs::write(&part, status.to_string()).unwrap();
@@ -82,9 +104,12 @@ impl Node {
     }
 
     /// What the home says is owed.
-    fn owes(&self) -> Value {
-        let bytes = std::fs::read(self.alone.home().join("hooks.json")).unwrap();
-        serde_json::from_slice::<Value>(&bytes).unwrap()["owes"].clone()
+    pub fn owes(&self) -> Value {
+        match std::fs::read(self.alone.home().join("hooks.json")) {
+            Ok(bytes) => serde_json::from_slice::<Value>(&bytes).unwrap()["owes"].clone(),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Value::Null,
+            Err(error) => panic!("hooks.json: {error}"),
+        }
     }
 
     fn is_active(&self, count: u32) -> bool {
@@ -291,10 +316,7 @@ fn an_interrupt_that_drains_the_node_waits_for_its_hook_with_no_deadline_running
     let profile = "name = \"drains\"\n[[stage]]\nname = \"Interrupt:it\"\n\
                    [[interrupt]]\nname = \"it\"\ntype = \"no_op\"\ndrain = true\n";
     let run = server.create_run("n1", profile);
-    let hooks = std::fs::read_to_string(node.hooks()).unwrap();
-    // The hooks look for their tools themselves.
-    let hooks = hooks.replace("sleep 0.05", "/bin/sleep 0.05").replace("$(cat ", "$(/bin/cat ");
-    let mut machine = Machine::new(&server, &run, "m1").with_interrupts().with_hooks(&hooks);
+    let mut machine = Machine::new(&server, &run, "m1").with_interrupts().with_hooks(&node.hooks_text());
     machine.start();
     node.wait_for(&["before"]);
     server.wait_for_event(&run, "waits_for_drain");

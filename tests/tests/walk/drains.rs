@@ -23,7 +23,7 @@ name = "Inventory"
 const SECOND: &str = "stage Inventory: attempt";
 
 /// Runs `groundcrewctl`, which must succeed; what it prints.
-fn ctl(server: &Server, words: &[&str]) -> String {
+pub fn ctl(server: &Server, words: &[&str]) -> String {
     let output = Command::new(binary("groundcrewctl"))
         .args(words)
         .env_clear()
@@ -37,14 +37,14 @@ fn ctl(server: &Server, words: &[&str]) -> String {
 }
 
 /// Waits until the drain of the node stands as wanted.
-fn wait_for_drain(server: &Server, what: &str, wanted: impl Fn(Option<&NodeDrain>) -> bool) -> NodeView {
+pub fn wait_for_drain(server: &Server, what: &str, wanted: impl Fn(Option<&NodeDrain>) -> bool) -> NodeView {
     eventually(what, || {
         let view: NodeView = server.get("/api/v1/nodes/n1");
         wanted(view.drain.as_ref()).then_some(view)
     })
 }
 
-fn stands(state: DrainState) -> impl Fn(Option<&NodeDrain>) -> bool {
+pub fn stands(state: DrainState) -> impl Fn(Option<&NodeDrain>) -> bool {
     move |drain| drain.is_some_and(|drain| drain.state == state)
 }
 

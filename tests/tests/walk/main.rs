@@ -5,6 +5,7 @@ mod artifacts;
 mod browsed;
 mod drain_commands;
 mod drain_hooks;
+mod drain_killed;
 mod drain_machines;
 mod drain_restarts;
 mod drain_stalled;

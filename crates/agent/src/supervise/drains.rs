@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use groundcrew_durable::fault;
 use groundcrew_protocol::drain::DrainOrder;
 use groundcrew_protocol::ids::DirectiveId;
 
@@ -12,8 +13,10 @@ use tokio::task::JoinSet;
 
 use super::{Agent, StartError, system};
 use crate::control::core::{Core, Event, Facts};
+use crate::control::sight::Sight;
 use crate::drain::status::{Busy, Fixed, Item, Standing};
 use crate::drain::{Change, Endpoint, Marker, Say, SecretFile, Watcher, socket};
+use crate::points;
 use crate::settings::Settings;
 use crate::stamp::wall;
 
@@ -117,6 +120,15 @@ impl Agent {
         });
     }
 
+    /// A test may end the agent here, where a marker begins to drain or ends.
+    pub(super) fn pass_marker(&self, sight: &Sight) {
+        match (self.core.drained().is_some(), sight.active().is_some()) {
+            (false, true) => fault::point(points::DRAIN_MET),
+            (true, false) => fault::point(points::DRAIN_OVER),
+            (false, false) | (true, true) => {}
+        }
+    }
+
     /// Has the marker read for a stage that is about to start.
     pub(super) fn look_for_drain(&self, look: u64) {
         // Asked here and not in the task: after what was ordered before it.
@@ -137,6 +149,9 @@ impl Agent {
         let (changed, events) = (self.drain.change(change), self.events.clone());
         tokio::spawn(async move {
             let done = changed.await;
+            if order.is_some() {
+                fault::point(if begins { points::DRAIN_BEGUN } else { points::DRAIN_ENDED });
+            }
             let _ended_loop = events.send(Event::DrainChanged { order, done }).await;
         });
     }

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::sync::Arc;
 use std::time::Duration;
 
+use groundcrew_durable::fault;
 use groundcrew_protocol::time::format_span_ms;
 use groundcrew_protocol::wire::{LogLevel, LogLine};
 use tokio::sync::mpsc;
@@ -15,6 +16,7 @@ use crate::console::Console;
 use crate::control::core::{Event, StartHook};
 use crate::control::hooks::{FILE, Kept, Which};
 use crate::files::write_json;
+use crate::points;
 use crate::process::tool::{
     self, Confined, Ending, Finished, Leftovers, Output, Stopped, Surroundings, TERM_PATIENCE, Tool,
 };
@@ -47,6 +49,7 @@ impl Agent {
             self.say(LogLevel::Error, crate::errors::chain(&error));
             self.hooking.unwritten = Some(kept);
         }
+        fault::point(points::HOOK_KEPT);
     }
 
     /// Tries again what could not be written.
@@ -78,10 +81,12 @@ impl Agent {
         let spawned = std::thread::Builder::new().name("hook".to_owned()).spawn(move || {
             let mut tells = TellEnd { events, done: Err("its thread broke off".to_owned()) };
             tells.done = run.until_its_end();
+            fault::point(points::HOOK_ENDED);
         });
         match spawned {
             Ok(_) => {
                 self.hooking.running = Some(cancel);
+                fault::point(points::HOOK_BEGUN);
                 Then::Go
             }
             Err(error) => ended(format!("the system has no thread to give: {error}")),

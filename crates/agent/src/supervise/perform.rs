@@ -54,6 +54,7 @@ impl Agent {
                 *known = answer.operator_retries.max(*known);
             }
             Event::StageEnded => self.finished = self.stage.take().and_then(Running::finish),
+            Event::Drain(sight) => self.pass_marker(sight),
             Event::Heartbeat { .. }
             | Event::Answered(_)
             | Event::Announced(_)
@@ -65,7 +66,6 @@ impl Agent {
             | Event::KeyInstalled(_)
             | Event::KeyRemoved(_)
             | Event::Reconcile(_)
-            | Event::Drain(_)
             | Event::Looked { .. }
             | Event::DrainChanged { .. }
             | Event::HookEnded(_)
