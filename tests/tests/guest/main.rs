@@ -1,5 +1,6 @@
 //! Real virtual machines: that what the other tests with guests stand on is so, and what systemd 252 makes of a reboot.
 
+mod drains;
 mod ground;
 mod interrupts;
 mod reboot;
