@@ -6,9 +6,10 @@ use std::process::{Command, ExitStatus};
 
 use groundcrew_protocol::ids::TokenText;
 
+use super::cgroup::Cgroup;
 use super::process::Process;
 use super::server::{Run, Server};
-use super::{Load, binary};
+use super::{Load, binary, cgroup};
 
 /// Orders arrive with the answers to heartbeats; nobody wants to wait ten seconds for each.
 const HEARTBEAT_INTERVAL_MS: &str = "200";
@@ -28,6 +29,7 @@ pub struct Machine {
     hooks: Option<PathBuf>,
     /// Its home, where that is in memory.
     in_memory: Option<tempfile::TempDir>,
+    cgroup: Option<PathBuf>,
 }
 
 impl Machine {
@@ -39,8 +41,8 @@ impl Machine {
         let load = Load::install(&folder, &bin);
         let (url, pin) = (server.url().to_owned(), server.fingerprint().to_owned());
         let (run, packages, interrupts) = (run.clone(), "no", "no");
-        let (in_memory, hooks) = (None, None);
-        Machine { folder, load, agent: None, url, run, pin, packages, interrupts, hooks, in_memory }
+        let (in_memory, hooks, cgroup) = (None, None, None);
+        Machine { folder, load, agent: None, url, run, pin, packages, interrupts, hooks, in_memory, cgroup }
     }
 
     /// One with its agent started.
@@ -94,6 +96,12 @@ impl Machine {
         self
     }
 
+    /// Puts the agent and all that it starts into a cgroup.
+    pub fn in_cgroup(mut self, cgroup: &Cgroup) -> Machine {
+        self.cgroup = Some(cgroup.folder().to_owned());
+        self
+    }
+
     /// Takes the tools away.
     pub fn without_tools(self) -> Machine {
         std::fs::remove_file(self.folder.join("bin/stress-ng")).expect("the file is ours");
@@ -136,7 +144,10 @@ impl Machine {
     }
 
     fn agent_with(&self, more: &[(&str, &str)]) -> Process {
-        let mut command = Command::new(binary("groundcrew"));
+        let mut command = match &self.cgroup {
+            Some(folder) => cgroup::command_in(folder, &binary("groundcrew")),
+            None => Command::new(binary("groundcrew")),
+        };
         command
             .arg("agent")
             .env_clear()

@@ -8,6 +8,7 @@
 //!        ──▶ Gate     a way between both that holds what is large in the middle
 //!        ──▶ Browser  Chromium without a screen, for the pages and their script
 //!        ──▶ programs a root with a shell, and scripts that stand in for a machine's programs
+//!        ──▶ Cgroup   a cgroup with little memory           mounts   mounts that only one test sees
 //!        ──▶ Terminal a pseudo-terminal, for what shows itself otherwise to somebody who looks
 //! ```
 //!
@@ -15,9 +16,11 @@
 //! [`STUCK`], which means that it never comes. Processes die with the test that started them.
 
 pub mod browser;
+pub mod cgroup;
 pub mod gate;
 pub mod load;
 pub mod machine;
+pub mod mounts;
 pub mod process;
 pub mod programs;
 pub mod server;
@@ -31,9 +34,11 @@ use std::time::Duration;
 use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat};
 
 pub use browser::Browser;
+pub use cgroup::Cgroup;
 pub use gate::Gate;
 pub use load::Load;
 pub use machine::Machine;
+pub use mounts::{in_own_mounts, mount};
 pub use process::{Handle, Process};
 pub use server::{Run, Server};
 pub use terminal::Terminal;

@@ -1,13 +1,16 @@
 //! How an agent ended is told once, and everywhere the same: in its file, by `groundcrew status`, in the list, of the run.
 
+use std::os::unix::process::ExitStatusExt;
+
 use groundcrew_protocol::agent_info::{AgentList, AgentView};
 use groundcrew_protocol::stage::State;
-use groundcrew_tests::harness::{Machine, Run, Server, binary, eventually};
+use groundcrew_tests::harness::{Cgroup, Machine, Run, Server, binary, eventually, in_own_mounts};
 use serde_json::{Value, json};
 
 use crate::profiles::LOAD;
 
-fn listed(server: &Server, name: &str) -> Option<AgentView> {
+/// The agent of this name in the list.
+pub(crate) fn listed(server: &Server, name: &str) -> Option<AgentView> {
     let list: AgentList = server.get("/api/v1/agents");
     let mut agents = list.agents.into_iter().filter(|agent| agent.name == name);
     let agent = agents.next();
@@ -43,7 +46,7 @@ fn ctl(server: &Server, more: &[&str]) -> String {
 }
 
 /// All who can be asked give the same answer.
-fn expect_same(server: &Server, machine: &Machine, name: &str) {
+pub(crate) fn expect_same(server: &Server, machine: &Machine, name: &str) {
     let (agent, file, status) = (listed(server, name).unwrap(), file(machine), status(machine));
     let phase = agent.phase.as_ref().unwrap().as_str();
     let activity = agent.activity.as_ref().map_or("", |activity| activity.as_str());
@@ -133,5 +136,42 @@ fn an_agent_whose_home_nobody_watches_is_listed_and_known_to_end_all_the_same() 
     let ended = listed(&server, "n1").unwrap();
     assert_eq!((ended.phase.unwrap().as_str(), ended.activity), ("error", None));
     // Nobody corrects the file, which the next agent writes anew.
-    assert_eq!(file(&machine)["phase"], json!("running"));
+    let last = file(&machine);
+    assert_eq!(last["phase"], json!("running"));
+    machine.start();
+    machine.load.started();
+    eventually("the next agent's file", || {
+        let said = file(&machine);
+        (said["claim"] == 2 && said["runtime_id"] != last["runtime_id"]).then_some(())
+    });
+    wait_for(&server, "n1", "the next agent", |agent| {
+        agent.activity.is_some() && agent.detail != ended.detail
+    });
+}
+
+/// The kernel ends it in a cgroup whose memory another process has taken: no outcome, no last word, no exit status.
+#[test]
+fn an_agent_that_the_kernel_ends_for_want_of_memory_shows_that_reason_everywhere() {
+    in_own_mounts(|| {
+        let cgroup = Cgroup::with_memory(96 << 20);
+        let server = Server::start_watching_homes();
+        let run = server.create_run("n1", LOAD);
+        let mut machine = Machine::new(&server, &run, "m1").in_cgroup(&cgroup);
+        machine.start();
+        machine.load.started();
+        wait_for(&server, "m1", "the agent that is watched", |agent| agent.container_status == "Running");
+        let pid = machine.agent().pid();
+        // Of all in its cgroup it is the first to go.
+        std::fs::write(format!("/proc/{pid}/oom_score_adj"), "1000").unwrap();
+        let mut filler = cgroup.fill();
+        assert_eq!(machine.wait().signal(), Some(9));
+        filler.kill();
+        let killed = |agent: &AgentView| agent.phase.as_ref().is_some_and(|phase| phase.as_str() == "error");
+        let ended = wait_for(&server, "m1", "the end in the list", killed);
+        assert_eq!(ended.detail, format!("OOMKilled: the kernel ended its process {pid} for want of memory"));
+        expect_same(&server, &machine, "m1");
+        let reason = waits_for_successor(&server, &run);
+        assert!(reason.contains("its process ended: error (OOMKilled)"), "{reason}");
+        cgroup.remove();
+    });
 }

@@ -8,8 +8,7 @@ use groundcrew_protocol::check::Verdict;
 use groundcrew_protocol::ids::Sha256Hex;
 use groundcrew_protocol::operator::RunView;
 use groundcrew_protocol::stage::{Stage, State};
-use groundcrew_tests::harness::{Gate, Machine, Run, Server, eventually};
-use rustix::thread::{UnshareFlags, unshare_unsafe};
+use groundcrew_tests::harness::{Gate, Machine, Run, Server, eventually, in_own_mounts, mount};
 
 use crate::packages::{STAGE, expect_line, ground, profile_of};
 use crate::stored_packages::{ctl, pack_with_noise, refusal, said};
@@ -245,18 +244,7 @@ fn an_archive_that_leads_out_has_holes_or_claims_too_much_is_not_taken_even_from
 
 #[test]
 fn a_home_without_room_holds_and_once_it_has_some_the_retry_passes() {
-    assert!(rustix::process::geteuid().is_root(), "this test mounts a file system of its own");
-    let body = || {
-        // SAFETY: neither flag touches descriptors or memory; the thread ends with what it has of its own.
-        unsafe { unshare_unsafe(UnshareFlags::FS | UnshareFlags::NEWNS) }.unwrap();
-        mount(&["--make-rprivate", "/"]);
-        without_room();
-    };
-    std::thread::spawn(body).join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-}
-
-fn mount(arguments: &[&str]) {
-    assert!(Command::new("mount").args(arguments).status().unwrap().success(), "mount {arguments:?}");
+    in_own_mounts(without_room);
 }
 
 fn without_room() {

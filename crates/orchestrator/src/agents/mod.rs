@@ -3,6 +3,7 @@
 //! ```text
 //!   homes      where homes lie, what their files say, what is written into them
 //!   process    a process of this host that is held          local   what that says of an agent
+//!   cgroup     whether the kernel ended one for want of memory
 //!   pods       the pods of agents, as an observer of their cluster keeps them
 //!   list       the rows that operators see
 //! ```
@@ -11,6 +12,7 @@
 //! input but the world and what the store knew, so that whatever failed in one is done by the next. Blocking; the task
 //! `agents` calls it. It decides nothing about runs.
 
+mod cgroup;
 pub mod homes;
 pub mod list;
 mod local;

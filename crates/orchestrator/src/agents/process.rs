@@ -1,22 +1,18 @@
-//! A process of this host that is watched: by a pidfd, which no other process can come to mean, and by its cgroup, which
-//! says whether the kernel ended it for want of memory. What the kernel says, and nothing of what follows from it.
+//! A process of this host that is watched: by a pidfd, which no other process can come to mean, and by its cgroup
+//! ([`super::cgroup`]), which says whether the kernel ended it for want of memory. What the kernel says, and nothing of
+//! what follows from it.
 
-use std::fs::File;
-use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use groundcrew_durable::epoch::{PROC, process_start};
 use groundcrew_protocol::agent_info::Exit;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::ioctl::{Updater, ioctl};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
-/// Where cgroups of the second version are mounted; beside the first version, beneath that.
-const CGROUPS: [&str; 2] = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"];
-/// Longest text of the kernel's that is read here.
-const TEXT_BYTES_MAX: u64 = 16 * 1024;
+use super::cgroup::{Cgroup, text_of};
+
 /// The exit status as wait(2) gives it: field 52 of a stat line, the 50th after the name (proc_pid_stat(5)).
 const EXIT_AFTER_NAME: usize = 52 - 3;
 
@@ -137,60 +133,6 @@ fn exit_of_zombie(pid: u32) -> Option<Exit> {
     (is_zombie && status != 0).then(|| exit_of_status(status))
 }
 
-/// The cgroup of a process, held open: it may be removed the moment the process ends.
-#[derive(Debug)]
-struct Cgroup {
-    folder: OwnedFd,
-    kills: u64,
-}
-
-impl Cgroup {
-    fn of(pid: u32) -> Option<Cgroup> {
-        let lines = text_of(&Path::new(PROC).join(pid.to_string()).join("cgroup"))?;
-        let path = path_in(&lines)?;
-        CGROUPS.iter().find_map(|mount| Cgroup::at(&Path::new(mount).join(&path)))
-    }
-
-    /// `None` where memory is not counted for it, as for that of a host's root.
-    fn at(path: &Path) -> Option<Cgroup> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let folder = openat(CWD, path, flags, Mode::empty()).ok()?;
-        let kills = kills_in(&folder)?;
-        Some(Cgroup { folder, kills })
-    }
-
-    /// A child that was killed while the agent lives says nothing of the agent's own end.
-    fn note(&mut self) {
-        if let Some(kills) = kills_in(&self.folder) {
-            self.kills = kills;
-        }
-    }
-
-    fn has_killed(&self) -> bool {
-        kills_in(&self.folder).is_some_and(|kills| kills > self.kills)
-    }
-}
-
-/// The path of the second version's cgroup in /proc/PID/cgroup, cgroups(7), beneath its mount.
-fn path_in(lines: &str) -> Option<PathBuf> {
-    let path = lines.lines().find_map(|line| line.strip_prefix("0::/"))?;
-    let is_plain = Path::new(path).components().all(|part| matches!(part, std::path::Component::Normal(_)));
-    is_plain.then(|| PathBuf::from(path))
-}
-
-fn kills_in(folder: &OwnedFd) -> Option<u64> {
-    let file = openat(folder, "memory.events", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()?;
-    let mut text = String::new();
-    File::from(file).take(TEXT_BYTES_MAX).read_to_string(&mut text).ok()?;
-    text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.parse().ok())
-}
-
-fn text_of(path: &Path) -> Option<String> {
-    let mut bytes = Vec::new();
-    File::open(path).ok()?.take(TEXT_BYTES_MAX).read_to_end(&mut bytes).ok()?;
-    Some(String::from_utf8_lossy(&bytes).into_owned())
-}
-
 #[cfg(test)]
 mod tests {
     use std::process::{Child, Command};
@@ -233,31 +175,6 @@ mod tests {
             assert_eq!(exit_of_status(status), exit);
         }
         assert_eq!(size_of::<PidfdInfo>(), 64);
-    }
-
-    #[test]
-    fn a_cgroup_counts_only_what_was_killed_since_the_last_look() {
-        let folder = tempfile::tempdir().unwrap();
-        assert!(Cgroup::at(folder.path()).is_none(), "it counts no memory");
-        let count = |kills: u64| {
-            let text = format!("low 0\noom 7\noom_kill {kills}\noom_group_kill 0\n");
-            std::fs::write(folder.path().join("memory.events"), text).unwrap();
-        };
-        count(2);
-        let mut cgroup = Cgroup::at(folder.path()).unwrap();
-        assert!(!cgroup.has_killed());
-        count(3);
-        assert!(cgroup.has_killed());
-        cgroup.note();
-        assert!(!cgroup.has_killed());
-        std::fs::remove_file(folder.path().join("memory.events")).unwrap();
-        assert!(!cgroup.has_killed(), "one that is gone says nothing");
-        assert_eq!(
-            path_in("4:memory:/a\n0::/system.slice/x.service\n"),
-            Some("system.slice/x.service".into())
-        );
-        assert_eq!((path_in("0::/../x"), path_in("1:cpu:/x")), (None, None));
-        assert_eq!(path_in("0::/"), Some(PathBuf::new()));
     }
 
     #[test]
