@@ -19,7 +19,7 @@ use crate::api::runs;
 /// Runs of a page.
 const RUNS: u32 = 50;
 /// Seconds after which the list is asked for again.
-const REFRESH_S: u32 = 5;
+pub(super) const REFRESH_S: u32 = 5;
 
 /// Which part of the list.
 #[derive(Debug, Default, Deserialize)]
@@ -36,14 +36,7 @@ pub async fn page(
 ) -> Response {
     match load(&app, reader, query).await {
         Ok(list) => {
-            let unhealthy: Vec<String> = app
-                .tasks
-                .views()
-                .into_iter()
-                .filter(|task| !task.healthy)
-                .map(|task| format!("{}: {}", task.name, task.said))
-                .collect();
-            Page { refresh_s: REFRESH_S, ..Page::new("Runs", render(&list, &unhealthy)) }.render()
+            Page { refresh_s: REFRESH_S, ..Page::new("Runs", render(&list, &unhealthy(&app))) }.render()
         }
         Err(error) => refused(error),
     }
@@ -58,6 +51,12 @@ async fn load(
     let Query(query) = query?;
     let after = query.after.as_deref().map(crate::api::auth::parse_run).transpose()?;
     runs::list(app, None, None, after, RUNS).await
+}
+
+/// Tasks that fail, each with what it says.
+pub(super) fn unhealthy(app: &App) -> Vec<String> {
+    let failing = app.tasks.views().into_iter().filter(|task| !task.healthy);
+    failing.map(|task| format!("{}: {}", task.name, task.said)).collect()
 }
 
 fn render(list: &RunList, unhealthy: &[String]) -> Markup {

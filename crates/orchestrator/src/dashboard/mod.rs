@@ -1,8 +1,9 @@
-//! Pages for people: the list of runs, and one run followed live. Rendered here, with nothing loaded from elsewhere.
+//! Pages for people: the list of runs, one run followed live, and the agents. Rendered here, with nothing loaded from elsewhere.
 //!
 //! They show what the API answers and change nothing. An operator logs in with a token and gets a session, whose name is
 //! in a cookie that scripts cannot read, other sites cannot send, and the API takes for reading alone.
 
+mod agents;
 mod list;
 mod run;
 mod spark;
@@ -33,6 +34,7 @@ pub fn routes() -> Vec<Route> {
     vec![
         Route::new(Method::GET, "/", Access::Operator, get(list::page)),
         Route::new(Method::GET, "/runs/{run}", Access::Operator, get(run::page)),
+        Route::new(Method::GET, "/agents", Access::Operator, get(agents::page)),
         Route::new(Method::GET, "/login", Access::Open, get(login_page)),
         Route::new(Method::POST, "/login", Access::Open, post(login)),
         Route::new(Method::POST, "/logout", Access::Open, post(logout)),
@@ -82,6 +84,7 @@ impl Page {
                 body {
                     header {
                         a href="/" { "Groundcrew" }
+                        @if self.is_inside { nav { a href="/" { "Runs" } a href="/agents" { "Agents" } } }
                         @if self.is_inside { form method="post" action="/logout" { button { "Log out" } } }
                     }
                     main { (self.main) }
