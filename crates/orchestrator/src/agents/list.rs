@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use groundcrew_protocol::agent_info::{
-    AgentInfo, AgentList, AgentView, InfoPhase, RuntimeState, heard, reconcile,
+    AgentInfo, AgentList, AgentView, InfoPhase, RuntimeFact, RuntimeState, heard, reconcile,
 };
 use groundcrew_protocol::ids::RunId;
 use groundcrew_protocol::runtime::{AgentRuntime, RuntimeSource};
@@ -50,7 +50,7 @@ fn row(known: Known, run: Option<&LiveRun>, live: &Live) -> AgentView {
         if let Some(change) = reconcile(&info, &fact.fact) {
             change.apply_to(&mut info);
         }
-        let (phase, detail) = without_word(&fact.fact.state);
+        let (phase, detail) = without_word(&fact.fact, &warnings);
         info.phase = info.phase.or(phase);
         info.detail = info.detail.or(detail);
         info
@@ -73,11 +73,14 @@ fn row(known: Known, run: Option<&LiveRun>, live: &Live) -> AgentView {
     }
 }
 
-/// How an agent shows that has said nothing yet: as its runtime knows it.
-fn without_word(state: &RuntimeState) -> (Option<InfoPhase>, Option<String>) {
-    match state {
+/// How an agent shows that has said nothing yet: as its runtime knows it, or why that cannot tell.
+fn without_word(fact: &RuntimeFact, warnings: &[String]) -> (Option<InfoPhase>, Option<String>) {
+    match &fact.state {
         RuntimeState::Running => (Some(InfoPhase::Running), None),
         RuntimeState::Waiting { reason } => (Some(InfoPhase::Starting), Some(reason.clone())),
+        RuntimeState::Deferring if fact.source == RuntimeSource::Kubernetes => {
+            (None, warnings.first().cloned())
+        }
         RuntimeState::Deferring | RuntimeState::Halted | RuntimeState::Ended { .. } => (None, None),
     }
 }

@@ -2,12 +2,13 @@
 //! real one may.
 
 use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{Query, State};
+use axum::extract::{Path, Query, State};
 use axum::routing::get;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -20,7 +21,8 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-const TOKEN: &str = "a-service-account";
+/// What a service account says to be let in.
+pub const TOKEN: &str = "a-service-account";
 
 /// What a cluster does beside answering.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,7 +48,10 @@ pub enum Quirk {
 #[derive(Debug)]
 struct Inside {
     quirk: Quirk,
-    pods: BTreeMap<String, Value>,
+    /// The selector that must be asked for.
+    selector: &'static str,
+    /// By namespace and name.
+    pods: BTreeMap<(String, String), Value>,
     version: u64,
     /// Version and event, as they happened.
     events: Vec<(u64, Value)>,
@@ -59,6 +64,9 @@ struct Inside {
 pub struct Cluster {
     inside: Arc<Shared>,
     pub kubeconfig: PathBuf,
+    pub address: SocketAddr,
+    /// Its certificate, in PEM.
+    pub certificate: String,
     _folder: tempfile::TempDir,
     _stop: DropGuard,
 }
@@ -68,6 +76,9 @@ struct Shared {
     /// Raised with everything that happens.
     news: watch::Sender<u64>,
     gate: watch::Sender<bool>,
+    /// Watches are answered while this is true, and how many were asked for.
+    lets_watch: watch::Sender<bool>,
+    asked_to_watch: watch::Sender<usize>,
 }
 
 impl Shared {
@@ -80,6 +91,7 @@ impl Cluster {
     pub async fn start(quirk: Quirk) -> Cluster {
         let inside = Inside {
             quirk,
+            selector: "app=agent",
             pods: BTreeMap::new(),
             version: 100,
             events: Vec::new(),
@@ -91,6 +103,8 @@ impl Cluster {
             inside: Mutex::new(inside),
             news: watch::channel(0).0,
             gate: watch::channel(quirk != Quirk::Waits).0,
+            lets_watch: watch::channel(true).0,
+            asked_to_watch: watch::channel(0).0,
         };
         let (inside, stop) = (Arc::new(shared), CancellationToken::new());
         let certified = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).unwrap();
@@ -104,8 +118,8 @@ impl Cluster {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let router = Router::new()
-            .route("/api/v1/pods", get(pods))
-            .route("/api/v1/namespaces/lab/pods", get(pods))
+            .route("/api/v1/pods", get(pods_of_all))
+            .route("/api/v1/namespaces/{namespace}/pods", get(pods_of_one))
             .with_state(inside.clone());
         tokio::spawn(run_listener(listener, tls, router, 16, stop.clone()));
         let folder = tempfile::tempdir().unwrap();
@@ -116,26 +130,38 @@ impl Cluster {
             "users": [{"name": "u", "user": {"token": TOKEN}}],
             "contexts": [{"name": "test", "context": {"cluster": "c", "user": "u"}}]});
         std::fs::write(&kubeconfig, config.to_string()).unwrap();
-        Cluster { inside, kubeconfig, _folder: folder, _stop: stop.drop_guard() }
+        let certificate = certified.cert.pem();
+        Cluster { inside, kubeconfig, address, certificate, _folder: folder, _stop: stop.drop_guard() }
+    }
+
+    /// Refuses whoever asks for other pods than these.
+    pub fn expect_selector(&self, selector: &'static str) {
+        self.inside.lock().selector = selector;
     }
 
     /// Puts a pod in this state; `status` is its status.
     pub fn put(&self, name: &str, status: Value) {
+        self.put_labelled("lab", name, json!({"app": "agent"}), status);
+    }
+
+    /// Puts a pod with these labels into a namespace.
+    pub fn put_labelled(&self, namespace: &str, name: &str, labels: Value, status: Value) {
         let mut inside = self.inside.lock();
-        let kind = if inside.pods.contains_key(name) { "MODIFIED" } else { "ADDED" };
+        let key = (namespace.to_owned(), name.to_owned());
+        let kind = if inside.pods.contains_key(&key) { "MODIFIED" } else { "ADDED" };
         inside.version += 1;
-        let pod = json!({"kind": "Pod", "apiVersion": "v1", "metadata": {"name": name, "namespace": "lab",
+        let pod = json!({"kind": "Pod", "apiVersion": "v1", "metadata": {"name": name, "namespace": namespace,
             "uid": format!("uid-{name}"), "resourceVersion": inside.version.to_string(),
-            "creationTimestamp": "2026-01-01T00:00:00Z", "labels": {"app": "agent"}},
+            "creationTimestamp": "2026-01-01T00:00:00Z", "labels": labels},
             "spec": {"nodeName": "node-1", "containers": []}, "status": status});
-        inside.pods.insert(name.to_owned(), pod.clone());
+        inside.pods.insert(key, pod.clone());
         self.happens(inside, kind, pod);
     }
 
     /// Deletes a pod.
     pub fn delete(&self, name: &str) {
         let mut inside = self.inside.lock();
-        let mut pod = inside.pods.remove(name).unwrap();
+        let mut pod = inside.pods.remove(&("lab".to_owned(), name.to_owned())).unwrap();
         inside.version += 1;
         pod["metadata"]["resourceVersion"] = inside.version.to_string().into();
         self.happens(inside, "DELETED", pod);
@@ -151,6 +177,16 @@ impl Cluster {
     /// Lets answers through from now on.
     pub fn open(&self) {
         self.inside.gate.send_replace(true);
+    }
+
+    /// Keeps watches waiting from now on, or lets them through.
+    pub fn let_watch(&self, lets: bool) {
+        self.inside.lets_watch.send_replace(lets);
+    }
+
+    /// Waits until somebody has asked to watch: whoever does has been given a list before.
+    pub async fn asked_to_watch(&self) {
+        self.inside.asked_to_watch.subscribe().wait_for(|count| *count > 0).await.unwrap();
     }
 
     /// How many lists, pages of lists, and watches there were.
@@ -169,42 +205,68 @@ fn expired() -> Value {
         "message": "too old resource version"})
 }
 
-async fn pods(
+async fn pods_of_all(
     State(shared): State<Arc<Shared>>,
     Query(query): Query<HashMap<String, String>>,
     headers: HeaderMap,
 ) -> Response<Body> {
+    pods(shared, None, query, headers).await
+}
+
+async fn pods_of_one(
+    State(shared): State<Arc<Shared>>,
+    Path(namespace): Path<String>,
+    Query(query): Query<HashMap<String, String>>,
+    headers: HeaderMap,
+) -> Response<Body> {
+    pods(shared, Some(namespace), query, headers).await
+}
+
+async fn pods(
+    shared: Arc<Shared>,
+    namespace: Option<String>,
+    query: HashMap<String, String>,
+    headers: HeaderMap,
+) -> Response<Body> {
     let bearer = headers.get("authorization").and_then(|value| value.to_str().ok());
+    let selector = shared.lock().selector;
     if bearer != Some(&format!("Bearer {TOKEN}"))
-        || query.get("labelSelector").map(String::as_str) != Some("app=agent")
+        || query.get("labelSelector").map(String::as_str) != Some(selector)
     {
         return answer(StatusCode::FORBIDDEN, Body::empty());
     }
-    let mut gate = shared.gate.subscribe();
-    gate.wait_for(|is_open| *is_open).await.unwrap();
+    shared.gate.subscribe().wait_for(|is_open| *is_open).await.unwrap();
     match query.get("watch") {
-        Some(_) => watching(shared, &query),
-        None => listed(&shared, &query),
+        Some(_) => {
+            shared.asked_to_watch.send_modify(|count| *count += 1);
+            shared.lets_watch.subscribe().wait_for(|lets| *lets).await.unwrap();
+            watching(shared, namespace, &query)
+        }
+        None => listed(&shared, namespace.as_deref(), &query),
     }
 }
 
-fn listed(shared: &Shared, query: &HashMap<String, String>) -> Response<Body> {
+fn listed(shared: &Shared, namespace: Option<&str>, query: &HashMap<String, String>) -> Response<Body> {
     let mut inside = shared.lock();
     let from: usize = query.get("continue").map_or(0, |token| token.parse().unwrap());
     let limit: usize = query["limit"].parse().unwrap();
     inside.pages += 1;
     inside.lists += usize::from(from == 0);
-    let items: Vec<Value> = inside.pods.values().skip(from).take(limit).cloned().collect();
+    let of_it = |key: &(String, String)| namespace.is_none_or(|namespace| namespace == key.0);
+    let all: Vec<&Value> = inside.pods.iter().filter(|(key, _)| of_it(key)).map(|(_, pod)| pod).collect();
+    let items: Vec<Value> = all.iter().skip(from).take(limit).map(|pod| (*pod).clone()).collect();
     let next = from + items.len();
-    let more = if next < inside.pods.len() { next.to_string() } else { String::new() };
+    let more = if next < all.len() { next.to_string() } else { String::new() };
     let list = json!({"kind": "PodList", "apiVersion": "v1", "items": items,
         "metadata": {"resourceVersion": inside.version.to_string(), "continue": more}});
     answer(StatusCode::OK, Body::from(list.to_string()))
 }
 
 /// What a watch says of the events behind `from`, and whether it ends then.
-fn lines(inside: &Inside, from: u64) -> (Vec<u8>, bool) {
-    let news: Vec<&(u64, Value)> = inside.events.iter().filter(|(version, _)| *version > from).collect();
+fn lines(inside: &Inside, namespace: Option<&str>, from: u64) -> (Vec<u8>, bool) {
+    let of_it = |event: &Value| namespace.is_none_or(|one| event["object"]["metadata"]["namespace"] == one);
+    let news: Vec<&(u64, Value)> =
+        inside.events.iter().filter(|(version, event)| *version > from && of_it(event)).collect();
     let mut text = String::new();
     let mut say = |event: &Value| text.push_str(&format!("{event}\n"));
     let expires = matches!(inside.quirk, Quirk::Expires | Quirk::ExpiresAtOnce);
@@ -235,7 +297,11 @@ fn lines(inside: &Inside, from: u64) -> (Vec<u8>, bool) {
     (text.into_bytes(), false)
 }
 
-fn watching(shared: Arc<Shared>, query: &HashMap<String, String>) -> Response<Body> {
+fn watching(
+    shared: Arc<Shared>,
+    namespace: Option<String>,
+    query: &HashMap<String, String>,
+) -> Response<Body> {
     let from: u64 = query["resourceVersion"].parse().unwrap();
     let is_too_old = {
         let mut inside = shared.lock();
@@ -247,36 +313,39 @@ fn watching(shared: Arc<Shared>, query: &HashMap<String, String>) -> Response<Bo
     }
     let news = shared.news.subscribe();
     let stream =
-        futures_util::stream::unfold((shared, news, from, false), async |(shared, mut news, from, ends)| {
-            if ends {
-                // In the middle of a line: the connection is cut, not closed.
-                let is_cut = shared.lock().quirk == Quirk::Cuts && from > 0;
-                return is_cut.then(|| (Err(std::io::Error::other("cut")), (shared, news, 0, true)));
-            }
-            loop {
-                let ((bytes, ends), version, quirk) = {
-                    let inside = shared.lock();
-                    (lines(&inside, from), inside.version, inside.quirk)
-                };
-                if bytes.is_empty() {
-                    news.changed().await.ok()?;
-                    continue;
+        futures_util::stream::unfold((shared, news, from, false), move |(shared, mut news, from, ends)| {
+            let namespace = namespace.clone();
+            async move {
+                if ends {
+                    // In the middle of a line: the connection is cut, not closed.
+                    let is_cut = shared.lock().quirk == Quirk::Cuts && from > 0;
+                    return is_cut.then(|| (Err(std::io::Error::other("cut")), (shared, news, 0, true)));
                 }
-                let rest = (shared, news, version, ends);
-                return Some(match quirk {
-                    Quirk::Cuts => {
-                        let half = Bytes::copy_from_slice(&bytes[..bytes.len() / 2]);
-                        let (shared, news, version, _) = rest;
-                        (Ok(half), (shared, news, version, true))
+                loop {
+                    let ((bytes, ends), version, quirk) = {
+                        let inside = shared.lock();
+                        (lines(&inside, namespace.as_deref(), from), inside.version, inside.quirk)
+                    };
+                    if bytes.is_empty() {
+                        news.changed().await.ok()?;
+                        continue;
                     }
-                    Quirk::None
-                    | Quirk::Bookmarks
-                    | Quirk::Expires
-                    | Quirk::ExpiresAtOnce
-                    | Quirk::Doubles
-                    | Quirk::Reorders
-                    | Quirk::Waits => (Ok::<Bytes, std::io::Error>(bytes.into()), rest),
-                });
+                    let rest = (shared, news, version, ends);
+                    return Some(match quirk {
+                        Quirk::Cuts => {
+                            let half = Bytes::copy_from_slice(&bytes[..bytes.len() / 2]);
+                            let (shared, news, version, _) = rest;
+                            (Ok(half), (shared, news, version, true))
+                        }
+                        Quirk::None
+                        | Quirk::Bookmarks
+                        | Quirk::Expires
+                        | Quirk::ExpiresAtOnce
+                        | Quirk::Doubles
+                        | Quirk::Reorders
+                        | Quirk::Waits => (Ok::<Bytes, std::io::Error>(bytes.into()), rest),
+                    });
+                }
             }
         });
     answer(StatusCode::OK, Body::from_stream(stream))

@@ -15,12 +15,12 @@ use crate::cluster::{Cluster, Quirk};
 /// What has not come after this never comes.
 const STUCK: Duration = Duration::from_secs(60);
 
-fn runs() -> Value {
+pub(crate) fn runs() -> Value {
     json!({"phase": "Running", "containerStatuses": [{"name": "agent", "image": "i", "imageID": "", "ready": true,
         "restartCount": 0, "state": {"running": {"startedAt": "2026-01-01T00:00:01Z"}}}]})
 }
 
-fn ended(phase: &str, code: i32, reason: &str) -> Value {
+pub(crate) fn ended(phase: &str, code: i32, reason: &str) -> Value {
     json!({"phase": phase, "containerStatuses": [{"name": "agent", "image": "i", "imageID": "", "ready": false,
         "restartCount": 0, "state": {"terminated": {"exitCode": code, "reason": reason, "containerID": "c://1",
             "finishedAt": "2026-01-01T00:01:00Z"}}}]})
@@ -155,6 +155,40 @@ async fn whatever_a_cluster_does_on_the_way_the_end_is_the_same() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_pod_that_is_deleted_between_list_and_watch_has_ended_all_the_same() {
+    for quirk in [
+        Quirk::None,
+        Quirk::Bookmarks,
+        Quirk::Expires,
+        Quirk::ExpiresAtOnce,
+        Quirk::Cuts,
+        Quirk::Doubles,
+        Quirk::Reorders,
+    ] {
+        let observed = Observed::start(quirk, None, |cluster| {
+            cluster.let_watch(false);
+            for name in ["a", "b", "c"] {
+                cluster.put(name, runs());
+            }
+        })
+        .await;
+        // The list was given, and the watch that goes on from there was asked for.
+        observed.cluster.asked_to_watch().await;
+        observed.wait_for(&format!("{quirk:?}: the list"), &RUNNING[..3]).await;
+        observed.cluster.delete("a");
+        observed.cluster.put("b", ended("Failed", 1, "Error"));
+        observed.cluster.delete("b");
+        observed.cluster.let_watch(true);
+        // How one ended is known where the watch still tells it; where it cannot go on, that the pod is no more.
+        let relisted = matches!(quirk, Quirk::Expires | Quirk::ExpiresAtOnce | Quirk::Cuts);
+        let b = if relisted { "Deleted" } else { "Failed (Error)" };
+        let expected = [("a", "error", "Deleted"), ("b", "error", b), ("c", "running", "Running")];
+        observed.wait_for(&format!("{quirk:?}: the end"), &expected).await;
+        assert_eq!(observed.cluster.asked().0, 1 + usize::from(relisted), "{quirk:?}: lists");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_slow_cluster_changes_nothing_until_it_answers() {
     let observed = Observed::start(Quirk::Waits, None, |cluster| cluster.put("a", runs())).await;
     task::agents::pass(observed.bench.app.clone()).await.unwrap();
@@ -162,6 +196,29 @@ async fn a_slow_cluster_changes_nothing_until_it_answers() {
     observed.cluster.put("a", ended("Failed", 1, "Error"));
     observed.cluster.open();
     observed.wait_for("the end", &[("a", "error", "Failed (Error)")]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_that_is_not_there_and_a_node_that_is_lost_show_with_their_reason() {
+    let observed = Observed::start(Quirk::None, None, |cluster| {
+        let pull = json!({"waiting": {"reason": "ImagePullBackOff", "message": "no such image"}});
+        let container =
+            json!({"name": "agent", "image": "i", "imageID": "", "ready": false, "restartCount": 0});
+        let mut waits = json!({"phase": "Pending", "containerStatuses": [container]});
+        waits["containerStatuses"][0]["state"] = pull;
+        cluster.put("a", waits);
+        let mut lost = runs();
+        (lost["reason"], lost["message"]) = ("NodeLost".into(), "Node is unresponsive".into());
+        cluster.put("b", lost);
+    })
+    .await;
+    let shown = [("a", "starting", "Pending (ImagePullBackOff)"), ("b", "", "Running (NodeLost)")];
+    observed.wait_for("the list", &shown).await;
+    let list = observed.bench.order("GET", "/api/v1/agents", Value::Null).await.expect(200);
+    let agents = list["agents"].as_array().unwrap();
+    assert_eq!(agents[0]["detail"], "ImagePullBackOff: no such image");
+    let lost = "its node does not answer: NodeLost: Node is unresponsive";
+    assert_eq!((&agents[1]["detail"], &agents[1]["warnings"]), (&json!(lost), &json!([lost])));
 }
 
 #[tokio::test(flavor = "multi_thread")]

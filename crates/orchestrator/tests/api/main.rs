@@ -10,6 +10,7 @@ mod following;
 mod kubernetes;
 mod manifests;
 mod nodes;
+mod observing;
 mod packages;
 mod reboots;
 mod rotation;

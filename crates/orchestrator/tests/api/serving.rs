@@ -63,7 +63,7 @@ impl ServerCertVerifier for AnyCertificate {
     }
 }
 
-type Sender = hyper::client::conn::http1::SendRequest<Full<Bytes>>;
+pub(crate) type Sender = hyper::client::conn::http1::SendRequest<Full<Bytes>>;
 
 type Stream = tokio_rustls::client::TlsStream<tokio::net::TcpStream>;
 
@@ -82,7 +82,7 @@ async fn connect_bare(address: std::net::SocketAddr) -> Stream {
 }
 
 /// A connection, and the SHA-256 of the certificate that it was shown.
-async fn connect(address: std::net::SocketAddr) -> (Sender, Sha256Hex) {
+pub(crate) async fn connect(address: std::net::SocketAddr) -> (Sender, Sha256Hex) {
     let stream = connect_bare(address).await;
     let leaf = Sha256Hex::of(&stream.get_ref().1.peer_certificates().unwrap()[0]);
     let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
@@ -90,7 +90,11 @@ async fn connect(address: std::net::SocketAddr) -> (Sender, Sha256Hex) {
     (sender, leaf)
 }
 
-async fn get(sender: &mut Sender, path: &str, token: Option<&str>) -> http::Response<hyper::body::Incoming> {
+pub(crate) async fn get(
+    sender: &mut Sender,
+    path: &str,
+    token: Option<&str>,
+) -> http::Response<hyper::body::Incoming> {
     let mut request = http::Request::get(path).header("host", "orchestrator:1");
     if let Some(token) = token {
         request = request.header("authorization", format!("Bearer {token}"));
