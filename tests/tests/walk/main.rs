@@ -15,6 +15,7 @@ mod flushed;
 mod informed;
 mod interrupts;
 mod killed;
+mod manifests;
 mod orders;
 mod packages;
 mod passing;

@@ -6,7 +6,9 @@ use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{PodTemplateSpec, ServiceAccount};
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 fn documents(name: &str) -> Vec<String> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/kubernetes").join(name);
@@ -14,8 +16,12 @@ fn documents(name: &str) -> Vec<String> {
     text.split("\n---\n").map(str::to_owned).collect()
 }
 
-fn parsed<T: DeserializeOwned>(text: &str) -> T {
-    serde_yaml_ng::from_str(text).unwrap_or_else(|error| panic!("{error}:\n{text}"))
+/// Of this kind, and of nothing that this kind does not know: what a cluster would drop or refuse fails here.
+fn parsed<T: DeserializeOwned + Serialize>(text: &str) -> T {
+    let read: T = serde_yaml_ng::from_str(text).unwrap_or_else(|error| panic!("{error}:\n{text}"));
+    let written: Value = serde_yaml_ng::from_str(text).unwrap();
+    assert_eq!(serde_json::to_value(&read).unwrap(), written);
+    read
 }
 
 #[test]
