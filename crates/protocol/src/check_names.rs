@@ -164,6 +164,10 @@ pub const GPU_REMAP_FAILURE: &str = "gpu_remap_failure";
 pub const GPU_PENDING: &str = "gpu_remap_pending";
 /// GPU: lanes of its link that work, of those that there are, in percent.
 pub const GPU_PCIE_WIDTH: &str = "gpu_pcie_width";
+/// GPU: generation of PCIe that its link runs at under load, of the one that it and its port can, in percent.
+pub const GPU_PCIE_SPEED: &str = "gpu_pcie_speed";
+/// GPU: errors of its memory are corrected and counted.
+pub const GPU_ECC_MODE: &str = "gpu_ecc_mode";
 /// GPU: its hardware slows it down, for heat or power.
 pub const GPU_SLOWDOWN: &str = "gpu_slowdown";
 /// GPU: errors that its driver wrote into the kernel's log.
@@ -234,9 +238,10 @@ pub const NETWORK_CHECKS: [&str; 9] = [
 pub const PSU_CHECKS: [&str; 6] = [SUPPLIES, SUPPLY, REDUNDANCY, INPUT_POWER, FANS, SYSTEM_POWER];
 
 /// The checks of the stage GPU.
-pub const GPU_CHECKS: [&str; 13] = [
+pub const GPU_CHECKS: [&str; 15] = [
     GPU_DRIVER,
     GPU_TEMPERATURE,
+    GPU_ECC_MODE,
     GPU_ECC_UNCORRECTED,
     GPU_ECC_CORRECTED,
     GPU_ECC_LIFETIME,
@@ -245,6 +250,7 @@ pub const GPU_CHECKS: [&str; 13] = [
     GPU_REMAP_FAILURE,
     GPU_PENDING,
     GPU_PCIE_WIDTH,
+    GPU_PCIE_SPEED,
     GPU_SLOWDOWN,
     XIDS,
     GPU_DIAG,

@@ -6,7 +6,7 @@ mod loads;
 mod power;
 
 pub use counters::NO_EVENTS;
-pub use gpu::{GPU_DIAG_PASSED, GPU_KNOWN, GPU_NO, GPU_NOT_ACTIVE, NO_XIDS};
+pub use gpu::{GPU_DIAG_PASSED, GPU_ENABLED, GPU_KNOWN, GPU_NO, GPU_NOT_ACTIVE, NO_XIDS};
 pub use loads::FULL_DUPLEX;
 pub use power::{FAN_GOOD, FULLY_REDUNDANT, SUPPLY_GOOD};
 

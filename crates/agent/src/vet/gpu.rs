@@ -1,20 +1,24 @@
-//! The stage GPU: every NVIDIA GPU on the PCI bus is known to its driver, says nothing bad of itself, and passes a diagnosis.
+//! The stage GPU: every NVIDIA GPU on the PCI bus is known to its driver, passes a diagnosis that puts a load on it, and says
+//! nothing bad of itself before, under and after that load.
 //!
 //! `nvidia-smi` is asked in groups of fields ([`smi`]), so that one that a driver does not have costs its group alone; the
-//! kernel's log is searched for the driver's errors ([`xid`]); `dcgmi diag` puts a load on the GPUs ([`dcgm`]). A GPU of another
-//! maker is inconclusive by name: this agent has no test of it. Nothing here was seen on hardware yet.
+//! kernel's log is searched for the driver's errors ([`xid`]); `dcgmi diag` puts a load on the GPUs ([`dcgm`]). What was read at
+//! several times is one check, the worst of them ([`seen`]). A GPU of another maker is inconclusive by name: this agent has no
+//! test of it. Nothing here was seen on hardware yet.
 
 mod dcgm;
+mod seen;
 mod smi;
 mod xid;
 
+use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 use groundcrew_protocol::check::Observation;
 use groundcrew_protocol::inventory::Gpu;
 use groundcrew_protocol::plan::{GPU_KNOWN, names};
 
-use self::smi::Row;
+use self::smi::{Group, Row};
 use super::finding::Finding;
 use super::json_tool::Call;
 use super::{Done, StageContext, refused, stopped};
@@ -24,21 +28,19 @@ use crate::probe::{Unreads, gpus};
 const CALL_TIME: Duration = Duration::from_secs(120);
 /// The longest diagnosis takes some hours; the stage's deadline comes before.
 const DIAG_TIME: Duration = Duration::from_secs(24 * 3600);
+/// Time between two looks at GPUs under load: the shortest test of a diagnosis lasts longer.
+const SAMPLE_PAUSE: Duration = Duration::from_secs(5);
 const NVIDIA: &str = "10de";
-const AMD: &str = "1002";
 
-/// Looks at the bus, asks the driver, reads the kernel's log, asks for the diagnosis.
+/// Looks at the bus, asks the driver and the kernel's log, puts a load on the GPUs, and asks again.
 pub(super) fn run(context: &StageContext, deadline: Instant) -> Done {
     let mut unreads = Unreads::default();
     let on_bus = gpus::read(&context.root, &mut unreads);
     if let Some(unread) = unreads.into_vec().first() {
         return refused(context, format!("the PCI bus could not be read: {}", unread.why));
     }
-    let is_of = |gpu: &Gpu, vendor: &str| gpu.vendor == vendor;
-    let (ours, others): (Vec<&Gpu>, Vec<&Gpu>) = on_bus
-        .iter()
-        .filter(|gpu| is_of(gpu, NVIDIA) || (is_of(gpu, AMD) && !gpu.class.starts_with("0300")))
-        .partition(|gpu| is_of(gpu, NVIDIA));
+    let (ours, others): (Vec<&Gpu>, Vec<&Gpu>) =
+        on_bus.iter().filter(|gpu| computes(gpu)).partition(|gpu| gpu.vendor == NVIDIA);
     let mut done = Done::default();
     if ours.is_empty() && others.is_empty() {
         let why = "the machine has no GPU on the PCI bus".to_owned();
@@ -47,14 +49,7 @@ pub(super) fn run(context: &StageContext, deadline: Instant) -> Done {
     }
     let mut findings: Vec<Finding> = others.iter().map(|gpu| of_another_maker(gpu)).collect();
     if !ours.is_empty() {
-        let ask = |program: &'static str, arguments: &[&str]| ask(context, program, arguments, deadline);
-        findings.extend(of_driver(&ask, &ours, &mut done.artifacts));
-        findings.extend(xid::read(&ask, &mut done.artifacts));
-        let diag = context.spec.gpu.clone().unwrap_or_default().diag;
-        if let Some(level) = diag.level() {
-            context.show(0.2, format!("dcgmi diag -r {level}"));
-            findings.extend(dcgm::run(context, level, deadline, &mut done.artifacts));
-        }
+        findings.extend(nvidia(context, &ours, deadline, &mut done.artifacts));
     }
     done.checks = findings.into_iter().map(|finding| finding.judged(context)).collect();
     let why = "no GPU here has a source for it".to_owned();
@@ -62,6 +57,79 @@ pub(super) fn run(context: &StageContext, deadline: Instant) -> Done {
     done.checks.extend(rest);
     done.stopped = stopped(context, deadline);
     done
+}
+
+/// True for a GPU that is there to compute: whatever NVIDIA makes, and of others what is no VGA controller (class 0300), which
+/// comes with a CPU or shows a console; but for Intel's, whose cards say that they are one, beside the one within a CPU, which
+/// sits on the first bus.
+fn computes(gpu: &Gpu) -> bool {
+    const INTEL: &str = "8086";
+    let is_vga = gpu.class.starts_with("0300");
+    let is_card = gpu.vendor == INTEL && !gpu.pci.starts_with("0000:00:");
+    gpu.vendor == NVIDIA || (!gpu.is_console() && (!is_vga || is_card))
+}
+
+/// A GPU and what it is called.
+struct Named<'a> {
+    gpu: &'a Gpu,
+    /// Its serial, else its address.
+    component: String,
+    /// Its number by the driver.
+    index: Option<String>,
+}
+
+type Artifacts = Vec<(String, Vec<u8>)>;
+
+/// What NVIDIA's GPUs say before, under and after a load.
+fn nvidia(
+    context: &StageContext,
+    on_bus: &[&Gpu],
+    deadline: Instant,
+    artifacts: &mut Artifacts,
+) -> Vec<Finding> {
+    let ask = |program: &'static str, arguments: &[&str]| ask(context, program, arguments, deadline);
+    let limit = |name: &str| context.limit(name);
+    let gpus = named(&smi::query(&ask, &smi::IDENTITY, &mut Vec::new()), on_bus);
+    let (mut seen, mut diagnosed, mut log) = (Vec::new(), Vec::new(), None);
+    if let Some(level) = context.spec.gpu.clone().unwrap_or_default().diag.level() {
+        let mut before = Vec::new();
+        seen::merge(&mut seen, of_driver(&ask, &gpus, &mut before), &limit);
+        log = xid::log(&ask).ok();
+        artifacts.extend(before.into_iter().map(|(name, bytes)| (format!("before-{name}"), bytes)));
+        context.show(0.2, format!("dcgmi diag -r {level}"));
+        let look = || {
+            let sample = of_groups(&ask, &gpus, smi::under_load(), &mut Vec::new());
+            seen::merge(&mut seen, sample, &limit);
+        };
+        diagnosed = sampled(look, || dcgm::run(context, level, &gpus, deadline, artifacts));
+    } else {
+        seen.extend(gpus.iter().map(|gpu| {
+            let why = "no load was put on it, and a link that rests goes slow".to_owned();
+            let observed = Observation::Absent { why };
+            Finding::of(names::GPU_PCIE_SPEED, Some(&gpu.component), observed, "")
+        }));
+    }
+    seen::merge(&mut seen, of_driver(&ask, &gpus, artifacts), &limit);
+    seen.extend(diagnosed);
+    seen.extend(xid::findings(log, xid::log(&ask), artifacts));
+    seen
+}
+
+/// Puts a load on the GPUs, and looks at them meanwhile: once at least, and every so often.
+fn sampled<T>(mut look: impl FnMut() + Send, load: impl FnOnce() -> T) -> T {
+    std::thread::scope(|scope| {
+        let (over, ended) = channel::<()>();
+        let looks = scope.spawn(move || {
+            look();
+            while let Err(RecvTimeoutError::Timeout) = ended.recv_timeout(SAMPLE_PAUSE) {
+                look();
+            }
+        });
+        let loaded = load();
+        drop(over);
+        looks.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        loaded
+    })
 }
 
 fn of_another_maker(gpu: &Gpu) -> Finding {
@@ -75,7 +143,7 @@ fn of_another_maker(gpu: &Gpu) -> Finding {
 }
 
 /// A question to a tool: what it printed, or why it says nothing.
-type Ask<'a> = dyn Fn(&'static str, &[&str]) -> Result<Vec<u8>, String> + 'a;
+type Ask<'a> = dyn Fn(&'static str, &[&str]) -> Result<Vec<u8>, String> + Sync + 'a;
 
 fn ask(
     context: &StageContext,
@@ -103,15 +171,21 @@ fn ask(
     }
 }
 
-/// Each GPU of the bus by what its driver says of it.
-fn of_driver(ask: &Ask<'_>, on_bus: &[&Gpu], artifacts: &mut Vec<(String, Vec<u8>)>) -> Vec<Finding> {
+/// What each GPU of the bus is called, by what the driver says of it.
+fn named<'a>(known: &Result<Vec<Row>, String>, on_bus: &[&'a Gpu]) -> Vec<Named<'a>> {
+    let name = |gpu: &&'a Gpu| {
+        let row = known.iter().flatten().find(|row| row.is_at(&gpu.pci));
+        let component = row.and_then(Row::serial).unwrap_or_else(|| gpu.pci.clone());
+        Named { gpu, component, index: row.and_then(Row::index) }
+    };
+    on_bus.iter().map(name).collect()
+}
+
+/// Each GPU of the bus by what its driver says of it now.
+fn of_driver(ask: &Ask<'_>, gpus: &[Named<'_>], artifacts: &mut Artifacts) -> Vec<Finding> {
     let mut findings = Vec::new();
     let known: Result<Vec<Row>, String> = smi::query(ask, &smi::IDENTITY, artifacts);
-    let component = |pci: &str| {
-        let row = known.iter().flatten().find(|row| row.is_at(pci));
-        row.and_then(Row::serial).unwrap_or_else(|| pci.to_owned())
-    };
-    for gpu in on_bus {
+    for Named { gpu, component, .. } in gpus {
         let observed = match (&gpu.driver, &known) {
             (None, _) => Observation::Missing { what: format!("the driver of the GPU at {}", gpu.pci) },
             (Some(_), Err(why)) => Observation::Unreadable { why: why.clone() },
@@ -122,17 +196,25 @@ fn of_driver(ask: &Ask<'_>, on_bus: &[&Gpu], artifacts: &mut Vec<(String, Vec<u8
                 Observation::Missing { what: format!("the GPU at {} for its driver {driver}", gpu.pci) }
             }
         };
-        findings.push(Finding {
-            name: names::GPU_DRIVER,
-            component: Some(component(&gpu.pci)),
-            observed,
-            evidence: format!("{}/{}, nvidia-smi", gpus::FOLDER, gpu.pci),
-        });
+        let evidence = format!("{}/{}, nvidia-smi", gpus::FOLDER, gpu.pci);
+        findings.push(Finding::of(names::GPU_DRIVER, Some(component), observed, &evidence));
     }
-    for group in &smi::GROUPS {
+    findings.extend(of_groups(ask, gpus, smi::GROUPS.iter(), artifacts));
+    findings
+}
+
+/// What groups of fields say of each GPU.
+fn of_groups<'g>(
+    ask: &Ask<'_>,
+    gpus: &[Named<'_>],
+    groups: impl Iterator<Item = &'g Group>,
+    artifacts: &mut Artifacts,
+) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for group in groups {
         let rows = smi::query(ask, group, artifacts);
-        for gpu in on_bus {
-            findings.extend(smi::findings(group, &rows, &gpu.pci, &component(&gpu.pci)));
+        for named in gpus {
+            findings.extend(smi::findings(group, &rows, &named.gpu.pci, &named.component));
         }
     }
     findings

@@ -21,6 +21,7 @@ const PACKAGES_REFUSED: &str = "a test applies no packages";
 const INTERRUPTS_REFUSED: &str = "a test interrupts nothing";
 
 mod counters;
+mod gpu;
 mod interrupts;
 mod memory;
 mod network;
@@ -68,7 +69,7 @@ impl Stage {
     /// Puts a shell script in place of a tool.
     fn put_tool(&mut self, name: &str, script: &str) {
         let bin = self.work.path().join("bin");
-        std::fs::create_dir(&bin).unwrap();
+        std::fs::create_dir_all(&bin).unwrap();
         put_script(&bin.join(name), script);
         self.context.search_path = format!("{}:{PATH}", bin.display()).into();
     }

@@ -11,6 +11,8 @@ pub const GPU_KNOWN: &str = "known to its driver";
 pub const GPU_NO: &str = "No";
 /// What the check [`names::GPU_SLOWDOWN`] finds of a GPU whose hardware does not slow it down.
 pub const GPU_NOT_ACTIVE: &str = "Not Active";
+/// What the check [`names::GPU_ECC_MODE`] finds of a GPU that corrects and counts errors of its memory.
+pub const GPU_ENABLED: &str = "Enabled";
 /// What the check [`names::GPU_DIAG`] finds of a test that was passed.
 pub const GPU_DIAG_PASSED: &str = "Pass";
 /// What the check [`names::XIDS`] finds of a kernel's log without any.
@@ -23,6 +25,8 @@ pub(super) fn gpu(settings: &GpuSettings) -> Vec<PlannedCheck> {
     let mut plan = vec![
         planned(names::GPU_DRIVER, Limit::equal_to(GPU_KNOWN)),
         planned(names::GPU_TEMPERATURE, Limit { fail_above: settings.temperature_max, ..Limit::default() }),
+        // An operator may have turned it off, and nothing is counted then.
+        planned(names::GPU_ECC_MODE, Limit { only_warns: true, ..Limit::equal_to(GPU_ENABLED) }),
         planned(names::GPU_ECC_UNCORRECTED, Limit::at_most(0.0)),
         planned(names::GPU_ECC_CORRECTED, warn_from),
         planned(names::GPU_ECC_LIFETIME, warns),
@@ -31,6 +35,7 @@ pub(super) fn gpu(settings: &GpuSettings) -> Vec<PlannedCheck> {
         planned(names::GPU_REMAP_FAILURE, Limit::equal_to(GPU_NO)),
         planned(names::GPU_PENDING, Limit::equal_to(GPU_NO)),
         planned(names::GPU_PCIE_WIDTH, Limit::at_least(100.0)),
+        planned(names::GPU_PCIE_SPEED, Limit::at_least(100.0)),
         planned(names::GPU_SLOWDOWN, Limit::equal_to(GPU_NOT_ACTIVE)),
         planned(names::XIDS, Limit::equal_to(NO_XIDS)),
     ];

@@ -15,11 +15,11 @@ const TEMPERATURE_MAX: f64 = 150.0;
 const COUNT_MAX: u32 = 1_000_000_000;
 
 text_enum! {
-    /// How far `dcgmi diag` goes: its levels 1 to 4. Without one the GPUs bear no load, and the profile must say so.
+    /// How far `dcgmi diag` goes: its levels 1 to 4. A GPU on which it put no load is inconclusive. Without one the GPUs bear no load, and the profile must say so.
     GpuDiag {
         /// No load.
         None = "none",
-        /// Level 1: seconds, only what is installed.
+        /// Level 1: seconds, only what is installed. It is no load, and each GPU is inconclusive.
         Quick = "quick",
         /// Level 2: two minutes, with transfers over PCIe.
         Medium = "medium",

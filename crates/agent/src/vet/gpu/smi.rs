@@ -40,10 +40,24 @@ enum Of {
 
 /// Which GPUs there are, with their serials.
 pub(super) const IDENTITY: Group =
-    Group { option: "--query-gpu", fields: &["pci.bus_id", "serial"], checks: &[] };
+    Group { option: "--query-gpu", fields: &["pci.bus_id", "index", "serial"], checks: &[] };
 
-/// Everything else.
-pub(super) const GROUPS: [Group; 5] = [
+/// What tells something under load alone: a link that rests goes slow. The most that is possible is the lesser of what the
+/// GPU and its port can do (nvidia-smi(1), "PCIe Generation").
+static LINK_SPEED: Group = Group {
+    option: "--query-gpu",
+    fields: &["pci.bus_id", "pcie.link.gen.current", "pcie.link.gen.max"],
+    checks: &[Of::Share { name: names::GPU_PCIE_SPEED, field: 1, of: 2, unit: "% of the generation" }],
+};
+
+/// What is looked at under load: the first of [`GROUPS`], and the speed of the link.
+pub(super) fn under_load() -> impl Iterator<Item = &'static Group> {
+    const CHANGING: usize = 2;
+    GROUPS[..CHANGING].iter().chain(std::iter::once(&LINK_SPEED))
+}
+
+/// What is asked at any time. What changes from one moment to the next comes first.
+pub(super) static GROUPS: [Group; 7] = [
     Group {
         option: "--query-gpu",
         fields: &["pci.bus_id", "temperature.gpu", "pcie.link.width.current", "pcie.link.width.max"],
@@ -51,6 +65,16 @@ pub(super) const GROUPS: [Group; 5] = [
             Of::Number { name: names::GPU_TEMPERATURE, field: 1, unit: "°C" },
             Of::Share { name: names::GPU_PCIE_WIDTH, field: 2, of: 3, unit: "% of the lanes" },
         ],
+    },
+    Group {
+        option: "--query-gpu",
+        fields: &["pci.bus_id", "clocks_throttle_reasons.hw_slowdown"],
+        checks: &[Of::Word { name: names::GPU_SLOWDOWN, field: 1 }],
+    },
+    Group {
+        option: "--query-gpu",
+        fields: &["pci.bus_id", "ecc.mode.current"],
+        checks: &[Of::Word { name: names::GPU_ECC_MODE, field: 1 }],
     },
     Group {
         option: "--query-gpu",
@@ -72,6 +96,11 @@ pub(super) const GROUPS: [Group; 5] = [
         checks: &[Of::Number { name: names::GPU_RETIRED_PAGES, field: 1, unit: "pages" }],
     },
     Group {
+        option: "--query-gpu",
+        fields: &["pci.bus_id", "retired_pages.pending"],
+        checks: &[Of::Word { name: names::GPU_PENDING, field: 1 }],
+    },
+    Group {
         option: "--query-remapped-rows",
         fields: &[
             "gpu_bus_id",
@@ -85,11 +114,6 @@ pub(super) const GROUPS: [Group; 5] = [
             Of::Word { name: names::GPU_PENDING, field: 3 },
         ],
     },
-    Group {
-        option: "--query-gpu",
-        fields: &["pci.bus_id", "clocks_throttle_reasons.hw_slowdown"],
-        checks: &[Of::Word { name: names::GPU_SLOWDOWN, field: 1 }],
-    },
 ];
 
 /// A line: a GPU and what was asked of it.
@@ -102,10 +126,15 @@ impl Row {
         self.0.first().is_some_and(|address| plain(address) == plain(pci))
     }
 
-    /// Its serial, where it has one.
+    /// Its number by the driver, of [`IDENTITY`].
+    pub fn index(&self) -> Option<String> {
+        self.0.get(1).cloned()
+    }
+
+    /// Its serial, where it has one, of [`IDENTITY`].
     pub fn serial(&self) -> Option<String> {
         self.0
-            .get(1)
+            .get(2)
             .filter(|serial| !serial.is_empty() && !serial.starts_with('[') && *serial != "0")
             .cloned()
     }
@@ -201,11 +230,15 @@ fn number(text: &str, unit: &str) -> Result<Observation, String> {
 fn word(text: &str) -> Result<Observation, String> {
     match text {
         _ if is_not_there(text) => Ok(absent()),
-        "Yes" | "No" | "Active" | "Not Active" => Ok(Observation::Found { text: text.to_owned() }),
+        "Yes" | "No" | "Active" | "Not Active" | "Enabled" | "Disabled" => {
+            Ok(Observation::Found { text: text.to_owned() })
+        }
         // The query of remapped rows says 0 and 1.
         "0" => Ok(Observation::Found { text: "No".to_owned() }),
         "1" => Ok(Observation::Found { text: "Yes".to_owned() }),
-        _ => Err(format!("nvidia-smi says \"{text}\", expected Yes or No, Active or Not Active")),
+        _ => Err(format!(
+            "nvidia-smi says \"{text}\", expected Yes or No, Active or Not Active, Enabled or Disabled"
+        )),
     }
 }
 

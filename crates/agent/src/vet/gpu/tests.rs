@@ -21,10 +21,13 @@ const SERIAL: &str = "1655322012345";
 fn healthy() -> BTreeMap<&'static str, String> {
     let at = |rest: &str| format!("00000000:17:00.0, {rest}\n");
     BTreeMap::from([
-        ("serial", at(SERIAL)),
+        ("serial", at(&format!("0, {SERIAL}"))),
         ("pcie.link.width.max", at("41, 16, 16")),
+        ("pcie.link.gen.max", at("5, 5")),
+        ("ecc.mode.current", at("Enabled")),
         ("ecc.errors.uncorrected.aggregate.total", at("0, 0, 0")),
         ("retired_pages.double_bit.count", at("[N/A]")),
+        ("retired_pages.pending", at("[N/A]")),
         ("remapped_rows.pending", at("0, 0, 0")),
         ("clocks_throttle_reasons.hw_slowdown", at("Not Active")),
         ("dmesg", "[    0.000000] Linux version 6.1.0\n".to_owned()),
@@ -52,8 +55,10 @@ fn verdicts(said: &BTreeMap<&'static str, String>, gpu: &Gpu) -> BTreeMap<String
         text.map(String::into_bytes)
     };
     let mut artifacts = Vec::new();
-    let mut findings = of_driver(&ask, &[gpu], &mut artifacts);
-    findings.extend(xid::read(&ask, &mut artifacts));
+    let gpus = named(&smi::query(&ask, &smi::IDENTITY, &mut artifacts), &[gpu]);
+    let mut findings = of_driver(&ask, &gpus, &mut artifacts);
+    findings.extend(of_groups(&ask, &gpus, smi::under_load(), &mut artifacts));
+    findings.extend(xid::findings(None, xid::log(&ask), &mut artifacts));
     judged(findings)
 }
 
@@ -80,7 +85,7 @@ fn a_healthy_gpu_passes_and_is_named_by_its_serial() {
         all.iter().filter(|(_, verdict)| **verdict == Verdict::Skipped).map(|(name, _)| &**name).collect();
     assert_eq!(skipped, [names::GPU_RETIRED_PAGES], "its memory remaps rows instead");
     assert!(all.values().all(|verdict| matches!(verdict, Verdict::Pass | Verdict::Skipped)), "{all:?}");
-    assert_eq!(all.len(), 12);
+    assert_eq!(all.len(), names::GPU_CHECKS.len() - 1, "all but the diagnosis");
 }
 
 #[test]
@@ -106,6 +111,10 @@ fn what_a_gpu_says_is_judged_by_table() {
         ("remapped_rows.pending", "1, 0, 0", names::GPU_REMAPPED_ROWS, Fail),
         ("remapped_rows.pending", "0, 1, 0", names::GPU_REMAP_FAILURE, Fail),
         ("remapped_rows.pending", "0, No, Yes", names::GPU_PENDING, Fail),
+        ("retired_pages.pending", "Yes", names::GPU_PENDING, Fail),
+        ("ecc.mode.current", "Disabled", names::GPU_ECC_MODE, Warn),
+        ("pcie.link.gen.max", "1, 5", names::GPU_PCIE_SPEED, Fail),
+        ("pcie.link.gen.max", "5, 0", names::GPU_PCIE_SPEED, Inconclusive),
         ("clocks_throttle_reasons.hw_slowdown", "Active", names::GPU_SLOWDOWN, Fail),
         ("clocks_throttle_reasons.hw_slowdown", "perhaps", names::GPU_SLOWDOWN, Inconclusive),
     ] {
@@ -119,7 +128,7 @@ fn what_a_gpu_says_is_judged_by_table() {
 fn a_gpu_without_its_driver_or_unknown_to_it_fails() {
     assert_eq!(verdicts(&healthy(), &gpu(None))[names::GPU_DRIVER], Verdict::Fail);
     let mut said = healthy();
-    said.insert("serial", "00000000:27:00.0, 1\n".to_owned());
+    said.insert("serial", "00000000:27:00.0, 0, 1\n".to_owned());
     assert_eq!(verdicts(&said, &gpu(Some("nvidia")))[names::GPU_DRIVER], Verdict::Fail);
     // A field that a driver does not know costs its own group alone.
     let mut said = healthy();
@@ -151,23 +160,30 @@ fn errors_in_the_kernels_log_are_told_apart() {
     }
 }
 
-fn diagnosis(root: &str, status: &str, extra: serde_json::Value) -> Vec<u8> {
+/// A report of one test of two GPUs.
+fn diagnosis(root: &str, category: &str, status: &str, extra: serde_json::Value) -> Vec<u8> {
     let mut result = json!({"gpu_id": "0", "status": status});
     result.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
     let passed = json!({"gpu_id": "1", "status": "Pass"});
     let tests = json!([{"name": "GPU Memory", "results": [result, passed]}]);
-    let report = json!({"test_categories": [{"category": "Hardware", "tests": tests}], "version": "3.3.8"});
+    let report = json!({"test_categories": [{"category": category, "tests": tests}], "version": "3.3.8"});
     format!("a line before it\n{}", json!({ root: report })).into_bytes()
 }
 
-fn diagnosed(bytes: &[u8]) -> Verdict {
-    let finding =
-        |observed| Finding { name: names::GPU_DIAG, component: None, observed, evidence: String::new() };
-    let findings = match dcgm::results(bytes) {
-        Ok(results) => results.into_iter().map(|(_, observed)| finding(observed)).collect(),
-        Err(why) => vec![finding(Observation::Unreadable { why })],
+/// What a diagnosis says of these GPUs, each by its number.
+fn findings_of(bytes: &[u8], level: u8, exit: i32, gpus: &[(&Gpu, &str)]) -> Vec<Finding> {
+    let named = |(gpu, index): &(_, &str)| Named {
+        gpu: *gpu,
+        component: format!("SERIAL{index}"),
+        index: Some((*index).to_owned()),
     };
-    judged(findings)[names::GPU_DIAG]
+    let gpus: Vec<Named<'_>> = gpus.iter().map(named).collect();
+    dcgm::findings(dcgm::Report::read(bytes).map(|report| (report, exit)), level, &gpus, "dcgmi")
+}
+
+fn diagnosed(bytes: &[u8], level: u8, exit: i32) -> Verdict {
+    let gpu = gpu(Some("nvidia"));
+    judged(findings_of(bytes, level, exit, &[(&gpu, "0"), (&gpu, "1")]))[names::GPU_DIAG]
 }
 
 #[test]
@@ -182,16 +198,148 @@ fn each_test_of_a_diagnosis_is_judged_by_itself() {
             ("Not Run", json!({}), Verdict::Inconclusive),
             ("later word", json!({}), Verdict::Inconclusive),
         ] {
-            assert_eq!(diagnosed(&diagnosis(root, status, extra)), expected, "{root} {status}");
+            let report = diagnosis(root, "Hardware", status, extra);
+            assert_eq!(diagnosed(&report, 2, 0), expected, "{root} {status}");
         }
     }
-    let results = dcgm::results(&diagnosis("DCGM Diagnostic", "Pass", json!({}))).unwrap();
-    assert_eq!(results[0].0, "GPU Memory, GPU 0");
+    let whole = diagnosis("DCGM Diagnostic", "Hardware", "Pass", json!({}));
+    let gpu = gpu(Some("nvidia"));
+    assert_eq!(
+        findings_of(&whole, 2, 0, &[(&gpu, "0")])[0].component.as_deref(),
+        Some("GPU Memory, SERIAL0")
+    );
     for bytes in
         [&b""[..], b"{}", b"{\"DCGM Diagnostic\": {\"test_categories\": []}}", b"{\"DCGM Diagnostic\": {}}"]
     {
-        assert_eq!(diagnosed(bytes), Verdict::Inconclusive);
+        assert_eq!(diagnosed(bytes, 2, 0), Verdict::Inconclusive);
     }
+    assert_eq!(diagnosed(&whole, 2, 226), Verdict::Inconclusive, "it failed, and does not say where");
+    let text = String::from_utf8(whole).unwrap();
+    let broken_off = text.replace("{\"DCGM", "{\"runtime_error\": \"nvvs was killed\", \"DCGM");
+    assert_eq!(diagnosed(broken_off.as_bytes(), 2, 0), Verdict::Inconclusive);
+}
+
+#[test]
+fn a_gpu_that_bore_no_load_does_not_pass() {
+    let gpu = gpu(Some("nvidia"));
+    let report = |category: &str| diagnosis("DCGM Diagnostic", category, "Pass", json!({}));
+    for (category, level, expected) in [
+        ("Deployment", 1, Verdict::Inconclusive),
+        // Whatever was asked for, only what is installed was looked at.
+        ("Deployment", 3, Verdict::Inconclusive),
+        ("Later", 2, Verdict::Inconclusive),
+        ("Integration", 2, Verdict::Pass),
+        ("Hardware", 3, Verdict::Inconclusive),
+        ("Stress", 3, Verdict::Pass),
+    ] {
+        assert_eq!(diagnosed(&report(category), level, 0), expected, "{category} {level}");
+    }
+    // The third has no result of its own, and is named.
+    let findings = findings_of(&report("Hardware"), 2, 0, &[(&gpu, "0"), (&gpu, "1"), (&gpu, "2")]);
+    let left_out: Vec<&str> = findings
+        .iter()
+        .filter(|finding| matches!(finding.observed, Observation::Unreadable { .. }))
+        .filter_map(|finding| finding.component.as_deref())
+        .collect();
+    assert_eq!(left_out, ["SERIAL2"]);
+}
+
+/// DCGM 4 numbers entities of each kind by themselves, and tells serials: they beat the driver's numbers.
+#[test]
+fn a_result_of_another_entity_is_none_of_a_gpus() {
+    let gpu = gpu(Some("nvidia"));
+    let report = |group: &str, serials: serde_json::Value| {
+        let results =
+            json!([{"entity_group": group, "entity_group_id": 1, "entity_id": 0, "status": "Pass"}]);
+        let tests = json!([{"name": "pcie", "results": results}]);
+        json!({
+            "DCGM Diagnostic": {"test_categories": [{"category": "Integration", "tests": tests}]},
+            "entity_groups": [{"entity_group": "GPU", "entities": serials}],
+        })
+        .to_string()
+        .into_bytes()
+    };
+    let verdict = |bytes: &[u8]| judged(findings_of(bytes, 2, 0, &[(&gpu, "0")]))[names::GPU_DIAG];
+    let serial = |serial: &str| json!([{"entity_id": 0, "serial_num": serial}]);
+    assert_eq!(verdict(&report("GPU", json!([]))), Verdict::Pass);
+    assert_eq!(verdict(&report("GPU", serial("SERIAL0"))), Verdict::Pass);
+    assert_eq!(verdict(&report("GPU", serial("0"))), Verdict::Pass, "no serial");
+    assert_eq!(verdict(&report("GPU", serial("SERIAL1"))), Verdict::Inconclusive);
+    assert_eq!(verdict(&report("CPU", json!([]))), Verdict::Inconclusive);
+}
+
+/// What was seen at one time stays, however good the next reading is.
+#[test]
+fn the_worst_of_several_readings_counts() {
+    use Verdict::{Fail, Inconclusive, Pass, Warn};
+    let settings = GpuSettings { temperature_max: Some(90.0), ..GpuSettings::default() };
+    let plan = planned_checks(&StageSpec { gpu: Some(settings), ..StageSpec::of(Stage::Gpu) });
+    let limit = |name: &str| plan.iter().find(|planned| planned.name == name).unwrap().limit.clone();
+    let number = |value: f64| Observation::measured(value, "u");
+    let word = |text: &str| Observation::Found { text: text.to_owned() };
+    let gone = || Observation::Unreadable { why: "the driver hangs".to_owned() };
+    for (name, readings, expected) in [
+        (names::GPU_TEMPERATURE, vec![number(40.0), number(95.0), number(50.0)], Fail),
+        (names::GPU_TEMPERATURE, vec![number(40.0), gone(), number(50.0)], Inconclusive),
+        (names::GPU_PCIE_WIDTH, vec![number(100.0), number(50.0), number(100.0)], Fail),
+        (names::GPU_SLOWDOWN, vec![word("Not Active"), word("Active"), word("Not Active")], Fail),
+        (names::GPU_PCIE_SPEED, vec![number(20.0), number(100.0), gone()], Pass),
+        (names::GPU_PCIE_SPEED, vec![number(20.0), number(60.0)], Fail),
+        (names::GPU_ECC_CORRECTED, vec![number(0.0), number(2.0)], Warn),
+        (names::GPU_ECC_UNCORRECTED, vec![number(0.0), number(1.0)], Fail),
+        (names::GPU_ECC_CORRECTED, vec![number(2.0), number(0.0)], Inconclusive),
+        (names::GPU_ECC_LIFETIME, vec![number(3.0), number(3.0)], Warn),
+        (names::GPU_ECC_LIFETIME, vec![number(3.0), number(4.0), number(4.0)], Inconclusive),
+    ] {
+        let mut seen = Vec::new();
+        for observed in readings.clone() {
+            seen::merge(&mut seen, vec![Finding::of(name, Some("a"), observed, "")], &limit);
+        }
+        assert_eq!(seen.len(), 1);
+        let verdict = judged(seen)[name];
+        assert_eq!(verdict, expected, "{name} {readings:?}");
+    }
+}
+
+#[test]
+fn gpus_that_compute_are_told_from_those_that_show_a_console() {
+    let of = |pci: &str, vendor: &str, class: &str| Gpu {
+        pci: pci.into(),
+        vendor: vendor.into(),
+        class: class.into(),
+        ..Gpu::default()
+    };
+    for (gpu, expected) in [
+        (of("0000:17:00.0", "10de", "030000"), true),
+        (of("0000:27:00.0", "1002", "120000"), true),
+        (of("0000:03:00.0", "1002", "030000"), false),
+        (of("0000:37:00.0", "8086", "038000"), true),
+        (of("0000:37:00.0", "8086", "030000"), true),
+        (of("0000:00:02.0", "8086", "030000"), false),
+        (of("0000:47:00.0", "1ed5", "030200"), true),
+        (of("0000:03:00.0", "1a03", "030000"), false),
+        (of("0000:01:00.0", "1af4", "038000"), false),
+    ] {
+        assert_eq!(computes(&gpu), expected, "{gpu:?}");
+    }
+}
+
+#[test]
+fn what_left_the_kernels_log_during_the_load_still_counts() {
+    let line =
+        |at: &str, code: u32| format!("[{at}] NVRM: Xid (PCI:0000:17:00): {code}, pid=1, x\n").into_bytes();
+    let verdict = |before: Option<Vec<u8>>, after: Result<Vec<u8>, String>| {
+        judged(xid::findings(before, after, &mut Vec::new()))[names::XIDS]
+    };
+    let quiet = || b"[ 1.0] usb 1-1: new device\n".to_vec();
+    assert_eq!(verdict(Some(quiet()), Ok(quiet())), Verdict::Pass);
+    assert_eq!(verdict(Some(line(" 5.0", 79)), Ok(quiet())), Verdict::Fail);
+    assert_eq!(verdict(Some(quiet()), Ok(line(" 9.0", 79))), Verdict::Fail);
+    assert_eq!(verdict(Some(quiet()), Err("dmesg is gone".to_owned())), Verdict::Inconclusive);
+    // Read twice, it happened once.
+    let both = [line(" 5.0", 31), line(" 6.0", 31)].concat();
+    let findings = xid::findings(Some(line(" 5.0", 31)), Ok(both), &mut Vec::new());
+    assert_eq!(findings[0].observed, Observation::Unexpected { what: "XID 31, 2 times".to_owned() });
 }
 
 proptest! {
@@ -210,7 +358,7 @@ proptest! {
 
     #[test]
     fn no_bytes_make_it_panic_or_pass(bytes in proptest::collection::vec(any::<u8>(), 0..120), log in "\\PC{0,80}") {
-        prop_assert_eq!(diagnosed(&bytes), Verdict::Inconclusive);
+        prop_assert_eq!(diagnosed(&bytes, 2, 0), Verdict::Inconclusive);
         let mut said = healthy();
         said.insert("dmesg", format!("NVRM: Xid ({log}"));
         prop_assert_ne!(verdicts(&said, &gpu(Some("nvidia")))[names::XIDS], Verdict::Pass);

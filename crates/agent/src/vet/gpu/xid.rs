@@ -3,7 +3,7 @@
 //! Which are the hardware's is a table after NVIDIA's catalog (docs.nvidia.com/deploy/xid-errors, of R535 and later); an
 //! application's own faults warn, and so does what the table does not have. Reading is pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use groundcrew_protocol::check::Observation;
 use groundcrew_protocol::plan::{NO_XIDS, names};
@@ -31,43 +31,58 @@ const HARDWARE: [(u32, &str); 17] = [
     (145, "an error of NVLink's links"),
 ];
 
-/// Reads the kernel's log.
-pub(super) fn read(ask: &Ask<'_>, artifacts: &mut Vec<(String, Vec<u8>)>) -> Vec<Finding> {
-    let of = |component: Option<String>, observed, evidence: String| Finding {
-        name: names::XIDS,
-        component,
-        observed,
-        evidence,
-    };
-    let log = match ask("dmesg", &["--kernel"]) {
-        Ok(log) => log,
-        Err(why) => return vec![of(None, Observation::Unreadable { why }, String::new())],
-    };
-    let text = String::from_utf8_lossy(&log).into_owned();
-    let xids = xids(&text);
-    if xids.is_empty() {
-        let observed = match text.trim().is_empty() {
-            true => Observation::Unreadable { why: "the kernel's log is empty".to_owned() },
-            false => Observation::Found { text: NO_XIDS.to_owned() },
-        };
-        return vec![of(None, observed, "dmesg --kernel".to_owned())];
-    }
-    let lines: Vec<&str> = text.lines().filter(|line| line.contains("NVRM: Xid")).collect();
-    artifacts.push(("dmesg-xid.txt".to_owned(), lines.join("\n").into_bytes()));
-    xids.into_iter()
-        .map(|((pci, code), (count, line))| {
-            let times = format!("XID {code}, {count} times");
-            let observed = match (code, HARDWARE.iter().find(|(of, _)| Some(*of) == code_of(code))) {
-                (_, Some((_, what))) => Observation::Found { text: format!("{times}: {what}") },
-                (Code::Unreadable, None) => Observation::Unreadable {
-                    why: "the driver wrote an error whose code cannot be read".to_owned(),
-                },
-                (Code::Is(_), None) => Observation::Unexpected { what: times },
-            };
-            of(Some(pci), observed, line)
-        })
-        .collect()
+/// The kernel's log as it stands.
+///
+/// # Errors
+/// Why nobody can read it.
+pub(super) fn log(ask: &Ask<'_>) -> Result<Vec<u8>, String> {
+    ask("dmesg", &["--kernel"])
 }
+
+/// What the kernel's log says, read again where a load was put on the GPUs: it has room for so many lines, and what stood in
+/// it before may have gone.
+pub(super) fn findings(
+    before: Option<Vec<u8>>,
+    after: Result<Vec<u8>, String>,
+    artifacts: &mut Vec<(String, Vec<u8>)>,
+) -> Vec<Finding> {
+    const EVIDENCE: &str = "dmesg --kernel";
+    let of = |component: Option<&str>, observed, evidence: &str| {
+        Finding::of(names::XIDS, component, observed, evidence)
+    };
+    let unreadable = |why: String| of(None, Observation::Unreadable { why }, EVIDENCE);
+    let mut text = String::from_utf8_lossy(&before.unwrap_or_default()).into_owned();
+    let mut findings = match &after {
+        Err(why) => vec![unreadable(why.clone())],
+        Ok(log) if log.trim_ascii().is_empty() => vec![unreadable("the kernel's log is empty".to_owned())],
+        Ok(_) => Vec::new(),
+    };
+    text.push('\n');
+    text.push_str(&String::from_utf8_lossy(&after.unwrap_or_default()));
+    let xids = xids(&text);
+    if xids.is_empty() && findings.is_empty() {
+        return vec![of(None, Observation::Found { text: NO_XIDS.to_owned() }, EVIDENCE)];
+    }
+    let lines: Vec<&str> = text.lines().filter(|line| line.contains(SIGN)).collect();
+    if !lines.is_empty() {
+        artifacts.push(("dmesg-xid.txt".to_owned(), lines.join("\n").into_bytes()));
+    }
+    findings.extend(xids.into_iter().map(|((pci, code), (count, line))| {
+        let times = format!("XID {code}, {count} times");
+        let observed = match (code, HARDWARE.iter().find(|(of, _)| Some(*of) == code_of(code))) {
+            (_, Some((_, what))) => Observation::Found { text: format!("{times}: {what}") },
+            (Code::Unreadable, None) => Observation::Unreadable {
+                why: "the driver wrote an error whose code cannot be read".to_owned(),
+            },
+            (Code::Is(_), None) => Observation::Unexpected { what: times },
+        };
+        of(Some(&pci), observed, line)
+    }));
+    findings
+}
+
+/// How the driver's lines begin.
+const SIGN: &str = "NVRM: Xid";
 
 /// A code, or that there should be one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -92,18 +107,16 @@ fn code_of(code: Code) -> Option<u32> {
     }
 }
 
-/// Each code of each GPU: how often, and the first line of it.
-fn xids(text: &str) -> BTreeMap<(String, Code), (u32, String)> {
-    const SIGN: &str = "NVRM: Xid (";
-    let mut xids = BTreeMap::new();
+/// Each code of each GPU: how often, and the first line of it. A line that was read twice counts once.
+fn xids(text: &str) -> BTreeMap<(String, Code), (usize, &str)> {
+    let mut xids: BTreeMap<(String, Code), BTreeSet<&str>> = BTreeMap::new();
     for line in text.lines() {
         let Some((_, rest)) = line.split_once(SIGN) else { continue };
         let (pci, rest) = rest.split_once("):").unwrap_or(("?", ""));
         let code = rest.trim().split(|c: char| !c.is_ascii_digit()).next().and_then(|code| code.parse().ok());
         let code = code.map_or(Code::Unreadable, Code::Is);
-        let pci = pci.trim_start_matches("PCI:").to_owned();
-        let (count, _line) = xids.entry((pci, code)).or_insert_with(|| (0u32, line.to_owned()));
-        *count = count.saturating_add(1);
+        let pci = pci.trim_start_matches([' ', '(']).trim_start_matches("PCI:").to_owned();
+        xids.entry((pci, code)).or_default().insert(line);
     }
-    xids
+    xids.into_iter().map(|(of, lines)| (of, (lines.len(), *lines.first().expect("one was put in")))).collect()
 }
