@@ -96,6 +96,8 @@ pub const RANDOM_READ: &str = "random_read";
 pub const RANDOM_LATENCY: &str = "random_latency";
 /// Storage: errors of writing a file and reading it back, in the folder that the profile names.
 pub const FILE_ERRORS: &str = "file_errors";
+/// Network: interfaces with a device that have a link.
+pub const LINKS: &str = "links";
 /// Network: Mb/s that an interface's link negotiated.
 pub const LINK_SPEED: &str = "link_speed";
 /// Network: whether a link sends and receives at a time.
@@ -172,6 +174,22 @@ pub const GPU_ECC_MODE: &str = "gpu_ecc_mode";
 pub const GPU_SLOWDOWN: &str = "gpu_slowdown";
 /// GPU: errors that its driver wrote into the kernel's log.
 pub const XIDS: &str = "xids";
+/// GPU: links of NVLink that are active.
+pub const NVLINKS: &str = "nvlinks";
+/// GPU: errors of NVLink's links that were corrected, since they were counted anew.
+pub const NVLINK_ERRORS: &str = "nvlink_errors";
+/// GPU: times that a link of NVLink broke off and was made anew.
+pub const NVLINK_RECOVERIES: &str = "nvlink_recoveries";
+/// GPU: InfiniBand ports that have a link.
+pub const INFINIBAND_PORTS: &str = "infiniband_ports";
+/// GPU: Gb/s that an InfiniBand port's link negotiated.
+pub const INFINIBAND_RATE: &str = "infiniband_rate";
+/// GPU: lanes that an InfiniBand port's link negotiated.
+pub const INFINIBAND_WIDTH: &str = "infiniband_width";
+/// GPU: symbols that an InfiniBand port received wrong within the stage.
+pub const INFINIBAND_SYMBOL_ERRORS: &str = "infiniband_symbol_errors";
+/// GPU: times within the stage that an InfiniBand port's link broke off or had to be mended.
+pub const INFINIBAND_LINK_ERRORS: &str = "infiniband_link_errors";
 /// GPU: NVIDIA's own diagnosis, by test.
 pub const GPU_DIAG: &str = "gpu_diag";
 /// Any stage: the agent knows how to do it.
@@ -222,7 +240,8 @@ pub const STORAGE_CHECKS: [&str; 8] = [
 ];
 
 /// The checks of the stage Network.
-pub const NETWORK_CHECKS: [&str; 9] = [
+pub const NETWORK_CHECKS: [&str; 10] = [
+    LINKS,
     LINK_SPEED,
     DUPLEX,
     DURATION,
@@ -238,7 +257,7 @@ pub const NETWORK_CHECKS: [&str; 9] = [
 pub const PSU_CHECKS: [&str; 6] = [SUPPLIES, SUPPLY, REDUNDANCY, INPUT_POWER, FANS, SYSTEM_POWER];
 
 /// The checks of the stage GPU.
-pub const GPU_CHECKS: [&str; 15] = [
+pub const GPU_CHECKS: [&str; 23] = [
     GPU_DRIVER,
     GPU_TEMPERATURE,
     GPU_ECC_MODE,
@@ -253,6 +272,14 @@ pub const GPU_CHECKS: [&str; 15] = [
     GPU_PCIE_SPEED,
     GPU_SLOWDOWN,
     XIDS,
+    NVLINKS,
+    NVLINK_ERRORS,
+    NVLINK_RECOVERIES,
+    INFINIBAND_PORTS,
+    INFINIBAND_RATE,
+    INFINIBAND_WIDTH,
+    INFINIBAND_SYMBOL_ERRORS,
+    INFINIBAND_LINK_ERRORS,
     GPU_DIAG,
 ];
 

@@ -3,10 +3,13 @@
 //!
 //! `nvidia-smi` is asked in groups of fields ([`smi`]), so that one that a driver does not have costs its group alone; the
 //! kernel's log is searched for the driver's errors ([`xid`]); `dcgmi diag` puts a load on the GPUs ([`dcgm`]). What was read at
-//! several times is one check, the worst of them ([`seen`]). A GPU of another maker is inconclusive by name: this agent has no
+//! several times is one check, the worst of them ([`seen`]). So are the links between GPUs ([`nvlink`]); those between machines
+//! are compared before and after ([`infiniband`]). A GPU of another maker is inconclusive by name: this agent has no
 //! test of it. Nothing here was seen on hardware yet.
 
 mod dcgm;
+mod infiniband;
+mod nvlink;
 mod seen;
 mod smi;
 mod xid;
@@ -41,18 +44,23 @@ pub(super) fn run(context: &StageContext, deadline: Instant) -> Done {
     }
     let (ours, others): (Vec<&Gpu>, Vec<&Gpu>) =
         on_bus.iter().filter(|gpu| computes(gpu)).partition(|gpu| gpu.vendor == NVIDIA);
+    let settings = context.spec.gpu.clone().unwrap_or_default();
+    let ports = infiniband::read(&context.root);
     let mut done = Done::default();
-    if ours.is_empty() && others.is_empty() {
-        let why = "the machine has no GPU on the PCI bus".to_owned();
-        done.checks = context.still_owed(&[], &Observation::Absent { why });
-        return done;
-    }
     let mut findings: Vec<Finding> = others.iter().map(|gpu| of_another_maker(gpu)).collect();
     if !ours.is_empty() {
         findings.extend(nvidia(context, &ours, deadline, &mut done.artifacts));
     }
+    findings.extend(infiniband::findings(
+        &ports,
+        &infiniband::read(&context.root),
+        settings.infiniband_ports_min.is_some(),
+    ));
     done.checks = findings.into_iter().map(|finding| finding.judged(context)).collect();
-    let why = "no GPU here has a source for it".to_owned();
+    let why = match on_bus.iter().any(computes) {
+        true => "no GPU here has a source for it".to_owned(),
+        false => "the machine has no GPU on the PCI bus".to_owned(),
+    };
     let rest = context.still_owed(&done.checks, &Observation::Absent { why });
     done.checks.extend(rest);
     done.stopped = stopped(context, deadline);
@@ -91,9 +99,11 @@ fn nvidia(
     let limit = |name: &str| context.limit(name);
     let gpus = named(&smi::query(&ask, &smi::IDENTITY, &mut Vec::new()), on_bus);
     let (mut seen, mut diagnosed, mut log) = (Vec::new(), Vec::new(), None);
-    if let Some(level) = context.spec.gpu.clone().unwrap_or_default().diag.level() {
+    let settings = context.spec.gpu.clone().unwrap_or_default();
+    let nvlinks_min = settings.nvlinks_min;
+    if let Some(level) = settings.diag.level() {
         let mut before = Vec::new();
-        seen::merge(&mut seen, of_driver(&ask, &gpus, &mut before), &limit);
+        seen::merge(&mut seen, of_driver(&ask, &gpus, nvlinks_min, &mut before), &limit);
         log = xid::log(&ask).ok();
         artifacts.extend(before.into_iter().map(|(name, bytes)| (format!("before-{name}"), bytes)));
         context.show(0.2, format!("dcgmi diag -r {level}"));
@@ -109,7 +119,7 @@ fn nvidia(
             Finding::of(names::GPU_PCIE_SPEED, Some(&gpu.component), observed, "")
         }));
     }
-    seen::merge(&mut seen, of_driver(&ask, &gpus, artifacts), &limit);
+    seen::merge(&mut seen, of_driver(&ask, &gpus, nvlinks_min, artifacts), &limit);
     seen.extend(diagnosed);
     seen.extend(xid::findings(log, xid::log(&ask), artifacts));
     seen
@@ -182,7 +192,12 @@ fn named<'a>(known: &Result<Vec<Row>, String>, on_bus: &[&'a Gpu]) -> Vec<Named<
 }
 
 /// Each GPU of the bus by what its driver says of it now.
-fn of_driver(ask: &Ask<'_>, gpus: &[Named<'_>], artifacts: &mut Artifacts) -> Vec<Finding> {
+fn of_driver(
+    ask: &Ask<'_>,
+    gpus: &[Named<'_>],
+    nvlinks_min: Option<u32>,
+    artifacts: &mut Artifacts,
+) -> Vec<Finding> {
     let mut findings = Vec::new();
     let known: Result<Vec<Row>, String> = smi::query(ask, &smi::IDENTITY, artifacts);
     for Named { gpu, component, .. } in gpus {
@@ -200,6 +215,7 @@ fn of_driver(ask: &Ask<'_>, gpus: &[Named<'_>], artifacts: &mut Artifacts) -> Ve
         findings.push(Finding::of(names::GPU_DRIVER, Some(component), observed, &evidence));
     }
     findings.extend(of_groups(ask, gpus, smi::GROUPS.iter(), artifacts));
+    findings.extend(nvlink::findings(ask, gpus, nvlinks_min, artifacts));
     findings
 }
 

@@ -53,12 +53,31 @@ pub(super) fn run(context: &StageContext, deadline: Instant) -> Done {
     done
 }
 
-/// What each interface with a device and a carrier negotiated.
+/// What each interface with a device negotiated. One without a link may have no cable, or a broken one: the profile says how
+/// many links there must be.
 fn links(context: &StageContext, interfaces: &[Nic], deadline: Instant, done: &mut Done) {
-    let is_linked = |nic: &&Nic| nic.pci.is_some() && nic.state.as_deref() == Some("up");
-    let mut any = false;
-    for nic in interfaces.iter().filter(is_linked) {
-        any = true;
+    let (linked, others): (Vec<&Nic>, Vec<&Nic>) =
+        interfaces.iter().filter(|nic| nic.pci.is_some()).partition(|nic| nic.state.as_deref() == Some("up"));
+    for nic in &others {
+        let state = nic.state.as_deref().unwrap_or("unknown");
+        let why =
+            format!("{} has no link ({state}), and links_min of the profile says how many must", nic.name);
+        for name in [names::LINK_SPEED, names::DUPLEX] {
+            let absent = Observation::Absent { why: why.clone() };
+            done.checks.push(Check::of(name, Some(&nic.name), absent, context.limit(name)));
+        }
+    }
+    let wanted = context.spec.network.as_ref().is_some_and(|settings| settings.links_min.is_some());
+    let count = match linked.is_empty() && !wanted {
+        true => {
+            Observation::Absent { why: "no interface with a device on the PCI bus has a link".to_owned() }
+        }
+        false => Observation::measured(linked.len() as f64, "links"),
+    };
+    let without: Vec<&str> = others.iter().map(|nic| nic.name.as_str()).collect();
+    let evidence = format!("without a link: {}", without.join(", "));
+    done.checks.push(context.check(names::LINKS, count).with_evidence(evidence));
+    for nic in &linked {
         let call = Call {
             context,
             program: "ethtool",
@@ -82,7 +101,7 @@ fn links(context: &StageContext, interfaces: &[Nic], deadline: Instant, done: &m
         }
         done.artifacts.extend(said.ok().map(|said| (format!("ethtool-{}.txt", nic.name), said.stdout)));
     }
-    if !any {
+    if linked.is_empty() && others.is_empty() {
         let why = "no interface with a device on the PCI bus has a link";
         for name in [names::LINK_SPEED, names::DUPLEX] {
             done.checks.push(context.check(name, Observation::Absent { why: why.to_owned() }));

@@ -60,7 +60,17 @@ pub(super) fn network(settings: &NetworkSettings) -> Vec<PlannedCheck> {
     };
     let seconds = settings.duration as f64 / 1000.0 * TIME_SHARE_MIN;
     vec![
-        planned(names::LINK_SPEED, Limit::default()),
+        PlannedCheck {
+            required: settings.links_min.is_some(),
+            ..planned(
+                names::LINKS,
+                Limit { fail_below: settings.links_min.map(f64::from), ..Limit::default() },
+            )
+        },
+        planned(
+            names::LINK_SPEED,
+            Limit { fail_below: settings.link_speed_min_mbps.map(f64::from), ..Limit::default() },
+        ),
         planned(names::DUPLEX, Limit::equal_to(FULL_DUPLEX)),
         planned(names::DURATION, Limit::at_least(seconds)),
         planned(names::SEND_RATE, rate()),

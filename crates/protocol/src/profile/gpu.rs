@@ -6,11 +6,26 @@ use super::BadProfile;
 use super::part::{Field, one_of};
 use crate::text_enum::text_enum;
 
-const KEYS: [&str; 5] =
-    ["diag", "temperature_max", "ecc_corrected_warn_from", "remapped_rows_max", "retired_pages_max"];
+const KEYS: [&str; 9] = [
+    "diag",
+    "temperature_max",
+    "ecc_corrected_warn_from",
+    "remapped_rows_max",
+    "retired_pages_max",
+    "nvlinks_min",
+    "infiniband_ports_min",
+    "infiniband_rate_min_gbps",
+    "infiniband_lanes_min",
+];
 const DIAGS: [&str; 5] = ["none", "quick", "medium", "long", "extended"];
 /// No GPU works that is hotter.
 const TEMPERATURE_MAX: f64 = 150.0;
+/// More links or ports than any machine has.
+const LINKS_MAX: u32 = 1024;
+/// More than any link carries.
+const GBPS_MAX: f64 = 1e6;
+/// InfiniBand has links of 1, 2, 4, 8 and 12 lanes.
+const LANES_MAX: u32 = 12;
 /// More than any of them counts.
 const COUNT_MAX: u32 = 1_000_000_000;
 
@@ -58,6 +73,14 @@ pub struct GpuSettings {
     pub remapped_rows_max: u32,
     /// Pages of memory that were retired for double bit errors; more fail.
     pub retired_pages_max: u32,
+    /// How many links of NVLink must be active on each GPU.
+    pub nvlinks_min: Option<u32>,
+    /// How many InfiniBand ports must have a link.
+    pub infiniband_ports_min: Option<u32>,
+    /// Gb/s that every InfiniBand link must have negotiated.
+    pub infiniband_rate_min_gbps: Option<f64>,
+    /// Lanes that every InfiniBand link must have negotiated; where nothing is written, fewer than 4 warn.
+    pub infiniband_lanes_min: Option<u32>,
 }
 
 impl Default for GpuSettings {
@@ -68,6 +91,10 @@ impl Default for GpuSettings {
             ecc_corrected_warn_from: 1,
             remapped_rows_max: 0,
             retired_pages_max: 0,
+            nvlinks_min: None,
+            infiniband_ports_min: None,
+            infiniband_rate_min_gbps: None,
+            infiniband_lanes_min: None,
         }
     }
 }
@@ -85,6 +112,11 @@ pub(super) fn gpu(field: Field<'_>) -> Result<GpuSettings, BadProfile> {
         ecc_corrected_warn_from: count("ecc_corrected_warn_from", 1, default.ecc_corrected_warn_from)?,
         remapped_rows_max: count("remapped_rows_max", 0, default.remapped_rows_max)?,
         retired_pages_max: count("retired_pages_max", 0, default.retired_pages_max)?,
+        nvlinks_min: part.optional("nvlinks_min", |field| field.whole(1..=LINKS_MAX))?,
+        infiniband_ports_min: part.optional("infiniband_ports_min", |field| field.whole(1..=LINKS_MAX))?,
+        infiniband_rate_min_gbps: part
+            .optional("infiniband_rate_min_gbps", |field| field.number(0.0..=GBPS_MAX))?,
+        infiniband_lanes_min: part.optional("infiniband_lanes_min", |field| field.whole(1..=LANES_MAX))?,
     })
 }
 

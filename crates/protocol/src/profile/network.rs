@@ -8,8 +8,10 @@ use super::parse::{NUMBER_MAX, SPAN_MS_MAX, SPEED_MBPS_MAX, percent};
 use super::part::Field;
 use crate::time::span;
 
-const KEYS: [&str; 7] = [
+const KEYS: [&str; 9] = [
     "peer",
+    "links_min",
+    "link_speed_min_mbps",
     "duration",
     "streams",
     "throughput_percent_min",
@@ -20,6 +22,8 @@ const KEYS: [&str; 7] = [
 const PEER_KEYS: [&str; 3] = ["host", "port", "speed_mbps"];
 /// iperf3's own.
 const PORT: u16 = 5201;
+/// More interfaces than any machine has.
+const LINKS_MAX: u32 = 1024;
 /// iperf3 takes no more.
 const STREAMS_MAX: u32 = 128;
 /// Peers are spoken with one after the other.
@@ -35,6 +39,10 @@ pub struct NetworkSettings {
     /// Those that `iperf3 -s` runs on.
     #[serde(rename = "peer", skip_serializing_if = "Vec::is_empty")]
     pub peers: Vec<NetworkPeer>,
+    /// How many interfaces with a device must have a link.
+    pub links_min: Option<u32>,
+    /// Mb/s that every link must have negotiated.
+    pub link_speed_min_mbps: Option<u32>,
     /// How long each peer is spoken with, each way.
     #[serde(with = "span")]
     #[cfg_attr(feature = "openapi", schema(value_type = String))]
@@ -73,6 +81,8 @@ impl Default for NetworkSettings {
     fn default() -> Self {
         NetworkSettings {
             peers: Vec::new(),
+            links_min: None,
+            link_speed_min_mbps: None,
             duration: 10_000,
             streams: 4,
             throughput_percent_min: 80.0,
@@ -92,6 +102,8 @@ pub(super) fn network(field: Field<'_>) -> Result<NetworkSettings, BadProfile> {
     };
     Ok(NetworkSettings {
         peers: part.optional("peer", peers)?.unwrap_or_default(),
+        links_min: part.optional("links_min", |field| field.whole(1..=LINKS_MAX))?,
+        link_speed_min_mbps: part.optional("link_speed_min_mbps", |field| field.whole(1..=SPEED_MBPS_MAX))?,
         duration: part
             .optional("duration", |field| field.span_ms(LOAD_MS_MIN..=SPAN_MS_MAX))?
             .unwrap_or(default.duration),

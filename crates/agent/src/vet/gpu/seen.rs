@@ -6,12 +6,14 @@ use groundcrew_protocol::plan::names;
 use super::Finding;
 
 /// What a GPU only ever counts up, while its driver stays loaded.
-const COUNTS: [&str; 5] = [
+const COUNTS: [&str; 7] = [
     names::GPU_ECC_UNCORRECTED,
     names::GPU_ECC_CORRECTED,
     names::GPU_ECC_LIFETIME,
     names::GPU_RETIRED_PAGES,
     names::GPU_REMAPPED_ROWS,
+    names::NVLINK_ERRORS,
+    names::NVLINK_RECOVERIES,
 ];
 
 /// Takes in what was read later. `limit` is that of a check by the plan.
@@ -61,7 +63,9 @@ fn stands(was: &Finding, is: &Finding, limit: &Limit) -> bool {
         return (Verdict::over([before, after]) == after) != best_counts;
     }
     match (number(was), number(is)) {
-        (Some(before), Some(after)) if is.name == names::GPU_PCIE_WIDTH => after <= before,
+        (Some(before), Some(after)) if [names::GPU_PCIE_WIDTH, names::NVLINKS].contains(&is.name) => {
+            after <= before
+        }
         (Some(before), Some(after)) => after >= before,
         (None, _) | (_, None) => true,
     }

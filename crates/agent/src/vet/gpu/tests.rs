@@ -14,6 +14,8 @@ use serde_json::json;
 
 use super::*;
 
+mod links;
+
 const BUS: &str = "0000:17:00.0";
 const SERIAL: &str = "1655322012345";
 
@@ -30,8 +32,19 @@ fn healthy() -> BTreeMap<&'static str, String> {
         ("retired_pages.pending", at("[N/A]")),
         ("remapped_rows.pending", at("0, 0, 0")),
         ("clocks_throttle_reasons.hw_slowdown", at("Not Active")),
+        ("-s", nvlink(&["26.562 GB/s", "26.562 GB/s"])),
+        ("-e", nvlink(&["Replay Errors: 0", "Recovery Errors: 0", "CRC Errors: 0"])),
         ("dmesg", "[    0.000000] Linux version 6.1.0\n".to_owned()),
     ])
+}
+
+/// What `nvidia-smi nvlink` prints of the first of two GPUs; the other has one link.
+fn nvlink(lines: &[&str]) -> String {
+    let line = |(number, line): (usize, &&str)| format!("\t Link {number}: {line}\n");
+    let lines: String = lines.iter().enumerate().map(line).collect();
+    format!(
+        "GPU 0: NVIDIA H100 80GB HBM3 (UUID: GPU-a)\n{lines}GPU 1: NVIDIA H100 (UUID: GPU-b)\n\t Link 0: <inactive>\n"
+    )
 }
 
 fn gpu(driver: Option<&str>) -> Gpu {
@@ -48,15 +61,16 @@ fn gpu(driver: Option<&str>) -> Gpu {
 fn verdicts(said: &BTreeMap<&'static str, String>, gpu: &Gpu) -> BTreeMap<String, Verdict> {
     let ask = |program: &'static str, arguments: &[&str]| {
         let of = |key: &str| said.get(key).cloned().ok_or_else(|| format!("{program} is gone"));
-        let text = match program {
-            "dmesg" => of("dmesg"),
+        let text = match (program, arguments) {
+            ("dmesg", _) => of("dmesg"),
+            (_, ["nvlink", option]) => of(option),
             _ => of(arguments[0].rsplit(',').next().unwrap()),
         };
         text.map(String::into_bytes)
     };
     let mut artifacts = Vec::new();
     let gpus = named(&smi::query(&ask, &smi::IDENTITY, &mut artifacts), &[gpu]);
-    let mut findings = of_driver(&ask, &gpus, &mut artifacts);
+    let mut findings = of_driver(&ask, &gpus, None, &mut artifacts);
     findings.extend(of_groups(&ask, &gpus, smi::under_load(), &mut artifacts));
     findings.extend(xid::findings(None, xid::log(&ask), &mut artifacts));
     judged(findings)
@@ -85,7 +99,8 @@ fn a_healthy_gpu_passes_and_is_named_by_its_serial() {
         all.iter().filter(|(_, verdict)| **verdict == Verdict::Skipped).map(|(name, _)| &**name).collect();
     assert_eq!(skipped, [names::GPU_RETIRED_PAGES], "its memory remaps rows instead");
     assert!(all.values().all(|verdict| matches!(verdict, Verdict::Pass | Verdict::Skipped)), "{all:?}");
-    assert_eq!(all.len(), names::GPU_CHECKS.len() - 1, "all but the diagnosis");
+    let is_own = |name: &&&str| !name.starts_with("infiniband") && **name != names::GPU_DIAG;
+    assert_eq!(all.len(), names::GPU_CHECKS.iter().filter(is_own).count());
 }
 
 #[test]
@@ -171,13 +186,13 @@ fn diagnosis(root: &str, category: &str, status: &str, extra: serde_json::Value)
 }
 
 /// What a diagnosis says of these GPUs, each by its number.
-fn findings_of(bytes: &[u8], level: u8, exit: i32, gpus: &[(&Gpu, &str)]) -> Vec<Finding> {
-    let named = |(gpu, index): &(_, &str)| Named {
-        gpu: *gpu,
+fn findings_of<'g>(bytes: &[u8], level: u8, exit: i32, gpus: &[(&'g Gpu, &str)]) -> Vec<Finding> {
+    let named = |&(gpu, index): &(&'g Gpu, &str)| Named {
+        gpu,
         component: format!("SERIAL{index}"),
-        index: Some((*index).to_owned()),
+        index: Some(index.to_owned()),
     };
-    let gpus: Vec<Named<'_>> = gpus.iter().map(named).collect();
+    let gpus: Vec<Named<'g>> = gpus.iter().map(named).collect();
     dcgm::findings(dcgm::Report::read(bytes).map(|report| (report, exit)), level, &gpus, "dcgmi")
 }
 

@@ -104,3 +104,37 @@ fn what_could_not_be_measured_is_inconclusive() {
         "list of interfaces could not be read",
     );
 }
+
+/// An interface that lost its cable was no check at all.
+#[test]
+fn an_interface_without_a_link_is_told_and_counts_where_the_profile_says_how_many() {
+    let machine = fixture::server();
+    let with = |links_min: Option<u32>, link_speed_min_mbps: Option<u32>| {
+        let mut stage = network(&machine.root, Vec::new());
+        let settings = stage.context.spec.network.as_mut().unwrap();
+        (settings.links_min, settings.link_speed_min_mbps) = (links_min, link_speed_min_mbps);
+        stage.put_tool("ethtool", "printf 'Settings\\n\\tSpeed: 10000Mb/s\\n\\tDuplex: Full\\n'");
+        run_stage(&stage.context)
+    };
+    let outcome = with(None, None);
+    let named =
+        outcome.checks.iter().find(|of| of.name == "link_speed" && of.component.as_deref() == Some("eno2"));
+    let named = named.expect("eno2 has a check of its own");
+    assert_eq!(named.verdict, Verdict::Skipped);
+    assert!(named.reason.contains("eno2 has no link (down)"), "{named:?}");
+    let links = outcome.checks.iter().find(|of| of.name == "links").unwrap();
+    let Observation::Measured { value: Some(count), .. } = links.observed else { panic!("{links:?}") };
+    assert_eq!(verdict(&outcome, "links"), Verdict::Pass);
+    assert_eq!(verdict(&with(Some(count as u32 + 1), None), "links"), Verdict::Fail);
+    let worst = |outcome: &StageOutcome| {
+        let speeds = outcome.checks.iter().filter(|of| of.name == "link_speed");
+        Verdict::over(speeds.map(|of| of.verdict))
+    };
+    assert_eq!(worst(&with(None, Some(25_000))), Verdict::Fail);
+    assert_eq!(worst(&with(None, Some(10_000))), Verdict::Pass);
+    // A machine whose links are all gone.
+    let bare = self::machine();
+    let mut stage = network(&bare.root, Vec::new());
+    stage.context.spec.network.as_mut().unwrap().links_min = Some(1);
+    assert_eq!(verdict(&run_stage(&stage.context), "links"), Verdict::Fail);
+}
