@@ -25,6 +25,7 @@ pub fn run() -> Result<()> {
             bail!("{} is not static: {linkage}", built.display());
         }
         release::refuse_faults(&built)?;
+        release::refuse_oversized(binary, bytes.len() as u64)?;
         refuse_unstartable(&built)?;
         let shipped = dist.join(binary);
         fs::copy(&built, &shipped).with_context(|| format!("copying to {}", shipped.display()))?;

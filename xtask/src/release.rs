@@ -19,6 +19,9 @@ const FAULT_VARIABLE: &[u8] = b"GROUNDCREW_FAULT";
 /// The profile that the agent is built in: for its size.
 pub const AGENT_PROFILE: &str = "agent";
 
+/// What the agent may weigh, in bytes: live images carry it by the thousand.
+const AGENT_BYTES_MAX: u64 = 6_000_000;
+
 /// What makes the C library part of a binary; it also exists in static form for the gnu targets, which every toolchain can
 /// build, where musl's would have to be installed first. Relocations become a list of addresses in place of a table, and
 /// functions of the same code one function, which takes 0.3 MB off the agent; the linker that comes with Rust knows both.
@@ -90,6 +93,15 @@ pub fn refuse_faults(binary: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Refuses an agent that live images should not carry.
+pub fn refuse_oversized(binary: &str, bytes: u64) -> Result<()> {
+    ensure!(
+        binary != SHIPPED[0].1 || bytes < AGENT_BYTES_MAX,
+        "{binary} has {bytes} bytes, and is shipped under {AGENT_BYTES_MAX}: ARCHITECTURE.md says what keeps it small"
+    );
+    Ok(())
+}
+
 fn holds(bytes: &[u8], needle: &[u8]) -> bool {
     bytes.windows(needle.len()).any(|window| window == needle)
 }
@@ -97,6 +109,14 @@ fn holds(bytes: &[u8], needle: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_the_agents_size_is_bounded() {
+        assert!(refuse_oversized("groundcrew", AGENT_BYTES_MAX - 1).is_ok());
+        assert!(refuse_oversized("groundcrewd", AGENT_BYTES_MAX).is_ok());
+        let error = refuse_oversized("groundcrew", AGENT_BYTES_MAX).unwrap_err().to_string();
+        assert!(error.starts_with("groundcrew has 6000000 bytes"), "{error}");
+    }
 
     #[test]
     fn a_binary_that_holds_the_fault_variable_is_refused() {

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use groundcrew_durable::whole::{Options, read_bounded, write_whole};
 use groundcrew_durable::{Error, Result, fault};
+use groundcrew_protocol::order;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -49,7 +50,7 @@ pub(crate) fn names_in(folder: &Path) -> Result<Vec<OsString>> {
     };
     let names = entries.map(|entry| entry.map(|entry| entry.file_name())).collect::<io::Result<Vec<_>>>();
     let mut names = names.map_err(io_error("listing", folder))?;
-    names.sort();
+    order::sort(&mut names);
     Ok(names)
 }
 

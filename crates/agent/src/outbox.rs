@@ -16,6 +16,7 @@ use std::sync::Arc;
 use groundcrew_durable::Error;
 use groundcrew_protocol::ids::Attempt;
 use groundcrew_protocol::limits::OUTBOX_MAX;
+use groundcrew_protocol::order;
 use groundcrew_protocol::stage::Stage;
 use groundcrew_protocol::wire::{OutboxEntry, ResultRequest};
 
@@ -106,10 +107,10 @@ impl Outbox {
             }
         }
         // A crash in the middle of a move cannot leave both; a copied file can. What is unanswered goes first.
-        known.sort_by_key(|known| (known.entry.acknowledged, known.order));
+        order::sort_by_key(&mut known, |known| (known.entry.acknowledged, known.order));
         let mut seen = std::collections::HashSet::new();
         known.retain(|known| seen.insert((known.entry.stage.clone(), known.entry.attempt)));
-        known.sort_by_key(|known| known.order);
+        order::sort_by_key(&mut known, |known| known.order);
         Ok((Outbox { store, io, known }, notes))
     }
 

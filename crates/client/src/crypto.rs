@@ -17,11 +17,11 @@ static SIGNATURES: WebPkiSupportedAlgorithms =
     WebPkiSupportedAlgorithms { all: P256, mapping: &[(SignatureScheme::ECDSA_NISTP256_SHA256, P256)] };
 static P256: &[&dyn SignatureVerificationAlgorithm] = &[ECDSA_P256_SHA256];
 
-/// AES, for which servers have instructions, key exchange by X25519, signatures by P-256.
+/// AES, for which servers have instructions; one curve for the key exchange and for signatures.
 pub(crate) fn provider() -> CryptoProvider {
     CryptoProvider {
         cipher_suites: vec![cipher_suite::TLS13_AES_256_GCM_SHA384, cipher_suite::TLS13_AES_128_GCM_SHA256],
-        kx_groups: vec![kx_group::X25519],
+        kx_groups: vec![kx_group::SECP256R1],
         signature_verification_algorithms: SIGNATURES,
         secure_random: &Kernel,
         key_provider: &NoKeys,

@@ -8,6 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use groundcrew_protocol::order;
 use tokio::net::UdpSocket;
 use tokio::time::{Instant, timeout_at};
 
@@ -234,7 +235,7 @@ fn addresses_in_hosts(text: &str, name: &str) -> Vec<IpAddr> {
         words.any(|word| word.trim_end_matches('.').eq_ignore_ascii_case(name)).then_some(address)
     };
     let mut addresses: Vec<IpAddr> = text.lines().filter_map(of_line).collect();
-    addresses.sort_by_key(IpAddr::is_ipv6);
+    order::sort_by_key(&mut addresses, IpAddr::is_ipv6);
     addresses.dedup();
     addresses
 }

@@ -12,6 +12,7 @@ pub mod ids;
 pub mod inventory;
 pub mod limits;
 pub mod operator;
+pub mod order;
 pub mod plan;
 pub mod profile;
 pub mod report;

@@ -1,6 +1,7 @@
 //! A report as one HTML page: its style and drawings are in it, it loads nothing and runs no script.
 
 use groundcrew_protocol::check::{Check, Observation, Verdict};
+use groundcrew_protocol::order;
 use groundcrew_protocol::report::{Report, StageReport};
 use groundcrew_protocol::wire::{LogLevel, LogLine};
 use maud::{DOCTYPE, Markup, PreEscaped, html};
@@ -140,7 +141,7 @@ fn notes(stage: &StageReport) -> Markup {
 
 fn stage_section(index: usize, stage: &StageReport) -> Markup {
     let mut checks: Vec<&Check> = stage.checks.iter().collect();
-    checks.sort_by_key(|check| severity(check.verdict));
+    order::sort_by_key(&mut checks, |check| severity(check.verdict));
     let passes = checks.iter().filter(|check| is_plain_pass(check)).count();
     let (folded, shown): (Vec<&Check>, Vec<&Check>) =
         checks.into_iter().partition(|check| passes > PASSES_SHOWN_MAX && is_plain_pass(check));

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use groundcrew_protocol::limits::SENSOR_INTERVAL_MS;
+use groundcrew_protocol::order;
 use groundcrew_protocol::report::{Report, SensorSeries};
 use maud::{Markup, html};
 
@@ -263,7 +264,7 @@ fn thinned(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
     for column in points.chunks(points.len().div_ceil(POINTS_MAX / 2)) {
         let ends = [column.iter().min_by(by_value), column.iter().max_by(by_value)];
         let mut ends: Vec<(f64, f64)> = ends.into_iter().flatten().copied().collect();
-        ends.sort_by(|a, b| a.0.total_cmp(&b.0));
+        order::sort_by(&mut ends, |a, b| a.0.total_cmp(&b.0));
         ends.dedup();
         kept.extend(ends);
     }

@@ -1,6 +1,7 @@
 //! A report for a terminal: stages with their verdicts, then every check that is no plain pass.
 
 use groundcrew_protocol::check::{Check, Verdict};
+use groundcrew_protocol::order;
 use groundcrew_protocol::report::{Report, StageReport};
 
 use crate::words::{counted, duration, is_plain_pass, severity, sign, stage_duration};
@@ -74,7 +75,7 @@ fn stage_lines(stages: &[StageReport], width: usize) -> Vec<Line> {
 fn noted_checks(stages: &[StageReport]) -> Vec<(&StageReport, &Check)> {
     let all = stages.iter().flat_map(|stage| stage.checks.iter().map(move |check| (stage, check)));
     let mut noted: Vec<_> = all.filter(|(_, check)| !is_plain_pass(check)).collect();
-    noted.sort_by_key(|(_, check)| severity(check.verdict));
+    order::sort_by_key(&mut noted, |(_, check)| severity(check.verdict));
     noted
 }
 

@@ -53,6 +53,7 @@ pub const CRATES: &[Crate] = &[
             "stage",
             "ids",
             "time",
+            "order",
             "blank",
             "text_enum",
         ],

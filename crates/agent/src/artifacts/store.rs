@@ -7,6 +7,7 @@ use groundcrew_durable::whole::{Options, create_folder, read_bounded, remove, wr
 use groundcrew_durable::{Error, Result};
 use groundcrew_protocol::ids::{Attempt, RunId};
 use groundcrew_protocol::limits::{ARTIFACT_BYTES_MAX, ARTIFACTS_MAX};
+use groundcrew_protocol::order;
 use groundcrew_protocol::stage::Stage;
 use serde::{Deserialize, Serialize};
 
@@ -129,7 +130,7 @@ impl Store {
         let names = names_in(&self.folder)?;
         let number = |name: std::ffi::OsString| name.to_str()?.strip_suffix(".bin")?.parse().ok();
         let mut numbers: Vec<u64> = names.into_iter().filter_map(number).collect();
-        numbers.sort_unstable();
+        order::sort(&mut numbers);
         Ok(numbers)
     }
 }

@@ -11,6 +11,7 @@ use std::time::SystemTime;
 
 use groundcrew_durable::whole::create_folder;
 use groundcrew_protocol::ids::Sha256Hex;
+use groundcrew_protocol::order;
 use groundcrew_protocol::wire::LogLevel;
 
 use super::{FetchError, Wanted};
@@ -88,7 +89,7 @@ impl Places {
 
 /// Which packages go: all but those that were used last.
 fn leaving(mut whole: Vec<&Found>, kept_max: usize) -> impl Iterator<Item = &Found> {
-    whole.sort_by_key(|entry| std::cmp::Reverse(entry.used));
+    order::sort_by_key(&mut whole, |entry| std::cmp::Reverse(entry.used));
     whole.into_iter().skip(kept_max)
 }
 

@@ -4,6 +4,7 @@ use std::io::{self, Read};
 use std::path::PathBuf;
 
 use groundcrew_protocol::inventory::Unread;
+use groundcrew_protocol::order;
 use rustix::io::Errno;
 
 /// Greatest attribute of sysfs that is read: the kernel's own limit is a page.
@@ -95,7 +96,7 @@ impl Root {
             // A name that is no UTF-8 is none of the kernel's.
             names.extend(entry?.file_name().into_string().ok());
         }
-        names.sort_by_cached_key(|name| natural(name));
+        order::sort_by_key(&mut names, |name| natural(name));
         Ok(Some(names))
     }
 

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use groundcrew_durable::whole::{create_folder, sweep_leftovers};
 use groundcrew_durable::{Error, Result, fault};
 use groundcrew_protocol::ids::{RandomId, RunId};
+use groundcrew_protocol::order;
 use groundcrew_protocol::wire::LogGap;
 use serde::{Deserialize, Serialize};
 
@@ -238,7 +239,7 @@ pub(super) fn open_all(
             streams.push(stream);
         }
     }
-    streams.sort_by_key(|stream: &Stream| stream.file.order);
+    order::sort_by_key(&mut streams, |stream| stream.file.order);
     Ok(streams)
 }
 

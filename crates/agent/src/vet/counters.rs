@@ -13,6 +13,7 @@ mod sel;
 use std::collections::BTreeMap;
 
 use groundcrew_protocol::check::{Check, Observation};
+use groundcrew_protocol::order;
 use groundcrew_protocol::plan::{NO_EVENTS, names};
 
 pub(super) use self::guard::Guarded;
@@ -186,7 +187,7 @@ fn compare(name: &str, before: &Reading, after: &Reading) -> Vec<Finding> {
         return of_all(Observation::measured(0.0, unit(name)), evidence);
     }
     // What is cut is what matters least.
-    findings.sort_by(|one, other| other.weight().total_cmp(&one.weight()));
+    order::sort_by(&mut findings, |one, other| other.weight().total_cmp(&one.weight()));
     let more = findings.len().saturating_sub(COMPONENTS_MAX);
     findings.truncate(COMPONENTS_MAX);
     if let (true, Some(last)) = (more > 0, findings.last_mut()) {

@@ -3,6 +3,7 @@
 use groundcrew_protocol::check::{Check, Observation, PlannedCheck, Verdict, judge_stage};
 use groundcrew_protocol::inventory::Inventory;
 use groundcrew_protocol::limits::{CHECK_TEXT_BYTES_MAX, CHECKS_MAX};
+use groundcrew_protocol::order;
 use groundcrew_protocol::report;
 use groundcrew_protocol::wire::LogLevel;
 
@@ -64,7 +65,7 @@ pub(super) fn judge(plan: &[PlannedCheck], mut done: Done) -> StageOutcome {
 /// Cuts what a message could not carry. Checks that do not pass are kept before those that do.
 fn bound(checks: &mut Vec<Check>) {
     if checks.len() > CHECKS_MAX {
-        checks.sort_by_key(|check| check.verdict.goes_on());
+        order::sort_by_key(checks, |check| check.verdict.goes_on());
         checks.truncate(CHECKS_MAX);
     }
     for check in checks {

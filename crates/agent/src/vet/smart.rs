@@ -15,6 +15,7 @@ use std::time::Instant;
 
 use groundcrew_protocol::check::{Check, Observation};
 use groundcrew_protocol::inventory::Disk;
+use groundcrew_protocol::order;
 use groundcrew_protocol::plan::names;
 use groundcrew_protocol::profile::SelfTest;
 use groundcrew_protocol::wire::LogLevel;
@@ -78,7 +79,7 @@ fn ask_all(context: &StageContext, disks: &[Disk], deadline: Instant) -> Vec<Ask
         }
     });
     let mut asked = asked.into_inner().expect("nobody panics with the lock");
-    asked.sort_by(|(left, _), (right, _)| left.cmp(right));
+    order::sort_by(&mut asked, |(left, _), (right, _)| left.cmp(right));
     asked.into_iter().map(|(_name, answer)| answer).collect()
 }
 

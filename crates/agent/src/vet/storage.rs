@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use groundcrew_protocol::check::{Check, Observation};
 use groundcrew_protocol::inventory::Disk;
+use groundcrew_protocol::order;
 use groundcrew_protocol::plan::names;
 use groundcrew_protocol::profile::StorageSettings;
 
@@ -139,7 +140,7 @@ fn read_all(
         }
     });
     let mut all = all.into_inner().expect("nobody panics with the lock");
-    all.sort_by_key(|(index, _)| *index);
+    order::sort_by_key(&mut all, |(index, _)| *index);
     all.into_iter().map(|(_, read)| read).collect()
 }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::SensorSeries;
+use crate::order;
 use crate::time::WallMs;
 use crate::wire::SensorSample;
 
@@ -96,7 +97,7 @@ impl Growing {
     fn finish(self, points_max: usize) -> (String, Vec<(WallMs, f64)>) {
         let mut points = self.points;
         // Streams of two processes may come one over the other.
-        points.sort_by_key(|(at, _)| *at);
+        order::sort_by_key(&mut points, |(at, _)| *at);
         let bucket = points.len().div_ceil(points_max).max(1);
         let points = points.chunks(bucket).filter_map(|chunk| chunk.iter().copied().reduce(higher));
         (self.unit, points.collect())

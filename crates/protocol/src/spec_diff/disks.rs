@@ -3,6 +3,7 @@
 use super::{Labels, listed, matching, said, text_equal, text_within, unreadable, why_unread};
 use crate::check::{Check, Limit, Observation};
 use crate::inventory::{Disk, Inventory};
+use crate::order;
 use crate::profile::{Expected, ExpectedDisk};
 
 /// How far a size may be off where a profile writes nothing: makers round.
@@ -48,7 +49,7 @@ pub(super) fn checks(expected: &Expected, inventory: &Inventory) -> Vec<Check> {
 /// The disks in an order that does not depend on how the inventory lists them.
 fn in_order(disks: &[Disk]) -> Vec<&Disk> {
     let mut disks: Vec<&Disk> = disks.iter().collect();
-    disks.sort_by_key(|disk| {
+    fn key(disk: &Disk) -> impl Ord + '_ {
         (
             disk.serial.as_deref(),
             disk.wwn.as_deref(),
@@ -57,7 +58,8 @@ fn in_order(disks: &[Disk]) -> Vec<&Disk> {
             disk.firmware.as_deref(),
             disk.name.as_str(),
         )
-    });
+    }
+    order::sort_by(&mut disks, |one, other| key(one).cmp(&key(other)));
     disks
 }
 

@@ -3,6 +3,8 @@
 //! Pairs come in ranks: by serial before by model. Within a rank as many pairs as possible are made (augmenting
 //! paths), and a later rank never worsens a pair that an earlier one made.
 
+use crate::order;
+
 /// For each of `wanted` the found thing that it is. `rank` says how well the two fit, 0 best; `None`: not at all.
 pub(super) fn matched(
     wanted: usize,
@@ -37,7 +39,7 @@ impl<R: Fn(usize, usize) -> Option<u8>> Pairs<R> {
             .filter(|(_, rank, _)| *rank <= allowed)
             .collect();
         // What is free comes first, so that nothing is moved without need.
-        fitting.sort_unstable();
+        order::sort(&mut fitting);
         for (_, rank, found) in fitting {
             if std::mem::replace(&mut tried[found], true) {
                 continue;

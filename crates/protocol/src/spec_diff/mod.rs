@@ -20,6 +20,7 @@ pub use known_good::expected_of;
 
 use crate::check::{Check, Judged, Limit, Observation, Verdict};
 use crate::inventory::{Inventory, Memory};
+use crate::order;
 use crate::profile::{Count, Expected, ExpectedCpu, ExpectedMemory, ExpectedSystem};
 
 /// Bytes of a GiB.
@@ -124,7 +125,7 @@ fn dimm_speeds(memory: &Memory, limit: Limit, no_dimms: impl Fn() -> Observation
     }
     let mut dimms: Vec<(&str, Option<u32>)> =
         dimms.iter().map(|dimm| (dimm.locator.trim(), dimm.speed_mts)).collect();
-    dimms.sort_unstable();
+    order::sort(&mut dimms);
     let mut labels = Labels::default();
     let one = |(locator, speed_mts): (&str, Option<u32>)| {
         let observed = match speed_mts {

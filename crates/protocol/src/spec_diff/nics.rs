@@ -3,6 +3,7 @@
 use super::{Labels, listed, matching, said, text_equal, unreadable, why_unread};
 use crate::check::{Check, Limit, Observation};
 use crate::inventory::{Inventory, Nic};
+use crate::order;
 use crate::profile::{Expected, ExpectedNic};
 
 /// Ranks that [`rank`] gives.
@@ -36,10 +37,11 @@ pub(super) fn checks(expected: &Expected, inventory: &Inventory) -> Vec<Check> {
 /// The interfaces in an order that does not depend on how the inventory lists them.
 fn in_order(nics: &[Nic]) -> Vec<&Nic> {
     let mut nics: Vec<&Nic> = nics.iter().collect();
-    nics.sort_by_key(|nic| {
+    fn key(nic: &Nic) -> impl Ord + '_ {
         let speed = (nic.speed_mbps, nic.mtu, nic.state.as_deref());
         (nic.mac.as_deref(), nic.name.as_str(), nic.driver.as_deref(), speed, nic.is_virtual)
-    });
+    }
+    order::sort_by(&mut nics, |one, other| key(one).cmp(&key(other)));
     nics
 }
 

@@ -9,6 +9,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use groundcrew_durable::whole;
+use groundcrew_protocol::order;
 use rustix::fs::{
     AtFlags, Dir, FileType, FlockOperation, Gid, Mode, OFlags, Stat, StatVfsMountFlags, StatxAttributes,
     StatxFlags, Timespec, Timestamps, Uid, fchmod, fchown, flock, fsync, ftruncate, futimens, makedev,
@@ -87,7 +88,7 @@ impl Folder {
                 names.push(OsStr::from_bytes(name).to_owned());
             }
         }
-        names.sort();
+        order::sort(&mut names);
         Ok(names)
     }
 

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use groundcrew_protocol::check::Observation;
+use groundcrew_protocol::order;
 use groundcrew_protocol::plan::NO_EVENTS;
 
 use super::super::StageContext;
@@ -176,7 +177,7 @@ pub(super) fn compare(before: &Result<Log, Gap>, after: &Result<Log, Gap>) -> Ve
         })
         .collect();
     // Failures first: what is cut is what matters least.
-    findings.sort_by_key(|finding| matches!(finding.observed, Observation::Unexpected { .. }));
+    order::sort_by_key(&mut findings, |finding| matches!(finding.observed, Observation::Unexpected { .. }));
     let more = findings.len().saturating_sub(EVENTS_MAX);
     findings.truncate(EVENTS_MAX);
     if let (true, Some(last)) = (more > 0, findings.last_mut()) {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use groundcrew_protocol::check::Observation;
+use groundcrew_protocol::order;
 
 use crate::probe::{Root, cpu};
 
@@ -48,7 +49,7 @@ impl Frequencies {
         }
         let mut means: Vec<(u32, f64)> =
             self.cpus.iter().map(|(cpu, (sum, count))| (*cpu, sum / f64::from(*count))).collect();
-        means.sort_by(|a, b| b.1.total_cmp(&a.1));
+        order::sort_by(&mut means, |a, b| b.1.total_cmp(&a.1));
         means.truncate(workers.max(1));
         match means.last() {
             Some((cpu, mean)) => {
