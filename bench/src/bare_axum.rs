@@ -76,7 +76,7 @@ pub fn serve(answer: String) -> Result<()> {
 }
 
 /// Settings as the orchestrator's: both versions of TLS, HTTP/1.1 alone.
-fn tls(
+pub fn tls(
     certificate: CertificateDer<'static>,
     key: PrivateKeyDer<'static>,
 ) -> Result<Arc<rustls::ServerConfig>> {

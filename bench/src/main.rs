@@ -6,6 +6,7 @@
 mod agent;
 mod apply;
 mod bare_axum;
+mod bare_cluster;
 mod bare_inserts;
 mod drain;
 mod figures;
@@ -17,6 +18,7 @@ mod machine;
 mod memory;
 mod package;
 mod peak;
+mod pods;
 mod process;
 mod results;
 mod server;
@@ -112,6 +114,7 @@ enum What {
     Heartbeats,
     Logs,
     Memory,
+    Pods,
     Results,
     Agent,
     StepOutput,
@@ -120,10 +123,11 @@ enum What {
 }
 
 impl What {
-    const ALL: [What; 8] = [
+    const ALL: [What; 9] = [
         What::Heartbeats,
         What::Logs,
         What::Memory,
+        What::Pods,
         What::Results,
         What::Agent,
         What::StepOutput,
@@ -131,10 +135,10 @@ impl What {
         What::Drain,
     ];
 
-    /// Whether it is of the agent's binary alone, and needs no orchestrator.
-    fn is_of_the_agent_alone(self) -> bool {
+    /// Whether it needs no orchestrator with a fleet.
+    fn needs_no_fleet(self) -> bool {
         match self {
-            What::StepOutput | What::Apply | What::Drain => true,
+            What::Pods | What::StepOutput | What::Apply | What::Drain => true,
             What::Heartbeats | What::Logs | What::Memory | What::Results | What::Agent => false,
         }
     }
@@ -198,7 +202,13 @@ async fn measure(arguments: &Arguments) -> Result<Report> {
     let place = Place { binary: binaries.join("groundcrewd"), folder: folder.path().to_owned() };
     let mut bench = Bench { arguments, place, figures: Vec::new() };
     bench.measure_agent(&binaries.join("groundcrew")).await?;
-    if arguments.only.iter().any(|what| !what.is_of_the_agent_alone()) {
+    if bench.is_wanted(What::Pods) {
+        eprintln!("pods of a cluster");
+        let rounds = usize::from(arguments.rounds);
+        let figures = pods::measure(&bench.place.binary, &bench.place.folder, rounds).await?;
+        bench.figures.extend(figures);
+    }
+    if arguments.only.iter().any(|what| !what.needs_no_fleet()) {
         bench.measure_all(&binaries.join("groundcrew")).await?;
     }
     let Arguments { rounds, seconds, .. } = arguments;

@@ -1,5 +1,6 @@
 //! The orchestrator under measurement: the release binary, on loopback, on a data folder of its own.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -45,6 +46,11 @@ impl Place {
 impl Server {
     /// Starts it and waits until it listens.
     pub fn start(place: &Place) -> Result<Server> {
+        Server::start_with(place, &[])
+    }
+
+    /// Starts it with more arguments and waits until it listens.
+    pub fn start_with(place: &Place, more: &[OsString]) -> Result<Server> {
         let token_file = place.folder.join("operator-token");
         let log = place.folder.join("groundcrewd.log");
         let errors =
@@ -54,7 +60,7 @@ impl Server {
         // What is measured is the same on a disk that is nearly full.
         command.args(["--keep-free-percent", "0"]);
         command.args(["--listen", "127.0.0.1:0", "--requests-per-second-max", REQUESTS_PER_SECOND_MAX]);
-        command.stderr(errors);
+        command.args(more).stderr(errors);
         let (service, mut lines) = Service::start(command, "groundcrewd")?;
         let said = || format!("starting groundcrewd; what it said is:\n{}", tail(&log));
         let fingerprint: Sha256Hex = line_with(&mut lines, "certificate SHA-256 ")
