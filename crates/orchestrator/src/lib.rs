@@ -8,6 +8,7 @@ pub mod kubernetes;
 pub mod listen;
 pub mod live;
 pub mod owner;
+pub mod points;
 pub mod report;
 pub mod run;
 pub mod serve;

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use groundcrew_client::{Client, Error, EventStream, PinSet};
+use groundcrew_durable::fault::{Point, VARIABLE};
 use groundcrew_protocol::ids::{RunId, Sha256Hex, TokenText};
 use groundcrew_protocol::operator::{EventView, LogView, Order, RunCreated, RunView};
 use groundcrew_protocol::stage::{Stage, State};
@@ -160,6 +161,13 @@ impl Server {
         let listen = self.address.trim_start_matches("https://").to_owned();
         let mut process = spawn(&self.data(), &listen, &self.flags);
         (process.wait(), process.lines().join("\n"))
+    }
+
+    /// Starts it at the same address and waits until it has killed itself at this point.
+    pub fn start_to_die_at(&self, point: Point) -> ExitStatus {
+        let listen = self.address.trim_start_matches("https://").to_owned();
+        let mut command = command(&self.data(), &listen, &self.flags);
+        Process::start("groundcrewd", command.env(VARIABLE, point.name())).wait()
     }
 
     /// Runs another command of `groundcrewd`, to its end.
@@ -419,13 +427,17 @@ impl Caller<'_> {
 const KEEP_FREE: &str = "--keep-free-percent";
 
 fn spawn(data: &Path, listen: &str, flags: &[String]) -> Process {
+    Process::start("groundcrewd", &mut command(data, listen, flags))
+}
+
+fn command(data: &Path, listen: &str, flags: &[String]) -> Command {
     let mut command = Command::new(binary("groundcrewd"));
     command.args(["serve", "--listen", listen, "--data"]).arg(data).args(flags).env_clear();
     // How full the disk is on which the tests run says nothing of what they test.
     if !flags.iter().any(|flag| flag == KEEP_FREE) {
         command.args([KEEP_FREE, "0"]);
     }
-    Process::start("groundcrewd", &mut command)
+    command
 }
 
 fn launch(data: &Path, listen: &str, flags: &[String]) -> Process {

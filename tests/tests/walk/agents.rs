@@ -2,6 +2,8 @@
 
 use std::os::unix::process::ExitStatusExt;
 
+use groundcrew_durable::points as durable;
+use groundcrew_orchestrator::points;
 use groundcrew_protocol::agent_info::{AgentList, AgentView};
 use groundcrew_protocol::stage::State;
 use groundcrew_tests::harness::{Cgroup, Machine, Run, Server, binary, eventually, in_own_mounts};
@@ -174,4 +176,30 @@ fn an_agent_that_the_kernel_ends_for_want_of_memory_shows_that_reason_everywhere
         assert!(reason.contains("its process ended: error (OOMKilled)"), "{reason}");
         cgroup.remove();
     });
+}
+
+/// Between the file, the store and the run: whichever of them knew of an end, all do after the next start, once.
+#[test]
+fn an_end_is_told_once_by_a_server_that_is_killed_at_any_step_of_it() {
+    let mut server = Server::start_watching_homes();
+    let of_file = durable::ALL.iter().filter(|point| point.name().starts_with("json."));
+    for (number, point) in of_file.chain(points::ALL).enumerate() {
+        let name = format!("m{number}");
+        let run = server.create_run(&format!("n{number}"), LOAD);
+        let mut machine = Machine::started(&server, &run, &name);
+        machine.load.started();
+        wait_for(&server, &name, "the agent that is watched", |agent| agent.container_status == "Running");
+        server.kill();
+        machine.kill();
+        let died = server.start_to_die_at(*point);
+        assert_eq!(died.signal(), Some(9), "{} was not passed", point.name());
+        server.start_again(&[]);
+        let is_known =
+            |agent: &AgentView| agent.phase.as_ref().is_some_and(|phase| phase.as_str() == "error");
+        wait_for(&server, &name, point.name(), is_known);
+        let reason = waits_for_successor(&server, &run);
+        assert!(reason.contains("its process ended: error"), "{}: {reason}", point.name());
+        expect_same(&server, &machine, &name);
+        assert_eq!(server.count_of(&run, "agent_ended"), 1, "{}", point.name());
+    }
 }

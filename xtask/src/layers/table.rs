@@ -181,6 +181,7 @@ pub const CRATES: &[Crate] = &[
             "tls",
             "owner",
             "causes",
+            "points",
         ],
     },
     Crate {

@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use groundcrew_durable::fault;
 use groundcrew_protocol::ids::RunId;
 use groundcrew_protocol::runtime::{AgentRuntime, RuntimeSource};
 use tokio::io::Interest;
@@ -16,6 +17,7 @@ use crate::agents::Pass;
 use crate::api::app::App;
 use crate::causes;
 use crate::live::clock::wall_now;
+use crate::points;
 use crate::run::advance::AdvanceError;
 use crate::run::decide::Input;
 use crate::store::StoreError;
@@ -26,8 +28,10 @@ pub async fn pass(app: Arc<App>) -> Passed {
     let (looking, processes) = (app.clone(), claimed.collect::<Vec<_>>());
     let looked = tokio::task::spawn_blocking(move || looking.agents.look(&processes, wall_now())).await;
     let mut pass = looked.map_err(PassError::Defect)?.map_err(PassError::Homes)?;
+    fault::point(points::AGENTS_LOOKED);
     app.store.put_facts(std::mem::take(&mut pass.changed)).await?;
     app.store.forget_facts(std::mem::take(&mut pass.forgotten)).await?;
+    fault::point(points::AGENTS_STORED);
     let agents = pass.agents();
     app.agents.stored(&mut pass);
     for end in std::mem::take(&mut pass.begun) {
@@ -87,7 +91,10 @@ async fn tell(app: &Arc<App>, pass: &Pass) -> Result<usize, PassError> {
     for end in &pass.ends {
         let Some(run) = claims.get(&end.runtime) else { continue };
         match app.advance(run, Input::RuntimeEnded(Box::new(end.clone()))).await {
-            Ok(landed) => told += usize::from(landed.changed),
+            Ok(landed) => {
+                fault::point(points::AGENTS_TOLD);
+                told += usize::from(landed.changed);
+            }
             Err(AdvanceError::NoRun(run)) => app.live.forget(&run),
             Err(error @ AdvanceError::Store(StoreError::Closed)) => return Err(error.into()),
             Err(error) => {
