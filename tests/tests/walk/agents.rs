@@ -6,7 +6,7 @@ use groundcrew_durable::points as durable;
 use groundcrew_orchestrator::points;
 use groundcrew_protocol::agent_info::{AgentList, AgentView};
 use groundcrew_protocol::stage::State;
-use groundcrew_tests::harness::{Cgroup, Machine, Run, Server, binary, eventually, in_own_mounts};
+use groundcrew_tests::harness::{Cgroup, Machine, Run, Server, binary, eventually, in_own_mounts, mount};
 use serde_json::{Value, json};
 
 use crate::profiles::LOAD;
@@ -202,4 +202,40 @@ fn an_end_is_told_once_by_a_server_that_is_killed_at_any_step_of_it() {
         expect_same(&server, &machine, &name);
         assert_eq!(server.count_of(&run, "agent_ended"), 1, "{}", point.name());
     }
+}
+
+/// How it ended is known at once, and comes into the file as soon as that can be written.
+#[test]
+fn an_end_whose_file_cannot_be_written_is_shown_with_the_cause_and_kept_later() {
+    in_own_mounts(|| {
+        let mut server = Server::start_watching_homes();
+        let run = server.create_run("n1", LOAD);
+        let mut machine = Machine::new(&server, &run, "m1");
+        std::fs::create_dir_all(machine.home()).unwrap();
+        let home = machine.home().display().to_string();
+        mount(&["-t", "tmpfs", "-o", "mode=700", "tmpfs", &home]);
+        machine.start();
+        machine.load.started();
+        wait_for(&server, "m1", "the agent that is watched", |agent| agent.container_status == "Running");
+        server.kill();
+        machine.kill();
+        eventually("a home that nobody writes to", || {
+            let read_only = std::process::Command::new("mount").args(["-o", "remount,ro", &home]).status();
+            read_only.unwrap().success().then_some(())
+        });
+        server.start_again(&[]);
+        let ended = wait_for(&server, "m1", "the end in the list", |agent| !agent.warnings.is_empty());
+        assert!(ended.warnings[0].contains(&home) && ended.warnings[0].contains("Read-only"), "{ended:?}");
+        assert_eq!(
+            (ended.phase.unwrap().as_str(), ended.activity),
+            ("error", None),
+            "it has ended all the same"
+        );
+        waits_for_successor(&server, &run);
+        assert_eq!(file(&machine)["phase"], "running");
+        mount(&["-o", "remount,rw", &home]);
+        wait_for(&server, "m1", "the end in the file", |agent| agent.warnings.is_empty());
+        assert_eq!(file(&machine)["phase"], "error");
+        expect_same(&server, &machine, "m1");
+    });
 }

@@ -1,7 +1,9 @@
 //! What an agent says of itself in its home, through its life and after it.
 
+use std::path::Path;
 use std::process::Output;
 
+use groundcrew_durable::epoch::{PROC, boot_epoch};
 use groundcrew_protocol::stage::State;
 use groundcrew_tests::harness::{Machine, Server, binary, eventually};
 use serde_json::{Value, json};
@@ -49,6 +51,9 @@ fn an_agent_says_in_its_home_where_it_stands_and_status_judges_it() {
     assert_eq!((&said["owner"], &said["claim"], &said["attempt"]), (&json!("lab"), &json!(1), &json!(1)));
     assert_eq!((&said["run"], &said["pid"]), (&json!(run.id.as_str()), &json!(pid)));
     assert_eq!(said["runtime"], "local");
+    // The test runs under the same boot, in the same processes' numbers.
+    assert_eq!(said["epoch"], boot_epoch(Path::new(PROC)));
+    assert!(said["last_seen"].is_string() && said["started_at"].is_string(), "{said}");
     // A beat comes without any change.
     wait_for(&machine, "a later beat", |file| {
         file["last_seen_up_ms"].as_u64() > said["last_seen_up_ms"].as_u64()

@@ -26,7 +26,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use groundcrew_protocol::agent_info::{
-    AgentInfo, AgentLife, Clocks, InfoPhase, RuntimeFact, RuntimeSource, RuntimeState, Staleness, staleness,
+    AgentInfo, AgentLife, Clocks, InfoPhase, RuntimeFact, RuntimeSource, RuntimeState, Staleness, reconcile,
+    staleness,
 };
 use groundcrew_protocol::runtime::AgentRuntime;
 use groundcrew_protocol::time::WallMs;
@@ -225,7 +226,11 @@ impl Pass {
         if failure.is_none() {
             match homes.persist(home, &fact) {
                 Ok(after) => said = after.or(said),
-                Err(error) => failure = Some(error),
+                Err(error) => {
+                    failure = Some(error);
+                    // What is known is shown all the same.
+                    said = said.map(|said| corrected(said, &fact));
+                }
             }
         }
         let mut warnings: Vec<String> =
@@ -328,6 +333,14 @@ fn settled(before: Option<&RuntimeFact>, fact: RuntimeFact) -> RuntimeFact {
         }
         Some(_) | None => fact,
     }
+}
+
+/// What a file would say, if it could be written.
+fn corrected(mut said: AgentInfo, fact: &RuntimeFact) -> AgentInfo {
+    if let Some(change) = reconcile(&said, fact) {
+        change.apply_to(&mut said);
+    }
+    said
 }
 
 /// Whether what is stored says all that `fact` does but when it was seen.
