@@ -228,6 +228,10 @@ pub(crate) enum RunCommand {
         /// Write the report as one HTML page to this file.
         #[arg(long, value_name = "FILE", conflicts_with = "json")]
         html: Option<PathBuf>,
+        /// Write an archive for whoever made the hardware to this file (.tar.gz): the report as a page and as JSON, the raw
+        /// output of tools, the log, and a list of them with their SHA-256.
+        #[arg(long, value_name = "FILE", conflicts_with_all = ["json", "html"])]
+        bundle: Option<PathBuf>,
     },
     /// Do a stage of a held run again, and everything behind it.
     Retry(RetryArguments),

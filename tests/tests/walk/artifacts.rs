@@ -5,7 +5,7 @@ use groundcrew_protocol::ids::{Sha256Hex, TokenText};
 use groundcrew_protocol::operator::ArtifactView;
 use groundcrew_protocol::stage::{Stage, State};
 use groundcrew_protocol::wire::agent_path;
-use groundcrew_tests::harness::{Machine, Run, Server, eventually};
+use groundcrew_tests::harness::{Machine, Run, Server, binary, eventually};
 
 use crate::profiles::LOAD;
 
@@ -15,6 +15,48 @@ fn arrived(server: &Server, run: &Run, count: usize) -> Vec<ArtifactView> {
         let views: Vec<ArtifactView> = server.get(&format!("/api/v1/runs/{}/artifacts", run.id));
         (views.len() >= count).then_some(views)
     })
+}
+
+/// What goes to a vendor: everything, and `sha256sum` finds it whole.
+#[test]
+fn a_bundle_holds_all_that_is_known_of_a_run() {
+    let server = Server::start();
+    let run = server.create_run("n1", LOAD);
+    let mut machine = Machine::started(&server, &run, "m1");
+    machine.load.started();
+    machine.load.pass();
+    server.wait_for_state(&run, State::Completed);
+    arrived(&server, &run, 2);
+    // Lines wait for company before they are sent.
+    let logs = format!("/api/v1/runs/{}/logs?stage=CPUStress", run.id);
+    eventually("the log", || server.text(&logs).contains("\"text\"").then_some(()));
+    let path = server.beside("bundle.tar.gz");
+    let output = std::process::Command::new(binary("groundcrewctl"))
+        .args(["run", "report", run.id.as_str(), "--bundle"])
+        .arg(&path)
+        .env_clear()
+        .env("GROUNDCREW_URL", server.url())
+        .env("GROUNDCREW_FPR", server.fingerprint())
+        .env("GROUNDCREW_OPERATOR_TOKEN", server.token().as_str())
+        .output()
+        .expect("the binary can be started");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let folder = server.beside("unpacked");
+    std::fs::create_dir(&folder).unwrap();
+    let done = |program: &str, arguments: &[&std::ffi::OsStr], place: &std::path::Path| {
+        let status = std::process::Command::new(program).args(arguments).current_dir(place).status();
+        assert!(status.expect("it is installed").success(), "{program} {arguments:?}");
+    };
+    done("tar", &["-xzf".as_ref(), path.as_os_str()], &folder);
+    let top = folder.join(format!("groundcrew-{}", run.id));
+    done("sha256sum", &["-c".as_ref(), "--strict".as_ref(), "SHA256SUMS".as_ref()], &top);
+    let text = |name: &str| std::fs::read_to_string(top.join(name)).unwrap();
+    assert!(text("report.html").contains(run.id.as_str()));
+    let report: serde_json::Value = serde_json::from_str(&text("report.json")).unwrap();
+    assert_eq!(report["run"], run.id.as_str());
+    assert!(text("log.txt").contains("CPUStress"), "{}", text("log.txt"));
+    assert!(text("artifacts/CPUStress-1/stress-ng.yaml").contains("bogo-ops: "));
+    assert_eq!(text("SHA256SUMS").lines().count(), 5);
 }
 
 /// Files of artifacts that a machine still has.

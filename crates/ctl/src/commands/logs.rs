@@ -1,12 +1,14 @@
 //! A run's log, page by page; followed, the stream of events only says that there is more to read, so that no line is
 //! missing or doubled when a connection breaks.
 
+use std::fs::File;
+use std::io::{Seek, Write};
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use bytes::Bytes;
 use groundcrew_client::EventStream;
-use groundcrew_protocol::ids::RunId;
+use groundcrew_protocol::ids::{RunId, Sha256Hex, Sha256Sum};
 use groundcrew_protocol::operator::LogView;
 use groundcrew_protocol::wire::LogLine;
 
@@ -35,6 +37,25 @@ pub(super) async fn run(desk: &Desk, run: &RunId, stage: Option<&str>, follow: b
                 backoff.wait().await;
             }
             Err(error) => return Err(failed(error)),
+        }
+    }
+}
+
+/// Writes the whole log, as it stands, into a file: that, from its beginning, its sum and its size.
+pub(super) async fn write(desk: &Desk, run: &RunId, mut file: File) -> Result<(File, Sha256Hex, u64)> {
+    let (mut sum, mut bytes) = (Sha256Sum::default(), 0);
+    let mut place: Option<String> = None;
+    loop {
+        let (_, page) = desk.api.log_page(run, None, place.as_deref()).await.map_err(explained)?;
+        let text: String = page.lines.iter().map(line).collect();
+        file.write_all(text.as_bytes()).context("writing the log")?;
+        sum.add(text.as_bytes());
+        bytes += text.len() as u64;
+        let moved = place.as_deref() != Some(page.next.as_str());
+        place = Some(page.next);
+        if page.at_end || !moved {
+            file.rewind().context("reading the log back")?;
+            return Ok((file, sum.of_all(), bytes));
         }
     }
 }

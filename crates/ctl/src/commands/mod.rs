@@ -2,6 +2,7 @@
 
 mod agents;
 mod artifacts;
+mod bundle;
 mod drains;
 mod logs;
 mod office;

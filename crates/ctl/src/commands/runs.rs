@@ -9,7 +9,7 @@ use groundcrew_protocol::operator::{CreateRun, Order, RunCreated, RunList, RunVi
 use groundcrew_protocol::stage::Stage;
 use http::Method;
 
-use super::{Desk, logs, page};
+use super::{Desk, bundle, logs, page};
 use crate::api::{Answer, run_path};
 use crate::arguments::{EndArguments, OverrideArguments, RetryArguments, RunCommand};
 use crate::error::NotCompleted;
@@ -41,7 +41,8 @@ pub(super) async fn run(desk: &Desk, command: RunCommand) -> Result<()> {
         }
         RunCommand::Watch { run, through_holds } => watch(desk, &run, through_holds).await,
         RunCommand::Logs { run, stage, follow } => logs::run(desk, &run, stage.as_deref(), follow).await,
-        RunCommand::Report { run, html } => report(desk, &run, html.as_deref()).await,
+        RunCommand::Report { run, bundle: Some(path), .. } => bundle::write(desk, &run, &path).await,
+        RunCommand::Report { run, html, bundle: None } => report(desk, &run, html.as_deref()).await,
         RunCommand::Retry(RetryArguments { run, stage, reason }) => {
             give(desk, "retry", &run, stage, reason).await
         }
