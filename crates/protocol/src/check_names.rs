@@ -283,7 +283,7 @@ pub const GPU_CHECKS: [&str; 23] = [
     GPU_DIAG,
 ];
 
-/// The counters around a stage that tests hardware, each a check of that stage. CPUStress judges throttling by its share of
+/// The counters around a stage that tests hardware, each a check of that stage. CPUStress and Soak judge throttling by its share of
 /// the time instead ([`THROTTLING`]).
 pub const COUNTER_CHECKS: [&str; 10] = [
     MEMORY_UNCORRECTED,
@@ -311,6 +311,7 @@ pub fn of(stage: &Stage) -> Vec<&'static str> {
         Stage::Psu => &PSU_CHECKS,
         Stage::Gpu => &GPU_CHECKS,
         Stage::Package { mode, .. } if !mode.starts_with("interrupt") => &[STEPS],
+        // What its parts owe is named by them.
         Stage::SpecValidate
         | Stage::Soak
         | Stage::Package { .. }
@@ -330,9 +331,8 @@ pub fn counters(stage: &Stage) -> Vec<&'static str> {
         }
         // These put a load on the machine.
         Stage::Memory | Stage::Storage | Stage::Gpu => all.collect(),
-        Stage::CpuStress => all.filter(|name| *name != THROTTLE_EVENTS).collect(),
+        Stage::CpuStress | Stage::Soak => all.filter(|name| *name != THROTTLE_EVENTS).collect(),
         Stage::SpecValidate
-        | Stage::Soak
         | Stage::Package { .. }
         | Stage::Interrupt { .. }
         | Stage::Reporting

@@ -4,11 +4,13 @@ mod counters;
 mod gpu;
 mod loads;
 mod power;
+mod soak;
 
 pub use counters::NO_EVENTS;
 pub use gpu::{GPU_DIAG_PASSED, GPU_ENABLED, GPU_KNOWN, GPU_NO, GPU_NOT_ACTIVE, NO_XIDS};
 pub use loads::FULL_DUPLEX;
 pub use power::{FAN_GOOD, FULLY_REDUNDANT, SUPPLY_GOOD};
+pub use soak::SoakPart;
 
 use crate::check::{Limit, PlannedCheck};
 pub use crate::check_names::{self as names, INVENTORY_CHECKS};
@@ -34,7 +36,20 @@ pub const REBOOTED_FOUND: &str = "another boot id";
 /// The planned checks of a stage. A stage that this version cannot plan owes one check that nobody can fulfil but
 /// an agent that knows the stage, so that it can never pass by reporting nothing.
 pub fn planned_checks(spec: &StageSpec) -> Vec<PlannedCheck> {
-    let mut plan: Vec<PlannedCheck> = match &spec.name {
+    let mut plan = own_checks(spec);
+    plan.extend(counters::planned_counters(spec));
+    for name in &spec.require {
+        match plan.iter_mut().find(|check| check.name == *name) {
+            Some(check) => check.required = true,
+            None => plan.push(PlannedCheck { required: true, ..planned(name, Limit::default()) }),
+        }
+    }
+    plan
+}
+
+/// What a stage owes without the counters around it.
+fn own_checks(spec: &StageSpec) -> Vec<PlannedCheck> {
+    match &spec.name {
         Stage::Inventory => INVENTORY_CHECKS.iter().map(|name| planned(name, Limit::default())).collect(),
         Stage::CpuStress => cpu_stress(&spec.cpu_stress.clone().unwrap_or_default()),
         stage if stage.is_interrupt() => vec![interrupt(spec)],
@@ -49,18 +64,11 @@ pub fn planned_checks(spec: &StageSpec) -> Vec<PlannedCheck> {
         Stage::Network => loads::network(&spec.network.clone().unwrap_or_default()),
         Stage::Psu => power::psu(&spec.psu.clone().unwrap_or_default()),
         Stage::Gpu => gpu::gpu(&spec.gpu.clone().unwrap_or_default()),
-        Stage::Soak | Stage::Package { .. } | Stage::Interrupt { .. } | Stage::Unknown(_) => {
+        Stage::Soak => soak::soak(spec),
+        Stage::Package { .. } | Stage::Interrupt { .. } | Stage::Unknown(_) => {
             vec![planned(names::STAGE_KNOWN, Limit::default())]
         }
-    };
-    plan.extend(counters::planned_counters(spec));
-    for name in &spec.require {
-        match plan.iter_mut().find(|check| check.name == *name) {
-            Some(check) => check.required = true,
-            None => plan.push(PlannedCheck { required: true, ..planned(name, Limit::default()) }),
-        }
     }
-    plan
 }
 
 /// A reboot is proved, anything else is done. One that this version cannot tell is known to nobody.

@@ -65,7 +65,7 @@ fn a_marker_that_cannot_be_read_holds_up_no_heartbeat_and_no_stage_for_ever() {
     machine.load.pass();
     machine.agent().wait_for_line("the drain marker could not be read in time");
     let view = server.wait_for_state(&run, State::FailedHolding);
-    assert_eq!((&view.stages[1].stage, view.stages[1].attempts), (&Stage::Soak, 1));
+    assert_eq!((&view.stages[1].stage, view.stages[1].attempts), (&Stage::Network, 1));
     // Once the disk answers again, the marker counts again.
     drop(held);
     std::fs::write(machine.home().join(".drain_request.json"), "{}").unwrap();

@@ -118,7 +118,7 @@ fn an_overridden_verdict_goes_on() {
     server.wait_for_state(&run, State::FailedHolding);
     server.order(&run, "override", "known and harmless");
     let view = server.wait_for(&run, "a hold at the next stage", |view| {
-        view.summary.state == State::FailedHolding && view.summary.stage == Some(Stage::Soak)
+        view.summary.state == State::FailedHolding && view.summary.stage == Some(Stage::Network)
     });
     assert_eq!(view.stages[0].overridden.as_deref(), Some("known and harmless"));
     assert_eq!(view.stages[1].verdict, Some(Verdict::Inconclusive));

@@ -12,7 +12,7 @@ workers = 1
 throttled_percent_max = 100.0
 "#;
 
-/// A load, and a stage behind it whose tool no machine of the tests has: the run is held there.
+/// A load, and a stage behind it that has nobody to speak with: the run is held there.
 pub const LOAD_THEN_HELD: &str = r#"
 name = "load-then-held"
 [[stage]]
@@ -23,7 +23,7 @@ duration = "1s"
 workers = 1
 throttled_percent_max = 100.0
 [[stage]]
-name = "Soak"
+name = "Network"
 "#;
 
 /// The inventory of this machine, and a load.

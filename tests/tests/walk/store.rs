@@ -85,7 +85,7 @@ fn a_restore_in_the_middle_of_a_run_loses_and_repeats_nothing() {
     assert!(restored.status.success(), "{}", String::from_utf8_lossy(&restored.stderr));
     server.start_again(&[]);
     let view = server.wait_for_state(&run, State::FailedHolding);
-    assert_eq!((view.summary.stage, view.stages[0].attempts), (Some(Stage::Soak), 1));
+    assert_eq!((view.summary.stage, view.stages[0].attempts), (Some(Stage::Network), 1));
     assert_eq!(view.stages[1].attempts, 1);
     assert!(view.claim.0 >= 2);
     assert_eq!(server.count_of(&run, "restored"), 1);

@@ -3,14 +3,13 @@
 //!
 //! `nvidia-smi` is asked in groups of fields ([`smi`]), so that one that a driver does not have costs its group alone; the
 //! kernel's log is searched for the driver's errors ([`xid`]); `dcgmi diag` puts a load on the GPUs ([`dcgm`]). What was read at
-//! several times is one check, the worst of them ([`seen`]). So are the links between GPUs ([`nvlink`]); those between machines
+//! several times is one check, the worst of them ([`worst`]). So are the links between GPUs ([`nvlink`]); those between machines
 //! are compared before and after ([`infiniband`]). A GPU of another maker is inconclusive by name: this agent has no
 //! test of it. Nothing here was seen on hardware yet.
 
 mod dcgm;
 mod infiniband;
 mod nvlink;
-mod seen;
 mod smi;
 mod xid;
 
@@ -21,10 +20,11 @@ use groundcrew_protocol::check::Observation;
 use groundcrew_protocol::inventory::Gpu;
 use groundcrew_protocol::plan::{GPU_KNOWN, names};
 
+use self::dcgm::Diagnosis;
 use self::smi::{Group, Row};
 use super::finding::Finding;
 use super::json_tool::Call;
-use super::{Done, StageContext, refused, stopped};
+use super::{Done, StageContext, refused, stopped, worst};
 use crate::probe::{Unreads, gpus};
 
 /// The driver answers in seconds, and where a GPU hangs in a minute or not at all.
@@ -101,17 +101,17 @@ fn nvidia(
     let (mut seen, mut diagnosed, mut log) = (Vec::new(), Vec::new(), None);
     let settings = context.spec.gpu.clone().unwrap_or_default();
     let nvlinks_min = settings.nvlinks_min;
-    if let Some(level) = settings.diag.level() {
+    if let Some(diagnosis) = Diagnosis::of(&context.spec) {
         let mut before = Vec::new();
-        seen::merge(&mut seen, of_driver(&ask, &gpus, nvlinks_min, &mut before), &limit);
+        worst::merge(&mut seen, of_driver(&ask, &gpus, nvlinks_min, &mut before), &limit);
         log = xid::log(&ask).ok();
         artifacts.extend(before.into_iter().map(|(name, bytes)| (format!("before-{name}"), bytes)));
-        context.show(0.2, format!("dcgmi diag -r {level}"));
+        context.show(0.2, diagnosis.command());
         let look = || {
             let sample = of_groups(&ask, &gpus, smi::under_load(), &mut Vec::new());
-            seen::merge(&mut seen, sample, &limit);
+            worst::merge(&mut seen, sample, &limit);
         };
-        diagnosed = sampled(look, || dcgm::run(context, level, &gpus, deadline, artifacts));
+        diagnosed = sampled(look, || dcgm::run(context, &diagnosis, &gpus, deadline, artifacts));
     } else {
         seen.extend(gpus.iter().map(|gpu| {
             let why = "no load was put on it, and a link that rests goes slow".to_owned();
@@ -119,7 +119,7 @@ fn nvidia(
             Finding::of(names::GPU_PCIE_SPEED, Some(&gpu.component), observed, "")
         }));
     }
-    seen::merge(&mut seen, of_driver(&ask, &gpus, nvlinks_min, artifacts), &limit);
+    worst::merge(&mut seen, of_driver(&ask, &gpus, nvlinks_min, artifacts), &limit);
     seen.extend(diagnosed);
     seen.extend(xid::findings(log, xid::log(&ask), artifacts));
     seen

@@ -30,6 +30,9 @@ const TESTED_BYTES_MIN: u64 = 16 << 20;
 /// stress-ng itself, beside what it tests, in each worker.
 const WORKER_BYTES: u64 = 32 << 20;
 const MIB: u64 = 1 << 20;
+/// Under a Soak no more is tested than can be gone through in this part of the time: reads of disks, and what the GPUs are
+/// tested by, take CPUs too.
+const SOAK_PART: u64 = 4;
 /// Bytes that stress-ng takes for 100 that it tests. Its method `swap`, one of all, keeps 8 bytes for each 64, and the page tables
 /// of both have 8 bytes for each 4096: 112.8. Measured with 32 MiB: 34,564 KiB resident by `write64`, 38,708 by `swap`.
 const NEEDED_PERCENT: u64 = 113;
@@ -110,7 +113,9 @@ fn size(
     let reserve = reserve.max(RESERVE_BYTES_MIN) + of_workers;
     let fits = tested_in(available.saturating_sub(reserve));
     let wanted = settings.size_mib_max.map_or(fits, |most| fits.min(most.saturating_mul(MIB)));
-    let in_time = method.bytes_in(workers, settings.duration);
+    // Beside other loads its workers have a part of their time.
+    let part = if context.spec.soak.is_some() { SOAK_PART } else { 1 };
+    let in_time = method.bytes_in(workers, settings.duration / part);
     if wanted < TESTED_BYTES_MIN {
         return Err(format!(
             "{} MiB are available, of which {} MiB are kept in reserve: what is left is no test",

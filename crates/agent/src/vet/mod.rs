@@ -21,10 +21,12 @@ mod package_agent;
 mod package_copies;
 mod psu;
 mod smart;
+mod soak;
 mod storage;
 mod stress_ng;
 mod terminal;
 mod work_folder;
+mod worst;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -233,12 +235,11 @@ fn perform(context: &StageContext, deadline: Instant) -> Done {
         Stage::Network => network::run(context, deadline),
         Stage::Gpu => gpu::run(context, deadline),
         Stage::Psu => psu::run(context, deadline),
+        Stage::Soak => soak::run(context, deadline),
         Stage::Package { name, mode } => package::run(context, name, mode, deadline),
-        Stage::SpecValidate
-        | Stage::Reporting
-        | Stage::Soak
-        | Stage::Interrupt { .. }
-        | Stage::Unknown(_) => unknown(context),
+        Stage::SpecValidate | Stage::Reporting | Stage::Interrupt { .. } | Stage::Unknown(_) => {
+            unknown(context)
+        }
     }
 }
 

@@ -71,16 +71,25 @@ pub(super) fn bmc_of(root: &Root) -> Bmc {
 /// Asks the BMC or the sensors, and judges what they say.
 pub(super) fn run(context: &StageContext, deadline: Instant) -> Done {
     let mut done = Done::default();
-    let expected = context.spec.psu.as_ref().and_then(|settings| settings.supplies);
-    let ask = |arguments: &[&str]| ipmitool(context, arguments, deadline);
-    let findings = match bmc_of(&context.root) {
-        Bmc::Reachable => bmc::ask(&ask, expected, &mut done.artifacts),
-        Bmc::Unreachable(why) => bmc::all_unreadable(&CHECKS, &why),
-        Bmc::None => sensors::read(&context.root),
-    };
+    let findings = look(context, deadline, &mut done.artifacts);
     done.checks = findings.into_iter().map(|finding| finding.judged(context)).collect();
     done.stopped = stopped(context, deadline);
     done
+}
+
+/// What they say now.
+pub(super) fn look(
+    context: &StageContext,
+    deadline: Instant,
+    artifacts: &mut Vec<(String, Vec<u8>)>,
+) -> Vec<Finding> {
+    let expected = context.spec.psu.as_ref().and_then(|settings| settings.supplies);
+    let ask = |arguments: &[&str]| ipmitool(context, arguments, deadline);
+    match bmc_of(&context.root) {
+        Bmc::Reachable => bmc::ask(&ask, expected, artifacts),
+        Bmc::Unreachable(why) => bmc::all_unreadable(&CHECKS, &why),
+        Bmc::None => sensors::read(&context.root),
+    }
 }
 
 /// One question to the BMC.

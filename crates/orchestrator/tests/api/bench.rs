@@ -19,7 +19,8 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
 /// A profile with one stage that asks for one check.
-pub const PROFILE: &str = "name = \"short\"\n[[stage]]\nname = \"Soak\"\n";
+pub const PROFILE: &str = "name = \"short\"\n[[stage]]\nname = \"Package:a/apply\"\n\
+                           [[package]]\nname = \"a\"\nversion = \"1.0.0\"\npath = \"/srv/a\"\n";
 
 /// How a bench serves: on loopback, any port.
 pub fn options(data: PathBuf) -> Options {
@@ -250,12 +251,12 @@ impl Agent {
     /// A result that passes or fails the one check of the short profile.
     pub async fn result(&self, bench: &Bench, attempt: u32, passed: bool) -> Answer {
         let observed = match passed {
-            true => json!({ "kind": "found", "text": "yes" }),
+            true => json!({ "kind": "found", "text": "done" }),
             false => json!({ "kind": "missing", "what": "the tool" }),
         };
-        let check = json!({ "name": "stage_known", "observed": observed, "verdict": "pass" });
+        let check = json!({ "name": "steps", "observed": observed, "verdict": "pass" });
         let body = json!({
-            "made_under": self.claim, "stage": "Soak", "attempt": attempt, "passed": passed, "summary": "s",
+            "made_under": self.claim, "stage": "Package:a/apply", "attempt": attempt, "passed": passed, "summary": "s",
             "checks": [check],
         });
         self.post(bench, "result", body).await

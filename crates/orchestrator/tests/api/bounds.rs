@@ -61,7 +61,7 @@ async fn bodies_and_lists_are_bounded() {
     let line = json!({ "ts": "t", "level": "info", "text": "x".repeat(limits::LOG_LINE_BYTES_MAX + 1) });
     let answer = agent.post(&bench, "log", json!({ "lines": [line] })).await;
     answer.expect_error(422, "unfit", &["lines[0].text", "8193", "8192"]);
-    let outcome = json!({ "stage": "Soak", "attempt": 1, "made_under": 1 });
+    let outcome = json!({ "stage": "Package:a/apply", "attempt": 1, "made_under": 1 });
     let outbox = vec![outcome; limits::OUTBOX_MAX + 1];
     let answer = agent.post(&bench, "claim", json!({ "outbox": outbox })).await;
     answer.expect_error(422, "unfit", &["outbox", "257", "256"]);
@@ -184,7 +184,7 @@ async fn an_artifact_is_stored_once_and_comes_back_as_a_download() {
     let agent = bench.make_agent("n1").await;
     let content = b"raw output".to_vec();
     let sha256 = Sha256Hex::of(&content);
-    let name = "attempt=1&stage=Soak&name=smartctl";
+    let name = "attempt=1&stage=Package:a/apply&name=smartctl";
     let path = |sha: &Sha256Hex| format!("{}?{name}&sha256={sha}", agent.path("artifact"));
     let put = |sha: Sha256Hex, body: Vec<u8>| {
         let path = path(&sha);
@@ -205,12 +205,16 @@ async fn an_artifact_is_stored_once_and_comes_back_as_a_download() {
         refuse(query.to_owned()).await.expect_error(422, "unfit", &["query stage", &agent.run]);
     }
     for attempt in ["0", "2", "4000000000"] {
-        let answer = refuse(format!("attempt={attempt}&stage=Soak")).await;
+        let answer = refuse(format!("attempt={attempt}&stage=Package:a/apply")).await;
         answer.expect_error(422, "unfit", &["query attempt", attempt, "1 to 1"]);
     }
-    refuse("attempt=1&stage=Soak&claim=0".to_owned()).await.expect_error(409, "old_claim", &[]);
-    refuse("attempt=1&stage=Soak&claim=2".to_owned()).await.expect_error(409, "unknown_claim", &[]);
-    refuse(format!("attempt=1&stage=Soak&claim={}", agent.claim)).await.expect(200);
+    refuse("attempt=1&stage=Package:a/apply&claim=0".to_owned()).await.expect_error(409, "old_claim", &[]);
+    refuse("attempt=1&stage=Package:a/apply&claim=2".to_owned()).await.expect_error(
+        409,
+        "unknown_claim",
+        &[],
+    );
+    refuse(format!("attempt=1&stage=Package:a/apply&claim={}", agent.claim)).await.expect(200);
     let got = bench.order("GET", &format!("{}?{name}", agent.path("artifact")), json!(null)).await;
     assert_eq!((got.status, &got.body[..]), (StatusCode::OK, &content[..]));
     assert_eq!(got.headers["content-disposition"], "attachment");

@@ -34,17 +34,17 @@ async fn a_drain_of_a_node_is_told_confirmed_shown_and_taken_off() {
     let id = drain(&bench, json!({ "target": { "node": "n1" }, "reason": "new PSU" })).await;
     assert_eq!(state(&bench, "n1").await, "asked");
     pass(&bench).await;
-    let (cmd, which, number) = told(&bench, &agent, json!({ "stage": "Soak", "attempt": 1 })).await;
+    let (cmd, which, number) =
+        told(&bench, &agent, json!({ "stage": "Package:a/apply", "attempt": 1 })).await;
     assert_eq!((&cmd, &which), (&json!("drain"), &json!(id)));
     assert_eq!(told(&bench, &other, json!({})).await.0, Value::Null);
     let done = json!([{ "id": number, "outcome": "done" }]);
-    let holds =
-        json!({ "drains": [id], "drain": "asked for", "stage": "Soak", "attempt": 1, "directives": done });
+    let holds = json!({ "drains": [id], "drain": "asked for", "stage": "Package:a/apply", "attempt": 1, "directives": done });
     assert_eq!(told(&bench, &agent, holds).await.0, Value::Null);
     assert_eq!(state(&bench, "n1").await, "draining");
     let view = bench.order("GET", "/api/v1/nodes/n1", json!(null)).await.expect(200);
     assert_eq!(view["drain"]["drains"][0]["reason"], "new PSU");
-    assert_eq!(view["drain"]["agents"][0]["active"]["stage"], "Soak");
+    assert_eq!(view["drain"]["agents"][0]["active"]["stage"], "Package:a/apply");
     let idle = json!({ "drains": [id], "drain": "asked for", "phase": "draining" });
     agent.beat(&bench, idle.clone()).await.expect(200);
     assert_eq!(state(&bench, "n1").await, "idle");

@@ -109,10 +109,13 @@ async fn lines_of_log_and_the_agents_words_are_told_live() {
     reader.next_named("agent").await;
     let line =
         |stage: Option<&str>, text: &str| json!({ "ts": "t", "level": "info", "stage": stage, "text": text });
-    let lines = [line(Some("Soak"), "a"), line(Some("Soak"), "b"), line(None, "c")];
+    let lines = [line(Some("Package:a/apply"), "a"), line(Some("Package:a/apply"), "b"), line(None, "c")];
     agent.post(&bench, "log", json!({ "stream": "0".repeat(32), "lines": lines })).await.expect(200);
     let told = reader.next_named("log").await;
-    assert_eq!((&told.data["stage"], told.data["lines"].as_array().unwrap().len()), (&json!("Soak"), 2));
+    assert_eq!(
+        (&told.data["stage"], told.data["lines"].as_array().unwrap().len()),
+        (&json!("Package:a/apply"), 2)
+    );
     let told = reader.next_named("log").await;
     assert_eq!((&told.data["stage"], &told.data["lines"][0]["text"]), (&json!(null), &json!("c")));
     agent.beat(&bench, json!({ "activity": "reading disks" })).await.expect(200);
@@ -154,7 +157,8 @@ async fn a_watcher_who_falls_behind_is_told_how_much_it_missed() {
     let stream = "a".repeat(32);
     // More than waits for a watcher who does not read.
     for seq in 0..100 {
-        let line = json!({ "ts": "t", "level": "info", "text": format!("line {seq}"), "stage": "Soak" });
+        let line =
+            json!({ "ts": "t", "level": "info", "text": format!("line {seq}"), "stage": "Package:a/apply" });
         agent.post(&bench, "log", json!({ "stream": stream, "seq": seq, "lines": [line] })).await.expect(200);
     }
     let gap = reader.next_named("gap").await;
@@ -163,7 +167,7 @@ async fn a_watcher_who_falls_behind_is_told_how_much_it_missed() {
     // What was missed is in the log, and reading goes on behind a tail without a line lost or doubled.
     let tail = bench.order("GET", &agent.path("logs?tail=3"), Value::Null).await.expect(200);
     assert_eq!(tail["lines"].as_array().unwrap().len(), 3);
-    let line = json!({ "ts": "t", "level": "info", "text": "after", "stage": "Soak" });
+    let line = json!({ "ts": "t", "level": "info", "text": "after", "stage": "Package:a/apply" });
     let more = json!({ "stream": stream, "seq": 100, "lines": [line] });
     agent.post(&bench, "log", more).await.expect(200);
     let path = agent.path(&format!("logs?after={}", tail["next"].as_str().unwrap()));

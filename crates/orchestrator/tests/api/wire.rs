@@ -19,24 +19,25 @@ async fn a_walk_from_claim_to_completed() {
     let claim = agent.claim(&bench).await.expect(200);
     assert_eq!(
         (&claim["claim"], &claim["attempt"], &claim["current_state"]),
-        (&json!(1), &json!(1), &json!("Soak"))
+        (&json!(1), &json!(1), &json!("Package:a/apply"))
     );
     assert_eq!((&claim["iperf_port"], &claim["pins"]), (&json!(5201), &hello["pins"]));
     assert!(claim["server_time"].as_i64().unwrap() > 0);
-    let beat = agent.beat(&bench, json!({ "phase": "running", "activity": "Soak" })).await.expect(200);
-    assert_eq!((&beat["state"], &beat["generation"]), (&json!("Soak"), &json!(1)));
+    let beat =
+        agent.beat(&bench, json!({ "phase": "running", "activity": "Package:a/apply" })).await.expect(200);
+    assert_eq!((&beat["state"], &beat["generation"]), (&json!("Package:a/apply"), &json!(1)));
     let result = agent.result(&bench, 1, true).await.expect(200);
     assert_eq!((&result["taken"], &result["next_state"]), (&json!("first"), &json!("Completed")));
     let again = agent.result(&bench, 1, false).await.expect(200);
     assert_eq!((&again["taken"], &again["next_state"]), (&json!("repeated"), &json!("Completed")));
     let view = bench.order("GET", &format!("/api/v1/runs/{}", agent.run), json!(null)).await.expect(200);
-    assert_eq!((&view["verdict"], &view["activity"]), (&json!("pass"), &json!("Soak")));
+    assert_eq!((&view["verdict"], &view["activity"]), (&json!("pass"), &json!("Package:a/apply")));
     let report = bench.order("GET", &agent.path("report"), json!(null)).await.expect(200);
     assert_eq!((&report["verdict"], &report["state"]), (&json!("pass"), &json!("Completed")));
-    assert_eq!(report["stages"][0]["checks"][0]["name"], "stage_known");
+    assert_eq!(report["stages"][0]["checks"][0]["name"], "steps");
     let page = bench.order("GET", &format!("{}?format=html", agent.path("report")), json!(null)).await;
     assert_eq!(page.status, StatusCode::OK);
-    assert!(String::from_utf8_lossy(&page.body).contains("stage_known"));
+    assert!(String::from_utf8_lossy(&page.body).contains("steps"));
 }
 
 #[tokio::test]
@@ -63,9 +64,9 @@ async fn a_directive_is_repeated_until_its_outcome_is_reported() {
         let beat = agent.beat(&bench, json!({})).await.expect(200);
         assert_eq!(
             (&beat["cmd"], &beat["stage"], &beat["attempt"]),
-            (&json!("retry_stage"), &json!("Soak"), &json!(2))
+            (&json!("retry_stage"), &json!("Package:a/apply"), &json!(2))
         );
-        assert_eq!(beat["planned_checks"][0]["name"], "stage_known");
+        assert_eq!(beat["planned_checks"][0]["name"], "steps");
     }
     let told = agent.beat(&bench, json!({})).await.expect(200);
     let doing = json!({ "directives": [{ "id": told["directive"], "outcome": "doing" }] });
@@ -95,13 +96,17 @@ async fn a_message_of_a_past_claim_is_fenced_everywhere() {
         ("heartbeat", json!({})),
         ("log", json!({ "stream": "0".repeat(32), "lines": [] })),
         ("sensor", json!({ "stream": "0".repeat(32), "samples": [] })),
-        ("result", json!({ "stage": "Soak", "attempt": 1, "passed": true })),
+        ("result", json!({ "stage": "Package:a/apply", "attempt": 1, "passed": true })),
         ("hold", json!({})),
     ] {
         let mut old = body.clone();
         old["claim"] = first.into();
         let error = agent.post(&bench, call, old).await.expect_error(409, "old_claim", &["Stand down"]);
-        assert_eq!((&error["claim"], &error["state"]), (&json!(first + 1), &json!("Soak")), "{call}");
+        assert_eq!(
+            (&error["claim"], &error["state"]),
+            (&json!(first + 1), &json!("Package:a/apply")),
+            "{call}"
+        );
         let mut unknown = body.clone();
         unknown["claim"] = 99.into();
         agent.post(&bench, call, unknown).await.expect_error(409, "unknown_claim", &["Claim again"]);
@@ -118,12 +123,14 @@ async fn an_agent_of_the_protocol_before_walks_with_its_boot_token() {
     };
     assert_eq!(call("hello", json!({})).await.expect(200)["protocol"], 1);
     let claim = call("claim", json!({ "ip": "10.0.0.7" })).await.expect(200);
-    assert_eq!((&claim["current_state"], &claim["non_destructive"]), (&json!("Soak"), &json!(true)));
+    assert_eq!(
+        (&claim["current_state"], &claim["non_destructive"]),
+        (&json!("Package:a/apply"), &json!(true))
+    );
     call("heartbeat", json!({})).await.expect(200);
     let line = json!({ "ts": "2026-01-01T00:00:00Z", "level": "info", "text": "hi" });
     call("log", json!({ "lines": [line] })).await.expect(200);
-    let result =
-        json!({ "stage": "Soak", "passed": false, "summary": { "found": 3 }, "message": "bad disk" });
+    let result = json!({ "stage": "Package:a/apply", "passed": false, "summary": { "found": 3 }, "message": "bad disk" });
     assert_eq!(call("result", result).await.expect(200)["next_state"], "FailedHolding");
     call("hold", json!({ "ip": "10.0.0.7" })).await.expect(200);
 }
@@ -133,7 +140,7 @@ async fn a_chunk_of_log_is_stored_once_and_other_content_is_refused() {
     let bench = Bench::start().await;
     let agent = bench.make_agent("n1").await;
     let chunk = |seq: u64, text: &str| {
-        let line = json!({ "ts": "2026-01-01T00:00:00Z", "level": "info", "stage": "Soak", "text": text });
+        let line = json!({ "ts": "2026-01-01T00:00:00Z", "level": "info", "stage": "Package:a/apply", "text": text });
         json!({ "stream": "a".repeat(32), "seq": seq, "lines": [line] })
     };
     assert_eq!(agent.post(&bench, "log", chunk(0, "one")).await.expect(200)["taken"], "first");
@@ -141,15 +148,17 @@ async fn a_chunk_of_log_is_stored_once_and_other_content_is_refused() {
     let other = agent.post(&bench, "log", chunk(0, "two")).await;
     other.expect_error(409, "other_content", &["new stream"]);
     agent.post(&bench, "log", chunk(1, "esc \u{1b}[31m")).await.expect(200);
-    let page =
-        bench.order("GET", &format!("{}?stage=Soak", agent.path("logs")), json!(null)).await.expect(200);
+    let page = bench
+        .order("GET", &format!("{}?stage=Package:a/apply", agent.path("logs")), json!(null))
+        .await
+        .expect(200);
     assert_eq!(page["lines"].as_array().unwrap().len(), 2);
     assert_eq!((&page["lines"][0]["text"], &page["at_end"]), (&json!("one"), &json!(true)));
     let path = format!("{}?after={}", agent.path("logs"), page["next"].as_str().unwrap());
     assert_eq!(bench.order("GET", &path, json!(null)).await.expect(200)["lines"], json!([]));
     let text = bench.order("GET", &format!("{}?format=text", agent.path("logs")), json!(null)).await;
     let text = String::from_utf8(text.body.to_vec()).unwrap();
-    assert_eq!(text.lines().next().unwrap(), "2026-01-01T00:00:00Z info Soak one");
+    assert_eq!(text.lines().next().unwrap(), "2026-01-01T00:00:00Z info Package:a/apply one");
     assert!(!text.contains('\u{1b}'), "{text:?}");
 }
 
@@ -213,10 +222,10 @@ async fn silence_holds_a_run_and_a_word_of_the_agent_ends_the_hold() {
     deadline::pass(bench.app.clone()).await.unwrap();
     assert_eq!(state().await, "FailedHolding");
     let beat = agent.beat(&bench, json!({})).await.expect(200);
-    assert_eq!(beat["state"], "Soak");
-    assert_eq!(state().await, "Soak");
+    assert_eq!(beat["state"], "Package:a/apply");
+    assert_eq!(state().await, "Package:a/apply");
     deadline::pass(bench.app.clone()).await.unwrap();
-    assert_eq!(state().await, "Soak", "it was heard");
+    assert_eq!(state().await, "Package:a/apply", "it was heard");
 }
 
 #[tokio::test]
@@ -224,10 +233,10 @@ async fn a_result_with_words_of_a_newer_agent_is_taken_and_holds_by_name() {
     for (verdict, kind, word) in [("degraded", "found", "degraded"), ("pass", "ranged", "ranged")] {
         let bench = Bench::start().await;
         let agent = bench.make_agent("n1").await;
-        let observed = json!({ "kind": kind, "text": "yes", "low": 1 });
+        let observed = json!({ "kind": kind, "text": "done", "low": 1 });
         let body = json!({
-            "made_under": 1, "stage": "Soak", "attempt": 1, "passed": true, "summary": "s",
-            "checks": [{ "name": "stage_known", "observed": observed, "verdict": verdict }],
+            "made_under": 1, "stage": "Package:a/apply", "attempt": 1, "passed": true, "summary": "s",
+            "checks": [{ "name": "steps", "observed": observed, "verdict": verdict }],
         });
         let result = agent.post(&bench, "result", body).await.expect(200);
         assert_eq!((&result["taken"], &result["next_state"]), (&json!("first"), &json!("FailedHolding")));

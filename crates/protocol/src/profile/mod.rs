@@ -14,6 +14,7 @@ mod parse;
 mod part;
 mod psu;
 mod smart;
+mod soak;
 mod stage;
 mod storage;
 
@@ -33,6 +34,7 @@ pub use network::{NetworkPeer, NetworkSettings};
 pub use package::PackageSettings;
 pub use psu::PsuSettings;
 pub use smart::{SelfTest, SmartSettings};
+pub use soak::SoakSettings;
 pub use storage::{StorageSettings, WrittenFile};
 
 use serde::{Deserialize, Serialize};
@@ -193,6 +195,9 @@ pub struct StageSpec {
     /// Settings of PSU.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub psu: Option<PsuSettings>,
+    /// Settings of Soak.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub soak: Option<SoakSettings>,
     /// The package of a stage `Package:NAME/MODE`, as an agent is told it. A profile lists it under `[[package]]`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub package: Option<PackageSettings>,
@@ -224,6 +229,7 @@ impl StageSpec {
             network: None,
             gpu: None,
             psu: None,
+            soak: None,
             package: None,
             interrupt: None,
         }

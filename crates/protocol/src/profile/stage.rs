@@ -3,7 +3,7 @@
 use super::parse::{SPAN_MS_MAX, required, stage_name};
 use super::part::Part;
 use super::{BadProfile, StageSpec};
-use super::{counters, cpu_stress, gpu, memory, network, psu, smart, storage};
+use super::{counters, cpu_stress, gpu, memory, network, psu, smart, soak, storage};
 use crate::check_names;
 use crate::stage::{Stage, stage_words};
 use crate::time::format_span_ms;
@@ -12,7 +12,7 @@ use crate::time::format_span_ms;
 const DEADLINE_MARGIN_MS: u64 = 10_000;
 
 /// The keys of a stage.
-pub(super) const KEYS: [&str; 11] = [
+pub(super) const KEYS: [&str; 12] = [
     "name",
     "deadline",
     "require",
@@ -24,6 +24,7 @@ pub(super) const KEYS: [&str; 11] = [
     "network",
     "gpu",
     "psu",
+    "soak",
 ];
 
 /// Reads a stage.
@@ -43,6 +44,7 @@ pub(super) fn stage(part: &Part<'_>) -> Result<StageSpec, BadProfile> {
         network: part.optional("network", network::network)?,
         gpu: part.optional("gpu", gpu::gpu)?,
         psu: part.optional("psu", psu::psu)?,
+        soak: part.optional("soak", soak::soak)?,
         deadline: written.unwrap_or(by_default.deadline),
         ..by_default
     };
@@ -68,12 +70,17 @@ fn refuse_settings_of_another(part: &Part<'_>, spec: &StageSpec) -> Result<(), B
         ("network", spec.network.is_some(), Stage::Network),
         ("gpu", spec.gpu.is_some(), Stage::Gpu),
         ("psu", spec.psu.is_some(), Stage::Psu),
+        ("soak", spec.soak.is_some(), Stage::Soak),
     ];
     let found = || format!("a table in stage {}", spec.name);
     if spec.counters.is_some() && check_names::counters(&spec.name).is_empty() {
         return Err(part.refuse_at("counters", &found(), "this table in a stage that tests hardware"));
     }
-    match tables.iter().find(|(_, is_written, of)| *is_written && spec.name != *of) {
+    // A Soak judges GPUs and supplies by what is written in it.
+    let reads = |key: &str, of: &Stage| {
+        spec.name == *of || (spec.name == Stage::Soak && ["gpu", "psu"].contains(&key))
+    };
+    match tables.iter().find(|(key, is_written, of)| *is_written && !reads(key, of)) {
         Some((key, _, of)) => Err(part.refuse_at(key, &found(), &format!("this table in stage {of} alone"))),
         None => Ok(()),
     }
@@ -117,11 +124,14 @@ fn load(spec: &StageSpec) -> Option<(u64, String)> {
                 format!("each of {} peers is spoken with for \"{each}\" each way", settings.peers.len());
             Some((settings.duration.saturating_mul(ways), why))
         }
+        Stage::Soak => {
+            let duration = spec.soak.clone().unwrap_or_default().duration;
+            Some((duration, format!("soak.duration is \"{}\"", format_span_ms(duration))))
+        }
         Stage::Inventory
         | Stage::SpecValidate
         | Stage::Smart
         | Stage::Gpu
-        | Stage::Soak
         | Stage::Psu
         | Stage::Reporting
         | Stage::Package { .. }
@@ -148,7 +158,7 @@ mod tests {
         for (stage, key, expected) in [
             ("name = \"SMART\"\ncpu_stress = {}", "stage[1].cpu_stress", "in stage CPUStress alone"),
             ("name = \"Inventory\"\nsmart = {}", "stage[1].smart", "in stage SMART alone"),
-            ("name = \"Soak\"\ncounters = {}", "stage[1].counters", "a stage that tests hardware"),
+            ("name = \"SpecValidate\"\ncounters = {}", "stage[1].counters", "a stage that tests hardware"),
             (
                 "name = \"SMART\"\ncounters.lost_carriers = 1",
                 "stage[1].counters.lost_carriers",
@@ -214,6 +224,9 @@ mod tests {
             ),
             ("name = \"Memory\"\nmemory.method = \"walk-0\"", "stage[1].memory.method", "is walk-0a meant"),
             ("name = \"Memory\"\nstorage = {}", "stage[1].storage", "in stage Storage alone"),
+            ("name = \"Soak\"\nstorage = {}", "stage[1].storage", "in stage Storage alone"),
+            ("name = \"Memory\"\nsoak = {}", "stage[1].soak", "in stage Soak alone"),
+            ("name = \"Soak\"\nsoak.duration = \"2m\"", "stage[1].deadline", "as soak.duration is \"2m\""),
             (
                 "name = \"Network\"\nnetwork.peer = [{ host = \"-x\" }]",
                 "stage[1].network.peer[1].host",

@@ -79,11 +79,11 @@ const BAD_KEYS_AND_VALUES: [(&str, Wanted); 32] = [
         (4, "stage[1].deadline", "\"31d\"", "from 1ms to 30d"),
     ),
     (
-        "[[stage]]\nname = \"Soak\"\nrequire = \"edac\"",
+        "[[stage]]\nname = \"SpecValidate\"\nrequire = \"edac\"",
         (4, "stage[1].require", "\"edac\"", "an array of names"),
     ),
     (
-        "[[stage]]\nname = \"Soak\"\nrequire = [\n \"a\",\n \"B\"]",
+        "[[stage]]\nname = \"SpecValidate\"\nrequire = [\n \"a\",\n \"B\"]",
         (6, "stage[1].require[2]", "\"B\"", "a name of a check"),
     ),
     (
@@ -91,7 +91,7 @@ const BAD_KEYS_AND_VALUES: [(&str, Wanted); 32] = [
         (4, "stage[1].require[2]", "\"frequncy\"", "frequency meant?"),
     ),
     (
-        "[[stage]]\nname = \"Soak\"\nrequire = [\"a\", \"a\"]",
+        "[[stage]]\nname = \"SpecValidate\"\nrequire = [\"a\", \"a\"]",
         (4, "stage[1].require[2]", "\"a\"", "each name once"),
     ),
     (

@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use groundcrew_protocol::check::Observation;
 use groundcrew_protocol::plan::{GPU_DIAG_PASSED, names};
+use groundcrew_protocol::profile::StageSpec;
 use serde_json::Value;
 
 use super::{Artifacts, DIAG_TIME, Finding, Named};
@@ -20,21 +21,50 @@ const ROOTS: [&str; 2] = ["DCGM Diagnostic", "DCGM GPU Diagnostic"];
 const LOADS: [&str; 3] = ["Integration", "Hardware", "Stress"];
 /// The first level with tests of the category Stress, and the one of the category Hardware that comes with them.
 const STRESS_LEVEL: u8 = 3;
-const STRESS: (&str, &str) = ("Stress", "diagnostic");
+const STRESS: &str = "Stress";
+const DIAGNOSTIC: &str = "diagnostic";
+
+/// What is asked for.
+pub(super) struct Diagnosis {
+    arguments: Vec<String>,
+    /// The level that its load must have.
+    level: u8,
+}
+
+impl Diagnosis {
+    /// The one of a stage; none where its settings want none. Under a Soak it is the one test of what computes, which draws the
+    /// most power, for as long as the others bear their loads (DCGM's documentation, "diagnostic.test_duration").
+    pub fn of(spec: &StageSpec) -> Option<Diagnosis> {
+        let level = spec.gpu.clone().unwrap_or_default().diag.level()?;
+        let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
+        Some(match &spec.soak {
+            None => Diagnosis { arguments: words(&["diag", "-r", &level.to_string(), "-j"]), level },
+            Some(soak) => {
+                let time = format!("{DIAGNOSTIC}.test_duration={}", soak.duration.div_ceil(1000));
+                let arguments = words(&["diag", "-r", DIAGNOSTIC, "-p", &time, "-j"]);
+                Diagnosis { arguments, level: STRESS_LEVEL }
+            }
+        })
+    }
+
+    /// For people.
+    pub fn command(&self) -> String {
+        format!("dcgmi {}", self.arguments.join(" "))
+    }
+}
 
 /// Asks for the diagnosis.
 pub(super) fn run(
     context: &StageContext,
-    level: u8,
+    diagnosis: &Diagnosis,
     gpus: &[Named<'_>],
     deadline: Instant,
     artifacts: &mut Artifacts,
 ) -> Vec<Finding> {
-    let word = level.to_string();
     let call = Call {
         context,
         program: "dcgmi",
-        arguments: ["diag", "-r", &word, "-j"].iter().map(Into::into).collect(),
+        arguments: diagnosis.arguments.iter().map(Into::into).collect(),
         time: DIAG_TIME,
         deadline,
         about: "dcgmi diag".to_owned(),
@@ -46,7 +76,7 @@ pub(super) fn run(
             .map(|report| (report, said.exit))
             .map_err(|why| format!("{why} (dcgmi ended with status {})", said.exit))
     });
-    findings(report, level, gpus, &call.command())
+    findings(report, diagnosis.level, gpus, &call.command())
 }
 
 /// What the diagnosis says, with the status that dcgmi ended with, or why it says nothing: of each test, and of each GPU that
@@ -59,7 +89,7 @@ pub(super) fn findings(
 ) -> Vec<Finding> {
     let of = |component: &str, observed| Finding::of(names::GPU_DIAG, Some(component), observed, command);
     let (report, exit, why) = match report {
-        Ok((report, exit)) => (report, exit, format!("dcgmi diag -r {level} put no load on this GPU")),
+        Ok((report, exit)) => (report, exit, format!("{command} put no load on this GPU")),
         Err(why) => (Report::default(), 0, why),
     };
     let mut findings = Vec::new();
@@ -102,7 +132,7 @@ impl Outcome {
     /// True where the test was done and put a load on its GPUs, as heavy as the level has it.
     fn is_load(&self, level: u8) -> bool {
         let is_done = !matches!(self.observed, Observation::Unreadable { .. });
-        let is_stress = self.category == STRESS.0 || self.test.eq_ignore_ascii_case(STRESS.1);
+        let is_stress = self.category == STRESS || self.test.eq_ignore_ascii_case(DIAGNOSTIC);
         is_done && LOADS.contains(&self.category.as_str()) && (level < STRESS_LEVEL || is_stress)
     }
 }

@@ -129,6 +129,17 @@ pub(super) fn findings(before: &Ports, after: &Ports, is_wanted: bool) -> Vec<Fi
         false if after.is_empty() => absent("the machine has no InfiniBand port"),
         false => absent("no InfiniBand port has a link"),
     };
+    if linked == 0 {
+        let owed = [
+            names::INFINIBAND_RATE,
+            names::INFINIBAND_WIDTH,
+            names::INFINIBAND_SYMBOL_ERRORS,
+            names::INFINIBAND_LINK_ERRORS,
+        ];
+        findings.extend(
+            owed.map(|name| Finding::of(name, None, absent("no InfiniBand port has a link"), FOLDER)),
+        );
+    }
     findings.push(Finding::of(names::INFINIBAND_PORTS, None, count, FOLDER));
     findings
 }

@@ -308,7 +308,7 @@ fn the_worst_of_several_readings_counts() {
     ] {
         let mut seen = Vec::new();
         for observed in readings.clone() {
-            seen::merge(&mut seen, vec![Finding::of(name, Some("a"), observed, "")], &limit);
+            worst::merge(&mut seen, vec![Finding::of(name, Some("a"), observed, "")], &limit);
         }
         assert_eq!(seen.len(), 1);
         let verdict = judged(seen)[name];

@@ -137,7 +137,7 @@ fn gpus_without_a_load_pass_only_where_the_profile_says_so() {
     assert_eq!(verdict(&none, "gpu_pcie_speed"), Verdict::Skipped);
     let installed = "[ $asked = dcgmi ] && echo '{\"DCGM Diagnostic\": {\"test_categories\": [{\"category\": \
         \"Deployment\", \"tests\": [{\"name\": \"software\", \"results\": [{\"gpu_id\": 0, \"status\": \"Pass\"}]}]}]}}' && exit";
-    assert_inconclusive(&with(GpuDiag::Quick, installed), "dcgmi diag -r 1 put no load on this GPU");
+    assert_inconclusive(&with(GpuDiag::Quick, installed), "dcgmi diag -r 1 -j put no load on this GPU");
     let refused = "[ $asked = dcgmi ] && echo no engine && exit 255";
     let outcome = with(GpuDiag::Medium, refused);
     assert_inconclusive(&outcome, "dcgmi printed no JSON");

@@ -1,9 +1,9 @@
-//! What was read of a GPU at several times, as one finding for each check: the worst. Pure.
+//! What was read at several times of a stage, as one finding for each check: the worst. Pure.
 
 use groundcrew_protocol::check::{Limit, Observation, Verdict, judge};
 use groundcrew_protocol::plan::names;
 
-use super::Finding;
+use super::finding::Finding;
 
 /// What a GPU only ever counts up, while its driver stays loaded.
 const COUNTS: [&str; 7] = [
