@@ -126,8 +126,11 @@ fn ended(said: &AgentInfo, exit: Option<Exit>, out_of_memory: bool) -> RuntimeSt
         )
         | None => None,
     };
+    // One that was not ready yet has not ended in order, whatever its process left.
+    let was_ready =
+        !matches!(said.phase, Some(InfoPhase::Provisioning | InfoPhase::Cloning | InfoPhase::Starting));
     let of_exit = match exit {
-        Some(Exit::Code(0)) => Some(Ending::Stopped),
+        Some(Exit::Code(0)) if was_ready => Some(Ending::Stopped),
         Some(Exit::Code(_) | Exit::Signal(_)) | None => None,
     };
     if let Some(ending) = own_word.or(of_exit) {
@@ -195,6 +198,14 @@ mod tests {
             ("stopped", killed, true, "stopped", "", String::new()),
             ("error", zero, false, "error", "", String::new()),
             ("running", zero, false, "stopped", "", String::new()),
+            (
+                "starting",
+                zero,
+                false,
+                "error",
+                "",
+                format!("its process 12 ended with exit status 0{silent}"),
+            ),
             ("running", one, true, "error", "", format!("its process 12 ended with exit status 1{silent}")),
             ("stopping", killed, false, "error", "", format!("its process 12 ended with signal 9{silent}")),
             (
