@@ -2,9 +2,13 @@
 
 use std::path::Path;
 
-use k8s_openapi::api::apps::v1::DaemonSet;
+use clap::Parser;
+use groundcrew_orchestrator::api::{self, Access};
+use groundcrew_orchestrator::kubernetes::observe;
+use groundcrew_orchestrator::settings::{Arguments, Command, Environment, PORT};
+use k8s_openapi::api::apps::v1::{DaemonSet, StatefulSet};
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{PodTemplateSpec, ServiceAccount};
+use k8s_openapi::api::core::v1::{Container, PodTemplateSpec, Service, ServiceAccount};
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -41,6 +45,49 @@ fn the_observer_may_look_at_pods_and_nothing_else() {
         (Some(&subject.name), subject.namespace.as_ref()),
         (account.metadata.name.as_ref(), account.metadata.namespace.as_ref())
     );
+}
+
+#[test]
+fn the_orchestrator_s_pod_has_the_observer_s_account_and_serves_by_its_own_words() {
+    let documents = documents("orchestrator.yaml");
+    let (service, set): (Service, StatefulSet) = (parsed(&documents[0]), parsed(&documents[1]));
+    assert_eq!(documents.len(), 2);
+    let account: ServiceAccount = parsed(&self::documents("observer.yaml")[0]);
+    let spec = set.spec.unwrap();
+    let labels = spec.template.metadata.unwrap().labels.unwrap();
+    for selector in [spec.selector.match_labels.unwrap(), service.spec.unwrap().selector.unwrap()] {
+        assert!(selector.iter().all(|(key, value)| labels.get(key) == Some(value)), "{selector:?}");
+    }
+    assert_eq!(spec.replicas, Some(1), "one process has the data folder");
+    let pod = spec.template.spec.unwrap();
+    assert_eq!(pod.service_account_name, account.metadata.name);
+    assert_eq!(set.metadata.namespace, account.metadata.namespace);
+    // Requests under way have 10 s.
+    assert!(pod.termination_grace_period_seconds.unwrap() >= 20);
+    let [container] = &pod.containers[..] else { panic!("one container") };
+    expect_serving(container);
+    for probe in [&container.startup_probe, &container.readiness_probe, &container.liveness_probe] {
+        let asked = probe.as_ref().unwrap().http_get.as_ref().unwrap();
+        let route = api::routes().into_iter().find(|route| Some(route.path) == asked.path.as_deref());
+        assert_eq!(route.unwrap().access, Access::Open, "a kubelet has no token");
+        assert_eq!(asked.scheme.as_deref(), Some("HTTPS"));
+    }
+}
+
+/// Its arguments are ones that the server takes, and what they name lies in its volumes.
+fn expect_serving(container: &Container) {
+    let arguments = Arguments::try_parse_from(container.command.as_ref().unwrap()).unwrap();
+    let Command::Serve(serve) = arguments.command else { panic!("{arguments:?}") };
+    assert_eq!(serve.listen.port(), PORT);
+    assert_eq!(container.ports.as_ref().unwrap()[0].container_port, i32::from(PORT));
+    let data = serve.data.folder(&Environment::default()).unwrap();
+    let key = serve.data.key_file(&Environment::default(), |_| false).unwrap();
+    assert!(!key.starts_with(&data), "a backup would hold the key beside what it seals");
+    let mounts: Vec<_> = container.volume_mounts.iter().flatten().map(|mount| &mount.mount_path).collect();
+    for path in [&data, &key, serve.print_token_to.as_ref().unwrap()] {
+        assert!(mounts.iter().any(|mount| path.starts_with(mount)), "{} is nowhere kept", path.display());
+    }
+    assert_eq!(serve.kubernetes.cluster().unwrap().access, observe::Access::InCluster);
 }
 
 /// What holds of every pod of an agent.
