@@ -109,6 +109,7 @@ async fn news(latest: &mut watch::Receiver<Option<Heartbeat>>, said: &Option<Hea
             heartbeat.attempt,
             heartbeat.phase.clone(),
             heartbeat.directives.clone(),
+            heartbeat.shutdown.is_some(),
         )
     };
     loop {
@@ -120,7 +121,7 @@ async fn news(latest: &mut watch::Receiver<Option<Heartbeat>>, said: &Option<Hea
         let told = said.as_ref().map(facts);
         // Reports that were heard and are gone again are no news.
         let only_heard = matches!((&now, &told), (Some(now), Some(told))
-            if now.4.is_empty() && (&now.0, &now.1, &now.2, &now.3) == (&told.0, &told.1, &told.2, &told.3));
+            if now.4.is_empty() && (&now.0, &now.1, &now.2, &now.3, now.5) == (&told.0, &told.1, &told.2, &told.3, told.5));
         let same_claim = now.as_ref().map(|now| now.0) == told.as_ref().map(|told| told.0);
         if now.is_some() && now != told && !only_heard && !(refused && same_claim) {
             return;
@@ -160,6 +161,7 @@ mod tests {
             directives: Vec::new(),
             home_failed: false,
             pins_known: Vec::new(),
+            shutdown: None,
             wall: WallMs(0),
         }
     }

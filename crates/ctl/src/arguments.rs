@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use groundcrew_protocol::ids::{
-    DrainId, MacAddress, NodeName, PackageName, PackageVersion, ProfileName, RunId,
+    DrainId, MacAddress, NodeName, PackageName, PackageVersion, ProfileName, RunId, SinkName,
 };
 use groundcrew_protocol::time::parse_span_ms;
 
@@ -185,6 +185,10 @@ pub(crate) enum RunCommand {
         node: NodeName,
         /// The profile.
         profile: ProfileName,
+        /// A sink of the orchestrator's settings that is told when the agent shuts down in the middle of the run; may be said
+        /// several times.
+        #[arg(long, value_name = "SINK")]
+        notify: Vec<SinkName>,
     },
     /// List them, newest first.
     List {

@@ -7,6 +7,7 @@ pub mod dashboard;
 pub mod kubernetes;
 pub mod listen;
 pub mod live;
+pub mod notify;
 pub mod owner;
 pub mod points;
 pub mod report;

@@ -132,6 +132,7 @@ fn options(arguments: Serve, data: std::path::PathBuf, key: KeyFile) -> Options 
         url: arguments.url,
         iperf_port: arguments.iperf_port,
         agent_homes: arguments.agent_homes,
+        notify: arguments.notify,
         kubernetes: arguments.kubernetes.cluster(),
         store: StoreOptions {
             retention,

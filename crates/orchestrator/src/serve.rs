@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use groundcrew_durable::whole;
 use groundcrew_protocol::ids::{RunId, Sha256Hex};
@@ -19,6 +19,9 @@ use crate::kubernetes::observe::{Cluster, ObserveError, Observer};
 use crate::listen::run_listener;
 use crate::live::Live;
 use crate::live::clock::{ListenClock, wall_now};
+use crate::notify::Notices;
+use crate::notify::send::{TRY_MS_MAX, TlsRootsError};
+use crate::notify::sinks::{Sinks, SinksError};
 use crate::run::advance::{self, AdvanceError};
 use crate::run::decide::Input;
 use crate::store::{OpenError, Store, StoreError, StoreOptions};
@@ -32,6 +35,8 @@ pub const ADMIN: &str = "admin";
 pub const ADDRESS_FILE: &str = "address";
 /// Runs that are read at a time at the start.
 const RUNS_PER_READ: u32 = 500;
+/// How much longer a stop may take for notices, whatever their sinks do.
+const NOTICES_AT_END: Duration = Duration::from_millis(TRY_MS_MAX);
 /// Descriptors beside those of connections: database, segments, artifacts, the runtime's own, and three for each process
 /// of an agent that is held.
 const DESCRIPTORS_BESIDE: u64 = 896;
@@ -59,6 +64,8 @@ pub struct Options {
     pub agent_homes: Option<Homes>,
     /// The cluster whose pods of agents are watched.
     pub kubernetes: Option<Cluster>,
+    /// The file of sinks that are told of shutdowns.
+    pub notify: Option<PathBuf>,
     /// How the store is opened.
     pub store: StoreOptions,
     /// For tests alone: the clock of listening stands, and goes on by this many milliseconds with each SIGUSR1.
@@ -91,6 +98,12 @@ pub enum ServeError {
     /// What is said of the cluster cannot be used.
     #[error("preparing to watch the pods of agents")]
     Kubernetes(#[from] ObserveError),
+    /// The sinks of notices cannot be had.
+    #[error("preparing to tell of shutdowns")]
+    Sinks(#[from] SinksError),
+    /// Nobody says which certificates of sinks to trust.
+    #[error("preparing to tell of shutdowns")]
+    TlsRoots(#[from] TlsRootsError),
     /// A signal could not be listened to.
     #[error("listening to a signal")]
     Signal(#[source] std::io::Error),
@@ -161,9 +174,22 @@ impl Server {
         if let Some(observer) = observer {
             tasks.spawn(observer.run(app.clone(), stop_tasks.clone()));
         }
+        let (stopped, telling) = (app.stop.clone(), app.clone());
+        let told = tokio::spawn(async move {
+            stopped.cancelled().await;
+            task::notices::tell_own_end(telling).await;
+        });
         run_listener(listener, config, router, connections_max, app.stop.clone()).await;
+        let until = Instant::now() + NOTICES_AT_END;
         stop_tasks.cancel();
         while tasks.join_next().await.is_some() {}
+        // What agents have said last of all: they are stopped together with this server where a whole site is.
+        if let Err(error) = task::notices::send_due(&app, until).await {
+            tracing::error!(error = causes::chain(&error), "notices left to the next start");
+        }
+        if let Err(error) = told.await {
+            tracing::error!(%error, "own shutdown not told");
+        }
         app.store.note_listened(app.live.clock.read_ms(Instant::now()));
         remove_address(&app);
         Ok(app.store.close().await?)
@@ -182,6 +208,7 @@ async fn start_on(store: &Store, options: Options, stop: CancellationToken) -> R
         Some(cluster) => Some(Observer::new(cluster).await?),
         None => None,
     };
+    let sinks = options.notify.as_deref().map(Sinks::read).transpose()?.unwrap_or_default();
     let fingerprint = identity.fingerprint.clone();
     let mut pins = vec![fingerprint.clone()];
     match files.next() {
@@ -202,6 +229,8 @@ async fn start_on(store: &Store, options: Options, stop: CancellationToken) -> R
     let failed = |source| ServeError::Listen { listen: options.listen, source };
     let listener = TcpListener::bind(options.listen).await.map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
+    let url = options.url.clone().unwrap_or_else(|| format!("https://{}", reachable(address)));
+    let notices = Notices::new(sinks, url)?;
     let first_token = first_token(store, options.print_token_to.as_deref()).await?;
     let app = App::new(Parts {
         store: store.clone(),
@@ -212,6 +241,7 @@ async fn start_on(store: &Store, options: Options, stop: CancellationToken) -> R
         iperf_port: options.iperf_port,
         stop,
         agents: Agents::new(options.agent_homes, observer.is_some()),
+        notices,
     })
     .await?;
     load_runs(&app).await?;

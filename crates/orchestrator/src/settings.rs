@@ -155,6 +155,10 @@ pub struct Serve {
     /// host are watched, and how one ended comes into its agent-info.json.
     #[arg(long, value_name = "PATH")]
     pub agent_homes: Option<Homes>,
+    /// A file of TOML with the sinks that are told when agents or this server shut down, as deploy/notify.toml shows them.
+    /// Its addresses are secrets: others may not read it.
+    #[arg(long, value_name = "FILE")]
+    pub notify: Option<PathBuf>,
     /// Which pods of agents are watched.
     #[command(flatten)]
     pub kubernetes: KubernetesArguments,

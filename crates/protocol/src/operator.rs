@@ -7,7 +7,7 @@ use crate::check::Verdict;
 use crate::drain::NodeDrain;
 use crate::ids::{
     Attempt, BootId, ClaimNumber, MacAddress, NodeName, PackageName, PackageVersion, ProfileName, RunId,
-    Sha256Hex, TokenText,
+    Sha256Hex, SinkName, TokenText,
 };
 use crate::stage::{Stage, State};
 use crate::time::WallMs;
@@ -102,6 +102,9 @@ pub struct CreateRun {
     pub node: NodeName,
     /// The profile.
     pub profile: ProfileName,
+    /// Sinks of the orchestrator's settings that are told when the agent shuts down in the middle of this run.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notify: Vec<SinkName>,
 }
 
 /// A run was made.

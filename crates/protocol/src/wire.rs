@@ -3,6 +3,7 @@
 //! A field that a newer side adds is ignored by an older one; a word that a newer side adds is kept and
 //! named (`Unknown`). Field names are the protocol: a change of one is a new protocol.
 
+mod shutdown;
 mod streams;
 mod words;
 
@@ -20,6 +21,7 @@ use crate::runtime::AgentRuntime;
 use crate::stage::{Stage, State};
 use crate::time::WallMs;
 
+pub use shutdown::Shutdown;
 pub use streams::{LogGap, LogLine, LogRequest, SensorRequest, SensorSample, StreamAnswer};
 pub use words::{Command, DirectiveOutcome, HomeKind, IntentKind, LogLevel, Phase, Taken};
 
@@ -248,6 +250,9 @@ pub struct Heartbeat {
     /// the orchestrator knows when it may serve the next one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub pins_known: Vec<Sha256Hex>,
+    /// The agent shuts down in order. Once it says so, every further heartbeat of it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shutdown: Option<Shutdown>,
     /// The agent's wall clock.
     #[serde(default)]
     pub wall: WallMs,

@@ -6,6 +6,7 @@
 //!        ──▶ Machine  an agent's home, its PATH with the stand-in, the agent process
 //!        ──▶ Load     the stand-in, told over a FIFO what to do; it tells over another what it did
 //!        ──▶ Gate     a way between both that holds what is large in the middle
+//!        ──▶ Sink     whom the orchestrator tells of shutdowns, well or badly behaved
 //!        ──▶ Browser  Chromium without a screen, for the pages and their script
 //!        ──▶ programs a root with a shell, and scripts that stand in for a machine's programs
 //!        ──▶ Cgroup   a cgroup with little memory           mounts   mounts that only one test sees
@@ -24,6 +25,7 @@ pub mod mounts;
 pub mod process;
 pub mod programs;
 pub mod server;
+pub mod sink;
 pub mod terminal;
 
 use std::fs::{File, OpenOptions};
@@ -41,6 +43,7 @@ pub use machine::Machine;
 pub use mounts::{in_own_mounts, mount};
 pub use process::{Handle, Process};
 pub use server::{Run, Server};
+pub use sink::{Answers, Sink};
 pub use terminal::Terminal;
 
 /// What has not come after this never comes.

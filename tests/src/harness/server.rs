@@ -1,6 +1,8 @@
 //! The orchestrator as a process, and its operator.
 
+use std::io::Write;
 use std::net::Ipv4Addr;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Output};
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -63,6 +65,17 @@ impl Server {
         let folder = tempfile::tempdir().expect("there is a temporary folder");
         let homes = format!("{}/{{agent}}/home", folder.path().display());
         Server::start_in(folder, vec!["--agent-homes".to_owned(), homes])
+    }
+
+    /// Starts one in a fresh folder that tells these sinks of shutdowns; time passes for it as for
+    /// [`start_with_steps_of`](Self::start_with_steps_of).
+    pub fn start_telling(sinks: &str, step_ms: u64) -> Server {
+        let folder = tempfile::tempdir().expect("there is a temporary folder");
+        let file = folder.path().join(SINKS_FILE);
+        write_private(&file, sinks);
+        let steps = ["--clock-step-ms".to_owned(), step_ms.to_string()];
+        let notify = ["--notify".to_owned(), file.display().to_string()];
+        Server::start_in(folder, steps.into_iter().chain(notify).collect())
     }
 
     fn start_with(more: Vec<String>) -> Server {
@@ -178,6 +191,11 @@ impl Server {
 
     /// A run of this profile, on a node of that name.
     pub fn create_run(&self, node: &str, profile: &str) -> Run {
+        self.create_run_told_to(node, profile, &[])
+    }
+
+    /// One whose shutdowns these sinks are told of.
+    pub fn create_run_told_to(&self, node: &str, profile: &str, notify: &[&str]) -> Run {
         let name = profile
             .lines()
             .find_map(|line| line.strip_prefix("name = \"")?.strip_suffix('"'))
@@ -188,7 +206,7 @@ impl Server {
         put.unwrap_or_else(|error| panic!("the profile: {}", error.chain()));
         let body = serde_json::json!({"name": node});
         let _node: serde_json::Value = self.must(Method::PUT, &format!("/api/v1/nodes/{node}"), &body);
-        let body = serde_json::json!({"node": node, "profile": name});
+        let body = serde_json::json!({"node": node, "profile": name, "notify": notify});
         let created: RunCreated = self.must(Method::POST, "/api/v1/runs", &body);
         Run { id: created.run, token: created.boot_token }
     }
@@ -421,6 +439,16 @@ impl Caller<'_> {
             Err(error) => error.status().unwrap_or_else(|| panic!("{}", error.chain())),
         }
     }
+}
+
+/// Name of the file with sinks, beside the data folder.
+pub const SINKS_FILE: &str = "notify.toml";
+
+/// Writes a file that nobody else can read.
+fn write_private(path: &Path, text: &str) {
+    let mut options = std::fs::OpenOptions::new();
+    let opened = options.write(true).create_new(true).mode(0o600).open(path);
+    opened.and_then(|mut file| file.write_all(text.as_bytes())).expect("the folder is ours");
 }
 
 /// The flag by which a server keeps a share of its disk free.

@@ -118,6 +118,7 @@ impl Server {
             profile,
             boot_token: boot_token.sha256(),
             by: "admin".to_owned(),
+            notify: Vec::new(),
         };
         let run = create(new, now).run;
         let store = Store {

@@ -8,7 +8,7 @@ use groundcrew_protocol::stage::{Stage, State};
 use groundcrew_tests::harness::{Machine, Server, binary, eventually};
 
 /// A load that a test ends, and a stage behind it that ends by itself.
-const LOAD_THEN_INVENTORY: &str = r#"
+pub const LOAD_THEN_INVENTORY: &str = r#"
 name = "load-then-inventory"
 [[stage]]
 name = "CPUStress"

@@ -27,7 +27,7 @@ pub fn put_program(server: &Server, root: &Path, program: &str, script: &str) {
     programs::write_program(&folder.join(program), script);
 }
 
-fn profile(root: &Path, settings: &str) -> String {
+pub fn profile(root: &Path, settings: &str) -> String {
     let root = root.display();
     format!(
         "name = \"interrupts\"\n[[stage]]\nname = \"Interrupt:it\"\n[[interrupt]]\nname = \"it\"\n\

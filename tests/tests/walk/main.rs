@@ -16,6 +16,7 @@ mod informed;
 mod interrupts;
 mod killed;
 mod manifests;
+mod notices;
 mod orders;
 mod packages;
 mod passing;

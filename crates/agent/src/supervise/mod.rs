@@ -388,7 +388,10 @@ impl Agent {
         if let Some(last) = self.core.heartbeat("ends", home_failed, wall()) {
             let answered = heartbeat::send(&self.beats, last).await;
             if let Event::Heartbeat { answered: Err(failure), .. } = answered {
-                self.console.say(LogLevel::Warn, &format!("last heartbeat: {}", failure.text()));
+                let why = failure.text();
+                let text =
+                    format!("the orchestrator may not know of this shutdown; the last heartbeat: {why}");
+                self.console.say(LogLevel::Warn, &text);
             }
         }
         if !self.forwarder.flush(Duration::from_millis(PART_MS)).await {

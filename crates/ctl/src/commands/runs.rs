@@ -20,8 +20,8 @@ use crate::{tables, why, words};
 /// Does one command about runs.
 pub(super) async fn run(desk: &Desk, command: RunCommand) -> Result<()> {
     match command {
-        RunCommand::Create { node, profile } => {
-            let answer = desk.api.post("/api/v1/runs", &CreateRun { node, profile }).await?;
+        RunCommand::Create { node, profile, notify } => {
+            let answer = desk.api.post("/api/v1/runs", &CreateRun { node, profile, notify }).await?;
             desk.show(&answer, |answer| Ok(tables::created(&answer.parse::<RunCreated>()?)))
         }
         RunCommand::List { state, node, page: part } => {

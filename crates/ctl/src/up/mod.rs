@@ -231,7 +231,7 @@ async fn make_run(api: &Api, (text, profile): (String, Profile)) -> Result<RunCr
     let node = Node { name: this_node(), serial: None, macs: Vec::new(), labels: Default::default() };
     api.put(&format!("/api/v1/nodes/{}", node.name), &node).await.context("making the node")?;
     api.put_profile(name.as_str(), text).await.context("putting the profile")?;
-    let request = CreateRun { node: node.name, profile: name };
+    let request = CreateRun { node: node.name, profile: name, notify: Vec::new() };
     api.post("/api/v1/runs", &request).await.context("making the run")?.parse()
 }
 

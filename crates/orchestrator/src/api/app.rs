@@ -18,6 +18,7 @@ use crate::live::bucket::Bucket;
 use crate::live::clock::wall_now;
 use crate::live::feed::Telling;
 use crate::live::{DAY_MS, Live, LiveRun};
+use crate::notify::Notices;
 use crate::run::advance::{self, AdvanceError, Clock, Landed};
 use crate::run::decide::{Input, NewRun};
 use crate::run::state::Run;
@@ -65,6 +66,8 @@ pub struct App {
     pub sessions: Sessions,
     /// What runtimes know of agents.
     pub agents: Agents,
+    /// Who is told of shutdowns, and how far that is.
+    pub notices: Notices,
     clock: Clock,
 }
 
@@ -86,6 +89,8 @@ pub struct Parts {
     pub stop: CancellationToken,
     /// What runtimes know of agents.
     pub agents: Agents,
+    /// Who is told of shutdowns.
+    pub notices: Notices,
 }
 
 impl App {
@@ -94,7 +99,7 @@ impl App {
     /// # Errors
     /// Those of the store.
     pub async fn new(parts: Parts) -> Result<Arc<App>, StoreError> {
-        let Parts { store, live, served, certificates, url, iperf_port, stop, agents } = parts;
+        let Parts { store, live, served, certificates, url, iperf_port, stop, agents, notices } = parts;
         let clock: Clock = {
             let live = live.clone();
             Arc::new(move |run: &RunId| live.now(run))
@@ -110,6 +115,7 @@ impl App {
             packages: Arc::default(),
             sessions: Sessions::default(),
             agents,
+            notices,
             store,
             live,
             served,

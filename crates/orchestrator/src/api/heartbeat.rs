@@ -34,6 +34,12 @@ pub async fn heartbeat(
     expect_count("directives", heartbeat.directives.len(), limits::DIRECTIVES_REMEMBERED)?;
     expect_count("drains", heartbeat.drains.len(), DRAINS_SAID_MAX)?;
     expect_count("pins_known", heartbeat.pins_known.len(), PINS_MAX)?;
+    if let Some(said) = &heartbeat.shutdown
+        && agent.run.state().is_first_of_shutdown(&heartbeat)
+    {
+        let (claim, fleet) = (heartbeat.claim, app.notices.sinks.of_fleet());
+        advance(&app, &agent.run, Input::ShutsDown { claim, said: said.clone(), fleet }).await?;
+    }
     let answer = match app.live.beat(&agent.run, &heartbeat) {
         Beat::Answer(answer) => {
             app.counters.heartbeats.one();

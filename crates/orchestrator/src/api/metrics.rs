@@ -49,6 +49,10 @@ pub struct Counters {
     pub log_repeated: Counter,
     /// Readings of sensors that were stored.
     pub sensor_samples: Counter,
+    /// Notices that a sink took.
+    pub notices_sent: Counter,
+    /// Notices that were given up.
+    pub notices_failed: Counter,
     /// Requests without a good token.
     pub unauthorized: Counter,
     /// Requests beyond the rate.
@@ -69,6 +73,8 @@ pub async fn metrics(State(app): State<Arc<App>>, _operator: Operator) -> Respon
         ("log_lines_total", "Lines of log stored", &counters.log_lines),
         ("log_repeated_total", "Log messages that were stored before", &counters.log_repeated),
         ("sensor_samples_total", "Readings of sensors stored", &counters.sensor_samples),
+        ("notices_sent_total", "Notices of shutdowns that a sink took", &counters.notices_sent),
+        ("notices_failed_total", "Notices of shutdowns that were given up", &counters.notices_failed),
         ("unauthorized_total", "Requests without a good token", &counters.unauthorized),
         ("too_often_total", "Requests beyond the rate", &counters.too_often),
     ] {

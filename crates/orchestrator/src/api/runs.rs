@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::extract::{Path, State};
 use axum::response::Response;
-use groundcrew_protocol::ids::{NodeName, RunId, TokenText};
+use groundcrew_protocol::ids::{NodeName, RunId, SinkName, TokenText};
 use groundcrew_protocol::operator::{CreateRun, RunCreated, RunList, RunSummary, RunView};
 use groundcrew_protocol::profile::Profile;
 use groundcrew_protocol::stage::State as RunState;
@@ -13,6 +13,7 @@ use groundcrew_protocol::wire::ErrorBody;
 use http::{HeaderMap, StatusCode, header};
 use serde::Deserialize;
 
+use super::agent::expect_count;
 use super::app::{App, finish};
 use super::auth::{Operator, parse_run, random};
 use super::body::{Json, Query, json, ok};
@@ -21,6 +22,7 @@ use super::nodes::{page_limit, parse};
 use super::{run_packages, view};
 use crate::causes;
 use crate::live::clock::wall_now;
+use crate::notify::sinks::SINKS_MAX;
 use crate::run::advance::{self, AdvanceError};
 use crate::run::decide::{Input, NewRun};
 use crate::run::state::Machine;
@@ -128,7 +130,8 @@ pub async fn create_run(
             "the orchestrator's disk is nearly full: no new runs until there is room",
         ));
     }
-    let CreateRun { node, profile } = request;
+    let CreateRun { node, profile, notify } = request;
+    expect_sinks(&app, &notify)?;
     let Some(known) = app.store.node(&node).await? else {
         let how = format!("make it with `groundcrewctl node put {node}`");
         return Err(ApiError::unfit(format!("field node: there is no node {node}; {how}")));
@@ -143,7 +146,7 @@ pub async fn create_run(
     // Nobody deletes a package before the run that uses it is there, also where nobody waits for the answer any more.
     let packages = app.packages.clone().read_owned().await;
     let made = finish(async move {
-        let made = make_run(&app, &headers, &operator, node, node_is, row.profile).await;
+        let made = make_run(&app, &headers, &operator, (node, node_is), row.profile, notify).await;
         drop(packages);
         made
     });
@@ -152,13 +155,26 @@ pub async fn create_run(
     Ok(json(StatusCode::CREATED, &created))
 }
 
+/// A run names sinks that are there: one that is not would tell nobody, and nobody would know.
+fn expect_sinks(app: &App, notify: &[SinkName]) -> Result<(), ApiError> {
+    expect_count("notify", notify.len(), SINKS_MAX)?;
+    let sinks = &app.notices.sinks;
+    match notify.iter().find(|name| sinks.get(name).is_none()) {
+        None => Ok(()),
+        Some(name) => Err(ApiError::unfit(format!(
+            "field notify: there is no sink {name}; the file that `groundcrewd serve --notify` reads has: {}",
+            sinks.names()
+        ))),
+    }
+}
+
 async fn make_run(
     app: &Arc<App>,
     headers: &HeaderMap,
     operator: &Operator,
-    node: NodeName,
-    node_is: Machine,
+    (node, node_is): (NodeName, Machine),
     profile: Profile,
+    notify: Vec<SinkName>,
 ) -> Result<RunCreated, ApiError> {
     let profile = run_packages::frozen(app, profile).await?;
     let token = TokenText::boot(random());
@@ -170,6 +186,7 @@ async fn make_run(
             profile: profile.clone(),
             boot_token: token.sha256(),
             by: operator.name.to_string(),
+            notify: notify.clone(),
         };
         match app.create(new).await {
             Ok(landed) => return Ok(created(app, headers, landed.run.id.clone(), token)),

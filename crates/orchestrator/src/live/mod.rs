@@ -30,6 +30,7 @@ use groundcrew_protocol::time::WallMs;
 use groundcrew_protocol::wire::{DirectiveOutcome, Heartbeat, HomeKind, Phase, StageAttempt};
 use http::HeaderValue;
 
+use crate::run::notice::Notice;
 use crate::run::state::{DrainTold, Now, Run, WaitFor};
 use crate::store::AgentSeen;
 use bucket::{Bucket, Rate};
@@ -129,6 +130,8 @@ pub struct LiveState {
     pub drains: Vec<DrainTold>,
     /// The comparison of the node's drains that was last decided on, and when, on the clock of listening.
     drains_compared: Option<(drains::Compared, u64)>,
+    /// Notices that are to be sent.
+    pub notices: Vec<Notice>,
     answer: Bytes,
     answer_edition: u64,
 }
@@ -147,6 +150,7 @@ pub struct LiveClaim {
     /// The pod or process that its agent is.
     pub runtime: Option<AgentRuntime>,
     spoke: bool,
+    shuts_down: bool,
     token: TokenDigest,
 }
 

@@ -54,6 +54,7 @@ impl LiveState {
             pending: Vec::new(),
             drains: Vec::new(),
             drains_compared: None,
+            notices: Vec::new(),
             answer: Bytes::new(),
             answer_edition: 0,
         };
@@ -78,6 +79,7 @@ impl LiveState {
             home: claim.home.clone(),
             runtime: claim.runtime.clone(),
             spoke: claim.spoke,
+            shuts_down: claim.shuts_down.is_some(),
             token: TokenDigest::from(&claim.token),
         });
         self.wait = run.wait.as_ref().map(|wait| (wait.what, wait.until_ms));
@@ -92,6 +94,7 @@ impl LiveState {
         self.pending =
             run.directives.iter().map(|directive| (directive.id, directive.said.clone())).collect();
         self.drains.clone_from(&run.drains);
+        self.notices.clone_from(&run.notices);
         self.prepare(run, announced);
     }
 
@@ -167,6 +170,12 @@ impl LiveState {
     /// Remembers what was stored of the agent.
     pub fn note(&mut self, seen: &AgentSeen) {
         self.noted = Some((seen.seen_day, seen.pins.clone()));
+    }
+
+    /// True where a heartbeat is the first that says of the current claim's agent that it shuts down.
+    pub fn is_first_of_shutdown(&self, heartbeat: &Heartbeat) -> bool {
+        let knows = self.claim.as_ref().is_none_or(|claim| claim.shuts_down);
+        heartbeat.shutdown.is_some() && !knows && self.is_of_current_claim(heartbeat.claim)
     }
 
     /// True where a heartbeat of the current claim changes more than what is known for the moment.

@@ -24,6 +24,7 @@ fn new_run() -> Run {
         profile: Profile::parse(profile).unwrap(),
         boot_token: TokenText::boot([1; 32]).sha256(),
         by: "ann".to_owned(),
+        notify: Vec::new(),
     };
     create(new, now(0)).run
 }

@@ -233,6 +233,8 @@ fn audit_of(input: &Input, run: &RunId, at: WallMs) -> Option<NewAudit> {
         | Input::Hold { .. }
         | Input::Drains { .. }
         | Input::AttemptWaits(_)
+        | Input::ShutsDown { .. }
+        | Input::NoticeSettled { .. }
         | Input::Deadline
         | Input::RuntimeEnded(_)
         | Input::Restored => return None,
@@ -309,6 +311,7 @@ mod tests {
             profile,
             boot_token: Sha256Hex::of(b"boot"),
             by: "ada".into(),
+            notify: Vec::new(),
         }
     }
 

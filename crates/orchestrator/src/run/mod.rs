@@ -3,6 +3,7 @@
 
 pub mod advance;
 pub mod decide;
+pub mod notice;
 pub mod runtime;
 pub mod state;
 pub mod wait;

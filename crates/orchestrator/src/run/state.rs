@@ -24,6 +24,7 @@ use groundcrew_protocol::check::{Judged, PlannedCheck, Verdict};
 use groundcrew_protocol::drain::DrainOrder;
 use groundcrew_protocol::ids::{
     Attempt, BootId, ClaimNumber, DirectiveId, DrainId, MacAddress, NodeName, RandomId, RunId, Sha256Hex,
+    SinkName,
 };
 use groundcrew_protocol::profile::{Profile, StageSpec};
 use groundcrew_protocol::runtime::AgentRuntime;
@@ -34,6 +35,7 @@ use groundcrew_protocol::wire::{
 };
 use serde::{Deserialize, Serialize};
 
+use super::notice::Notice;
 use super::runtime::RuntimeEnd;
 pub use super::wait::{Wait, WaitFor};
 pub use held::HeldFor;
@@ -121,6 +123,15 @@ pub struct Run {
     /// The node's drains that the agent of this run was told of. One a drain.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub drains: Vec<DrainTold>,
+    /// Sinks that are told where the agent's shutdown meets this run while it is active.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notify: Vec<SinkName>,
+    /// Notices that are to be sent, oldest first; at most [`NOTICES_MAX`](super::notice::NOTICES_MAX).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notices: Vec<Notice>,
+    /// Number of the last notice.
+    #[serde(default)]
+    pub notices_made: u64,
 }
 
 /// What the agent of a run last made of a drain of its node.
@@ -336,6 +347,9 @@ pub struct Claim {
     /// How that ended, once somebody saw it end.
     #[serde(default)]
     pub end: Option<RuntimeEnd>,
+    /// When its agent said that it shuts down in order. It says so more than once, and is told of once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shuts_down: Option<WallMs>,
 }
 
 /// An order for the agent.

@@ -8,6 +8,7 @@ pub mod agents;
 pub mod certificate;
 pub mod deadline;
 pub mod drains;
+pub mod notices;
 pub mod retention;
 
 use std::sync::Arc;
@@ -70,7 +71,7 @@ struct Task {
     pass: fn(Arc<App>) -> BoxFuture<'static, Passed>,
 }
 
-const TASKS: [Task; 5] = [
+const TASKS: [Task; 6] = [
     Task { name: AGENTS, period: Duration::from_secs(1), pass: |app| Box::pin(agents::pass(app)) },
     Task { name: "deadlines", period: Duration::from_secs(1), pass: |app| Box::pin(deadline::pass(app)) },
     Task {
@@ -79,6 +80,7 @@ const TASKS: [Task; 5] = [
         pass: |app| Box::pin(certificate::pass(app)),
     },
     Task { name: "drains", period: Duration::from_secs(1), pass: |app| Box::pin(drains::pass(app)) },
+    Task { name: "notices", period: Duration::from_secs(1), pass: |app| Box::pin(notices::pass(app)) },
     Task { name: "retention", period: Duration::from_secs(600), pass: |app| Box::pin(retention::pass(app)) },
 ];
 

@@ -27,6 +27,7 @@ pub fn options(data: PathBuf) -> Options {
     Options {
         agent_homes: None,
         kubernetes: None,
+        notify: None,
         key: KeyFile::at(data.with_extension("key")),
         data,
         listen: ([127, 0, 0, 1], 0).into(),

@@ -166,6 +166,7 @@ async fn a_full_disk_refuses_logs_and_new_runs_and_still_takes_results() {
         profile: Profile::parse(PROFILE).unwrap(),
         boot_token: boot.sha256(),
         by: "admin".to_owned(),
+        notify: Vec::new(),
     };
     bench.app.create(new).await.unwrap();
     let mut agent = Agent::new("r-before".to_owned(), boot.as_str().to_owned());

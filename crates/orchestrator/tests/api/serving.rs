@@ -257,6 +257,7 @@ async fn one_unreadable_run_stops_neither_a_start_nor_a_list() {
             profile: Profile::parse(PROFILE).unwrap(),
             boot_token: Sha256Hex::of(id.as_bytes()),
             by: "admin".to_owned(),
+            notify: Vec::new(),
         };
         app.create(new).await.unwrap();
     }

@@ -162,6 +162,7 @@ impl Bench {
             profile,
             boot_token: boot_token(),
             by: "olga".into(),
+            notify: Vec::new(),
         };
         let change = create(new, now);
         assert!(change.changed);
@@ -201,11 +202,13 @@ impl Bench {
             | Input::Result(_)
             | Input::Heard { .. }
             | Input::Intent(_)
+            | Input::ShutsDown { .. }
             | Input::Hold { .. } => self.now.heard_ms = self.now.listened_ms,
             Input::Order { .. }
             | Input::Drains { .. }
             | Input::AttemptWaits(_)
             | Input::Deadline
+            | Input::NoticeSettled { .. }
             | Input::RuntimeEnded(_)
             | Input::NewBootToken { .. }
             | Input::Restored => {}

@@ -17,5 +17,6 @@ mod refused;
 mod restore;
 mod results;
 mod runtime;
+mod shutdowns;
 mod standings;
 mod tokens;

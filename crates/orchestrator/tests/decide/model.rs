@@ -113,10 +113,11 @@ impl Model {
                 | Input::Drains { .. }
                 | Input::AttemptWaits(_)
                 | Input::Restored
+                | Input::NoticeSettled { .. }
                 | Input::RuntimeEnded(_),
                 _,
             ) => vec![was],
-            (Input::Hold { .. } | Input::Intent(_), _) => vec![spoken],
+            (Input::Hold { .. } | Input::Intent(_) | Input::ShutsDown { .. }, _) => vec![spoken],
             (Input::Heard { directives, .. }, _) if directives.is_empty() => vec![spoken],
             (Input::Heard { .. }, _) => match spoken {
                 Place::Walking(at) => vec![spoken, held(at)],
@@ -216,6 +217,12 @@ pub fn check_document(run: &Run) -> Result<(), String> {
         "directives and hands are bounded",
     )?;
     ensure(run.offered.len() <= run.stages.len() && run.host_keys.len() <= 8, "offers and keys are bounded")?;
+    let numbers: Vec<u64> = run.notices.iter().map(|notice| notice.number).collect();
+    ensure(
+        numbers.len() <= 8 && numbers.windows(2).all(|pair| pair[0] < pair[1]),
+        "notices are bounded and numbered upwards",
+    )?;
+    ensure(run.notices.iter().all(|notice| !notice.to.is_empty()), "a notice is for somebody")?;
     let ids: BTreeMap<u64, usize> = run.directives.iter().map(|d| (d.id.0, 1)).collect();
     ensure(ids.len() == run.directives.len(), "no two directives have one id")?;
     let in_flight = run.attempt().is_some_and(|attempt| attempt.fate == Fate::InFlight);

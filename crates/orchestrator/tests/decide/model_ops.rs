@@ -37,6 +37,18 @@ pub enum Op {
         claim_off: i64,
         reports: Vec<(u64, u8)>,
     },
+    /// The agent says that it shuts down; of its answer, drained and quiet are a bit each.
+    ShutsDown {
+        home: usize,
+        claim_off: i64,
+        said: u8,
+    },
+    /// A sink was told of a notice, or was not.
+    Settle {
+        back: u64,
+        sink: usize,
+        told: bool,
+    },
     Intent {
         home: usize,
         kind: usize,
@@ -102,6 +114,9 @@ pub fn any_op() -> impl Strategy<Value = Op> {
                 home, claim_off, stage, attempt_off, current, outcome
             }
         ),
+        3 => (home.clone(), off.clone(), 0..4u8)
+            .prop_map(|(home, claim_off, said)| Op::ShutsDown { home, claim_off, said }),
+        2 => (0..3u64, 0..3usize, any::<bool>()).prop_map(|(back, sink, told)| Op::Settle { back, sink, told }),
         3 => (home.clone(), off, prop::collection::vec((0..6u64, 0..5u8), 0..3))
             .prop_map(|(home, claim_off, reports)| Op::Heard { home, claim_off, reports }),
         3 => (home.clone(), 0..4usize, prop::bool::weighted(0.9))

@@ -4,16 +4,22 @@ use std::collections::BTreeSet;
 
 use groundcrew_orchestrator::run::decide::{Answer, Input, OrderKind, Refused};
 use groundcrew_orchestrator::run::state::{Run, Standing, WaitFor};
-use groundcrew_protocol::ids::{Attempt, BootId, ClaimNumber, DirectiveId, Sha256Hex};
+use groundcrew_protocol::ids::{Attempt, BootId, ClaimNumber, DirectiveId, Sha256Hex, SinkName};
 use groundcrew_protocol::runtime::AgentRuntime;
 use groundcrew_protocol::stage::State;
-use groundcrew_protocol::wire::{ClaimRequest, DirectiveOutcome, DirectiveReport, Intent, StageAttempt};
+use groundcrew_protocol::wire::{
+    ClaimRequest, DirectiveOutcome, DirectiveReport, Intent, Shutdown, StageAttempt,
+};
 use proptest::prelude::*;
 use proptest::test_runner::{FileFailurePersistence, TestCaseError};
 
 use crate::bench::*;
 use crate::model::{Fence, Model, Place, check_document, check_ends, place};
 use crate::model_ops::{Op, any_op, stages};
+
+fn sink_named(number: usize) -> SinkName {
+    ["ops", "chat", "team"][number].parse().unwrap()
+}
 
 /// A home on a machine: what an agent has, and what it was told.
 #[derive(Debug, Clone)]
@@ -93,6 +99,8 @@ impl World {
                 self.report(*home, *claim_off, *stage, *attempt_off, *current, *outcome)
             }
             Op::Heard { home, claim_off, reports } => self.heard(*home, *claim_off, reports),
+            Op::ShutsDown { home, claim_off, said } => self.shuts_down(*home, *claim_off, *said),
+            Op::Settle { back, sink, told } => self.settle(*back, *sink, *told),
             Op::Intent { home, kind, current } => self.intent(*home, *kind, *current),
             Op::Hold { home } => {
                 let claim = self.claim_of(*home, 0);
@@ -103,13 +111,7 @@ impl World {
                 let runtime = self.homes[*home].request.runtime.clone().unwrap();
                 self.put(end_of(runtime, &end.to_string()), false).map(|_| ())
             }
-            Op::NewBootToken(n) => {
-                let token = Sha256Hex::of(&[*n]);
-                if self.put(Input::NewBootToken { token: token.clone(), by: "olga".into() }, false)?.is_ok() {
-                    self.token = token;
-                }
-                Ok(())
-            }
+            Op::NewBootToken(n) => self.new_boot_token(*n),
             Op::Drains { wanted, held } => {
                 let ids = ["d-0", "d-1", "d-2", "d-3"];
                 let of = |bits: u8| -> Vec<&str> {
@@ -157,6 +159,33 @@ impl World {
         (copy.request.ip, copy.request.boot_id) = (machine.ip, machine.boot_id);
         self.homes[to] = copy;
         self.apply(&Op::Restart(to))
+    }
+
+    fn new_boot_token(&mut self, n: u8) -> Checked {
+        let token = Sha256Hex::of(&[n]);
+        if self.put(Input::NewBootToken { token: token.clone(), by: "olga".into() }, false)?.is_ok() {
+            self.token = token;
+        }
+        Ok(())
+    }
+
+    fn settle(&mut self, back: u64, sink: usize, told: bool) -> Checked {
+        let number = self.bench.run.notices_made.saturating_sub(back);
+        let outcome = if told { Ok(()) } else { Err("x".into()) };
+        self.put(Input::NoticeSettled { number, sink: sink_named(sink), outcome }, false).map(|_| ())
+    }
+
+    fn shuts_down(&mut self, home: usize, claim_off: i64, said: u8) -> Checked {
+        let claim = self.claim_of(home, claim_off);
+        let known = self.bench.run.claim.as_ref().is_some_and(|claim| claim.shuts_down.is_some());
+        let before = self.bench.run.notices.clone();
+        let cut_off = self.homes[home].in_flight.clone();
+        let said = Shutdown { cut_off, drained: said & 1 != 0, suppress_notification: said & 2 != 0 };
+        let input = Input::ShutsDown { claim, said, fleet: vec![sink_named(0), sink_named(1)] };
+        if self.put(input, false)?.is_ok() {
+            prop_assert!(!known || self.bench.run.notices == before, "one shutdown is told once");
+        }
+        Ok(())
     }
 
     fn heard(&mut self, home: usize, claim_off: i64, reports: &[(u64, u8)]) -> Checked {
@@ -233,13 +262,14 @@ impl World {
     fn check_fence(&self, before: &Run, input: &Input, refused: Option<&Refused>) -> Checked {
         let claim = match input {
             Input::Result(request) => request.claim,
-            Input::Heard { claim, .. } | Input::Hold { claim, .. } => *claim,
+            Input::Heard { claim, .. } | Input::Hold { claim, .. } | Input::ShutsDown { claim, .. } => *claim,
             Input::Intent(intent) => intent.claim,
             Input::Claim { .. }
             | Input::Order { .. }
             | Input::Drains { .. }
             | Input::AttemptWaits(_)
             | Input::Deadline
+            | Input::NoticeSettled { .. }
             | Input::RuntimeEnded(_)
             | Input::NewBootToken { .. }
             | Input::Restored => return Ok(()),

@@ -10,7 +10,7 @@ use groundcrew_orchestrator::run::state::{DIRECTIVES_MAX, Directive, Machine};
 use groundcrew_protocol::ids::{Attempt, ClaimNumber, DirectiveId, Sha256Hex};
 use groundcrew_protocol::runtime::AgentRuntime;
 use groundcrew_protocol::stage::Stage;
-use groundcrew_protocol::wire::{ClaimRequest, Command, Intent};
+use groundcrew_protocol::wire::{ClaimRequest, Command, Intent, Shutdown};
 
 use crate::bench::*;
 use crate::standings::{COLUMNS, emptied, reborn_elsewhere, standing};
@@ -49,6 +49,10 @@ const TABLE: &str = "
     intent: a wipe that nobody allowed    | N w w w w f f w f f f f f N f f f N f U
     intent: under another boot            | N b b b b f f b f f f f f N f f f N f U
     intent: an older claim                | N O O O O O O O O O O O O N O O O N O O
+    shuts down: the claim                 | N + + + + + + + + + + + + N + + + N + U
+    shuts down: an older claim            | N O O O O O O O O O O O O N O O O N O O
+    shuts down: a later claim             | N U U U U U U U U U U U U N U U U N U U
+    notice: one that is not due           | = = = = = = = = = = = = = = = = = = = =
     hold: host keys                       | N l l l l + + l + + + + + N + + l N l U
     hold: an older claim                  | N O O O O O O O O O O O O N O O O N O O
     order: retry                          | h h h h h + + + + + + + + + + + x x x h
@@ -92,10 +96,17 @@ fn kind_of(input: &Input) -> &'static str {
         Input::Drains { .. } => "drains",
         Input::AttemptWaits(_) => "attempt",
         Input::Deadline => "deadline",
+        Input::ShutsDown { .. } => "shuts down",
+        Input::NoticeSettled { .. } => "notice",
         Input::RuntimeEnded(_) => "runtime ended",
         Input::NewBootToken { .. } => "new boot token",
         Input::Restored => "restored",
     }
+}
+
+fn shuts_down(claim: u64) -> Input {
+    let (said, fleet) = (Shutdown::default(), vec!["ops".parse().unwrap()]);
+    Input::ShutsDown { claim: ClaimNumber(claim), said, fleet }
 }
 
 fn order_of(row: &str) -> Input {
@@ -200,6 +211,12 @@ fn input_of(row: &str, bench: &mut Bench, own: ClaimRequest) -> Input {
             Input::Intent(Intent { boot_id: boot(99), ..intent })
         }
         "intent: an older claim" => Input::Intent(intent(current.saturating_sub(1), "reboot", true)),
+        "shuts down: the claim" => shuts_down(current),
+        "shuts down: an older claim" => shuts_down(current.saturating_sub(1)),
+        "shuts down: a later claim" => shuts_down(current + 1),
+        "notice: one that is not due" => {
+            Input::NoticeSettled { number: 1, sink: "ops".parse().unwrap(), outcome: Ok(()) }
+        }
         "hold: host keys" => hold(current),
         "hold: an older claim" => hold(current.saturating_sub(1)),
         "attempt: waits for a drain" => Input::AttemptWaits(true),
@@ -326,5 +343,5 @@ fn every_input_against_every_standing() {
     }
     assert!(wrong.is_empty(), "{}\n{found_table}", wrong.join("\n"));
     assert_eq!(letters, alphabet(), "every place that refuses occurs in the table");
-    assert_eq!(kinds.len(), 12, "every input has a row");
+    assert_eq!(kinds.len(), 14, "every input has a row");
 }

@@ -32,6 +32,7 @@ impl Core {
             directives: self.reports.clone(),
             home_failed,
             pins_known: self.memory.pins.clone(),
+            shutdown: self.shutdown(),
             wall,
         })
     }

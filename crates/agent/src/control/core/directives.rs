@@ -120,6 +120,7 @@ impl Core {
 
     fn abort(&mut self) {
         self.exiting = true;
+        self.begin_to_leave();
         self.displace();
     }
 

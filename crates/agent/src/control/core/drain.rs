@@ -101,6 +101,7 @@ impl Core {
             self.marker_seen(sight);
         }
         self.looked_for_hook(look);
+        self.looked_to_leave(look, is_told);
         let Some((which, waited)) = self.draining.entering.take() else {
             return;
         };

@@ -219,10 +219,12 @@ impl Core {
     /// Ends the stage, then this process. Asked twice, it does not wait for the stage.
     pub(super) fn stop(&mut self) {
         if self.exiting {
+            self.leave_unread();
             return self.actions.push(Action::Exit);
         }
         let unbegun = self.unbegun();
         self.exiting = true;
+        self.begin_to_leave();
         if unbegun.is_some() {
             self.memory.stopped = unbegun;
             self.persist();
@@ -236,9 +238,9 @@ impl Core {
         }
     }
 
-    /// The last action once a stop was asked for and no stage or hook is left.
+    /// The last action once a stop was asked for, no stage or hook is left, and the marker was read for it.
     pub(super) fn finish(&mut self) {
-        if self.in_flight.is_none() && !self.runs_hook() {
+        if self.in_flight.is_none() && !self.runs_hook() && !self.reads_to_leave() {
             self.actions.push(Action::Exit);
         }
     }

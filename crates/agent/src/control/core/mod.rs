@@ -16,6 +16,7 @@ mod directives;
 mod drain;
 mod ending;
 mod hooks;
+mod leaving;
 mod next;
 mod reboot;
 mod words;
@@ -103,6 +104,7 @@ pub struct Core {
     /// The directive that wants the power off.
     powering: Option<DirectiveId>,
     exiting: bool,
+    leaving: Option<leaving::Leaving>,
     cancelling: Option<DirectiveId>,
     reports: Vec<DirectiveReport>,
     mismatches: u32,
@@ -142,6 +144,7 @@ impl Core {
             home_failed: false,
             powering: None,
             exiting: false,
+            leaving: None,
             cancelling: None,
             reports: Vec::new(),
             mismatches: 0,

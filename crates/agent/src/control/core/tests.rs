@@ -16,7 +16,6 @@ use crate::control::sight::Sight;
 const BOOT: &str = "11111111-1111-4111-8111-111111111111";
 const OTHER_BOOT: &str = "22222222-2222-4222-8222-222222222222";
 const KEY: &str = "ssh-ed25519 AAAA";
-
 /// A loop with its clock, which says in short words what it does.
 struct Loop {
     core: Core,
@@ -496,5 +495,6 @@ mod directives;
 mod drains;
 mod ends;
 mod hooks;
+mod leaving;
 mod pins;
 mod reboots;

@@ -287,6 +287,10 @@ fn grant(step: &mut Step, request: &ClaimRequest, protocol: u32, token: Sha256He
     let known = step.run.claims.max(request.known_claim);
     let number = ClaimNumber(known.0.saturating_add(1));
     let ip = cut(&request.ip, NAME_CHARS_MAX);
+    // The same process, which claims again while it ends, ends once.
+    let known =
+        step.run.claim.take().filter(|claim| request.session.is_some() && claim.session == request.session);
+    let shuts_down = known.and_then(|claim| claim.shuts_down);
     step.run.claims = number;
     step.run.claim = Some(Claim {
         number,
@@ -307,6 +311,7 @@ fn grant(step: &mut Step, request: &ClaimRequest, protocol: u32, token: Sha256He
         spoke: false,
         runtime: request.runtime.clone(),
         end: None,
+        shuts_down,
     });
     step.tell("claimed", AGENT, format!("claim {number} by the agent at {ip}"));
     if let Some(why) = identity::unproved(&step.run) {

@@ -8,6 +8,7 @@ mod claim;
 mod drain;
 mod heard;
 mod identity;
+mod notice;
 mod order;
 mod refused;
 mod rejoin;
@@ -20,11 +21,11 @@ use std::sync::Arc;
 
 use groundcrew_protocol::check::Judged;
 use groundcrew_protocol::drain::DrainOrder;
-use groundcrew_protocol::ids::{Attempt, ClaimNumber, DrainId, NodeName, RunId, Sha256Hex};
+use groundcrew_protocol::ids::{Attempt, ClaimNumber, DrainId, NodeName, RunId, Sha256Hex, SinkName};
 use groundcrew_protocol::profile::Profile;
 use groundcrew_protocol::stage::{Stage, State};
 use groundcrew_protocol::wire::{
-    ClaimAnswer, ClaimRequest, DirectiveReport, Intent, ResultAnswer, ResultRequest,
+    ClaimAnswer, ClaimRequest, DirectiveReport, Intent, ResultAnswer, ResultRequest, Shutdown,
 };
 
 pub use self::identity::unproved;
@@ -85,6 +86,24 @@ pub enum Input {
     },
     /// Time has passed.
     Deadline,
+    /// The current claim's agent says that it shuts down in order.
+    ShutsDown {
+        /// The claim.
+        claim: ClaimNumber,
+        /// What it says.
+        said: Shutdown,
+        /// The sinks of the settings that are told of every shutdown.
+        fleet: Vec<SinkName>,
+    },
+    /// A sink was told of a notice, or will not be.
+    NoticeSettled {
+        /// The notice's number.
+        number: u64,
+        /// The sink.
+        sink: SinkName,
+        /// Why it was not told.
+        outcome: Result<(), String>,
+    },
     /// The pod or process of an agent was seen to have ended.
     RuntimeEnded(Box<RuntimeEnded>),
     /// A new boot token was made for the run.
@@ -184,6 +203,8 @@ pub struct NewRun {
     pub boot_token: Sha256Hex,
     /// The operator's name.
     pub by: String,
+    /// Sinks that are told where the agent's shutdown meets this run.
+    pub notify: Vec<SinkName>,
 }
 
 /// Makes a run that waits for its first claim. The profile has at least one stage, and the first is an agent's.
@@ -214,6 +235,9 @@ pub fn create(new: NewRun, now: Now) -> Change {
         operator_retries: 0,
         host_keys: Vec::new(),
         drains: Vec::new(),
+        notify: new.notify,
+        notices: Vec::new(),
+        notices_made: 0,
         profile: Arc::new(new.profile),
     };
     let mut step = Step::new(&run, now);
@@ -248,6 +272,15 @@ pub fn decide(run: &Run, input: &Input, now: Now) -> Result<Change, Refused> {
         }
         Input::AttemptWaits(waits) => {
             drain::attempt_waits(&mut step, *waits);
+            Ok(step.done(Answer::Done))
+        }
+        Input::ShutsDown { claim, said, fleet } => {
+            step.fence(*claim)?;
+            notice::shuts_down(&mut step, said, fleet);
+            Ok(step.done(Answer::Done))
+        }
+        Input::NoticeSettled { number, sink, outcome } => {
+            notice::settled(&mut step, *number, sink, outcome);
             Ok(step.done(Answer::Done))
         }
         Input::Deadline => {

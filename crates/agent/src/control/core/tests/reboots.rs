@@ -38,6 +38,8 @@ fn a_machine_reboots_after_the_spools_and_an_acknowledged_intent() {
     assert!(agent.after(BACKOFF_MAX_MS).is_empty(), "it is said once");
     // The SIGTERM of the reboot ends the stage without an outcome, and then the agent.
     assert_eq!(agent.on(Event::Stop), ["end Stop"]);
+    let shutdown = agent.core.heartbeat("", false, WallMs(0)).unwrap().shutdown;
+    assert_eq!(shutdown.unwrap().cut_off, None, "it asked for this itself");
     assert_eq!(agent.on(Event::StageEnded), ["drop Interrupt:kernel/1", "exit"]);
 }
 

@@ -1,0 +1,68 @@
+//! The orderly end of this process, as others are told of it: the marker is read once more, then every heartbeat says it.
+//!
+//! The orchestrator writes the run's event and sends the notices; only the node knows whether its marker asks for a
+//! quiet shutdown.
+
+use groundcrew_protocol::wire::{LogLevel, Shutdown, StageAttempt};
+
+use super::{Action, Core, InFlight, Power};
+
+/// What is said of the end.
+#[derive(Debug)]
+pub(super) struct Leaving {
+    /// The look at the marker that it waits for; `None` once that was made, or nobody waits for it any more.
+    look: Option<u64>,
+    shutdown: Shutdown,
+}
+
+impl Core {
+    /// This process ends. What it cuts off is known now, which is not a stage that has itself asked for the reboot; the
+    /// marker is read for this very shutdown.
+    pub(super) fn begin_to_leave(&mut self) {
+        let is_cut = |one: &&InFlight| one.ended_by.is_none() && one.reboot != Power::Acknowledged;
+        let of = |one: &InFlight| StageAttempt { stage: one.stage.clone(), attempt: one.attempt };
+        let cut_off = self.in_flight.as_ref().filter(is_cut).map(of);
+        let look = self.next_look();
+        let shutdown = Shutdown { cut_off, ..Shutdown::default() };
+        self.leaving = Some(Leaving { look: Some(look), shutdown });
+        self.actions.push(Action::LookForDrain(look));
+    }
+
+    /// The look was made. One that the disk did not answer silences nothing: a notice too many is better than none.
+    pub(super) fn looked_to_leave(&mut self, look: u64, is_told: bool) {
+        let drained = self.drained().map(|active| active.suppress_notification);
+        let Some(leaving) = self.leaving.as_mut().filter(|leaving| leaving.look == Some(look)) else {
+            return;
+        };
+        leaving.look = None;
+        leaving.shutdown.drained = drained.is_some();
+        leaving.shutdown.suppress_notification = is_told && drained == Some(true);
+        let (level, what) = match &leaving.shutdown.cut_off {
+            Some(cut) => {
+                let text = format!("{}, attempt {}, is cut off", cut.stage, cut.attempt);
+                (LogLevel::Warn, format!("{text}; start the agent again and the run goes on"))
+            }
+            None => (LogLevel::Info, "nothing is cut off".to_owned()),
+        };
+        let quiet = if leaving.shutdown.suppress_notification { ", quietly as the drain asks" } else { "" };
+        self.say(level, format!("the agent shuts down{quiet}: {what}"));
+    }
+
+    /// Nobody waits for the marker any more.
+    pub(super) fn leave_unread(&mut self) {
+        if let Some(leaving) = &mut self.leaving {
+            leaving.look = None;
+        }
+    }
+
+    /// True while the marker is being read for the end.
+    pub(super) fn reads_to_leave(&self) -> bool {
+        self.leaving.as_ref().is_some_and(|leaving| leaving.look.is_some())
+    }
+
+    /// What heartbeats say of the end.
+    pub(super) fn shutdown(&self) -> Option<Shutdown> {
+        let leaving = self.leaving.as_ref().filter(|leaving| leaving.look.is_none());
+        leaving.map(|leaving| leaving.shutdown.clone())
+    }
+}
