@@ -34,7 +34,7 @@ impl NodeHooks {
 
     pub(super) fn new(run: &RunId, epoch: &str, hooks: Hooks, kept: Kept) -> NodeHooks {
         let desk = Desk::new(run.clone(), epoch.to_owned(), hooks, kept);
-        NodeHooks { desk, look: None, unknown_since_ms: Some(0) }
+        NodeHooks { desk, look: None, unknown_since_ms: None }
     }
 }
 
