@@ -79,16 +79,7 @@ impl Alone {
 
     /// Has the marker look as if it had stood for so many hours since.
     pub fn age_marker(&self, hours: i64) {
-        let mut marker: Value = serde_json::from_slice(&std::fs::read(self.marker()).unwrap()).unwrap();
-        let asked: Timestamp = marker["requested_at"].as_str().unwrap().parse().unwrap();
-        let long_ago = json!((asked - SignedDuration::from_hours(hours)).to_string());
-        for holder in marker["holders"].as_object_mut().unwrap().values_mut() {
-            holder["requested_at"] = long_ago.clone();
-        }
-        marker["requested_at"] = long_ago;
-        let beside = self.beside("marker");
-        std::fs::write(&beside, marker.to_string()).unwrap();
-        std::fs::rename(beside, self.marker()).unwrap();
+        age_marker(&self.marker(), hours);
     }
 
     pub fn is_draining(&self) -> bool {
@@ -120,6 +111,20 @@ fn drain_with(home: &Path, words: &[&str], more: &[(&str, &str)]) -> Output {
     command.envs(more.iter().copied()).output().expect("the binary can be started")
 }
 
+/// Has a marker look as if it had stood for so many hours since.
+fn age_marker(path: &Path, hours: i64) {
+    let mut marker: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    let asked: Timestamp = marker["requested_at"].as_str().unwrap().parse().unwrap();
+    let long_ago = json!((asked - SignedDuration::from_hours(hours)).to_string());
+    for holder in marker["holders"].as_object_mut().unwrap().values_mut() {
+        holder["requested_at"] = long_ago.clone();
+    }
+    marker["requested_at"] = long_ago;
+    let beside = path.with_extension("aged");
+    std::fs::write(&beside, marker.to_string()).unwrap();
+    std::fs::rename(beside, path).unwrap();
+}
+
 pub fn says(output: Output) -> (i32, String) {
     let text = [output.stdout, output.stderr].concat();
     (output.status.code().unwrap_or(-1), String::from_utf8_lossy(&text).into_owned())
@@ -146,6 +151,23 @@ fn a_drain_is_confirmed_shown_and_taken_off() {
     assert_eq!(alone.says(&["cancel"]), (0, "the drain is off\n".to_owned()));
     assert!(!alone.is_draining() && !alone.marker().exists());
     assert_eq!(alone.says(&["cancel"]).1, "there was no drain\n");
+}
+
+#[test]
+fn the_help_says_what_to_wait_for_and_a_bad_greatest_age_is_named_to_whoever_sets_it() {
+    let alone = Alone::new();
+    let (code, help) = alone.says(&["--help"]);
+    assert!(code == 0 && help.contains("waits for active_agents to be 0"), "{code} {help}");
+    for (age, found) in [("soon", "\"soon\""), ("0s", "\"0s\""), ("31d", "\"31d\"")] {
+        let more = [("GROUNDCREW_DRAIN_MAX_AGE", age)];
+        let asked = alone.drain_with(&["status"], &more);
+        let mut command = agent(&alone.home());
+        let started = command.envs(more).output().expect("the binary can be started");
+        for output in [asked, started] {
+            let (code, said) = says(output);
+            assert!(code == 64 && said.contains(found) && said.contains("from 1s to 30d"), "{code} {said}");
+        }
+    }
 }
 
 #[test]
@@ -286,5 +308,37 @@ fn what_is_active_is_named_and_waited_for() {
     machine.load.pass();
     assert_eq!(says(drain(&home, &["wait", "--timeout", "2m"])).0, 0);
     assert_eq!(status()["active_agents"], 0);
+    server.wait_for_state(&run, State::Completed);
+}
+
+#[test]
+fn a_drain_that_is_waited_for_is_renewed_and_the_wait_ends_where_it_lapsed_all_the_same() {
+    let server = Server::start();
+    let run = server.create_run("n1", LOAD);
+    let mut machine = Machine::new(&server, &run, "m1");
+    machine.start_with(&[("GROUNDCREW_DRAIN_MAX_AGE", "20s")]);
+    machine.load.started();
+    let (home, marker) = (machine.home(), machine.home().join(".drain_request.json"));
+    assert_eq!(says(drain(&home, &["begin", "--principal", "ann"])).0, 0);
+    let mut command = Command::new(binary("groundcrew"));
+    command.args(["drain", "wait"]).env_clear().env("GROUNDCREW_HOME", &home);
+    let mut wait = Process::start("drain wait", &mut command);
+    wait.wait_for_line("waits for the end of CPUStress, attempt 1");
+    let asked = || {
+        let marker: Value = serde_json::from_slice(&std::fs::read(&marker).unwrap()).unwrap();
+        (marker["holders"]["ann"]["requested_at"].clone(), marker["principal"].clone())
+    };
+    // Once where it begins, and again and again.
+    let first = asked();
+    let second = eventually("a renewal", || Some(asked()).filter(|now| *now != first));
+    assert_eq!(second.1, "ann", "it asks in nobody else's name");
+    // Nobody can renew one that lapsed. A renewal that was on its way would bring it back, so it is made old again until then.
+    eventually("the end of the wait", || {
+        age_marker(&marker, 2);
+        (!wait.is_alive()).then_some(())
+    });
+    let (status, said) = (wait.wait(), wait.lines().join("\n"));
+    assert!(status.code() == Some(4) && said.contains("lapsed"), "{status} {said}");
+    machine.load.pass();
     server.wait_for_state(&run, State::Completed);
 }

@@ -117,6 +117,13 @@ impl Node {
     }
 }
 
+/// Another process writes it: a file that this one has open for writing, or that a child of another test still has, is not
+/// run (ETXTBSY).
+fn write_program(path: &Path, text: &str) {
+    let write = ["-c", "printf %s \"$1\" > \"$0\" && chmod 755 \"$0\""];
+    assert!(Command::new("/bin/sh").args(write).arg(path).arg(text).status().unwrap().success());
+}
+
 #[test]
 fn a_drain_is_idle_once_its_hook_has_succeeded_and_is_undone_when_it_ends() {
     let mut node = Node::started();
@@ -283,10 +290,7 @@ case "$1 $2" in
 esac
 "#;
     let (program, state) = (folder.path().join("scontrol"), folder.path().join("state"));
-    // Another process writes it: a file that this one has open for writing, or that a child of another test still has, is
-    // not run (ETXTBSY).
-    let write = ["-c", "printf %s \"$1\" > \"$0\" && chmod 755 \"$0\""];
-    assert!(Command::new("/bin/sh").args(write).arg(&program).arg(scontrol).status().unwrap().success());
+    write_program(&program, scontrol);
     std::fs::write(&state, "   State=IDLE ThreadsPerCore=2\n").unwrap();
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/hooks/slurm-node");
     let call = |words: &[&str]| {
@@ -307,6 +311,39 @@ esac
     assert_eq!(call(&["undrain", "n7"]), (0, "n7 is not drained\n".to_owned()));
     assert_eq!(std::fs::read_to_string(&state).unwrap(), "   State=IDLE ThreadsPerCore=2\n");
     assert_eq!((call(&["drain", "n8", "x"]).0, call(&["drain"]).0), (1, 64));
+}
+
+#[test]
+fn the_hooks_for_kubectl_are_tried_until_the_workloads_are_off_and_let_them_back() {
+    let mut alone = Alone::new();
+    // A pod is kept by its budget until it may go.
+    let kubectl = r#"#!/bin/sh
+cd "${0%/*}"
+echo "$*" >> asked
+[ "$2" != drain ] || [ -e may-go ] && exit 0
+echo "error when evicting pods: Cannot evict pod as it would violate the pod's disruption budget." >&2
+exit 1
+"#;
+    write_program(&alone.beside("kubectl"), kubectl);
+    let hooks = alone.beside("hooks.toml");
+    std::fs::write(&hooks, include_str!("../../../deploy/hooks/kubernetes.toml")).unwrap();
+    let path = format!("{}:/usr/bin:/bin", hooks.parent().unwrap().display());
+    alone.start(&[("GROUNDCREW_HOOKS", hooks.to_str().unwrap()), ("PATH", &path)]);
+    assert_eq!(alone.says(&["begin", "--principal", "ann"]).0, 0);
+    let line = alone.agent().wait_for_line("hook drain.before: try 1 failed");
+    assert!(line.contains("disruption budget"), "{line}");
+    assert_eq!(alone.says(&["wait", "--timeout", "1ms"]).0, 3);
+    std::fs::write(alone.beside("may-go"), "").unwrap();
+    assert_eq!(alone.says(&["wait", "--timeout", "2m"]).0, 0);
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
+    let last = || {
+        let asked = std::fs::read_to_string(alone.beside("asked")).unwrap();
+        asked.lines().last().unwrap().replace("--kubeconfig=/etc/groundcrew/kubeconfig ", "")
+    };
+    let drains = format!("drain {} --ignore-daemonsets --delete-emptydir-data --timeout=14m", host.trim());
+    assert_eq!(last(), drains);
+    assert_eq!(alone.says(&["cancel"]).0, 0);
+    eventually("the undo", || (last() == format!("uncordon {}", host.trim())).then_some(()));
 }
 
 #[test]

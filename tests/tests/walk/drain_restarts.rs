@@ -122,17 +122,32 @@ fn markers_of_others_drain_unless_they_are_definitely_past() {
 fn where_the_home_cannot_be_written_a_drain_is_refused_with_the_reason() {
     let alone = Alone::started();
     let home = alone.home();
-    let script = format!(
-        "mount --bind {home} {home} && mount -o remount,ro,bind {home} && exec {} drain begin --home {home}",
-        binary("groundcrew").display(),
-        home = home.display()
-    );
-    let mut command = Command::new("unshare");
-    let output =
-        command.args(["--mount", "sh", "-c", &script]).output().expect("unshare comes with every system");
+    let there = |words: &str| {
+        let script = format!(
+            "mount --bind {home} {home} && mount -o remount,ro,bind {home} && exec {} {words}",
+            binary("groundcrew").display(),
+            home = home.display()
+        );
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c", &script]);
+        for (name, value) in agent(&home).get_envs() {
+            command.env(name, value.expect("every variable has a value"));
+        }
+        command.output().expect("unshare comes with every system")
+    };
+    let output = there("drain begin");
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(said.contains("Read-only file system") && said.contains(".drain_request.json"), "{said}");
+    // One that stands there is read all the same, and cannot be taken off.
+    std::fs::write(alone.marker(), "{}").unwrap();
+    let output = there("drain status");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && said.contains("yes, asked for by drain-control"), "{output:?}");
+    let output = there("drain cancel");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(1) && said.contains("Read-only file system"), "{output:?}");
+    std::fs::remove_file(alone.marker()).unwrap();
     assert!(!alone.is_draining());
 }
 

@@ -98,7 +98,7 @@ pub(super) fn until_idle(
         if asked.timeout.is_some_and(|timeout| began.elapsed() >= timeout) {
             return Ok(Ended::Timeout(waits_for));
         }
-        if said.is_none_or(|said| said.elapsed() >= SAY_AGAIN) {
+        if is_to_be_said(said.map(|said| said.elapsed())) {
             said = Some(Instant::now());
             say(format_args!("waits for {waits_for}"))?;
         }
@@ -107,6 +107,11 @@ pub(super) fn until_idle(
             return Ok(Ended::As(130));
         }
     }
+}
+
+/// Whether it is time to say what is waited for, where that was said so long ago.
+fn is_to_be_said(said: Option<Duration>) -> bool {
+    said.is_none_or(|ago| ago >= SAY_AGAIN)
 }
 
 /// Waits; true where somebody asked to end.
@@ -118,5 +123,18 @@ fn pause(span: Duration, cancel: Option<&Cancel>) -> anyhow::Result<bool> {
     match poll(&mut [PollFd::new(cancel, PollFlags::IN)], Some(&Timespec::try_from(span)?)) {
         Ok(_) | Err(rustix::io::Errno::INTR) => Ok(cancel.is_asked()),
         Err(errno) => Err(errno.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_waited_for_is_said_at_once_and_every_thirty_seconds() {
+        let cases = [(None, true), (Some(0), false), (Some(29_999), false), (Some(30_000), true)];
+        for (ago_ms, expected) in cases {
+            assert_eq!(is_to_be_said(ago_ms.map(Duration::from_millis)), expected, "{ago_ms:?}");
+        }
     }
 }
