@@ -124,6 +124,9 @@ fn an_interface_without_a_link_is_told_and_counts_where_the_profile_says_how_man
     assert!(named.reason.contains("eno2 has no link (down)"), "{named:?}");
     let links = outcome.checks.iter().find(|of| of.name == "links").unwrap();
     let Observation::Measured { value: Some(count), .. } = links.observed else { panic!("{links:?}") };
+    let linked =
+        outcome.checks.iter().filter(|of| of.name == "duplex" && of.verdict == Verdict::Pass).count();
+    assert_eq!((count, links.evidence.as_str()), (linked as f64, "without a link: eno2, eth9"));
     assert_eq!(verdict(&outcome, "links"), Verdict::Pass);
     assert_eq!(verdict(&with(Some(count as u32 + 1), None), "links"), Verdict::Fail);
     let worst = |outcome: &StageOutcome| {

@@ -129,3 +129,23 @@ fn infiniband_ports_are_judged_by_their_links_and_what_they_counted() {
         assert_eq!(verdicts(after, wanted), expected, "{after:?} {wanted:?}");
     }
 }
+
+#[test]
+fn a_gpu_with_fewer_links_than_another_is_told() {
+    let said = nvlink(&["26.562 GB/s", "26.562 GB/s"]);
+    let ask = |_: &'static str, arguments: &[&str]| match arguments[1] {
+        "-s" => Ok(said.clone().into_bytes()),
+        _ => Err("not asked here".to_owned()),
+    };
+    let gpu = gpu(Some("nvidia"));
+    let named =
+        |index: &str| Named { gpu: &gpu, component: format!("SERIAL{index}"), index: Some(index.into()) };
+    let findings = nvlink::findings(&ask, &[named("0"), named("1")], None, &mut Vec::new());
+    let of = |component: &str| {
+        let mut findings = findings.iter().filter(|finding| finding.name == names::NVLINKS);
+        findings.find(|finding| finding.component.as_deref() == Some(component)).unwrap().observed.clone()
+    };
+    assert_eq!(of("SERIAL0"), Observation::measured(2.0, "links"));
+    let what = "0 active links beside a GPU with 2".to_owned();
+    assert_eq!(of("SERIAL1"), Observation::Unexpected { what });
+}
