@@ -286,6 +286,28 @@ pub struct AttemptRecord {
     pub flags: OverrideFlags,
 }
 
+impl AttemptRecord {
+    /// One that was given out at this moment, by the wall clock and by that of listening; where it has an end already, it has
+    /// it now.
+    pub fn of(
+        number: Attempt,
+        claim: ClaimNumber,
+        fate: Fate,
+        (wall, began_ms): (WallMs, u64),
+    ) -> AttemptRecord {
+        AttemptRecord {
+            number,
+            claim,
+            began: wall,
+            began_ms,
+            ended: (!fate.is_open()).then_some(wall),
+            fate,
+            took_ms: None,
+            flags: OverrideFlags::default(),
+        }
+    }
+}
+
 /// What became of an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -133,6 +133,36 @@ fn offers_hold_for_the_claim_that_made_them_and_until_an_operator_orders_a_new_t
 }
 
 #[test]
+fn an_outcome_that_came_before_the_walk_did_is_not_waited_for_once_it_comes_there() {
+    for claims_between in [false, true] {
+        let mut bench = Bench::claimed();
+        let backup = bench.run.clone();
+        restore(&mut bench, &backup);
+        let mut request = agent(1);
+        request.known_claim = ClaimNumber(1);
+        request.started = vec![of(stress(), 1)];
+        request.outbox = vec![entry(stress(), 1, 1)];
+        bench.claim_again(&request).unwrap();
+        assert_eq!(bench.run.offered, [of(stress(), 1)]);
+        // Its agent sends it at once, and has it acknowledged: it will not come again.
+        assert_eq!(bench.report(2, stress(), 1, Outcome::Pass).0, Taken::Late);
+        assert_eq!(bench.run.offered, []);
+        let mut claim = 2;
+        if claims_between {
+            let mut again = restarted(request, 2);
+            again.outbox[0].acknowledged = true;
+            bench.claim_again(&again).unwrap();
+            claim = 3;
+        }
+        let attempt = bench.at().1;
+        bench.report(claim, inventory(), attempt, Outcome::Pass);
+        let (state, attempt, _) = bench.at();
+        assert_eq!((state, attempt), (State::At(stress()), 2), "another attempt than the one that is over");
+        assert_eq!(bench.report(claim, stress(), 2, Outcome::Pass).0, Taken::First);
+    }
+}
+
+#[test]
 fn what_was_forgotten_is_no_crash_and_no_reset() {
     let mut bench = Bench::claimed();
     let backup = bench.run.clone();

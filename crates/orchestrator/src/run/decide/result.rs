@@ -34,6 +34,10 @@ pub(super) fn result(mut step: Step, request: &ResultRequest) -> Result<Change, 
                 request.stage
             );
             step.tell("late_result", AGENT, text);
+            let last = step.run.stages[index].attempts.last().map_or(Attempt(0), |known| known.number);
+            if index > step.run.at && attempt > last {
+                step.give_up_ahead(index, attempt);
+            }
             None
         }
     };

@@ -8,7 +8,7 @@ use groundcrew_protocol::limits;
 use groundcrew_protocol::plan::{names, planned_checks};
 use groundcrew_protocol::profile::{AtEnd, StageSpec};
 use groundcrew_protocol::stage::{Stage, State};
-use groundcrew_protocol::wire::{Command, OverrideFlags, StageAttempt};
+use groundcrew_protocol::wire::{Command, StageAttempt};
 
 use super::result::what_holds;
 use super::{Answer, Change, KeptResult, NewEvent, Refused};
@@ -143,17 +143,23 @@ impl<'a> Step<'a> {
 
     /// Adds an attempt to the stage at which the run stands; one with an end has it now.
     fn put_attempt(&mut self, number: Attempt, claim: ClaimNumber, fate: Fate) {
-        let now = self.now;
-        self.run.stages[self.run.at].push_attempt(AttemptRecord {
+        let now = (self.now.wall, self.now.listened_ms);
+        self.run.stages[self.run.at].push_attempt(AttemptRecord::of(number, claim, fate, now));
+    }
+
+    /// Gives up an attempt of a later stage that was made before a restore: its outcome came before the walk did, is
+    /// acknowledged, and will not come again. The walk gives out another one there.
+    pub fn give_up_ahead(&mut self, index: usize, number: Attempt) {
+        let claim = self.run.claim.as_ref().map_or(ClaimNumber(0), |claim| claim.number);
+        let stage = &mut self.run.stages[index];
+        stage.push_attempt(AttemptRecord::of(
             number,
             claim,
-            began: now.wall,
-            began_ms: now.listened_ms,
-            ended: (!fate.is_open()).then_some(now.wall),
-            fate,
-            took_ms: None,
-            flags: OverrideFlags::default(),
-        });
+            Fate::Replaced,
+            (self.now.wall, self.now.listened_ms),
+        ));
+        let name = stage.spec.name.clone();
+        self.run.offered.retain(|known| known.stage != name || known.attempt != number);
     }
 
     /// Begins to wait for the result of the attempt in flight.
