@@ -1,7 +1,6 @@
 //! The orchestrator of the model: the real `decide` over a store that is a value.
 
 mod checks;
-mod drains;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,9 +15,7 @@ use groundcrew_orchestrator::run::decide::{
 };
 use groundcrew_orchestrator::run::state::{Claim, HeldFor, Now, Run, Standing};
 use groundcrew_orchestrator::store::{LogChunk, Taken};
-use groundcrew_protocol::ids::{
-    Attempt, ClaimNumber, DirectiveId, DrainId, Generation, RunId, Sha256Hex, TokenText,
-};
+use groundcrew_protocol::ids::{Attempt, ClaimNumber, DirectiveId, Generation, RunId, Sha256Hex, TokenText};
 use groundcrew_protocol::profile::Profile;
 use groundcrew_protocol::stage::Stage;
 use groundcrew_protocol::time::WallMs;
@@ -72,8 +69,6 @@ pub struct Store {
     pub generation: Generation,
     /// What is stored of logs.
     pub logs: LogStore,
-    /// Drains of the node that operators want.
-    pub drains: Vec<drains::Wanted>,
 }
 
 /// The orchestrator.
@@ -109,12 +104,6 @@ pub struct Server {
     latest: BTreeMap<&'static str, (Request, u64)>,
     /// How often a claim went to another machine than the one before.
     pub hands: u32,
-    /// What the agent last said of drains.
-    said: Option<drains::Said>,
-    /// How often in a row an agent was heard under its claim that holds a drain whose reason is over.
-    overdue: BTreeMap<(ClaimNumber, DrainId), u32>,
-    /// How often an attempt was seen to wait for the end of a drain.
-    pub waited_for_drains: u32,
 }
 
 impl Server {
@@ -138,7 +127,6 @@ impl Server {
             evidence: BTreeSet::new(),
             generation: Generation(1),
             logs: LogStore::default(),
-            drains: Vec::new(),
         };
         Server {
             store,
@@ -156,9 +144,6 @@ impl Server {
             missed: 0,
             latest: BTreeMap::new(),
             hands: 0,
-            said: None,
-            overdue: BTreeMap::new(),
-            waited_for_drains: 0,
         }
     }
 
@@ -175,7 +160,6 @@ impl Server {
     /// It starts to listen, again: every allowance of silence begins anew.
     pub fn start(&mut self) {
         self.heard_ms = self.listened_ms;
-        self.said = None;
     }
 
     /// Answers a request. `tag` names the outcome that a result carries.
@@ -230,7 +214,6 @@ impl Server {
                         unreachable!("a claim is answered as one")
                     };
                     answer.generation = self.store.generation;
-                    answer.drains = self.wanted();
                     Reply::Claim(answer)
                 }))
             }
@@ -272,7 +255,6 @@ impl Server {
         self.fences(heartbeat.claim);
         self.decide(Input::Heard { claim: heartbeat.claim, directives: heartbeat.directives.clone() })?;
         self.hear(heartbeat.claim);
-        self.heard_of_drains(heartbeat);
         self.check_directives(heartbeat);
         if let Standing::Held { why: HeldFor::Silence { .. }, .. } = self.store.run.standing {
             self.broken.push("the run is held for silence although its claim speaks".into());
@@ -373,9 +355,8 @@ impl Server {
         }
     }
 
-    /// A pass of the tasks for deadlines and drains.
+    /// The deadline task's pass.
     pub fn tick(&mut self) {
-        self.compare_drains();
         let done = self.decide(Input::Deadline);
         if let Err(failure) = done {
             self.broken.push(format!("a deadline was refused: {}", failure.text()));
