@@ -5,8 +5,9 @@ use groundcrew_protocol::ids::{Sha256Hex, TokenText};
 use groundcrew_protocol::operator::ArtifactView;
 use groundcrew_protocol::stage::{Stage, State};
 use groundcrew_protocol::wire::agent_path;
-use groundcrew_tests::harness::{Machine, Run, Server, binary, eventually};
+use groundcrew_tests::harness::{Machine, Run, Server, eventually};
 
+use crate::drains::ctl;
 use crate::profiles::LOAD;
 
 /// The artifacts of a run, once there are so many.
@@ -31,16 +32,7 @@ fn a_bundle_holds_all_that_is_known_of_a_run() {
     let logs = format!("/api/v1/runs/{}/logs?stage=CPUStress", run.id);
     eventually("the log", || server.text(&logs).contains("\"text\"").then_some(()));
     let path = server.beside("bundle.tar.gz");
-    let output = std::process::Command::new(binary("groundcrewctl"))
-        .args(["run", "report", run.id.as_str(), "--bundle"])
-        .arg(&path)
-        .env_clear()
-        .env("GROUNDCREW_URL", server.url())
-        .env("GROUNDCREW_FPR", server.fingerprint())
-        .env("GROUNDCREW_OPERATOR_TOKEN", server.token().as_str())
-        .output()
-        .expect("the binary can be started");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    ctl(&server, &["run", "report", run.id.as_str(), "--bundle", path.to_str().unwrap()]);
     let folder = server.beside("unpacked");
     std::fs::create_dir(&folder).unwrap();
     let done = |program: &str, arguments: &[&std::ffi::OsStr], place: &std::path::Path| {

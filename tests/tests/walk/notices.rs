@@ -3,19 +3,18 @@
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::Command;
 
 use groundcrew_protocol::operator::EventView;
 use groundcrew_protocol::stage::State;
 use groundcrew_tests::harness::server::SINKS_FILE;
 use groundcrew_tests::harness::sink::SECRET;
-use groundcrew_tests::harness::{Answers, Machine, Run, Server, Sink, binary, eventually};
+use groundcrew_tests::harness::{Answers, Machine, Run, Server, Sink, eventually};
 use http::Method;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
 use crate::drain_commands::{drain, says};
-use crate::drains::LOAD_THEN_INVENTORY;
+use crate::drains::{LOAD_THEN_INVENTORY, ctl};
 use crate::interrupts;
 use crate::profiles::LOAD;
 
@@ -107,15 +106,7 @@ fn a_stop_is_told_once_to_the_fleet_to_the_run_and_in_its_log_and_says_how_to_re
     assert_eq!(fleet[1]["agent"]["resume"], "The run has ended: there is nothing to resume");
     assert_eq!((shutdowns(server, &run).len(), site.team.told().len()), (1, 1));
     // In the run's history, in words.
-    let watched = Command::new(binary("groundcrewctl"))
-        .args(["run", "watch", run.id.as_str()])
-        .env_clear()
-        .env("GROUNDCREW_URL", server.url())
-        .env("GROUNDCREW_FPR", server.fingerprint())
-        .env("GROUNDCREW_OPERATOR_TOKEN", server.token().as_str())
-        .output()
-        .expect("the binary can be started");
-    let history = String::from_utf8(watched.stdout).unwrap();
+    let history = ctl(server, &["run", "watch", run.id.as_str()]);
     assert!(history.lines().any(|line| line.contains("agent_shutdown") && line.contains(said)), "{history}");
     expect_no_secret(server, &run);
 }
