@@ -16,7 +16,7 @@ use groundcrew_protocol::ids::{RunId, SinkName};
 
 use send::{Sender, TlsRootsError};
 use sinks::Sinks;
-use tries::Tries;
+use tries::Next;
 
 /// A notice of a run, for one sink.
 pub type Key = (RunId, u64, SinkName);
@@ -29,8 +29,8 @@ pub struct Notices {
     pub sender: Sender,
     /// This orchestrator's address, for people.
     pub url: String,
-    /// What was tried of each notice that is not settled.
-    pub tries: Mutex<HashMap<Key, Tries>>,
+    /// What follows for each notice that is not struck off.
+    pub next: Mutex<HashMap<Key, Next>>,
 }
 
 impl Notices {
@@ -40,6 +40,6 @@ impl Notices {
     /// Where one is reached over TLS, and nobody here says which authorities to trust.
     pub fn new(sinks: Sinks, url: String) -> Result<Notices, TlsRootsError> {
         let sender = if sinks.need_tls() { Sender::with_roots_of_system()? } else { Sender::without_tls() };
-        Ok(Notices { sinks, sender, url, tries: Mutex::default() })
+        Ok(Notices { sinks, sender, url, next: Mutex::default() })
     }
 }

@@ -26,8 +26,40 @@ pub struct Tries {
 pub enum Next {
     /// Another try.
     Again(Tries),
-    /// None: it was told, or will not be, for that reason.
+    /// None: it was told, or will not be, for that reason. What is left is to strike it off, as often as that fails.
     Settled(Result<(), String>),
+}
+
+impl Default for Next {
+    fn default() -> Next {
+        Next::Again(Tries::default())
+    }
+}
+
+/// What a pass does with a notice for a sink.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// Tries to tell it.
+    Try(Tries),
+    /// Leaves it for another time.
+    Wait,
+    /// Gives it up, for that reason.
+    GiveUp(String),
+    /// Strikes it off, because this became of it.
+    StrikeOff(Result<(), String>),
+}
+
+/// What a pass does at `now_ms` with a notice that was made at `at_ms`, for a sink that the settings know or do not.
+pub fn step(next: &Next, is_known: bool, at_ms: u64, now_ms: u64) -> Step {
+    match next {
+        Next::Settled(outcome) => Step::StrikeOff(outcome.clone()),
+        Next::Again(_) if !is_known => Step::GiveUp("the settings name no such sink any more".to_owned()),
+        Next::Again(tries) => match too_old(at_ms, now_ms) {
+            Some(why) => Step::GiveUp(why),
+            None if tries.next_ms > now_ms => Step::Wait,
+            None => Step::Try(*tries),
+        },
+    }
 }
 
 /// What follows a try that came out so at `now_ms`.
@@ -47,7 +79,7 @@ pub fn after(before: Tries, outcome: Result<(), SendError>, tries_max: u32, now_
 }
 
 /// Why a notice that was made at `at_ms` is given up untried, where it is.
-pub fn too_old(at_ms: u64, now_ms: u64) -> Option<String> {
+fn too_old(at_ms: u64, now_ms: u64) -> Option<String> {
     let is_old = now_ms.saturating_sub(at_ms) > AGE_MS_MAX;
     is_old.then(|| format!("it was not told within {} minutes", AGE_MS_MAX / 60_000))
 }
@@ -73,6 +105,20 @@ mod tests {
         let Next::Settled(Err(why)) = after(tries, late(), TRIES_DEFAULT, at_ms) else { panic!("goes on") };
         assert!(why.starts_with("4 tries, the last: "), "{why}");
         assert_eq!(after(tries, Ok(()), TRIES_DEFAULT, at_ms), Next::Settled(Ok(())));
+    }
+
+    #[test]
+    fn what_is_settled_is_struck_off_and_never_told_again() {
+        let open = |next_ms| Next::Again(Tries { made: 1, next_ms });
+        let told = Next::Settled(Ok(()));
+        assert_eq!(step(&Next::default(), true, 0, 0), Step::Try(Tries::default()));
+        assert_eq!(step(&open(7), true, 0, 6), Step::Wait);
+        assert_eq!(step(&open(7), true, 0, 7), Step::Try(Tries { made: 1, next_ms: 7 }));
+        assert!(matches!(step(&open(7), false, 0, 7), Step::GiveUp(_)));
+        assert!(matches!(step(&open(7), true, 0, AGE_MS_MAX + 1), Step::GiveUp(_)));
+        for (is_known, now_ms) in [(true, 7), (false, 7), (true, AGE_MS_MAX + 1)] {
+            assert_eq!(step(&told, is_known, 0, now_ms), Step::StrikeOff(Ok(())));
+        }
     }
 
     #[test]

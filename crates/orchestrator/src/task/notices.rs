@@ -1,8 +1,8 @@
 //! Each second: sends the notices of shutdowns that runs have due ([`crate::run::notice`]), tries again those that a sink did
 //! not take, and gives up what is too old.
 //!
-//! It takes no input but the runs' documents and the settings. What was sent is struck off there; where that does not land,
-//! or this process is killed between the two, the sink is told again, under the same id.
+//! It takes no input but the runs' documents and the settings. What was sent is struck off there, and where that does not land
+//! it is tried again in each pass; the sink is told again, under the same id, only where this process is killed between the two.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use crate::api::app::App;
 use crate::causes;
 use crate::live::clock::wall_now;
 use crate::notify::sinks::Sink;
-use crate::notify::tries::{self, Next, Tries};
+use crate::notify::tries::{self, Next, Step, Tries};
 use crate::notify::{Key, bodies, send};
 use crate::run::advance::AdvanceError;
 use crate::run::decide::Input;
@@ -45,8 +45,8 @@ struct Job {
 struct Due {
     /// What is to be sent now, by sink.
     jobs: HashMap<SinkName, Vec<Job>>,
-    /// What will not be sent, and why.
-    given_up: Vec<(Key, String)>,
+    /// What is to be struck off, and what became of it.
+    settled: Vec<(Key, Result<(), String>)>,
     /// How much waits for another try.
     waiting: usize,
 }
@@ -62,14 +62,16 @@ pub async fn pass(app: Arc<App>) -> Passed {
 /// Where what became of it did not land.
 pub async fn send_due(app: &Arc<App>, until: Instant) -> Passed {
     let now_ms = app.live.clock.read_ms(Instant::now());
-    let Due { jobs, given_up, waiting } = due(app, now_ms);
-    for (key, why) in given_up {
-        settle(app, &key, Err(why)).await?;
+    let Due { jobs, settled, waiting } = due(app, now_ms);
+    let mut struck_off = Ok(());
+    for (key, outcome) in settled {
+        // One that the store does not take keeps no other waiting.
+        struck_off = struck_off.and(strike_off(app, &key, outcome).await);
     }
     let of_sinks = jobs.into_iter().map(|(sink, jobs)| send_to(app, sink, jobs, until));
     // A sink that does not answer keeps no other waiting.
     let outcomes: Vec<Result<(), PassError>> = futures_util::future::join_all(of_sinks).await;
-    outcomes.into_iter().collect::<Result<(), PassError>>()?;
+    outcomes.into_iter().collect::<Result<(), PassError>>().and(struck_off)?;
     let counters = &app.counters;
     Ok(format!(
         "{} sinks; {} notices sent, {} given up, {waiting} wait for another try",
@@ -81,31 +83,34 @@ pub async fn send_due(app: &Arc<App>, until: Instant) -> Passed {
 
 /// What the runs have due, less what waits for another try.
 fn due(app: &App, now_ms: u64) -> Due {
-    let mut tried = app.notices.tries.lock().expect("no holder of this lock panics");
+    let mut known = app.notices.next.lock().expect("no holder of this lock panics");
     let (mut found, mut kept) = (Due::default(), HashMap::new());
     for live in app.live.all() {
         let notices = live.state().notices.clone();
         for notice in notices {
             for due in &notice.to {
                 let key = (live.id.clone(), notice.number, due.sink.clone());
-                let tries = tried.get(&key).copied().unwrap_or_default();
-                kept.insert(key.clone(), tries);
-                if app.notices.sinks.get(&due.sink).is_none() {
-                    found.given_up.push((key, "the settings name no such sink any more".to_owned()));
-                } else if let Some(why) = tries::too_old(notice.at_ms, now_ms) {
-                    found.given_up.push((key, why));
-                } else if tries.next_ms > now_ms {
-                    found.waiting += 1;
-                } else {
-                    let job =
-                        Job { run: live.id.clone(), notice: notice.clone(), audience: due.audience, tries };
-                    found.jobs.entry(due.sink.clone()).or_insert_with(Vec::new).push(job);
+                let mut next = known.remove(&key).unwrap_or_default();
+                let is_known = app.notices.sinks.get(&due.sink).is_some();
+                match tries::step(&next, is_known, notice.at_ms, now_ms) {
+                    Step::StrikeOff(outcome) => found.settled.push((key.clone(), outcome)),
+                    Step::GiveUp(why) => {
+                        next = settled(app, &key, Err(why.clone()));
+                        found.settled.push((key.clone(), Err(why)));
+                    }
+                    Step::Wait => found.waiting += 1,
+                    Step::Try(tries) => {
+                        let (run, notice, audience) = (live.id.clone(), notice.clone(), due.audience);
+                        let job = Job { run, notice, audience, tries };
+                        found.jobs.entry(due.sink.clone()).or_insert_with(Vec::new).push(job);
+                    }
                 }
+                kept.insert(key, next);
             }
         }
     }
     // What is due no more, as with a run that was deleted, is forgotten.
-    *tried = kept;
+    *known = kept;
     found
 }
 
@@ -136,19 +141,20 @@ async fn send_one(app: &Arc<App>, sink: &Sink, job: Job, until: Instant) -> Resu
     }
     let key = (run, notice.number, sink.name.clone());
     let now_ms = app.live.clock.read_ms(Instant::now());
-    match tries::after(tries, outcome, sink.tries, now_ms) {
-        Next::Settled(outcome) => settle(app, &key, outcome).await,
-        Next::Again(tries) => {
-            let mut tried = app.notices.tries.lock().expect("no holder of this lock panics");
-            tried.insert(key, tries);
-            Ok(())
-        }
+    let (next, outcome) = match tries::after(tries, outcome, sink.tries, now_ms) {
+        Next::Settled(outcome) => (settled(app, &key, outcome.clone()), Some(outcome)),
+        again @ Next::Again(_) => (again, None),
+    };
+    // Before it is struck off: what was told is told whether or not that lands.
+    app.notices.next.lock().expect("no holder of this lock panics").insert(key.clone(), next);
+    match outcome {
+        Some(outcome) => strike_off(app, &key, outcome).await,
+        None => Ok(()),
     }
 }
 
-/// Strikes it off.
-async fn settle(app: &Arc<App>, key: &Key, outcome: Result<(), String>) -> Result<(), PassError> {
-    let (run, number, sink) = key;
+/// Says and counts what became of a notice, once.
+fn settled(app: &App, (run, _number, sink): &Key, outcome: Result<(), String>) -> Next {
     match &outcome {
         Ok(()) => {
             app.counters.notices_sent.one();
@@ -159,6 +165,11 @@ async fn settle(app: &Arc<App>, key: &Key, outcome: Result<(), String>) -> Resul
             tracing::error!(%run, %sink, why, "notice given up");
         }
     }
+    Next::Settled(outcome)
+}
+
+async fn strike_off(app: &Arc<App>, key: &Key, outcome: Result<(), String>) -> Result<(), PassError> {
+    let (run, number, sink) = key;
     let input = Input::NoticeSettled { number: *number, sink: sink.clone(), outcome };
     match app.advance(run, input).await {
         Ok(_landed) => {}
