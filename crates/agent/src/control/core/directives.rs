@@ -2,7 +2,9 @@
 
 use groundcrew_protocol::ids::{Attempt, DirectiveId};
 use groundcrew_protocol::stage::{Stage, State};
-use groundcrew_protocol::wire::{Command, DirectiveOutcome, DirectiveReport, HeartbeatAnswer, LogLevel};
+use groundcrew_protocol::wire::{
+    Command, DirectiveOutcome, DirectiveReport, HeartbeatAnswer, LogLevel, OutboxEntry, StageAttempt,
+};
 
 use super::{Action, Core, EndedBy, Power, Target};
 
@@ -69,15 +71,19 @@ impl Core {
         let Some(stage) = &answer.stage else {
             return self.settle(id, DirectiveOutcome::Refused, "it names no stage");
         };
-        if self.is_busy() {
-            return; // What is in flight ends first; the directive comes again.
-        }
         let state = State::At(stage.clone());
         if state.agent_stage().is_none() {
             return self.settle(id, DirectiveOutcome::Refused, "this agent knows no such stage");
         }
+        if self.makes(stage, answer.attempt) {
+            // An earlier answer gave it out. Whatever is ordered behind this must not wait for the stage's end.
+            return self.settle(id, DirectiveOutcome::Done, "");
+        }
         if self.memory.has_started(stage, answer.attempt) {
             return self.settle(id, DirectiveOutcome::TooLate, "that attempt was started before");
+        }
+        if self.is_busy() {
+            return; // What is in flight ends first; the directive comes again.
         }
         self.say(LogLevel::Info, format!("{command}: {stage}, attempt {}", answer.attempt));
         self.leave_hold();
@@ -152,6 +158,14 @@ impl Core {
             }
             Some(_) | None => false,
         }
+    }
+
+    /// True where that attempt is in flight, or its outcome is on its way to the orchestrator.
+    fn makes(&self, stage: &Stage, attempt: Attempt) -> bool {
+        let is_sent =
+            |entry: &OutboxEntry| entry.stage == *stage && entry.attempt == attempt && !entry.acknowledged;
+        let is_it = |which: StageAttempt| which.stage == *stage && which.attempt == attempt;
+        self.in_flight().is_some_and(is_it) || self.outbox.iter().any(is_sent)
     }
 
     pub(super) fn is_busy(&self) -> bool {

@@ -78,10 +78,27 @@ fn a_retry_waits_for_what_is_in_flight() {
     assert_eq!(agent.beat(directive(7, Command::CancelStage, "CPUStress", "CPUStress", 1)), ["end Operator"]);
     agent.on(Event::StageEnded);
     assert_eq!(agent.told(taken("CPUStress", 2, 1)), ["acknowledge CPUStress/1", "start CPUStress/2"]);
-    // It was started from the result's answer; the order comes too late and is over.
+    // It was started from the result's answer: the order is done, also while the outcome is on its way.
     agent.on(Event::StageEnded);
     assert!(agent.beat(retry()).is_empty());
-    assert!(agent.reports().contains(&(8, DirectiveOutcome::TooLate)));
+    assert!(agent.reports().contains(&(8, DirectiveOutcome::Done)));
+}
+
+#[test]
+fn an_order_for_the_attempt_in_flight_keeps_no_other_waiting() {
+    let mut agent = walking();
+    agent.beat(directive(7, Command::RetryStage, "CPUStress", "CPUStress", 1));
+    assert_eq!(agent.reports(), [(7, DirectiveOutcome::Done)]);
+    assert_eq!(agent.beat(directive(8, Command::CancelStage, "CPUStress", "CPUStress", 1)), ["end Operator"]);
+}
+
+#[test]
+fn an_order_for_an_attempt_that_was_made_is_too_late() {
+    let mut agent = walking();
+    agent.on(Event::StageEnded);
+    agent.told(taken("GPU", 1, 1));
+    agent.beat(directive(7, Command::RetryStage, "GPU", "CPUStress", 1));
+    assert_eq!(agent.reports(), [(7, DirectiveOutcome::TooLate)]);
 }
 
 #[test]
