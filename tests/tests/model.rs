@@ -34,6 +34,7 @@ fn every_seed_keeps_what_must_hold() {
     assert!(
         total.completed > 0 && total.crashes > 0 && total.resets > 0 && total.restores > 0 && total.lost > 0
     );
+    assert!(total.drains > 0 && total.told_idle > 0 && total.waited > 0 && total.hooks > 0);
     assert!(total.server_deaths > 0 && total.reboots > 0 && total.proved > 0 && total.missed > 0);
 }
 

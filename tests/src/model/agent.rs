@@ -4,13 +4,16 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use groundcrew_agent::control::core::{Core, EndedBy, Facts};
+use groundcrew_agent::control::hooks::Kept;
 use groundcrew_agent::control::memory::Memory;
 use groundcrew_agent::spool::{Kind, Message, Spool};
 use groundcrew_orchestrator::store::LogChunk;
 use groundcrew_protocol::ids::{BootId, ClaimNumber, RandomId, RunId, Sha256Hex};
 use groundcrew_protocol::wire::{HomeKind, OutboxEntry, StageAttempt};
 
+use super::drains::{self, Drains};
 use super::folder;
+use super::hooks::Node;
 use super::logs::{HomeId, LineId};
 use super::random::Random;
 
@@ -38,6 +41,10 @@ pub struct Home {
     pub unsynced: Vec<LineId>,
     /// What the spool may hold.
     pub spool_bytes_max: u64,
+    /// The folder of its drain marker.
+    pub marker: PathBuf,
+    /// What its hooks owe.
+    pub hooks: Kept,
 }
 
 /// A stage that runs.
@@ -118,6 +125,10 @@ pub struct Machine {
     pub flushing: Option<(u64, u64)>,
     /// True where its settings let it be switched off.
     pub power_allowed: bool,
+    /// What its agent makes of the marker.
+    pub drains: Drains,
+    /// Its hooks, and what they have done.
+    pub node: Node,
 }
 
 /// A boot id of random bytes.
@@ -147,6 +158,8 @@ impl Machine {
             forwarder: Forwarder::default(),
             flushing: None,
             power_allowed,
+            drains: Drains::default(),
+            node: Node::with(random.chance(50)),
         }
     }
 
@@ -157,7 +170,10 @@ impl Machine {
             // A few spools are so small that they overflow in an outage.
             let spool_bytes_max = if random.chance(10) { SMALL_SPOOL_BYTES } else { 1 << 24 };
             let spool = folder.join(id.to_string());
-            std::fs::create_dir_all(&spool).expect("a folder for a spool");
+            let marker = folder.join(format!("{id}-marker"));
+            for folder in [&spool, &marker] {
+                std::fs::create_dir_all(folder).expect("a folder for a home");
+            }
             Home {
                 instance: RandomId::from_bytes(random.bytes16()),
                 memory: Memory::new(run.clone(), random.bytes32()),
@@ -168,8 +184,11 @@ impl Machine {
                 synced: BTreeMap::new(),
                 unsynced: Vec::new(),
                 spool_bytes_max,
+                marker,
+                hooks: Kept::default(),
             }
         });
+        self.drains.begin(&home.marker, &self.boot);
         let opened = Spool::open_in(&home.spool, run, Kind::Log, home.spool_bytes_max);
         let (spool, _notes) = opened.expect("a spool opens after whatever happened to it");
         self.log = Some(spool);
@@ -178,7 +197,7 @@ impl Machine {
             instance: home.instance.clone(),
             session: RandomId::from_bytes(random.bytes16()),
             boot_id: Some(self.boot.clone()),
-            boot_epoch: String::new(),
+            boot_epoch: drains::epoch(&self.boot),
             home: if self.durable { HomeKind::Durable } else { HomeKind::Volatile },
             ip: self.name.to_owned(),
             serial: Some(self.serial.clone()),
@@ -188,7 +207,8 @@ impl Machine {
             reboot_allowed: true,
             keys_allowed: true,
         };
-        self.core = Some(Core::new(facts, home.memory.clone(), random.draw()));
+        let core = Core::new(facts, home.memory.clone(), random.draw());
+        self.core = Some(core.with_hooks(self.node.hooks(), home.hooks.clone()));
         home.outbox.iter().map(|(entry, _)| entry.clone()).collect()
     }
 
@@ -199,16 +219,24 @@ impl Machine {
         self.waits_for = None;
         self.log = None;
         self.flushing = None;
+        self.drains.end();
+        self.node.end();
         self.forwarder = Forwarder { calls: self.forwarder.calls, ..Forwarder::default() };
     }
 
     /// The machine boots again. Says which lines may be gone by it: none after an ordered reboot of a durable home.
     pub fn reset(&mut self, loses_home: bool, ordered: bool, random: &mut Random) -> Vec<LineId> {
         self.crash();
+        self.drains.told_idle = false;
+        self.node.boot();
         self.boot = random_boot(random);
         if loses_home || !self.durable {
             if let Some(home) = self.home.take() {
-                std::fs::remove_dir_all(&home.spool).expect("a spool's folder can be removed");
+                for folder in [&home.spool, &home.marker] {
+                    std::fs::remove_dir_all(folder).expect("a home's folder can be removed");
+                }
+                // Nobody knows any more what a hook has done.
+                self.node.forget();
             }
             self.key_installed = false;
             return Vec::new();

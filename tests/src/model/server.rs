@@ -1,6 +1,7 @@
 //! The orchestrator of the model: the real `decide` over a store that is a value.
 
 mod checks;
+mod drains;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,7 +16,9 @@ use groundcrew_orchestrator::run::decide::{
 };
 use groundcrew_orchestrator::run::state::{Claim, HeldFor, Now, Run, Standing};
 use groundcrew_orchestrator::store::{LogChunk, Taken};
-use groundcrew_protocol::ids::{Attempt, ClaimNumber, DirectiveId, Generation, RunId, Sha256Hex, TokenText};
+use groundcrew_protocol::ids::{
+    Attempt, ClaimNumber, DirectiveId, DrainId, Generation, RunId, Sha256Hex, TokenText,
+};
 use groundcrew_protocol::profile::Profile;
 use groundcrew_protocol::stage::Stage;
 use groundcrew_protocol::time::WallMs;
@@ -69,6 +72,8 @@ pub struct Store {
     pub generation: Generation,
     /// What is stored of logs.
     pub logs: LogStore,
+    /// Drains of the node that operators want.
+    pub drains: Vec<drains::Wanted>,
 }
 
 /// The orchestrator.
@@ -104,6 +109,12 @@ pub struct Server {
     latest: BTreeMap<&'static str, (Request, u64)>,
     /// How often a claim went to another machine than the one before.
     pub hands: u32,
+    /// What the agent last said of drains.
+    said: Option<drains::Said>,
+    /// How often in a row an agent was heard under its claim that holds a drain whose reason is over.
+    overdue: BTreeMap<(ClaimNumber, DrainId), u32>,
+    /// How often an attempt was seen to wait for the end of a drain.
+    pub waited_for_drains: u32,
 }
 
 impl Server {
@@ -127,6 +138,7 @@ impl Server {
             evidence: BTreeSet::new(),
             generation: Generation(1),
             logs: LogStore::default(),
+            drains: Vec::new(),
         };
         Server {
             store,
@@ -144,6 +156,9 @@ impl Server {
             missed: 0,
             latest: BTreeMap::new(),
             hands: 0,
+            said: None,
+            overdue: BTreeMap::new(),
+            waited_for_drains: 0,
         }
     }
 
@@ -160,6 +175,7 @@ impl Server {
     /// It starts to listen, again: every allowance of silence begins anew.
     pub fn start(&mut self) {
         self.heard_ms = self.listened_ms;
+        self.said = None;
     }
 
     /// Answers a request. `tag` names the outcome that a result carries.
@@ -214,6 +230,7 @@ impl Server {
                         unreachable!("a claim is answered as one")
                     };
                     answer.generation = self.store.generation;
+                    answer.drains = self.wanted();
                     Reply::Claim(answer)
                 }))
             }
@@ -255,6 +272,7 @@ impl Server {
         self.fences(heartbeat.claim);
         self.decide(Input::Heard { claim: heartbeat.claim, directives: heartbeat.directives.clone() })?;
         self.hear(heartbeat.claim);
+        self.heard_of_drains(heartbeat);
         self.check_directives(heartbeat);
         if let Standing::Held { why: HeldFor::Silence { .. }, .. } = self.store.run.standing {
             self.broken.push("the run is held for silence although its claim speaks".into());
@@ -355,8 +373,9 @@ impl Server {
         }
     }
 
-    /// The deadline task's pass.
+    /// A pass of the tasks for deadlines and drains.
     pub fn tick(&mut self) {
+        self.compare_drains();
         let done = self.decide(Input::Deadline);
         if let Err(failure) = done {
             self.broken.push(format!("a deadline was refused: {}", failure.text()));

@@ -39,6 +39,14 @@ pub struct Tally {
     pub resets_seen: u32,
     /// Machines that were switched off at the end of the run.
     pub power_offs: u32,
+    /// Drains that were asked for, on a node or of it.
+    pub drains: u32,
+    /// How often somebody was told in a drain that nothing is active.
+    pub told_idle: u32,
+    /// How often an attempt waited for the end of a drain.
+    pub waited: u32,
+    /// Hooks that came to an end.
+    pub hooks: u32,
 }
 
 impl std::ops::AddAssign for Tally {
@@ -61,5 +69,9 @@ impl std::ops::AddAssign for Tally {
         self.missed += other.missed;
         self.resets_seen += other.resets_seen;
         self.power_offs += other.power_offs;
+        self.drains += other.drains;
+        self.told_idle += other.told_idle;
+        self.waited += other.waited;
+        self.hooks += other.hooks;
     }
 }

@@ -1,6 +1,7 @@
 //! The world of the model: time, the network, and what goes wrong.
 
 mod act;
+mod drains;
 mod ends;
 mod lines;
 mod network;
@@ -83,17 +84,24 @@ pub struct World {
     /// What came to pass, oldest first.
     pub history: Vec<String>,
     broken: Vec<String>,
+    /// Drains that operators have asked the orchestrator for.
+    drains_made: u64,
     /// A step after which something does not hold, for the test of how that is told.
     break_at: Option<u64>,
     /// What the seed led to, for a summary.
     pub tally: Tally,
 }
 
+/// The stage of it that drains the node for itself.
+const DRAINS: &str = "Interrupt:restart";
+
 fn profile(at_end: &str) -> Profile {
     let stages: Vec<serde_json::Value> =
         STAGES.iter().map(|name| serde_json::json!({"name": name, "deadline": "2m"})).collect();
-    serde_json::from_value(serde_json::json!({"name": "model", "at_end": at_end, "stage": stages}))
-        .expect("a profile")
+    let drains = serde_json::json!([{"name": "restart", "type": "no_op", "drain": true}]);
+    let profile =
+        serde_json::json!({"name": "model", "at_end": at_end, "stage": stages, "interrupt": drains});
+    serde_json::from_value(profile).expect("a profile")
 }
 
 impl World {
@@ -127,6 +135,7 @@ impl World {
             base: Instant::now(),
             history: Vec::new(),
             broken: Vec::new(),
+            drains_made: 0,
             break_at: None,
             tally: Tally::default(),
         };
@@ -139,6 +148,10 @@ impl World {
         world.put(60_000, Happening::Operator);
         let first = world.random.below(120_000);
         world.put(first, Happening::Trouble);
+        if world.random.chance(50) {
+            let first = world.random.below(900_000);
+            world.put(first, Happening::Drainer);
+        }
         world
     }
 
@@ -187,7 +200,7 @@ impl World {
     /// Every agent that runs and has the claim has sent what it kept.
     fn is_settled(&self) -> bool {
         let current = self.server.store.run.claim.as_ref().map(|claim| claim.number);
-        self.machines.iter().all(|machine| {
+        let all_sent = self.machines.iter().all(|machine| {
             let sent = machine
                 .home
                 .as_ref()
@@ -199,7 +212,13 @@ impl World {
                 .is_none_or(|core| {
                     core.claim().is_none() || (core.claim() == current && sent && !machine.key_installed)
                 })
-        })
+        });
+        let has_claim = |agent: &usize| {
+            let core = self.machines[*agent].core.as_ref();
+            core.is_some_and(|core| core.claim().is_some() && core.claim() == current)
+        };
+        // Last, because it reads files.
+        all_sent && (0..self.machines.len()).filter(has_claim).all(|agent| self.is_undrained(agent))
     }
 
     fn put(&mut self, after_ms: u64, happening: Happening) {
@@ -261,6 +280,10 @@ impl World {
                 self.server_up = true;
                 self.server.start();
             }
+            Happening::Disk { agent, life, what } => self.disk(agent, life, what),
+            Happening::Sighted { agent, life, what, sight } => self.sighted(agent, life, what, sight),
+            Happening::Drainer => self.drainer(),
+            Happening::HookEnd { agent, life, number, done } => self.hook_ended(agent, life, number, done),
             Happening::Trouble => self.trouble(),
             Happening::Operator => self.operator(),
         }
@@ -282,6 +305,7 @@ impl World {
         self.note(format!("agent {} starts, {} outcomes kept", self.machines[agent].name, outbox.len()));
         let life = self.machines[agent].life;
         self.put(limits::HEARTBEAT_INTERVAL_MS, Happening::Beat { agent, life });
+        self.put_disk(agent, life, drains::Disk::WatchOn);
         self.step(agent, Event::Start(outbox));
     }
 
@@ -311,8 +335,9 @@ impl World {
                 return;
             }
         }
-        let wake_ms = self.machines[agent].core.as_ref().and_then(|core| core.wake_ms());
-        if let Some(wake_ms) = wake_ms.filter(|wake_ms| *wake_ms > now_ms) {
+        let core = self.machines[agent].core.as_ref();
+        let wakes = core.map(|core| [core.wake_ms(), core.hook_wake_ms()]);
+        for wake_ms in wakes.into_iter().flatten().flatten().filter(|wake_ms| *wake_ms > now_ms) {
             self.put(wake_ms - now_ms, Happening::Wake { agent, life });
         }
     }
@@ -409,6 +434,12 @@ impl World {
             home.id = self.homes;
             home.spool = self.folder.path().join(home.id.to_string());
             folder::copy(&self.machines[0].home.as_ref().expect("it is there").spool, &home.spool);
+            // Its marker is of the first one's boot.
+            let marker =
+                std::mem::replace(&mut home.marker, self.folder.path().join(format!("{}-marker", home.id)));
+            folder::copy(&marker, &home.marker);
+            self.machines[1].drains.told_idle = false;
+            self.machines[1].node.forget();
             home.synced = folder::lengths(&home.spool);
             home.unsynced.clear();
             self.machines[1].home = Some(home);

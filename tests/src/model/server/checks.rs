@@ -60,7 +60,7 @@ impl Server {
 
     /// Everything that a message may change.
     pub(super) fn kept(&self) -> Kept {
-        let Store { run, first, evidence, generation: _, logs } = &self.store;
+        let Store { run, first, evidence, generation: _, logs, drains: _ } = &self.store;
         let counts = [first.len(), evidence.len(), logs.chunks.len(), self.acknowledged.len()];
         Kept { run: run.clone(), counts, heard_ms: self.heard_ms }
     }
@@ -175,7 +175,10 @@ impl Server {
             }
         }
         let (Some(to), Some((stage, attempt))) = (rebooted, open) else { return };
-        if before.ended().is_some() || unheard(before, request, &stage, attempt) {
+        if before.ended().is_some()
+            || unheard(before, request, &stage, attempt)
+            || unbegun(before, request, &stage, attempt)
+        {
             return;
         }
         if let Some(intent) = asked {
@@ -222,11 +225,12 @@ impl Server {
         let stopped =
             request.stopped.as_ref().is_some_and(|one| one.stage == stage && one.attempt == attempt);
         self.missed += u32::from(missed && !(kept || goes_on));
-        let crashes = !(kept || goes_on || missed || stopped);
+        let waited = unbegun(before, request, &stage, attempt);
+        let crashes = !(kept || goes_on || missed || stopped || waited);
         if (kept || goes_on) != stands || crashes != counted {
             self.broken.push(format!(
-                "{stage} attempt {attempt}: kept {kept}, goes on {goes_on}, stopped {stopped}, reboot missed {missed}, stands \
-                 {stands}, crash counted {counted}"
+                "{stage} attempt {attempt}: kept {kept}, goes on {goes_on}, stopped {stopped}, reboot missed {missed}, waited \
+                 for a drain {waited}, stands {stands}, crash counted {counted}"
             ));
         }
         // What was asked for may come yet: it is remembered for the attempt that takes its place.
@@ -254,8 +258,9 @@ impl Server {
         let now = self.now();
         let run = &self.store.run;
         let walks = matches!(run.standing, Standing::Walking);
-        let waits_for_result = run.wait.as_ref().is_some_and(|wait| wait.what == WaitFor::Result);
-        let silent = walks && waits_for_result && now.quiet_ms() >= run.profile.limits.silence;
+        let waits_for_agent =
+            run.wait.as_ref().is_some_and(|wait| matches!(wait.what, WaitFor::Result | WaitFor::Drain));
+        let silent = walks && waits_for_agent && now.quiet_ms() >= run.profile.limits.silence;
         if let Some(wait) = run.wait.as_ref().filter(|wait| wait.until_ms <= now.listened_ms) {
             self.broken.push(format!("the run waits on for {:?} past its deadline", wait.what));
         } else if silent {
@@ -322,6 +327,16 @@ fn open_attempt(run: &Run) -> Option<(Stage, Attempt)> {
 
 fn named(open: &Option<(Stage, Attempt)>) -> Option<(Option<Stage>, Attempt)> {
     open.clone().map(|(stage, attempt)| (Some(stage), attempt))
+}
+
+/// An attempt that waited for the end of a drain, and that its agent has not begun since: its end counts against nobody.
+fn unbegun(before: &Run, request: &ClaimRequest, stage: &Stage, attempt: Attempt) -> bool {
+    let of_it =
+        |known: &groundcrew_protocol::wire::StageAttempt| known.stage == *stage && known.attempt == attempt;
+    let begun = request.started.iter().any(of_it)
+        || request.in_flight.as_ref().is_some_and(of_it)
+        || request.outbox.iter().any(|one| one.stage == *stage && one.attempt == attempt);
+    before.wait.as_ref().is_some_and(|wait| wait.what == WaitFor::Drain) && !begun
 }
 
 /// An attempt that was ordered of an agent which never heard of it, and so was not begun under any boot.

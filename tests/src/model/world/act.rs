@@ -6,8 +6,9 @@ use groundcrew_protocol::stage::Stage;
 use groundcrew_protocol::wire::{OutboxEntry, StageAttempt};
 
 use super::super::agent::{Child, Home};
+use super::drains::Disk;
 use super::queue::Happening;
-use super::{World, reboots};
+use super::{DRAINS, World, reboots};
 
 impl World {
     /// Performs an action; says what follows it.
@@ -15,12 +16,14 @@ impl World {
         match action {
             Action::Persist(memory) => self.home(agent).memory = *memory,
             Action::Send(call) => self.send(agent, life, call),
-            // Nobody drains in this world.
-            Action::LookForDrain(look) => return Some(Event::Looked { look, sight: None }),
-            Action::BeginDrain(order, _) => return Some(Event::DrainChanged { order, done: Ok(()) }),
-            Action::EndDrain(id, _) => return Some(Event::DrainChanged { order: Some(id), done: Ok(()) }),
-            Action::KeepHooks(_) | Action::StartHook(_) | Action::EndHook | Action::SayOfHook(..) => {
-                unreachable!("no node of this world has hooks")
+            Action::LookForDrain(look) => self.put_disk(agent, life, Disk::Look(look)),
+            Action::BeginDrain(id, order) => self.put_disk(agent, life, Disk::Begin(id, order)),
+            Action::EndDrain(id, order) => self.put_disk(agent, life, Disk::End(id, order)),
+            Action::KeepHooks(kept) => self.home(agent).hooks = *kept,
+            Action::StartHook(start) => self.start_hook(agent, life, start.which),
+            Action::EndHook => self.end_hook(agent, life),
+            Action::SayOfHook(which, _, text) => {
+                self.note(format!("agent {}: hook {}: {text}", self.machines[agent].name, which.key()));
             }
             Action::StartStage(start) => return self.start_stage(agent, life, &start.stage, start.attempt),
             Action::EndStage(by) => {
@@ -149,6 +152,10 @@ impl World {
         if !self.started_by.insert((home, stage.to_string(), attempt.0)) {
             self.broken
                 .push(format!("agent {name} starts {stage} attempt {attempt} again from the same home"));
+        }
+        self.check_undrained(agent, &stage.to_string());
+        if stage.to_string() == DRAINS && !self.machines[agent].node.may_be_drained() {
+            self.broken.push(format!("agent {name} starts {stage} before the node is drained for it"));
         }
         if self.machines[agent].child.is_some() {
             self.broken.push(format!("agent {name} starts {stage} beside another stage"));

@@ -9,7 +9,7 @@ impl World {
     /// The end of the world: everything that is still to be sent is sent, and then it all adds up.
     pub(super) fn end(&mut self) -> Result<(), String> {
         for agent in 0..self.machines.len() {
-            self.drain(agent)?;
+            self.empty_spool(agent)?;
         }
         self.check();
         if let Some(broken) = self.broken.first() {
@@ -22,6 +22,7 @@ impl World {
         }
         self.check_streams()?;
         self.tally.proved = self.server.proved;
+        self.tally.waited = self.server.waited_for_drains;
         self.tally.missed = self.server.missed;
         self.tally.resets_seen = self.server.resets_seen;
         self.check_end()

@@ -192,7 +192,7 @@ impl World {
     }
 
     /// At the end the agents that have the claim stop in order, and every spool of theirs empties.
-    pub(super) fn drain(&mut self, agent: usize) -> Result<(), String> {
+    pub(super) fn empty_spool(&mut self, agent: usize) -> Result<(), String> {
         const MESSAGES_MAX: u32 = 5_000;
         let machine = &mut self.machines[agent];
         machine.forwarder.under_way = None;

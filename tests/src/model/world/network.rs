@@ -154,8 +154,10 @@ impl World {
             ));
         }
         let passes = !tag.is_multiple_of(7);
-        let stages = self.server.store.run.profile.stages.clone();
-        let spec = stages.into_iter().find(|spec| spec.name == entry.stage).expect("a stage of the profile");
+        let profile = &self.server.store.run.profile;
+        let spec =
+            profile.stages.iter().find(|spec| spec.name == entry.stage).expect("a stage of the profile");
+        let spec = profile.settled(spec);
         let value = if passes {
             Observation::Found { text: "fine".into() }
         } else {

@@ -32,6 +32,10 @@ impl World {
         if self.machines.iter().all(|machine| machine.core.is_none()) {
             self.put(1, Happening::StartAgent { agent: 0 });
         }
+        // Nobody means a drain to last for ever. Those on the node are forgotten, and lapse.
+        while self.server.undrain() {
+            self.note("operator: ends a drain".into());
+        }
         let silent_ms = self.server.listened_ms.saturating_sub(self.server.heard_ms);
         let unheard = silent_ms > 20 * 60_000 || self.server.store.run.claim.is_none();
         if unheard && self.now_ms > CHAOS_MS + 1_800_000 && self.random.chance(10) {

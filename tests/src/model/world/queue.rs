@@ -1,9 +1,11 @@
 //! What is to happen, in the order of the world's time.
 
+use groundcrew_agent::control::sight::Sight;
 use groundcrew_protocol::ids::BootId;
 use groundcrew_protocol::wire::StageAttempt;
 
 use super::super::server::{Request, Response};
+use super::drains::Disk;
 
 /// Something that will happen.
 #[derive(Debug)]
@@ -21,6 +23,10 @@ pub(super) enum Happening {
     Flush { agent: usize, life: u64 },
     Reboot { agent: usize, life: u64, which: StageAttempt },
     GoDown { agent: usize, boot: BootId },
+    Disk { agent: usize, life: u64, what: Disk },
+    Sighted { agent: usize, life: u64, what: Disk, sight: Sight },
+    Drainer,
+    HookEnd { agent: usize, life: u64, number: u64, done: Result<(), String> },
     ServerTick,
     ServerStart,
     Trouble,
