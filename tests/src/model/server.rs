@@ -93,6 +93,8 @@ pub struct Server {
     pub broken: Vec<String>,
     /// How often an idle agent was heard under its claim since a directive was first told.
     told: BTreeMap<(ClaimNumber, DirectiveId), u32>,
+    /// A hook runs on the machine whose request is taken: its agent is not idle.
+    pub from_hook: bool,
     /// Intents that were acknowledged: kind, stage, attempt and boot.
     pub acknowledged: Vec<(Intent, Generation)>,
     /// What is known of all lines.
@@ -148,6 +150,7 @@ impl Server {
             boot_token,
             broken: Vec::new(),
             told: BTreeMap::new(),
+            from_hook: false,
             acknowledged: Vec::new(),
             ledger: Ledger::default(),
             traffic: Vec::new(),

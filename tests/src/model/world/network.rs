@@ -43,6 +43,7 @@ impl World {
         if !self.server_up {
             return;
         }
+        self.server.from_hook = self.machines[from].node.runs.is_some();
         let response = self.server.handle(request, tag);
         // A doubled request is answered twice; each answer itself crosses once.
         let bad = self.is_chaos();
