@@ -26,8 +26,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use groundcrew_protocol::agent_info::{
-    AgentInfo, AgentLife, Clocks, InfoPhase, RuntimeFact, RuntimeSource, RuntimeState, Staleness, reconcile,
-    staleness,
+    AgentInfo, AgentLife, Clocks, RuntimeFact, RuntimeSource, RuntimeState, Staleness, reconcile, staleness,
 };
 use groundcrew_protocol::runtime::AgentRuntime;
 use groundcrew_protocol::time::WallMs;
@@ -71,6 +70,10 @@ pub struct Pass {
     /// Homes beyond those that are looked at.
     pub left_out: u64,
     rows: BTreeMap<String, Known>,
+    /// A cluster is observed, listed yet or not.
+    observes_pods: bool,
+    /// Rows whose pods go by another name now.
+    renamed: HashSet<String>,
 }
 
 /// What runtimes know of agents.
@@ -142,10 +145,9 @@ impl Agents {
     pub fn look(&self, claims: &[AgentRuntime], now: WallMs) -> std::io::Result<Pass> {
         let before = self.known().clone();
         let mut local = self.local.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut pass = Pass::default();
-        if let Some((agents, ended)) = self.with_pods(Pods::read).flatten() {
-            pass.look_at_pods(self.homes.as_ref(), agents, &before, now);
-            pass.ends.extend(ended.iter().filter_map(|pod| end_of(&pod.fact.fact, &pod.end)));
+        let mut pass = Pass { observes_pods: self.pods.is_some(), ..Pass::default() };
+        if let Some(table) = self.with_pods(Pods::read).flatten() {
+            pass.look_at_pods(self.homes.as_ref(), table, &before, now);
         }
         if let Some(homes) = &self.homes {
             let (found, left_out) = homes.found()?;
@@ -155,7 +157,7 @@ impl Agents {
             }
         }
         for (key, known) in &before {
-            pass.keep(key, known, self.pods.is_some(), now);
+            pass.keep(key, known, now);
         }
         for runtime in claims {
             // Told by a claim alone: nobody knows where its numbers mean what they mean here.
@@ -165,9 +167,11 @@ impl Agents {
             }
         }
         pass.begun = local.end_pass();
-        // Ends of pods that were told above are told with their own id; these are of processes, and of pods that are gone.
+        // Ends of pods are told above, and only while the cluster shows what there is: a stored one may be of a container
+        // that has a successor in its pod.
         let told: HashSet<AgentRuntime> = pass.ends.iter().map(|end| end.runtime.clone()).collect();
-        let known = pass.rows.values().filter_map(|known| {
+        let processes = pass.rows.values().filter(|known| known.fact.key.source == RuntimeSource::Local);
+        let known = processes.filter_map(|known| {
             let fact = &known.fact.fact;
             end_of(fact, fact.life.runtime_id.as_deref()?)
         });
@@ -198,7 +202,19 @@ impl Pass {
             name: home.name.clone(),
         };
         let of_pod = AgentKey { source: RuntimeSource::Kubernetes, ..agent.clone() };
-        if self.rows.contains_key(&row_key(&of_pod)) {
+        let pod_key = row_key(&of_pod);
+        if self.rows.contains_key(&pod_key) {
+            return;
+        }
+        if let Some(known) =
+            before.get(&pod_key).filter(|_| self.observes_pods && !self.renamed.contains(&pod_key))
+        {
+            // The cluster was not listed yet: it is shown as it was known, with its file's word, and by nothing else.
+            let said = homes.read(home).ok().flatten().map(|said| match has_ended(&known.fact.fact) {
+                true => corrected(said, &known.fact.fact),
+                false => said,
+            });
+            self.rows.insert(pod_key, Known { said, ..known.clone() });
             return;
         }
         let key = row_key(&agent);
@@ -245,24 +261,63 @@ impl Pass {
         self.rows.insert(key, Known { fact, said, warnings });
     }
 
-    /// Looks at the agents of a cluster. One whose pod is no more has ended, however.
+    /// Looks at the agents of a cluster, each by its latest pod. What was known of a pod that is no more has ended,
+    /// whoever has the agent's name by now; whether it is there is judged by its uid.
     fn look_at_pods(
         &mut self,
         homes: Option<&Homes>,
-        agents: BTreeMap<String, PodSeen>,
+        table: pods::Table,
         before: &BTreeMap<String, Known>,
         now: WallMs,
     ) {
+        let pods::Table { mut agents, ended, uids } = table;
+        self.ends.extend(ended.iter().filter_map(|pod| end_of(&pod.fact.fact, &pod.end)));
+        for (key, pod) in latest_of(ended) {
+            let Some(successor) = agents.get_mut(&key).filter(|pod| leaves_files_alone(&pod.fact.fact))
+            else {
+                continue;
+            };
+            let (_, warning) = self.persist(homes, &pod.fact, before.get(&key));
+            successor.warning = successor.warning.take().or(warning);
+        }
         for (key, known) in before {
-            let is_pod = known.fact.key.source == RuntimeSource::Kubernetes;
-            if is_pod && !agents.contains_key(key) && !has_ended(&known.fact.fact) {
-                let said = known.said.as_ref().and_then(|said| said.phase.as_ref());
-                let fact = pods::deleted(&known.fact, said == Some(&InfoPhase::Stopped), now);
+            let Some(uid) = known.fact.fact.life.runtime_id.as_deref() else { continue };
+            if known.fact.key.source != RuntimeSource::Kubernetes {
+                continue;
+            }
+            if uids.contains(uid) {
+                // Its pod is there by another name: it is shown as that.
+                if !agents.contains_key(key) {
+                    self.renamed.insert(key.clone());
+                }
+                continue;
+            }
+            let fact = gone(homes, known, now);
+            self.ends.extend(end_of(&fact.fact, uid));
+            if agents.contains_key(key) {
+                // It has a successor, whose row follows. What fails here is logged.
+                self.persist(homes, &fact, Some(known));
+            } else if is_recent(&fact.fact, now) {
                 self.look_at_pod(homes, fact, None, Some(known), now);
             }
         }
         for (key, pod) in agents {
             self.look_at_pod(homes, pod.fact, pod.warning, before.get(&key), now);
+        }
+    }
+
+    /// Brings what is known into the agent's file, where that is shared: what it says then, and what failed.
+    fn persist(
+        &mut self,
+        homes: Option<&Homes>,
+        fact: &AgentFact,
+        known: Option<&Known>,
+    ) -> (Option<AgentInfo>, Option<String>) {
+        let home = homes.and_then(|homes| Some((homes, homes.home_of(&fact.key.namespace, &fact.key.name)?)));
+        let Some((homes, home)) = home else { return (None, None) };
+        match homes.persist(&home, &fact.fact) {
+            Ok(said) => (said, None),
+            Err(error) => (None, Some(self.failed(&homes.path(&home), &error, known))),
         }
     }
 
@@ -281,15 +336,8 @@ impl Pass {
             (_, false) => now,
         };
         let mut warnings: Vec<String> = warning.into_iter().collect();
-        let home = homes.and_then(|homes| Some((homes, homes.home_of(&fact.key.namespace, &fact.key.name)?)));
-        let said = match home.map(|(homes, home)| (homes.path(&home), homes.persist(&home, &fact.fact))) {
-            Some((_, Ok(said))) => said,
-            Some((path, Err(error))) => {
-                warnings.push(self.failed(&path, &error, known));
-                None
-            }
-            None => None,
-        };
+        let (said, failure) = self.persist(homes, &fact, known);
+        warnings.extend(failure);
         // Whatever boot its container has, it is none that this host can compare.
         warnings.extend(said.as_ref().and_then(|said| stale(said, Seen::Unknown, "", now)));
         if stored.is_none() {
@@ -310,19 +358,51 @@ impl Pass {
 
     /// Keeps what is known of an agent that this pass has not met: one that ended for as long as it is shown, one of a
     /// cluster until that was listed.
-    fn keep(&mut self, key: &str, known: &Known, observes_pods: bool, now: WallMs) {
+    fn keep(&mut self, key: &str, known: &Known, now: WallMs) {
         if self.rows.contains_key(key) {
             return;
         }
-        let is_observed = observes_pods && known.fact.key.source == RuntimeSource::Kubernetes;
-        let is_recent = known.fact.fact.at.plus(ENDED_SHOWN_MS) > now;
-        let is_shown = if has_ended(&known.fact.fact) { is_recent } else { is_observed };
-        if is_shown {
+        let is_observed = self.observes_pods && known.fact.key.source == RuntimeSource::Kubernetes;
+        let has_ended = has_ended(&known.fact.fact);
+        let is_shown = if has_ended { is_recent(&known.fact.fact, now) } else { is_observed };
+        if is_shown && !self.renamed.contains(key) {
             self.rows.insert(key.to_owned(), Known { said: None, warnings: Vec::new(), ..known.clone() });
         } else {
             self.forgotten.push(known.fact.key.clone());
         }
     }
+}
+
+/// Of several pods that ended each agent's last: which of them a file should speak of that no living one has written.
+fn latest_of(mut ended: Vec<PodSeen>) -> BTreeMap<String, PodSeen> {
+    ended.sort_by(|one, other| (one.created, one.uid()).cmp(&(other.created, other.uid())));
+    ended.into_iter().map(|pod| (row_key(&pod.fact.key), pod)).collect()
+}
+
+/// Whether a pod in this state changes no file, so that the end of the one before stands in it.
+fn leaves_files_alone(fact: &RuntimeFact) -> bool {
+    match fact.state {
+        RuntimeState::Deferring | RuntimeState::Waiting { .. } => true,
+        RuntimeState::Running | RuntimeState::Halted | RuntimeState::Ended { .. } => false,
+    }
+}
+
+/// What holds of a pod that is no more: the end that was known, or that it was deleted, with the agent's own word of how
+/// it ended, which may have come while nobody watched.
+fn gone(homes: Option<&Homes>, known: &Known, now: WallMs) -> AgentFact {
+    let fact = &known.fact;
+    if has_ended(&fact.fact) {
+        return fact.clone();
+    }
+    let home = homes.and_then(|homes| Some((homes, homes.home_of(&fact.key.namespace, &fact.key.name)?)));
+    // A file that cannot be read is told where the end is to come into it.
+    let said = home.and_then(|(homes, home)| homes.read(&home).ok().flatten()).or_else(|| known.said.clone());
+    let of_it = said.filter(|said| said.runtime_id.is_none() || said.runtime_id == fact.fact.life.runtime_id);
+    pods::deleted(fact, of_it.as_ref(), now)
+}
+
+fn is_recent(fact: &RuntimeFact, now: WallMs) -> bool {
+    fact.at.plus(ENDED_SHOWN_MS) > now
 }
 
 /// What is known after `fact` was seen: an end is final for its life, with what was known of it when it was first seen.

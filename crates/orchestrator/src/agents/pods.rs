@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use groundcrew_protocol::agent_info::RuntimeState;
+use groundcrew_protocol::agent_info::{AgentInfo, Ending, InfoPhase, RuntimeFact, RuntimeState};
 use groundcrew_protocol::time::WallMs;
 
 use crate::store::AgentFact;
@@ -25,7 +25,8 @@ pub struct PodSeen {
 }
 
 impl PodSeen {
-    fn uid(&self) -> &str {
+    /// The pod's uid.
+    pub fn uid(&self) -> &str {
         self.fact.fact.life.runtime_id.as_deref().unwrap_or_default()
     }
 
@@ -105,9 +106,8 @@ impl Pods {
         }
     }
 
-    /// Reads all of them, for a pass: each agent by its latest pod, and every pod that ended. `None` before the cluster was
-    /// listed: until then nobody knows what there is.
-    pub fn read(&mut self) -> Option<(BTreeMap<String, PodSeen>, Vec<PodSeen>)> {
+    /// Reads all of them, for a pass. `None` before the cluster was listed: until then nobody knows what there is.
+    pub fn read(&mut self) -> Option<Table> {
         if !self.is_listed {
             return None;
         }
@@ -122,18 +122,41 @@ impl Pods {
             }
         }
         let ended = self.pods.values().filter(|(_, pod)| pod.has_ended()).map(|(_, pod)| pod.clone());
-        Some((agents, ended.collect()))
+        Some(Table { agents, ended: ended.collect(), uids: self.pods.keys().cloned().collect() })
     }
 }
 
-/// That the pod of an agent is no more, and nobody saw how it ended.
-pub(super) fn deleted(known: &AgentFact, said_stopped: bool, now: WallMs) -> AgentFact {
-    use groundcrew_protocol::agent_info::{Ending, RuntimeFact};
-    let (ending, detail) = match said_stopped {
-        true => (Ending::Stopped, String::new()),
-        false => (Ending::Error, "Deleted: its pod was deleted before it ended".to_owned()),
+/// What a pass reads of them.
+#[derive(Debug)]
+pub struct Table {
+    /// Each agent by its latest pod.
+    pub agents: BTreeMap<String, PodSeen>,
+    /// Every pod that ended.
+    pub ended: Vec<PodSeen>,
+    /// All there are.
+    pub uids: HashSet<String>,
+}
+
+/// That the pod of an agent is no more, and nobody saw how it ended but the agent itself, which may have said so.
+pub(super) fn deleted(known: &AgentFact, said: Option<&AgentInfo>, now: WallMs) -> AgentFact {
+    let (ending, detail) = match said.and_then(|said| said.phase.as_ref()) {
+        Some(InfoPhase::Stopped) => (Ending::Stopped, ""),
+        // Why is in its own words.
+        Some(InfoPhase::Error) => (Ending::Error, ""),
+        Some(
+            InfoPhase::Created
+            | InfoPhase::Provisioning
+            | InfoPhase::Cloning
+            | InfoPhase::Starting
+            | InfoPhase::Running
+            | InfoPhase::Stopping
+            | InfoPhase::Ended
+            | InfoPhase::Unknown(_),
+        )
+        | None => (Ending::Error, "Deleted: its pod was deleted before it ended"),
     };
-    let state = RuntimeState::Ended { ending, exit: None, reason: "Deleted".to_owned(), detail };
+    let (reason, detail) = ("Deleted".to_owned(), detail.to_owned());
+    let state = RuntimeState::Ended { ending, exit: None, reason, detail };
     let fact = RuntimeFact { state, container_status: "Deleted".to_owned(), at: now, ..known.fact.clone() };
     AgentFact { fact, ..known.clone() }
 }
