@@ -450,6 +450,7 @@ fn end_of(fact: &RuntimeFact, end: &str) -> Option<RuntimeEnded> {
             ending: *ending,
             reason: reason.clone(),
             exit: *exit,
+            at: fact.at,
         }),
         RuntimeState::Deferring
         | RuntimeState::Waiting { .. }

@@ -157,6 +157,8 @@ pub(super) fn deleted(known: &AgentFact, said: Option<&AgentInfo>, now: WallMs) 
     };
     let (reason, detail) = ("Deleted".to_owned(), detail.to_owned());
     let state = RuntimeState::Ended { ending, exit: None, reason, detail };
-    let fact = RuntimeFact { state, container_status: "Deleted".to_owned(), at: now, ..known.fact.clone() };
+    // Whatever container wrote the file last, by whatever clock: it has gone with its pod.
+    let at = now.max(said.and_then(|said| said.started_at).unwrap_or(now));
+    let fact = RuntimeFact { state, container_status: "Deleted".to_owned(), at, ..known.fact.clone() };
     AgentFact { fact, ..known.clone() }
 }

@@ -21,6 +21,8 @@ pub struct RuntimeEnded {
     pub reason: String,
     /// What the process left, where that is known.
     pub exit: Option<Exit>,
+    /// When it ended, by the runtime's wall clock.
+    pub at: WallMs,
 }
 
 /// What a run keeps of such an end, with the claim whose agent it was.

@@ -369,6 +369,9 @@ pub struct Claim {
     /// How that ended, once somebody saw it end.
     #[serde(default)]
     pub end: Option<RuntimeEnd>,
+    /// The end of the claim before, where that was in the very same pod: a container is started again in it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended_before: Option<String>,
     /// When its agent said that it shuts down in order. It says so more than once, and is told of once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shuts_down: Option<WallMs>,

@@ -20,10 +20,11 @@ pub(crate) fn runs() -> Value {
         "restartCount": 0, "state": {"running": {"startedAt": "2026-01-01T00:00:01Z"}}}]})
 }
 
+/// Of a container that ended after every claim of these tests.
 pub(crate) fn ended(phase: &str, code: i32, reason: &str) -> Value {
     json!({"phase": phase, "containerStatuses": [{"name": "agent", "image": "i", "imageID": "", "ready": false,
         "restartCount": 0, "state": {"terminated": {"exitCode": code, "reason": reason, "containerID": "c://1",
-            "finishedAt": "2026-01-01T00:01:00Z"}}}]})
+            "finishedAt": "2099-01-01T00:01:00Z"}}}]})
 }
 
 /// An orchestrator that observes a cluster.

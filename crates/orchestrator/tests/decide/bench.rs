@@ -108,14 +108,20 @@ pub fn of(stage: Stage, attempt: u32) -> StageAttempt {
     StageAttempt { stage, attempt: Attempt(attempt) }
 }
 
-/// The end of a pod, killed for its memory.
+/// The end of a pod, killed for its memory after all that this bench does.
 pub fn end_of(runtime: AgentRuntime, end: &str) -> Input {
+    end_at(runtime, end, WallMs(i64::MAX))
+}
+
+/// The same at this time.
+pub fn end_at(runtime: AgentRuntime, end: &str, at: WallMs) -> Input {
     Input::RuntimeEnded(Box::new(RuntimeEnded {
         runtime,
         end: end.into(),
         ending: Ending::Error,
         reason: "OOMKilled".into(),
         exit: Some(Exit::Code(137)),
+        at,
     }))
 }
 

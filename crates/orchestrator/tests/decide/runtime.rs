@@ -4,6 +4,7 @@ use groundcrew_orchestrator::run::decide::OrderKind;
 use groundcrew_orchestrator::run::state::{Fate, HeldFor, WaitFor};
 use groundcrew_protocol::runtime::AgentRuntime;
 use groundcrew_protocol::stage::State;
+use groundcrew_protocol::time::WallMs;
 use groundcrew_protocol::wire::{ClaimRequest, Taken};
 
 use crate::bench::*;
@@ -127,6 +128,36 @@ fn an_agent_that_speaks_all_the_same_takes_it_back_until_it_is_silent() {
     bench.put(&end_of(pod(1), "1")).unwrap();
     assert_eq!(bench.waits_for(), Some(WaitFor::Successor));
     assert_eq!(bench.waits_ms(), SILENCE - 30 * SECOND);
+}
+
+#[test]
+fn a_container_s_end_is_no_news_of_its_successor_in_the_same_pod() {
+    let next = |bench: &mut Bench| {
+        let mut request = successor(2, 1);
+        request.runtime = Some(pod(1));
+        bench.claim_again(&request).unwrap();
+        bench.heard(2, &[]).unwrap();
+    };
+    // Told before the successor claimed, as its pod still shows it; or first seen afterwards.
+    for is_told in [true, false] {
+        let mut bench = if is_told { ended() } else { Bench::claimed() };
+        next(&mut bench);
+        let since = bench.run.claim.as_ref().unwrap().since;
+        let seen = match is_told {
+            true => end_of(pod(1), "1"),
+            false => end_at(pod(1), "1", WallMs(since.0 - 1)),
+        };
+        assert!(!bench.put(&seen).unwrap().changed, "{is_told}");
+        assert_eq!((bench.waits_for(), bench.run.end()), (Some(WaitFor::Result), None));
+        // Whoever is silent with it may be the one that ended, by another clock.
+        bench.now.listened_ms += 30 * SECOND;
+        assert!(bench.put(&seen).unwrap().changed, "{is_told}");
+        // The successor's own end is told at once.
+        let mut bench = if is_told { ended() } else { Bench::claimed() };
+        next(&mut bench);
+        assert!(bench.put(&end_of(pod(1), "2")).unwrap().changed);
+        assert_eq!(bench.waits_for(), Some(WaitFor::Successor));
+    }
 }
 
 #[test]

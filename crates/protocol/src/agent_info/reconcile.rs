@@ -14,13 +14,16 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{AgentInfo, InfoPhase, RuntimeFact, RuntimeState, put_detail, set};
+use super::{AgentInfo, InfoPhase, RuntimeFact, RuntimeSource, RuntimeState, put_detail, set};
 use crate::ids::ClaimNumber;
 use crate::time::WallMs;
 
 /// An agent's word of its own end stands for this long against a container that still runs, in milliseconds: its
 /// process has things to close, and its container goes after it.
 pub const SETTLE_MS: u64 = 5_000;
+
+/// A cluster tells in whole seconds when a container ended, in milliseconds: it may have lived for so long after that.
+const END_ROUNDED_MS: u64 = 1_000;
 
 /// By what one life of an agent is told from another. What is not known is `None`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -110,9 +113,27 @@ impl Change {
     }
 }
 
+/// Whether a pod's container ended before the one began that wrote the file: a pod outlives its containers, and both
+/// moments are of its node's clock.
+fn is_of_container_before(file: &AgentInfo, fact: &RuntimeFact) -> bool {
+    let is_end = match &fact.state {
+        RuntimeState::Ended { .. } => fact.source == RuntimeSource::Kubernetes,
+        RuntimeState::Deferring
+        | RuntimeState::Waiting { .. }
+        | RuntimeState::Running
+        | RuntimeState::Halted => false,
+    };
+    let is_same_pod = fact.life.runtime_id.is_some() && fact.life.runtime_id == file.runtime_id;
+    let began_later = file.started_at.is_some_and(|began| began >= fact.at.plus(END_ROUNDED_MS));
+    is_end && is_same_pod && began_later
+}
+
 /// What `fact` changes in a file that says `file`; `None` where nothing.
 pub fn reconcile(file: &AgentInfo, fact: &RuntimeFact) -> Option<Change> {
     if !fact.life.covers(&AgentLife::of(file)) {
+        return None;
+    }
+    if is_of_container_before(file, fact) {
         return None;
     }
     let phase = file.phase.as_ref();

@@ -159,6 +159,27 @@ fn a_newer_life_of_the_agent_wins_over_an_older_one_s_end() {
 }
 
 #[test]
+fn a_container_s_end_is_none_of_the_next_one_in_its_pod() {
+    let at = |began: i64, id: &str| AgentInfo {
+        phase: Some(InfoPhase::Running),
+        runtime_id: Some(id.to_owned()),
+        started_at: Some(WallMs(began)),
+        ..AgentInfo::default()
+    };
+    let life =
+        AgentLife { runtime_id: Some("a".to_owned()), started_at: Some(WallMs(1)), ..AgentLife::default() };
+    let ended = RuntimeFact { life, ..words("error", "Failed") };
+    // When it ended is known to the second.
+    for (began, is_told) in [(0, true), (999, true), (1_000, false), (60_000, false)] {
+        let file = at(ended.at.0 + began, "a");
+        assert_eq!(reconcile(&file, &ended).is_some(), is_told, "{began}");
+        // A process has one end.
+        let process = RuntimeFact { source: RuntimeSource::Local, ..ended.clone() };
+        assert!(reconcile(&file, &process).is_some());
+    }
+}
+
+#[test]
 fn an_agent_s_fresh_word_of_its_end_stands_against_a_container_that_still_runs() {
     let running = fact(RuntimeState::Running);
     let said = |before_ms: i64| AgentInfo {

@@ -287,6 +287,10 @@ fn grant(step: &mut Step, request: &ClaimRequest, protocol: u32, token: Sha256He
     let known = step.run.claims.max(request.known_claim);
     let number = ClaimNumber(known.0.saturating_add(1));
     let ip = cut(&request.ip, NAME_CHARS_MAX);
+    let in_same_pod = step.run.claim.as_ref().filter(|claim| claim.runtime == request.runtime);
+    let ended_before = in_same_pod.and_then(|claim| {
+        claim.end.as_ref().map(|end| end.end.clone()).or_else(|| claim.ended_before.clone())
+    });
     // The same process, which claims again while it ends, ends once.
     let known =
         step.run.claim.take().filter(|claim| request.session.is_some() && claim.session == request.session);
@@ -311,6 +315,7 @@ fn grant(step: &mut Step, request: &ClaimRequest, protocol: u32, token: Sha256He
         spoke: false,
         runtime: request.runtime.clone(),
         end: None,
+        ended_before,
         shuts_down,
     });
     step.tell("claimed", AGENT, format!("claim {number} by the agent at {ip}"));

@@ -24,6 +24,12 @@ pub(super) fn ended(step: &mut Step, told: &RuntimeEnded) {
         return;
     };
     let end = cut(&told.end, TEXT_CHARS_MAX);
+    // The container of the claim before ended in this same pod, which is shown for a while yet; or it ended before this
+    // claim was made, by a clock that may be another. Of one that is well it is no news; silence tells.
+    let is_of_before = claim.ended_before.as_ref() == Some(&end) || told.at < claim.since;
+    if is_of_before && quiet_ms < limits::FRESH_MS {
+        return;
+    }
     if let Some(known) = claim.end.as_ref().filter(|known| known.end == end) {
         // Told before. Spoken since by a message that was still under way, or by an agent that is well: silence tells.
         let is_well = quiet_ms < limits::FRESH_MS;
