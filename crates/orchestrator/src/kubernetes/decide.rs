@@ -21,8 +21,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use crate::agents::PodSeen;
 use crate::store::{AgentFact, AgentKey};
 
-/// Longest message of the cluster that is kept, in characters.
-const MESSAGE_CHARS_MAX: usize = 300;
+/// Longest message of the cluster that is kept, in bytes.
+const MESSAGE_BYTES_MAX: usize = 300;
 
 /// By which names the pods of agents are known.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -221,8 +221,10 @@ fn status_text(phase: &str, reason: &str) -> String {
 }
 
 fn joined(reason: &str, message: Option<&str>) -> String {
-    let message: String = message.unwrap_or_default().trim().chars().take(MESSAGE_CHARS_MAX).collect();
-    match (reason, message.as_str()) {
+    let message = message.unwrap_or_default().trim();
+    let ends = message.char_indices().map(|(at, one)| at + one.len_utf8());
+    let kept = ends.take_while(|end| *end <= MESSAGE_BYTES_MAX).last().unwrap_or(0);
+    match (reason, &message[..kept]) {
         (reason, "") => reason.to_owned(),
         ("", message) => message.to_owned(),
         (reason, message) => format!("{reason}: {message}"),

@@ -14,7 +14,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{AgentInfo, InfoPhase, RuntimeFact, RuntimeSource, RuntimeState, put_detail, set};
+use super::{AgentInfo, InfoPhase, RuntimeFact, RuntimeSource, RuntimeState, cut, put_detail, set};
 use crate::ids::ClaimNumber;
 use crate::time::WallMs;
 
@@ -142,7 +142,8 @@ pub fn reconcile(file: &AgentInfo, fact: &RuntimeFact) -> Option<Change> {
         RuntimeState::Ended { ending, detail, .. } => Change {
             phase: ending.phase(),
             clears_activity: true,
-            detail: (!detail.is_empty()).then(|| detail.clone()),
+            // As it is read again: what is longer would be news for ever.
+            detail: (!detail.is_empty()).then(|| cut(detail).to_owned()),
         },
         RuntimeState::Running => {
             let settles = file.last_seen.is_some_and(|seen| seen.plus(SETTLE_MS) > fact.at);

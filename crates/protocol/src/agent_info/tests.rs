@@ -180,6 +180,22 @@ fn a_container_s_end_is_none_of_the_next_one_in_its_pod() {
 }
 
 #[test]
+fn a_detail_that_is_longer_than_what_is_read_again_is_written_once() {
+    let detail = "\u{1f525}".repeat(300);
+    let state = RuntimeState::Ended {
+        ending: Ending::Error,
+        exit: None,
+        reason: String::new(),
+        detail: detail.clone(),
+    };
+    let mut fields = fields(json!({"phase": "running"}));
+    let change = reconcile(&AgentInfo::of(&fields), &fact(state.clone())).unwrap();
+    change.apply(&mut fields);
+    assert!(detail.starts_with(fields["detail"].as_str().unwrap()));
+    assert_eq!(reconcile(&AgentInfo::of(&fields), &fact(state)), None);
+}
+
+#[test]
 fn an_agent_s_fresh_word_of_its_end_stands_against_a_container_that_still_runs() {
     let running = fact(RuntimeState::Running);
     let said = |before_ms: i64| AgentInfo {
@@ -280,7 +296,7 @@ fn any_state() -> impl Strategy<Value = RuntimeState> {
         Just(RuntimeState::Waiting { reason: "ImagePullBackOff".to_owned() }),
         Just(RuntimeState::Running),
         Just(RuntimeState::Halted),
-        (ending, "[a-z]{0,4}").prop_map(|(ending, detail)| RuntimeState::Ended {
+        (ending, prop_oneof!["[a-z]{0,4}", ".{0,400}"]).prop_map(|(ending, detail)| RuntimeState::Ended {
             ending,
             exit: None,
             reason: String::new(),
