@@ -159,24 +159,26 @@ impl Agents {
         for (key, known) in &before {
             pass.keep(key, known, now);
         }
-        for runtime in claims {
-            // Told by a claim alone: nobody knows where its numbers mean what they mean here.
-            if let seen @ Seen::Ended { .. } = local.look(&runtime.id, None) {
-                let life = AgentLife { runtime_id: Some(runtime.id.clone()), ..AgentLife::default() };
-                pass.ends.extend(end_of(&fact_of(life, &AgentInfo::default(), seen, now), &runtime.id));
-            }
-        }
-        pass.begun = local.end_pass();
-        // Ends of pods are told above, and only while the cluster shows what there is: a stored one may be of a container
-        // that has a successor in its pod.
-        let told: HashSet<AgentRuntime> = pass.ends.iter().map(|end| end.runtime.clone()).collect();
         let processes = pass.rows.values().filter(|known| known.fact.key.source == RuntimeSource::Local);
         let known = processes.filter_map(|known| {
             let fact = &known.fact.fact;
             end_of(fact, fact.life.runtime_id.as_deref()?)
         });
-        let more: Vec<RuntimeEnded> = known.filter(|end| !told.contains(&end.runtime)).collect();
-        pass.ends.extend(more);
+        // Ends of pods are told above, and only while the cluster shows what there is: a stored one may be of a container
+        // that has a successor in its pod.
+        let known: Vec<RuntimeEnded> = known.collect();
+        pass.ends.extend(known);
+        let told: HashSet<AgentRuntime> = pass.ends.iter().map(|end| end.runtime.clone()).collect();
+        for runtime in claims {
+            // Told by a claim alone: nobody knows where its numbers mean what they mean here. Where its home is known,
+            // the agent's own word counts, as it does there.
+            let seen = local.look(&runtime.id, None);
+            if matches!(seen, Seen::Ended { .. }) && !told.contains(runtime) {
+                let life = AgentLife { runtime_id: Some(runtime.id.clone()), ..AgentLife::default() };
+                pass.ends.extend(end_of(&fact_of(life, &AgentInfo::default(), seen, now), &runtime.id));
+            }
+        }
+        pass.begun = local.end_pass();
         self.failures.fetch_add(pass.failures, Ordering::Relaxed);
         Ok(pass)
     }

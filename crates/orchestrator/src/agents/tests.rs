@@ -150,6 +150,21 @@ fn one_that_said_that_it_stopped_has_stopped() {
 }
 
 #[test]
+fn a_run_is_told_of_an_end_as_the_file_tells_it() {
+    let mut bench = Bench::new();
+    bench.says("running");
+    let runtime = AgentRuntime { source: RuntimeSource::Local, id: bench.id() };
+    let look = |bench: &Bench| bench.agents.look(std::slice::from_ref(&runtime), NOW).unwrap().ends;
+    assert!(look(&bench).is_empty());
+    // It said so, and was killed while it closed.
+    bench.says("stopped");
+    bench.kill();
+    let ends = look(&bench);
+    assert_eq!(ends.iter().map(|end| end.ending).collect::<Vec<_>>(), [Ending::Stopped]);
+    assert_eq!(bench.file()["phase"], "stopped");
+}
+
+#[test]
 fn a_file_that_cannot_be_written_is_counted_and_shown_and_done_by_the_next_pass() {
     let mut bench = Bench::new();
     bench.says("running");
