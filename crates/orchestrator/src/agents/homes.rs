@@ -50,6 +50,35 @@ pub struct Home {
     within: PathBuf,
 }
 
+/// What was found of homes.
+#[derive(Debug)]
+pub struct Found {
+    /// Those that are looked at, in order.
+    pub homes: Vec<Home>,
+    /// How many are not looked at.
+    pub left_out: u64,
+    /// Folders that could not be listed.
+    pub hidden: Vec<Hidden>,
+}
+
+/// A folder of homes that could not be listed.
+#[derive(Debug)]
+pub struct Hidden {
+    /// The namespace that it is of; empty where it is of none, or of all.
+    of: String,
+    /// Which.
+    pub folder: PathBuf,
+    /// Why not.
+    pub error: std::io::Error,
+}
+
+impl Hidden {
+    /// Whether homes of this namespace may lie in it.
+    pub fn may_hold(&self, namespace: &str) -> bool {
+        self.of.is_empty() || self.of == namespace
+    }
+}
+
 impl FromStr for Homes {
     type Err = String;
 
@@ -106,13 +135,13 @@ impl Homes {
         Some(Home { namespace: namespace.into(), name: name.into(), within: parts.collect() })
     }
 
-    /// The homes that are there, in order, and how many are not looked at.
+    /// The homes that are there, in order. A folder of agents that cannot be listed hides those in it and no others.
     ///
     /// # Errors
-    /// Where a folder cannot be listed.
-    pub fn found(&self) -> std::io::Result<(Vec<Home>, u64)> {
+    /// Where the operator's own folder cannot be listed.
+    pub fn found(&self) -> std::io::Result<Found> {
         let first = Home { namespace: String::new(), name: String::new(), within: PathBuf::new() };
-        let (mut found, mut left_out) = (vec![first], 0);
+        let (mut found, mut left_out, mut hidden) = (vec![first], 0, Vec::new());
         for part in &self.within {
             let mut next = Vec::new();
             for home in found {
@@ -126,7 +155,16 @@ impl Homes {
                         next.push(Home { name: name_of_it, within: home.within.join(name), ..home });
                     }
                     Part::Namespace | Part::Agent => {
-                        for name in folders_in(&self.root.join(&home.within))? {
+                        let folder = self.root.join(&home.within);
+                        let names = match folders_in(&folder) {
+                            Ok(names) => names,
+                            Err(error) if home.within.as_os_str().is_empty() => return Err(error),
+                            Err(error) => {
+                                hidden.push(Hidden { of: home.namespace, folder, error });
+                                continue;
+                            }
+                        };
+                        for name in names {
                             let within = home.within.join(&name);
                             next.push(match part {
                                 Part::Namespace => Home { namespace: name, name: home.name.clone(), within },
@@ -142,7 +180,7 @@ impl Homes {
             next.truncate(HOMES_MAX);
             found = next;
         }
-        Ok((found, left_out))
+        Ok(Found { homes: found, left_out, hidden })
     }
 
     /// Where an agent's file lies.

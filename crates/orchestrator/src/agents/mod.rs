@@ -21,7 +21,7 @@ mod process;
 
 use std::collections::{BTreeMap, HashSet};
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -36,7 +36,7 @@ use tokio::sync::Notify;
 use crate::causes;
 use crate::run::runtime::RuntimeEnded;
 use crate::store::{AgentFact, AgentKey};
-use homes::{Home, Homes};
+use homes::{Hidden, Home, Homes};
 use local::{Local, Seen, fact_of};
 pub use pods::{PodSeen, Pods};
 
@@ -72,6 +72,8 @@ pub struct Pass {
     rows: BTreeMap<String, Known>,
     /// A cluster is observed, listed yet or not.
     observes_pods: bool,
+    /// Folders of homes that could not be listed.
+    hidden: Vec<Hidden>,
     /// Rows whose pods go by another name now.
     renamed: HashSet<String>,
 }
@@ -85,6 +87,8 @@ pub struct Agents {
     local: Mutex<Local>,
     known: Mutex<BTreeMap<String, Known>>,
     failures: AtomicU64,
+    /// Folders of homes that the last pass could not list: told once.
+    hidden: Mutex<HashSet<PathBuf>>,
     /// Something has happened that the next pass should not wait for.
     pub wake: Notify,
 }
@@ -103,6 +107,7 @@ impl Agents {
             local: Mutex::new(Local::of_host()),
             known: Mutex::default(),
             failures: AtomicU64::new(0),
+            hidden: Mutex::default(),
             wake: Notify::new(),
         }
     }
@@ -138,10 +143,18 @@ impl Agents {
         *self.known() = std::mem::take(&mut pass.rows);
     }
 
+    fn note_hidden(&self, hidden: &[Hidden]) {
+        let mut told = self.hidden.lock().unwrap_or_else(PoisonError::into_inner);
+        for Hidden { folder, error, .. } in hidden.iter().filter(|one| !told.contains(&one.folder)) {
+            tracing::warn!(path = %folder.display(), %error, "homes of agents in it are not looked at");
+        }
+        *told = hidden.iter().map(|one| one.folder.clone()).collect();
+    }
+
     /// A pass. `claims` are the processes that agents of runs call themselves.
     ///
     /// # Errors
-    /// Where the folders of homes cannot be listed.
+    /// Where the operator's own folder of homes cannot be listed.
     pub fn look(&self, claims: &[AgentRuntime], now: WallMs) -> std::io::Result<Pass> {
         let before = self.known().clone();
         let mut local = self.local.lock().unwrap_or_else(PoisonError::into_inner);
@@ -150,11 +163,14 @@ impl Agents {
             pass.look_at_pods(self.homes.as_ref(), table, &before, now);
         }
         if let Some(homes) = &self.homes {
-            let (found, left_out) = homes.found()?;
-            pass.left_out = left_out;
-            for home in found {
+            let found = homes.found()?;
+            pass.left_out = found.left_out;
+            for home in found.homes {
                 pass.look_at_home(homes, &home, &before, &mut local, now);
             }
+            pass.failures += found.hidden.len() as u64;
+            self.note_hidden(&found.hidden);
+            pass.hidden = found.hidden;
         }
         for (key, known) in &before {
             pass.keep(key, known, now);
@@ -366,7 +382,10 @@ impl Pass {
         }
         let is_observed = self.observes_pods && known.fact.key.source == RuntimeSource::Kubernetes;
         let has_ended = has_ended(&known.fact.fact);
-        let is_shown = if has_ended { is_recent(&known.fact.fact, now) } else { is_observed };
+        // Nor is one gone whose home cannot be looked for.
+        let is_hidden = known.fact.key.source == RuntimeSource::Local
+            && self.hidden.iter().any(|folder| folder.may_hold(&known.fact.key.namespace));
+        let is_shown = if has_ended { is_recent(&known.fact.fact, now) } else { is_observed || is_hidden };
         if is_shown && !self.renamed.contains(key) {
             self.rows.insert(key.to_owned(), Known { said: None, warnings: Vec::new(), ..known.clone() });
         } else {

@@ -184,6 +184,32 @@ fn a_file_that_cannot_be_written_is_counted_and_shown_and_done_by_the_next_pass(
 }
 
 #[test]
+fn a_folder_that_cannot_be_listed_hides_its_own_agents_and_no_others() {
+    let bench = Bench::new();
+    let homes = |namespace: &str| bench.folder.path().join(namespace).join("homes");
+    for namespace in ["lab", "other"] {
+        fs::create_dir_all(homes(namespace).join("a")).unwrap();
+        fs::write(homes(namespace).join("a/agent-info.json"), r#"{"phase":"running"}"#).unwrap();
+    }
+    let template = format!("{}/{{namespace}}/homes/{{agent}}", bench.folder.path().display());
+    let agents = Agents::new(Some(template.parse().unwrap()), false);
+    let pass = || {
+        let mut pass = agents.look(&[], NOW).unwrap();
+        agents.stored(&mut pass);
+        let rows: Vec<_> = agents.rows().into_iter().map(|row| row.fact.key.namespace).collect();
+        (pass.failures, rows, pass.forgotten.len())
+    };
+    let both = ["lab", "other"].map(str::to_owned).to_vec();
+    assert_eq!(pass(), (0, both.clone(), 0));
+    // Something that is no folder: root may list all folders there are.
+    fs::remove_dir_all(homes("lab")).unwrap();
+    fs::write(homes("lab"), "").unwrap();
+    assert_eq!(pass(), (1, both, 0), "what was known there stays");
+    fs::remove_file(homes("lab")).unwrap();
+    assert_eq!(pass(), (0, vec!["other".to_owned()], 1));
+}
+
+#[test]
 fn a_process_that_only_a_claim_names_is_told_once_it_was_held() {
     let mut bench = Bench::new();
     let runtime = AgentRuntime { source: RuntimeSource::Local, id: bench.id() };

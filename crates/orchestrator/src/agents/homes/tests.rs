@@ -100,7 +100,8 @@ fn every_folder_is_a_home_and_nothing_else_is() {
     fs::write(root.join("lab/file"), "").unwrap();
     symlink(place.folder.path(), root.join("lab/out")).unwrap();
     symlink(place.folder.path(), root.join("away")).unwrap();
-    let (found, left_out) = place.homes.found().unwrap();
+    let Found { homes: found, left_out, hidden } = place.homes.found().unwrap();
+    assert!(hidden.is_empty(), "{hidden:?}");
     let names: Vec<_> = found.iter().map(|home| (home.namespace.as_str(), home.name.as_str())).collect();
     assert_eq!(names, [("lab", "one"), ("lab", "out"), ("lab", "two"), ("other", "one")]);
     assert_eq!((left_out, &found[0]), (0, &place.home));
@@ -108,10 +109,11 @@ fn every_folder_is_a_home_and_nothing_else_is() {
     assert!(matches!(error, Error::LeadsOut { .. }), "{error}");
 
     let one: Homes = root.join("lab/one").display().to_string().parse().unwrap();
-    let (found, _) = one.found().unwrap();
+    let found = one.found().unwrap().homes;
     assert_eq!((found.len(), found[0].name.as_str()), (1, "one"));
     let none: Homes = format!("{}/none/{{agent}}", root.display()).parse().unwrap();
-    assert_eq!(none.found().unwrap(), (Vec::new(), 0));
+    let none = none.found().unwrap();
+    assert!(none.homes.is_empty() && none.hidden.is_empty() && none.left_out == 0, "{none:?}");
 }
 
 #[test]
