@@ -100,10 +100,10 @@ fn expect_agent(template: &PodTemplateSpec) {
     assert!(pod.termination_grace_period_seconds.unwrap() > 32);
     let [container] = &pod.containers[..] else { panic!("one container") };
     assert_eq!(container.name, "agent");
-    for probe in [&container.startup_probe, &container.liveness_probe] {
-        let command = probe.as_ref().unwrap().exec.as_ref().unwrap().command.as_ref().unwrap();
-        assert_eq!(command[..2], ["groundcrew", "status"]);
-    }
+    let command = container.startup_probe.as_ref().unwrap().exec.as_ref().unwrap().command.as_ref().unwrap();
+    assert_eq!(command[..2], ["groundcrew", "status"]);
+    // It would kill an agent that is well and whose file is old, as where its disk is full.
+    assert!(container.liveness_probe.is_none(), "{:?}", container.liveness_probe);
     let uid = container.env.as_ref().unwrap().iter().find(|one| one.name == "GROUNDCREW_POD_UID").unwrap();
     let from = uid.value_from.as_ref().unwrap().field_ref.as_ref().unwrap();
     assert_eq!(from.field_path, "metadata.uid");
