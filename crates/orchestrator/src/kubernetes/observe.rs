@@ -39,6 +39,44 @@ const LIST_EVERY: Duration = Duration::from_secs(600);
 /// Pauses between tries grow from the first of these to the second.
 const PAUSE_MIN: Duration = Duration::from_millis(500);
 const PAUSE_MAX: Duration = Duration::from_secs(30);
+/// A watch that ended in order before this has hardly been one: the next does not follow at once.
+const WATCH_MIN: Duration = Duration::from_secs(1);
+
+/// How long to wait before the next try. No clock: a pure function of what happened.
+#[derive(Debug)]
+struct Pauses {
+    last: Duration,
+}
+
+impl Pauses {
+    /// Nothing has failed yet.
+    fn new() -> Pauses {
+        Pauses { last: PAUSE_MIN }
+    }
+
+    /// The cluster was listed, and has told something since: what fails now is not what failed before.
+    fn went_well(&mut self) {
+        self.last = PAUSE_MIN;
+    }
+
+    /// The pause after a failure. What has expired is listed at once; anything else may need time.
+    fn after(&mut self, error: &ObserveError) -> Duration {
+        self.last = match error {
+            ObserveError::Expired(_) => PAUSE_MIN,
+            ObserveError::Kubeconfig { .. }
+            | ObserveError::InCluster(_)
+            | ObserveError::Call { .. }
+            | ObserveError::Late { .. }
+            | ObserveError::TooMany { .. } => (self.last * 2).min(PAUSE_MAX),
+        };
+        self.last
+    }
+
+    /// The pause after a watch that the cluster ended in order.
+    fn after_watch(lasted: Duration) -> Duration {
+        if lasted < WATCH_MIN { PAUSE_MIN } else { Duration::ZERO }
+    }
+}
 
 /// How the cluster is reached.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -139,24 +177,19 @@ impl Observer {
 
     /// Keeps the table up to date until told to stop.
     pub async fn run(self, app: Arc<App>, stop: CancellationToken) {
-        let mut pause = PAUSE_MIN;
+        let mut pauses = Pauses::new();
         loop {
             let outcome = tokio::select! {
                 () = stop.cancelled() => return,
-                outcome = self.follow(&app) => outcome,
+                outcome = self.follow(&app, &mut pauses) => outcome,
             };
-            pause = match outcome {
+            let pause = match outcome {
                 Ok(()) => PAUSE_MIN,
                 Err(error) => {
                     let text = causes::chain(&error);
                     tracing::warn!(error = text, "pods are not watched");
                     app.tasks.note(TASK, Err(text));
-                    // What has expired is listed at once; anything else may need time.
-                    if matches!(error, ObserveError::Expired(_)) {
-                        PAUSE_MIN
-                    } else {
-                        (pause * 2).min(PAUSE_MAX)
-                    }
+                    pauses.after(&error)
                 }
             };
             tokio::select! {
@@ -167,7 +200,7 @@ impl Observer {
     }
 
     /// Lists everything, then watches until it is time to list again.
-    async fn follow(&self, app: &App) -> Result<(), ObserveError> {
+    async fn follow(&self, app: &App, pauses: &mut Pauses) -> Result<(), ObserveError> {
         let (pods, mut version) = self.list().await?;
         let count = pods.len();
         app.agents.with_pods(|table| table.replace(pods));
@@ -175,11 +208,14 @@ impl Observer {
         app.tasks.note(TASK, Ok(format!("{count} pods")));
         let until = Instant::now() + LIST_EVERY;
         while Instant::now() < until {
-            let Ok(watched) = timeout_at(until, self.watch(app, &mut version)).await else { break };
+            let began = Instant::now();
+            let Ok(watched) = timeout_at(until, self.watch(app, &mut version, pauses)).await else { break };
             watched?;
             let count = app.agents.with_pods(|table| table.count()).unwrap_or_default();
             app.tasks.note(TASK, Ok(format!("{count} pods")));
+            tokio::time::sleep(Pauses::after_watch(began.elapsed())).await;
         }
+        pauses.went_well();
         Ok(())
     }
 
@@ -202,7 +238,7 @@ impl Observer {
     }
 
     /// Watches from `version` on, and moves it along, until the cluster ends that in order.
-    async fn watch(&self, app: &App, version: &mut String) -> Result<(), ObserveError> {
+    async fn watch(&self, app: &App, version: &mut String, pauses: &mut Pauses) -> Result<(), ObserveError> {
         const DOING: &str = "watching pods";
         let params = WatchParams::default().labels(&self.names.selector).timeout(WATCH_S);
         let opened = timeout(CALL_MAX, self.pods.watch(&params, version)).await;
@@ -226,12 +262,14 @@ impl Observer {
                 }
                 WatchEvent::Bookmark(bookmark) => {
                     *version = bookmark.metadata.resource_version;
+                    pauses.went_well();
                     continue;
                 }
                 WatchEvent::Error(status) => {
                     return Err(ObserveError::Expired(format!("{} ({})", status.message, status.code)));
                 }
             }
+            pauses.went_well();
             app.agents.wake.notify_one();
         }
     }
@@ -240,5 +278,27 @@ impl Observer {
         let seen = decide::seen(pod, &self.names, wall_now())?;
         let version = pod.metadata.resource_version.as_ref().and_then(|version| version.parse().ok());
         Some((version, seen))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_while_nothing_goes_well_and_begin_anew_once_it_did() {
+        let late = || ObserveError::Late { doing: "listing pods" };
+        let mut pauses = Pauses::new();
+        let grown: Vec<u128> = (0..8).map(|_| pauses.after(&late()).as_millis()).collect();
+        assert_eq!(grown, [1_000, 2_000, 4_000, 8_000, 16_000, 30_000, 30_000, 30_000]);
+        pauses.went_well();
+        assert_eq!(pauses.after(&late()), PAUSE_MIN * 2);
+        assert_eq!(pauses.after(&ObserveError::Expired(String::new())), PAUSE_MIN);
+    }
+
+    #[test]
+    fn a_watch_that_is_ended_at_once_is_not_opened_again_at_once() {
+        assert_eq!(Pauses::after_watch(Duration::ZERO), PAUSE_MIN);
+        assert_eq!(Pauses::after_watch(WATCH_MIN), Duration::ZERO);
     }
 }
