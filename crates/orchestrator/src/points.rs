@@ -3,8 +3,8 @@
 groundcrew_durable::fault_points! {
     /// What runtimes know of agents is in their files; nothing of it is stored.
     AGENTS_LOOKED = "agents.looked";
-    /// What runtimes know of agents is stored; no run was told.
-    AGENTS_STORED = "agents.stored";
-    /// A run knows how its agent ended; those behind it may not.
+    /// A run knows how its agent ended; those behind it may not, and nothing of it is stored.
     AGENTS_TOLD = "agents.told";
+    /// What runtimes know of agents is stored, and runs were told.
+    AGENTS_STORED = "agents.stored";
 }

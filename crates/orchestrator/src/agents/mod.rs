@@ -5,6 +5,7 @@
 //!   process    a process of this host that is held          local   what that says of an agent
 //!   cgroup     whether the kernel ended one for want of memory
 //!   pods       the pods of agents, as an observer of their cluster keeps them
+//!   pass       what a pass finds, in homes      of_pods    and in a cluster      facts   what follows from it: pure
 //!   list       the rows that operators see
 //! ```
 //!
@@ -13,35 +14,32 @@
 //! `agents` calls it. It decides nothing about runs.
 
 mod cgroup;
+mod facts;
 pub mod homes;
 pub mod list;
 mod local;
+mod of_pods;
+mod pass;
 pub mod pods;
 mod process;
 
 use std::collections::{BTreeMap, HashSet};
-use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use groundcrew_protocol::agent_info::{
-    AgentInfo, AgentLife, Clocks, RuntimeFact, RuntimeSource, RuntimeState, Staleness, reconcile, staleness,
-};
+use groundcrew_protocol::agent_info::{AgentInfo, AgentLife, RuntimeSource};
 use groundcrew_protocol::runtime::AgentRuntime;
 use groundcrew_protocol::time::WallMs;
-use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::Notify;
 
-use crate::causes;
 use crate::run::runtime::RuntimeEnded;
 use crate::store::{AgentFact, AgentKey};
-use homes::{Hidden, Home, Homes};
+use facts::end_of;
+use homes::{Hidden, Homes};
 use local::{Local, Seen, fact_of};
+pub use pass::Pass;
 pub use pods::{PodSeen, Pods};
-
-/// An agent that ended is shown for so long, as the store keeps it.
-const ENDED_SHOWN_MS: u64 = crate::store::ENDED_AGENTS_MS;
 
 /// What is known of an agent.
 #[derive(Debug, Clone, PartialEq)]
@@ -52,30 +50,6 @@ pub struct Known {
     pub said: Option<AgentInfo>,
     /// What is not as it should be.
     pub warnings: Vec<String>,
-}
-
-/// What a pass found.
-#[derive(Debug, Default)]
-pub struct Pass {
-    /// To be stored.
-    pub changed: Vec<AgentFact>,
-    /// To be forgotten.
-    pub forgotten: Vec<AgentKey>,
-    /// To be told to the run whose claim names this runtime, if there is one. Most of them were told before.
-    pub ends: Vec<RuntimeEnded>,
-    /// Becomes readable where a process ends that is held since this pass: time for the next.
-    pub begun: Vec<OwnedFd>,
-    /// Files that could not be read or written.
-    pub failures: u64,
-    /// Homes beyond those that are looked at.
-    pub left_out: u64,
-    rows: BTreeMap<String, Known>,
-    /// A cluster is observed, listed yet or not.
-    observes_pods: bool,
-    /// Folders of homes that could not be listed.
-    hidden: Vec<Hidden>,
-    /// Rows whose pods go by another name now.
-    renamed: HashSet<String>,
 }
 
 /// What runtimes know of agents.
@@ -200,301 +174,7 @@ impl Agents {
     }
 }
 
-impl Pass {
-    /// How many agents it found.
-    pub fn agents(&self) -> usize {
-        self.rows.len()
-    }
-
-    fn look_at_home(
-        &mut self,
-        homes: &Homes,
-        home: &Home,
-        before: &BTreeMap<String, Known>,
-        local: &mut Local,
-        now: WallMs,
-    ) {
-        let agent = AgentKey {
-            source: RuntimeSource::Local,
-            namespace: home.namespace.clone(),
-            name: home.name.clone(),
-        };
-        let of_pod = AgentKey { source: RuntimeSource::Kubernetes, ..agent.clone() };
-        let pod_key = row_key(&of_pod);
-        if self.rows.contains_key(&pod_key) {
-            return;
-        }
-        if let Some(known) =
-            before.get(&pod_key).filter(|_| self.observes_pods && !self.renamed.contains(&pod_key))
-        {
-            // The cluster was not listed yet: it is shown as it was known, with its file's word, and by nothing else.
-            let said = homes.read(home).ok().flatten().map(|said| match has_ended(&known.fact.fact) {
-                true => corrected(said, &known.fact.fact),
-                false => said,
-            });
-            self.rows.insert(pod_key, Known { said, ..known.clone() });
-            return;
-        }
-        let key = row_key(&agent);
-        let known = before.get(&key);
-        let (said, mut failure) = match homes.read(home) {
-            Ok(said) => (said, None),
-            Err(error) => (None, Some(error)),
-        };
-        if said.is_none() && failure.is_none() {
-            // No agent has lived here, or its file was taken away: then what is known of it stays as it is.
-            return;
-        }
-        let life = match (&said, known) {
-            (Some(said), _) => AgentLife::of(said),
-            (None, Some(known)) => known.fact.fact.life.clone(),
-            (None, None) => AgentLife::default(),
-        };
-        let seen = match &life.runtime_id {
-            Some(id) => local.look(id, life.epoch.as_deref()),
-            None => Seen::Unknown,
-        };
-        let word = said.clone().unwrap_or_default();
-        let fact = settled(known.map(|known| &known.fact.fact), fact_of(life, &word, seen, now));
-        let mut said = said;
-        if failure.is_none() {
-            match homes.persist(home, &fact) {
-                Ok(after) => said = after.or(said),
-                Err(error) => {
-                    failure = Some(error);
-                    // What is known is shown all the same.
-                    said = said.map(|said| corrected(said, &fact));
-                }
-            }
-        }
-        let mut warnings: Vec<String> =
-            failure.map(|error| self.failed(&homes.path(home), &error, known)).into_iter().collect();
-        warnings.extend(said.as_ref().and_then(|said| stale(said, seen, &local.epoch, now)));
-        let run = said.as_ref().and_then(|said| said.run.clone());
-        let run = run.or_else(|| known.and_then(|known| known.fact.run.clone()));
-        let fact = AgentFact { key: agent, run, node: None, fact };
-        if !known.is_some_and(|known| is_stored(&known.fact, &fact)) {
-            self.changed.push(fact.clone());
-        }
-        self.rows.insert(key, Known { fact, said, warnings });
-    }
-
-    /// Looks at the agents of a cluster, each by its latest pod. What was known of a pod that is no more has ended,
-    /// whoever has the agent's name by now; whether it is there is judged by its uid.
-    fn look_at_pods(
-        &mut self,
-        homes: Option<&Homes>,
-        table: pods::Table,
-        before: &BTreeMap<String, Known>,
-        now: WallMs,
-    ) {
-        let pods::Table { mut agents, ended, uids } = table;
-        self.ends.extend(ended.iter().filter_map(|pod| end_of(&pod.fact.fact, &pod.end)));
-        for (key, pod) in latest_of(ended) {
-            let Some(successor) = agents.get_mut(&key).filter(|pod| leaves_files_alone(&pod.fact.fact))
-            else {
-                continue;
-            };
-            let (_, warning) = self.persist(homes, &pod.fact, before.get(&key));
-            successor.warning = successor.warning.take().or(warning);
-        }
-        for (key, known) in before {
-            let Some(uid) = known.fact.fact.life.runtime_id.as_deref() else { continue };
-            if known.fact.key.source != RuntimeSource::Kubernetes {
-                continue;
-            }
-            if uids.contains(uid) {
-                // Its pod is there by another name: it is shown as that.
-                if !agents.contains_key(key) {
-                    self.renamed.insert(key.clone());
-                }
-                continue;
-            }
-            let fact = gone(homes, known, now);
-            self.ends.extend(end_of(&fact.fact, uid));
-            if agents.contains_key(key) {
-                // It has a successor, whose row follows. What fails here is logged.
-                self.persist(homes, &fact, Some(known));
-            } else if is_recent(&fact.fact, now) {
-                self.look_at_pod(homes, fact, None, Some(known), now);
-            }
-        }
-        for (key, pod) in agents {
-            self.look_at_pod(homes, pod.fact, pod.warning, before.get(&key), now);
-        }
-    }
-
-    /// Brings what is known into the agent's file, where that is shared: what it says then, and what failed.
-    fn persist(
-        &mut self,
-        homes: Option<&Homes>,
-        fact: &AgentFact,
-        known: Option<&Known>,
-    ) -> (Option<AgentInfo>, Option<String>) {
-        let home = homes.and_then(|homes| Some((homes, homes.home_of(&fact.key.namespace, &fact.key.name)?)));
-        let Some((homes, home)) = home else { return (None, None) };
-        match homes.persist(&home, &fact.fact) {
-            Ok(said) => (said, None),
-            Err(error) => (None, Some(self.failed(&homes.path(&home), &error, known))),
-        }
-    }
-
-    fn look_at_pod(
-        &mut self,
-        homes: Option<&Homes>,
-        mut fact: AgentFact,
-        warning: Option<String>,
-        known: Option<&Known>,
-        now: WallMs,
-    ) {
-        let stored = known.filter(|known| is_stored(&known.fact, &fact));
-        fact.fact.at = match (stored, has_ended(&fact.fact)) {
-            (Some(stored), true) => stored.fact.fact.at,
-            (None, true) => fact.fact.at,
-            (_, false) => now,
-        };
-        let mut warnings: Vec<String> = warning.into_iter().collect();
-        let (said, failure) = self.persist(homes, &fact, known);
-        warnings.extend(failure);
-        // Whatever boot its container has, it is none that this host can compare.
-        warnings.extend(said.as_ref().and_then(|said| stale(said, Seen::Unknown, "", now)));
-        if stored.is_none() {
-            self.changed.push(fact.clone());
-        }
-        self.rows.insert(row_key(&fact.key), Known { fact, said, warnings });
-    }
-
-    /// Counts a file that could not be read or written, and tells it once. What is shown of it.
-    fn failed(&mut self, path: &Path, error: &groundcrew_durable::Error, known: Option<&Known>) -> String {
-        self.failures += 1;
-        let text = format!("its file is not kept: {}", causes::chain(error));
-        if !known.is_some_and(|known| known.warnings.contains(&text)) {
-            tracing::warn!(path = %path.display(), error = causes::chain(error), "agent-info.json not reconciled");
-        }
-        text
-    }
-
-    /// Keeps what is known of an agent that this pass has not met: one that ended for as long as it is shown, one of a
-    /// cluster until that was listed.
-    fn keep(&mut self, key: &str, known: &Known, now: WallMs) {
-        if self.rows.contains_key(key) {
-            return;
-        }
-        let is_observed = self.observes_pods && known.fact.key.source == RuntimeSource::Kubernetes;
-        let has_ended = has_ended(&known.fact.fact);
-        // Nor is one gone whose home cannot be looked for.
-        let is_hidden = known.fact.key.source == RuntimeSource::Local
-            && self.hidden.iter().any(|folder| folder.may_hold(&known.fact.key.namespace));
-        let is_shown = if has_ended { is_recent(&known.fact.fact, now) } else { is_observed || is_hidden };
-        if is_shown && !self.renamed.contains(key) {
-            self.rows.insert(key.to_owned(), Known { said: None, warnings: Vec::new(), ..known.clone() });
-        } else {
-            self.forgotten.push(known.fact.key.clone());
-        }
-    }
-}
-
-/// Of several pods that ended each agent's last: which of them a file should speak of that no living one has written.
-fn latest_of(mut ended: Vec<PodSeen>) -> BTreeMap<String, PodSeen> {
-    ended.sort_by(|one, other| (one.created, one.uid()).cmp(&(other.created, other.uid())));
-    ended.into_iter().map(|pod| (row_key(&pod.fact.key), pod)).collect()
-}
-
-/// Whether a pod in this state changes no file, so that the end of the one before stands in it.
-fn leaves_files_alone(fact: &RuntimeFact) -> bool {
-    match fact.state {
-        RuntimeState::Deferring | RuntimeState::Waiting { .. } => true,
-        RuntimeState::Running | RuntimeState::Halted | RuntimeState::Ended { .. } => false,
-    }
-}
-
-/// What holds of a pod that is no more: the end that was known, or that it was deleted, with the agent's own word of how
-/// it ended, which may have come while nobody watched.
-fn gone(homes: Option<&Homes>, known: &Known, now: WallMs) -> AgentFact {
-    let fact = &known.fact;
-    if has_ended(&fact.fact) {
-        return fact.clone();
-    }
-    let home = homes.and_then(|homes| Some((homes, homes.home_of(&fact.key.namespace, &fact.key.name)?)));
-    // A file that cannot be read is told where the end is to come into it.
-    let said = home.and_then(|(homes, home)| homes.read(&home).ok().flatten()).or_else(|| known.said.clone());
-    let of_it = said.filter(|said| said.runtime_id.is_none() || said.runtime_id == fact.fact.life.runtime_id);
-    pods::deleted(fact, of_it.as_ref(), now)
-}
-
-fn is_recent(fact: &RuntimeFact, now: WallMs) -> bool {
-    fact.at.plus(ENDED_SHOWN_MS) > now
-}
-
-/// What is known after `fact` was seen: an end is final for its life, with what was known of it when it was first seen.
-fn settled(before: Option<&RuntimeFact>, fact: RuntimeFact) -> RuntimeFact {
-    match before {
-        Some(before) if has_ended(before) && before.life.runtime_id == fact.life.runtime_id => {
-            RuntimeFact { life: fact.life.or(before.life.clone()), ..before.clone() }
-        }
-        Some(_) | None => fact,
-    }
-}
-
-/// What a file would say, if it could be written.
-fn corrected(mut said: AgentInfo, fact: &RuntimeFact) -> AgentInfo {
-    if let Some(change) = reconcile(&said, fact) {
-        change.apply_to(&mut said);
-    }
-    said
-}
-
-/// Whether what is stored says all that `fact` does but when it was seen.
-fn is_stored(stored: &AgentFact, fact: &AgentFact) -> bool {
-    let timeless =
-        AgentFact { fact: RuntimeFact { at: stored.fact.at, ..fact.fact.clone() }, ..fact.clone() };
-    *stored == timeless
-}
-
-fn has_ended(fact: &RuntimeFact) -> bool {
-    match fact.state {
-        RuntimeState::Ended { .. } => true,
-        RuntimeState::Deferring
-        | RuntimeState::Waiting { .. }
-        | RuntimeState::Running
-        | RuntimeState::Halted => false,
-    }
-}
-
-/// What a run is told of an end; `None` where there is none. The same end always has the same id.
-fn end_of(fact: &RuntimeFact, end: &str) -> Option<RuntimeEnded> {
-    let id = fact.life.runtime_id.clone()?;
-    match &fact.state {
-        RuntimeState::Ended { ending, exit, reason, .. } => Some(RuntimeEnded {
-            runtime: AgentRuntime { source: fact.source.clone(), id },
-            end: end.to_owned(),
-            ending: *ending,
-            reason: reason.clone(),
-            exit: *exit,
-            at: fact.at,
-        }),
-        RuntimeState::Deferring
-        | RuntimeState::Waiting { .. }
-        | RuntimeState::Running
-        | RuntimeState::Halted => None,
-    }
-}
-
-/// Why nobody should rely on what a file says, where that is so.
-fn stale(said: &AgentInfo, seen: Seen, epoch: &str, now: WallMs) -> Option<String> {
-    let up = clock_gettime(ClockId::Boottime);
-    let up_ms = i128::from(up.tv_sec) * 1000 + i128::from(up.tv_nsec) / 1_000_000;
-    let lives = match seen {
-        Seen::Runs => Some(true),
-        Seen::Ended { .. } => Some(false),
-        Seen::Unknown => None,
-    };
-    let clocks = Clocks { wall: now, up_ms: u64::try_from(up_ms).ok(), epoch: epoch.to_owned(), lives };
-    match staleness(said, &clocks) {
-        Staleness::Stale { why, .. } => Some(format!("what it says is stale: {why}")),
-        Staleness::Final | Staleness::Fresh { .. } => None,
-    }
-}
-
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_of_pods;
