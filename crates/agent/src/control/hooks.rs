@@ -226,11 +226,12 @@ impl Desk {
         self.failed.as_ref().filter(|_| !self.is_running()).map(|failed| failed.again_ms)
     }
 
-    /// True where a hook is to be run before the power goes. One that fails keeps it on for three tries.
+    /// True where a hook is to be run before the power goes, or a drain holds, whose undo is one. A hook that fails keeps it
+    /// on for three tries.
     pub fn keeps_power(&self, seen: &Seen) -> bool {
         let wanted = self.wanted(&Seen { is_placed: true, ..*seen });
         let is_tried = |which| self.failed(which).is_some_and(|(tries, _)| tries >= TRIES_BEFORE_POWER);
-        self.is_running() || wanted.is_some_and(|which| !seen.drains && !is_tried(which))
+        seen.drains || self.is_running() || wanted.is_some_and(|which| !is_tried(which))
     }
 
     fn wanted(&self, seen: &Seen) -> Option<Which> {

@@ -37,6 +37,8 @@ pub enum Item {
         /// Why it is not done yet, where it has failed; empty where it has not.
         failed: String,
     },
+    /// The machine is being switched off at the end of the run.
+    PowerOff,
 }
 
 impl Item {
@@ -45,7 +47,10 @@ impl Item {
         match (self, other) {
             (Item::Stage(one), Item::Stage(other)) => one == other,
             (Item::Hook { which: one, .. }, Item::Hook { which: other, .. }) => one == other,
-            (Item::Stage(_), Item::Hook { .. }) | (Item::Hook { .. }, Item::Stage(_)) => false,
+            (Item::PowerOff, Item::PowerOff) => true,
+            (Item::Stage(_), Item::Hook { .. } | Item::PowerOff)
+            | (Item::Hook { .. }, Item::Stage(_) | Item::PowerOff)
+            | (Item::PowerOff, Item::Stage(_) | Item::Hook { .. }) => false,
         }
     }
 }
@@ -103,9 +108,9 @@ pub struct Status {
 pub struct Work {
     /// The run.
     pub run: String,
-    /// The stage, or `hook` and its key.
+    /// The stage, `hook` and its key, or `power-off`.
     pub stage: String,
-    /// Its attempt; 0 of a hook, which is tried until it succeeds.
+    /// Its attempt; 0 of what has none.
     pub attempt: u32,
     /// What it is busy with; of a hook that has failed, how.
     pub activity: String,
@@ -175,6 +180,7 @@ fn work((item, since): &(Item, WallMs), fixed: &Fixed, busy: &Busy) -> Work {
     let (stage, attempt, activity) = match item {
         Item::Stage(which) => (which.stage.to_string(), which.attempt.0, busy.activity.clone()),
         Item::Hook { which, failed } => (format!("hook {}", which.key()), 0, failed.clone()),
+        Item::PowerOff => ("power-off".to_owned(), 0, "the machine is being switched off".to_owned()),
     };
     let (run, pids, since) = (fixed.run.to_string(), busy.pids.clone(), since.to_string());
     Work { run, stage, attempt, activity, pids, since }
@@ -204,6 +210,7 @@ fn end_of((item, since): &(Item, WallMs)) -> String {
             format!("the hook {}, since {since}", which.key())
         }
         Item::Hook { which, failed } => format!("the hook {}, which {failed}, since {since}", which.key()),
+        Item::PowerOff => format!("the power-off, which makes way for the drain, since {since}"),
     }
 }
 

@@ -48,7 +48,8 @@ pub(super) fn standing(core: &Core) -> Standing {
 fn items(core: &Core) -> impl Iterator<Item = Item> {
     let hook = core.active_hook().map(|(which, failed)| Item::Hook { which, failed });
     let stage = core.active().filter(|active| core.holds_own_drain().as_ref() != Some(active));
-    stage.map(Item::Stage).into_iter().chain(hook)
+    let power = core.powers_off().then_some(Item::PowerOff);
+    stage.map(Item::Stage).into_iter().chain(hook).chain(power)
 }
 
 /// Whoever asks on this machine is answered until this is dropped.

@@ -21,8 +21,8 @@ impl Server {
         self.told.retain(|known, _| live.contains(known));
         for known in live {
             let count = self.told.entry(known).or_default();
-            // The power stays on for a hook, which may take as long as its deadline.
-            let is_idle = heartbeat.stage.is_none() && !self.from_hook;
+            // The power stays on for a drain, and for a hook, which may take as long as its deadline.
+            let is_idle = heartbeat.stage.is_none() && heartbeat.drain.is_empty() && !self.from_hook;
             *count = if is_idle { *count + 1 } else { 0 };
             if *count > TOLD_MAX {
                 self.broken.push(format!("directive {} is never settled", known.1));

@@ -190,7 +190,7 @@ impl World {
         }
     }
 
-    /// A stage starts: in no drain that the loop has seen, and in none in which somebody was told that nothing is active.
+    /// A stage or hook starts, or the power goes: in no drain that the loop has seen, and in none in which somebody was told that nothing is active.
     pub(super) fn check_undrained(&mut self, agent: usize, what: &str) {
         let machine = &self.machines[agent];
         let name = machine.name;

@@ -144,6 +144,7 @@ impl World {
         let (name, boot, allowed) = (machine.name, machine.boot.clone(), machine.power_allowed);
         self.note(format!("machine {name} is switched off"));
         self.tally.power_offs += 1;
+        self.check_undrained(agent, "the power-off");
         if !allowed {
             self.broken.push("the power was touched although settings forbid it".into());
         }

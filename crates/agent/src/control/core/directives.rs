@@ -114,13 +114,14 @@ impl Core {
                 "the run ended under another boot: somebody switched this machine on",
             );
         }
-        if self.is_busy() || self.hook_keeps_power(answer.state.as_ref()) {
-            return;
+        if self.is_busy() || self.drained().is_some() || self.hook_keeps_power(answer.state.as_ref()) {
+            return; // What is in flight, and what a drain is held for, ends first; the directive comes again.
         }
         self.say(LogLevel::Warn, "the run has ended: the machine is switched off");
         self.powering = Some(id);
         self.doing(id);
         self.power = Power::Wanted;
+        self.look_for_power();
         self.actions.push(Action::Flush);
     }
 

@@ -15,7 +15,7 @@ use groundcrew_protocol::ids::{Attempt, DirectiveId};
 use groundcrew_protocol::stage::Stage;
 use groundcrew_protocol::wire::{DirectiveOutcome, HeartbeatAnswer, LogLevel, StageAttempt};
 
-use super::{Action, Core};
+use super::{Action, Core, Power};
 use crate::control::sight::{Sight, why_absent, why_drained};
 
 /// What the loop knows of the drain.
@@ -29,6 +29,8 @@ pub(super) struct Draining {
     looks: u64,
     /// The marker was read for the stage that is about to start; good for this step alone.
     is_clear: bool,
+    /// The look that a power-off waits for.
+    power: Option<u64>,
     /// The order that is being written into the marker.
     order: Option<DirectiveId>,
 }
@@ -53,9 +55,40 @@ impl Core {
         self.in_flight().or_else(|| self.draining.entering.as_ref().map(|(which, _)| which.clone()))
     }
 
-    /// True where anything is active: an attempt, or a hook.
+    /// True where anything is active: an attempt, a hook, or a power-off.
     pub fn is_active(&self) -> bool {
-        self.active().is_some() || self.active_hook().is_some()
+        self.active().is_some() || self.active_hook().is_some() || self.powers_off()
+    }
+
+    /// True while a power-off is under way: it ends with the power, with a refusal, or because a drain holds.
+    pub fn powers_off(&self) -> bool {
+        self.power != Power::Untouched
+    }
+
+    /// A power-off is registered as active: the marker is read for it, as for a stage.
+    pub(super) fn look_for_power(&mut self) {
+        let look = self.next_look();
+        self.draining.power = Some(look);
+        self.actions.push(Action::LookForDrain(look));
+    }
+
+    /// True while the marker is being read for a power-off.
+    pub(super) fn looks_for_power(&self) -> bool {
+        self.draining.power.is_some()
+    }
+
+    /// A power-off makes way for a drain up to its last step, once the spools are flushed and no call is under way for it. Its
+    /// directive comes again, and is obeyed once no drain holds.
+    pub(super) fn withdraw_power_off(&mut self) {
+        match self.power {
+            Power::Untouched | Power::Wanted => return,
+            Power::Flushed | Power::Acknowledged => {}
+        }
+        if let Some(why) = self.drained().map(why_drained) {
+            self.say(LogLevel::Warn, format!("the power stays on until the drain is over, {why}"));
+            self.power = Power::Untouched;
+            self.powering = None;
+        }
     }
 
     /// The stage that waits for the drain to end.
@@ -100,6 +133,7 @@ impl Core {
         if let Some(sight) = sight {
             self.marker_seen(sight);
         }
+        self.draining.power.take_if(|waited| *waited == look);
         self.looked_for_hook(look);
         self.looked_to_leave(look, is_told);
         let Some((which, waited)) = self.draining.entering.take() else {

@@ -153,12 +153,16 @@ impl Core {
         match self.power {
             Power::Untouched => {
                 let state = self.state().map(ToString::to_string).unwrap_or_default();
+                let then = if self.drained().is_some() { ", which waits for the drain to end" } else { "" };
                 self.rest(
                     LogLevel::Info,
-                    format!("the run has ended ({state}); this agent idles until it is stopped or told to shut down"),
+                    format!(
+                        "the run has ended ({state}); this agent idles until it is stopped or told to shut down{then}"
+                    ),
                 );
             }
             Power::Wanted => {}
+            Power::Flushed if self.looks_for_power() => {}
             Power::Flushed => {
                 let Some(boot_id) = self.facts.boot_id.clone() else {
                     return self.keep_power("the boot id cannot be read");

@@ -13,7 +13,11 @@ impl Core {
         if self.exiting {
             return self.finish();
         }
-        if self.under != Under::Nothing || now_ms < self.next_try_ms {
+        if self.under != Under::Nothing {
+            return;
+        }
+        self.withdraw_power_off();
+        if now_ms < self.next_try_ms {
             return;
         }
         if !self.said_hello {

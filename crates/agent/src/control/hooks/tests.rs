@@ -248,11 +248,14 @@ fn an_agent_that_ends_ends_its_hook_and_starts_none() {
 }
 
 #[test]
-fn the_power_waits_for_a_hook_but_not_for_one_that_fails_for_ever_nor_in_a_drain() {
+fn the_power_waits_for_a_drain_and_for_a_hook_but_not_for_one_that_fails_for_ever() {
     let mut desk = desk(all(), Kept::default());
     let completed = Seen { place: Place::At(Which::OnCompleted), ..WALKS };
     assert!(desk.keeps_power(&completed) && !desk.keeps_power(&WALKS));
-    assert!(!desk.keeps_power(&Seen { drains: true, ..completed }));
+    let mut drained = self::desk(all(), Kept::default());
+    does(&mut drained, &DRAINS, 0);
+    succeeds(&mut drained);
+    assert!(drained.keeps_power(&DRAINS), "no hook is left to run, and the drain holds");
     let mut now_ms = 0;
     for _ in 0..3 {
         assert!(desk.keeps_power(&completed));

@@ -177,6 +177,57 @@ fn the_power_stays_on_without_permission_spools_intent_or_boot() {
 }
 
 #[test]
+fn the_power_stays_on_while_a_drain_holds_and_a_power_off_makes_way_for_one() {
+    use super::drains::marker;
+    // Somebody was told that nothing is active.
+    let mut agent = ended(facts());
+    agent.drains(marker(&["ann"]));
+    assert!(!agent.core.is_active());
+    assert!(agent.beat(shutdown()).is_empty() && agent.reports().is_empty(), "it comes again");
+    assert!(agent.activity().ends_with("which waits for the drain to end"), "{}", agent.activity());
+    agent.undrains();
+    assert_eq!(agent.beat(shutdown()), ["flush"]);
+    // A marker that is seen later finds it active, and ends it at the next step that can be taken back.
+    assert!(agent.core.is_active());
+    agent.drains(marker(&["ann"]));
+    assert!(agent.core.is_active(), "the spools are being flushed");
+    assert!(agent.on(Event::Flushed(true)).is_empty() && !agent.core.is_active());
+    agent.undrains();
+    assert_eq!(agent.beat(shutdown()), ["flush"]);
+    assert_eq!(agent.on(Event::Flushed(true)), ["intent poweroff"]);
+    agent.drains(marker(&["ann"]));
+    assert!(agent.core.is_active(), "the intent is under way");
+    assert!(agent.told(Reply::Intent).is_empty() && !agent.core.is_active());
+    // Without an orchestrator it makes way too.
+    agent.undrains();
+    assert_eq!(agent.beat(shutdown()), ["flush"]);
+    agent.on(Event::Flushed(true));
+    agent.fails(Failure::Soon(String::new()));
+    assert!(agent.core.is_active() && agent.drains(marker(&["ann"])).is_empty() && !agent.core.is_active());
+    agent.undrains();
+    agent.now_ms += BACKOFF_MAX_MS;
+    assert_eq!(agent.beat(shutdown()), ["flush"]);
+    agent.on(Event::Flushed(true));
+    assert_eq!(agent.told(Reply::Intent), ["power off"]);
+    assert_eq!(agent.reports().last(), Some(&(3, DirectiveOutcome::Done)));
+}
+
+#[test]
+fn a_marker_that_nobody_has_seen_yet_is_read_for_the_power_off() {
+    let mut agent = ended(facts());
+    let claim = agent.core.claim().unwrap();
+    let beat = || Event::Heartbeat { claim, answered: Ok(Box::new(shutdown())) };
+    let actions = agent.core.step(beat(), agent.now_ms);
+    let asked = |action: &Action| if let Action::LookForDrain(look) = action { Some(*look) } else { None };
+    let look = actions.iter().find_map(asked);
+    assert!(agent.on(Event::Flushed(true)).is_empty(), "the disk has not answered yet");
+    agent.marker = super::drains::marker(&["ann"]);
+    let sight = Some(agent.sight());
+    let look = look.expect("the marker is read");
+    assert!(agent.on(Event::Looked { look, sight }).is_empty() && !agent.core.is_active());
+}
+
+#[test]
 fn an_intent_of_an_earlier_claim_switches_nothing_off() {
     let mut agent = ended(facts());
     agent.beat(shutdown());
