@@ -26,8 +26,8 @@ pub const FILE: &str = "hooks.json";
 /// controller that is being restarted.
 const PAUSE_FIRST: Duration = Duration::from_secs(2);
 const PAUSE_LONGEST: Duration = Duration::from_secs(300);
-/// A hook that failed so often keeps the power on no longer.
-const TRIES_BEFORE_POWER: u32 = 3;
+/// A hook that failed so often holds up no power-off any longer, and no end of the agent.
+const TRIES_BEFORE_END: u32 = 3;
 
 /// A hook.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -119,8 +119,30 @@ pub struct Seen {
     pub is_placed: bool,
     /// Where the run stands.
     pub place: Place,
-    /// The agent ends.
-    pub ends: bool,
+    /// Whether the agent ends.
+    pub ends: Ends,
+}
+
+/// Whether the agent ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ends {
+    /// It does not.
+    No,
+    /// It does, and nothing more is begun: the next one goes on.
+    Now,
+    /// It does, and no other one comes by itself: what is owed is undone before.
+    Undone,
+}
+
+impl Ends {
+    /// Whether it lets this hook run.
+    fn lets(self, which: Which) -> bool {
+        match self {
+            Ends::No => true,
+            Ends::Now => false,
+            Ends::Undone => which == Which::AfterDrain,
+        }
+    }
 }
 
 /// What is to be done, in order.
@@ -230,8 +252,22 @@ impl Desk {
     /// on for three tries.
     pub fn keeps_power(&self, seen: &Seen) -> bool {
         let wanted = self.wanted(&Seen { is_placed: true, ..*seen });
-        let is_tried = |which| self.failed(which).is_some_and(|(tries, _)| tries >= TRIES_BEFORE_POWER);
-        seen.drains || self.is_running() || wanted.is_some_and(|which| !is_tried(which))
+        seen.drains || self.is_running() || wanted.is_some_and(|which| !self.is_tried(which))
+    }
+
+    /// True where the agent's end waits for the undo of what is owed. One that fails holds it up for three tries.
+    pub fn keeps_up(&self, seen: &Seen) -> bool {
+        let wanted = self.wanted(seen).filter(|which| seen.ends != Ends::No && seen.ends.lets(*which));
+        wanted.is_some_and(|which| self.command(which).is_some() && !self.is_tried(which))
+    }
+
+    /// True where something is to be undone, and it is known how.
+    pub fn owes(&self) -> bool {
+        self.kept.owes.is_some() && self.command(Which::AfterDrain).is_some()
+    }
+
+    fn is_tried(&self, which: Which) -> bool {
+        self.failed(which).is_some_and(|(tries, _)| tries >= TRIES_BEFORE_END)
     }
 
     fn wanted(&self, seen: &Seen) -> Option<Which> {
@@ -273,12 +309,12 @@ impl Desk {
         self.forget(seen, &mut todo);
         if let At::Runs { which, is_ended } = &mut self.at {
             let is_moot = *which == Which::BeforeDrain && !seen.drains;
-            if (seen.ends || is_moot) && !std::mem::replace(is_ended, true) {
+            if (!seen.ends.lets(*which) || is_moot) && !std::mem::replace(is_ended, true) {
                 todo.push(Do::End);
             }
             return todo; // Its end is told; nothing else is begun before.
         }
-        let wanted = self.wanted(seen).filter(|_| !seen.ends);
+        let wanted = self.wanted(seen).filter(|which| seen.ends.lets(*which));
         let clear = match self.at {
             At::Clear(which) => Some(which),
             At::Rest | At::Enters(_) | At::Runs { .. } => None,

@@ -127,6 +127,7 @@ impl Core {
 
     fn abort(&mut self) {
         self.exiting = true;
+        self.undoes = true;
         self.begin_to_leave();
         self.displace();
     }

@@ -242,9 +242,11 @@ impl Core {
         }
     }
 
-    /// The last action once a stop was asked for, no stage or hook is left, and the marker was read for it.
+    /// The last action once a stop was asked for, no stage or hook is left, and the marker was read for it. Only an abort
+    /// waits for what hooks owe.
     pub(super) fn finish(&mut self) {
-        if self.in_flight.is_none() && !self.runs_hook() && !self.reads_to_leave() {
+        if self.in_flight.is_none() && !self.runs_hook() && !self.reads_to_leave() && !self.undo_keeps_up() {
+            self.say_what_is_owed();
             self.actions.push(Action::Exit);
         }
     }

@@ -7,7 +7,8 @@ use groundcrew_protocol::stage::State;
 use groundcrew_protocol::wire::LogLevel;
 
 use super::{Action, Core, StartHook};
-use crate::control::hooks::{Came, Desk, Do, Kept, Place, Seen, Which};
+use crate::control::hooks::{Came, Desk, Do, Ends, Kept, Place, Seen, Which};
+use crate::control::sight::why_drained;
 
 /// How long the undo of a stage's drain waits for somebody to say where the run goes on, in milliseconds: another such stage
 /// may follow at once, and workloads that came back would be in its way. Longer than a claim takes; an orchestrator that is
@@ -64,13 +65,34 @@ impl Core {
         let waits = self.hooks.desk.waits_for_place() && !self.drain_holds();
         let undo_ms = self.hooks.unknown_since_ms.filter(|_| waits).map(|since_ms| since_ms + UNDO_WAITS_MS);
         // The later one: what has to be waited for twice is waited for until then.
-        [undo_ms, self.hooks.desk.wake_ms()].into_iter().flatten().max().filter(|_| !self.exiting)
+        [undo_ms, self.hooks.desk.wake_ms()]
+            .into_iter()
+            .flatten()
+            .max()
+            .filter(|_| !self.exiting || self.undoes)
     }
 
     /// True where a hook is to be run before the power goes.
     pub(super) fn hook_keeps_power(&self, state: Option<&State>) -> bool {
         let seen = Seen { place: place_of(state), ..self.seen_by_hooks(0) };
         self.hooks.desk.keeps_power(&seen)
+    }
+
+    /// True where this agent's end waits for an undo. One that fails holds it up for three tries.
+    pub(super) fn undo_keeps_up(&self) -> bool {
+        self.hooks.desk.keeps_up(&self.seen_by_hooks(0))
+    }
+
+    /// Nobody comes after an abort who would undo what is owed now.
+    pub(super) fn say_what_is_owed(&mut self) {
+        if self.undoes && self.hooks.desk.owes() {
+            let why = match self.drained() {
+                Some(active) => format!("a drain holds, {}", why_drained(active)),
+                None => "it has failed too often".to_owned(),
+            };
+            let text = format!("is owed and not run, {why}: run it by hand, or start the agent again");
+            self.say_of_hook(Which::AfterDrain, LogLevel::Error, text);
+        }
     }
 
     /// True where somebody has said where the run goes on, and nothing that was done since is still to be told.
@@ -84,13 +106,18 @@ impl Core {
         Seen {
             drains: self.drain_holds(),
             is_stages: self.drained().is_none(),
-            is_placed: self.hooks.unknown_since_ms.is_none_or(was_waited_for),
+            // After an abort it goes on nowhere.
+            is_placed: self.undoes || self.hooks.unknown_since_ms.is_none_or(was_waited_for),
             is_busy: self.in_flight.is_some(),
             place: match self.claim {
                 Some(_) => place_of(self.state()),
                 None => Place::Unknown,
             },
-            ends: self.exiting,
+            ends: match (self.exiting, self.undoes) {
+                (false, _) => Ends::No,
+                (true, false) => Ends::Now,
+                (true, true) => Ends::Undone,
+            },
         }
     }
 

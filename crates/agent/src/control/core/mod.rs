@@ -104,6 +104,8 @@ pub struct Core {
     /// The directive that wants the power off.
     powering: Option<DirectiveId>,
     exiting: bool,
+    /// No agent comes after this one by itself: what hooks owe is undone before the end.
+    undoes: bool,
     leaving: Option<leaving::Leaving>,
     cancelling: Option<DirectiveId>,
     reports: Vec<DirectiveReport>,
@@ -144,6 +146,7 @@ impl Core {
             home_failed: false,
             powering: None,
             exiting: false,
+            undoes: false,
             leaving: None,
             cancelling: None,
             reports: Vec::new(),

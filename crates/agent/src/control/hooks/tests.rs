@@ -29,11 +29,11 @@ const WALKS: Seen = Seen {
     is_busy: false,
     is_placed: true,
     place: Place::Walking,
-    ends: false,
+    ends: Ends::No,
 };
 const DRAINS: Seen = Seen { drains: true, ..WALKS };
 const HELD: Seen = Seen { place: Place::At(Which::OnHold), ..WALKS };
-const ENDS: Seen = Seen { ends: true, ..WALKS };
+const ENDS: Seen = Seen { ends: Ends::Now, ..WALKS };
 
 /// What it does, in short words; a look that it asks for is answered with `seen`.
 fn does(desk: &mut Desk, seen: &Seen, now_ms: u64) -> Vec<String> {
@@ -238,13 +238,38 @@ fn what_is_owed_comes_before_the_hook_of_a_hold_and_nothing_new_starts_in_a_drai
 #[test]
 fn an_agent_that_ends_ends_its_hook_and_starts_none() {
     let mut desk = desk(all(), Kept::default());
-    assert!(does(&mut desk, &Seen { ends: true, ..DRAINS }, 0).is_empty());
+    assert!(does(&mut desk, &Seen { ends: Ends::Now, ..DRAINS }, 0).is_empty());
     does(&mut desk, &DRAINS, 0);
-    assert_eq!(does(&mut desk, &Seen { ends: true, ..DRAINS }, 1), ["end"]);
+    assert_eq!(does(&mut desk, &Seen { ends: Ends::Now, ..DRAINS }, 1), ["end"]);
     desk.ended(Err(String::new()), 2, 0);
-    assert!(does(&mut desk, &Seen { ends: true, ..DRAINS }, 3).is_empty());
+    assert!(does(&mut desk, &Seen { ends: Ends::Now, ..DRAINS }, 3).is_empty());
     assert!(does(&mut desk, &ENDS, 3).is_empty());
     assert_eq!(desk.ended(Ok(()), 4, 0), None, "none runs");
+}
+
+#[test]
+fn an_agent_that_nobody_comes_after_undoes_what_is_owed_and_starts_nothing_else() {
+    let last = |seen: Seen| Seen { ends: Ends::Undone, ..seen };
+    let mut desk = desk(all(), Kept::default());
+    assert!(does(&mut desk, &last(HELD), 0).is_empty() && !desk.keeps_up(&last(HELD)));
+    does(&mut desk, &DRAINS, 0);
+    assert_eq!(does(&mut desk, &last(DRAINS), 1), ["end"], "a drain's hook is ended");
+    desk.ended(Err(String::new()), 2, 0);
+    // A drain that holds on is not undone, and is not waited for.
+    assert!(does(&mut desk, &last(DRAINS), 3).is_empty() && !desk.keeps_up(&last(DRAINS)) && desk.owes());
+    assert!(!desk.keeps_up(&ENDS) && !desk.keeps_up(&WALKS), "others come after");
+    let mut now_ms = 4;
+    for _ in 0..3 {
+        assert!(desk.keeps_up(&last(WALKS)));
+        assert_eq!(does(&mut desk, &last(WALKS), now_ms).last().unwrap(), "after");
+        assert!(does(&mut desk, &last(WALKS), now_ms).is_empty(), "it is let go on");
+        desk.ended(Err(String::new()), now_ms, 0);
+        now_ms += 600_000;
+    }
+    assert!(!desk.keeps_up(&last(WALKS)) && desk.owes());
+    does(&mut desk, &last(WALKS), now_ms);
+    succeeds(&mut desk);
+    assert!(!desk.owes() && !desk.keeps_up(&last(WALKS)));
 }
 
 #[test]

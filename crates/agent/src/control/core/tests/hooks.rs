@@ -71,6 +71,49 @@ fn the_agent_ends_its_hook_before_it_ends() {
 }
 
 #[test]
+fn an_abort_undoes_a_drain_before_the_agent_ends() {
+    let abort = || directive(3, Command::Abort, "Cancelled", "", 0);
+    // In the drain of a stage, which ends with it: nobody else would undo it.
+    let (mut agent, _) = at_draining(hooks());
+    agent.on(Event::HookEnded(Ok(())));
+    assert_eq!(agent.beat(abort()), ["end Displaced"]);
+    assert_eq!(agent.on(Event::StageEnded), ["drop Interrupt:it/1", "hook drain.after"]);
+    assert!(agent.on(Event::HookEnded(Err("no API server".to_owned()))).is_empty());
+    for expected in [Vec::new(), vec!["exit"]] {
+        agent.now_ms = agent.core.hook_wake_ms().unwrap();
+        assert_eq!(agent.on(Event::Tick), ["hook drain.after"]);
+        assert_eq!(agent.on(Event::HookEnded(Err(String::new()))), expected, "a bounded number of tries");
+    }
+    // One that succeeds is the last thing that happens.
+    let (mut agent, _) = at_draining(hooks());
+    assert_eq!(agent.beat(abort()), ["end hook"]);
+    assert_eq!(agent.on(Event::HookEnded(Err("told to end".to_owned()))), ["hook drain.after"]);
+    assert_eq!(agent.on(Event::HookEnded(Ok(()))), ["exit"]);
+    // Somebody's drain that holds on is his, and whoever asks twice waits for nothing.
+    let (mut agent, _) = at("FailedHolding", 0);
+    agent.on(Event::HookEnded(Ok(())));
+    agent.drains(marker(&["ann"]));
+    agent.on(Event::HookEnded(Ok(())));
+    let actions = agent
+        .actions(Event::Heartbeat { claim: agent.core.claim().unwrap(), answered: Ok(Box::new(abort())) });
+    let says = |action: &Action| {
+        if let Action::SayOfHook(Which::AfterDrain, LogLevel::Error, text) = action {
+            Some(text.clone())
+        } else {
+            None
+        }
+    };
+    let said: Vec<String> = actions.iter().filter_map(says).collect();
+    assert!(said.len() == 1 && said[0].contains("a drain holds, asked for by ann"), "{said:?}");
+    assert_eq!(actions.last(), Some(&Action::Exit));
+    let (mut agent, _) = at_draining(hooks());
+    agent.on(Event::HookEnded(Ok(())));
+    agent.beat(abort());
+    agent.on(Event::StageEnded);
+    assert_eq!(agent.on(Event::Stop), ["exit"]);
+}
+
+#[test]
 fn the_power_waits_for_the_hook_of_the_end() {
     let (mut agent, _) = at("CPUStress", 1);
     agent.on(Event::StageEnded);
