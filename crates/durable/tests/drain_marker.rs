@@ -8,12 +8,18 @@ use std::time::Duration;
 
 use common::{given_task, victim as victim_command};
 use groundcrew_durable::drain_marker::read::{Against, Drain, judge, look};
+use groundcrew_durable::drain_marker::sighting::Now;
 use groundcrew_durable::drain_marker::write::{Cancelled, When, Whom, begin, cancel};
 use groundcrew_durable::drain_marker::{MAX_AGE_DEFAULT, path_in};
 
 const EPOCH: &str = "boot:1";
 const WALL_MS: i64 = 1_782_907_200_000;
-const WHEN: When<'static> = When { epoch: EPOCH, wall_ms: WALL_MS, max_age: MAX_AGE_DEFAULT };
+const WHEN: When<'static> = When {
+    epoch: EPOCH,
+    boot_id: "boot",
+    now: Now { wall_ms: WALL_MS, boot_ms: 0 },
+    max_age: MAX_AGE_DEFAULT,
+};
 /// Turns of each of the two writers.
 const TURNS: u32 = 250;
 

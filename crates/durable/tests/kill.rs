@@ -12,6 +12,7 @@ use std::process::{Command, ExitStatus, Stdio};
 
 use common::{given_task, victim as victim_command};
 use groundcrew_durable::agent_info::{self, open_own_home};
+use groundcrew_durable::drain_marker::sighting::Now;
 use groundcrew_durable::drain_marker::write::{Cancelled, When, Whom, begin, cancel};
 use groundcrew_durable::fault::{Point, VARIABLE};
 use groundcrew_durable::json::{self, read_json, update_json};
@@ -44,8 +45,12 @@ enum Task {
 }
 
 /// When every drain here is asked for.
-const WHEN: When<'static> =
-    When { epoch: "boot:1", wall_ms: 1_782_907_200_000, max_age: std::time::Duration::from_secs(3600) };
+const WHEN: When<'static> = When {
+    epoch: "boot:1",
+    boot_id: "boot",
+    now: Now { wall_ms: 1_782_907_200_000, boot_ms: 0 },
+    max_age: std::time::Duration::from_secs(3600),
+};
 
 impl Task {
     const ALL: [Self; 12] = [

@@ -82,7 +82,8 @@ pub enum Change {
 /// Does it.
 pub fn change(home: &Path, boot: &BootId, now_ms: u64, change: &Change) {
     let epoch = epoch(boot);
-    let when = When { epoch: &epoch, wall_ms: now(now_ms).wall_ms, max_age: MAX_AGE_DEFAULT };
+    let boot_id = boot.to_string();
+    let when = When { epoch: &epoch, boot_id: &boot_id, now: now(now_ms), max_age: MAX_AGE_DEFAULT };
     let who = |name: &String| name.parse::<Principal>().expect("a name");
     match change {
         Change::Begin(name) => drop(begin(home, &who(name), false, &when).expect("the folder is ours")),

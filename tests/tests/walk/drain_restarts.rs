@@ -160,6 +160,7 @@ fn again<T: std::fmt::Debug>(mut ask: impl FnMut() -> Result<T, groundcrew_durab
 
 #[test]
 fn of_a_thousand_pairs_the_last_wins() {
+    use groundcrew_durable::drain_marker::sighting::Now;
     use groundcrew_durable::drain_marker::write::{When, Whom, begin, cancel};
     let alone = Alone::started();
     let epoch = alone.status()["epoch"].as_str().unwrap().to_owned();
@@ -167,7 +168,8 @@ fn of_a_thousand_pairs_the_last_wins() {
         let principal = principal.parse().unwrap();
         let when = || When {
             epoch: &epoch,
-            wall_ms: jiff::Timestamp::now().as_millisecond(),
+            boot_id: "",
+            now: Now::read(),
             max_age: std::time::Duration::from_secs(3600),
         };
         for _ in 0..count {

@@ -211,8 +211,8 @@ impl Looker {
     }
 
     fn change(&self, change: &Change) -> Result<(), String> {
-        let Marker { home, epoch, max_age, .. } = &self.marker;
-        let when = When { epoch, wall_ms: Now::read().wall_ms, max_age: *max_age };
+        let Marker { home, boot_id, epoch, max_age } = &self.marker;
+        let when = When { epoch, boot_id, now: Now::read(), max_age: *max_age };
         let parse = |text: &str| text.parse::<Principal>().map_err(|error| format!("principal: {error}"));
         let place = |home: &Path| drain_marker::path_in(home).display().to_string();
         let failed = |error: &groundcrew_durable::Error| {

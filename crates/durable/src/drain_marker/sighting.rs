@@ -92,7 +92,12 @@ impl Reader {
     /// Judges without keeping anything: for whoever is not the agent.
     pub fn peek(&mut self, epoch: &str, now: Now) -> Drain {
         let found = look(&self.home);
-        self.weigh(&found, epoch, now).0
+        self.judge(&found, epoch, now)
+    }
+
+    /// Judges what was found, without keeping anything.
+    pub(super) fn judge(&mut self, found: &Found, epoch: &str, now: Now) -> Drain {
+        self.weigh(found, epoch, now).0
     }
 
     fn weigh(&mut self, found: &Found, epoch: &str, now: Now) -> (Drain, bool) {

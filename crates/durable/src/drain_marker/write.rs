@@ -10,7 +10,8 @@ use jiff::Timestamp;
 use jiff::tz::Offset;
 use serde_json::{Value, json};
 
-use super::read::{Active, Against, Drain, Found, Holder, judge, look};
+use super::read::{Active, Drain, Found, Holder, look};
+use super::sighting::{Now, Reader};
 use super::{HOLDERS_MAX, Principal, path_in};
 use crate::error::{Error, Result};
 use crate::fault;
@@ -30,17 +31,12 @@ const MODE: u32 = 0o644;
 pub struct When<'a> {
     /// The epoch of the *agent*, which may have another process 1 than whoever asks.
     pub epoch: &'a str,
-    /// Unix time in milliseconds.
-    pub wall_ms: i64,
+    /// This boot's id, by which the agent keeps since when it knows a marker; empty where that cannot be read.
+    pub boot_id: &'a str,
+    /// What time it is.
+    pub now: Now,
     /// The greatest age: a holder that is older is let go.
     pub max_age: Duration,
-}
-
-impl When<'_> {
-    fn against(&self) -> Against<'_> {
-        let known_for = Duration::ZERO;
-        Against { epoch: self.epoch, wall_ms: self.wall_ms, known_for, max_age: self.max_age }
-    }
 }
 
 /// Whom a call is about.
@@ -94,11 +90,11 @@ pub fn begin(home: &Path, principal: &Principal, quiet: bool, when: &When<'_>) -
     }
     holders.push(Holder {
         principal: principal.clone(),
-        requested_at: Some(time_text(when.wall_ms)),
+        requested_at: Some(time_text(when.now.wall_ms)),
         suppress_notification: quiet,
     });
     fill(&mut body, principal, &holders, when);
-    body.insert("requested_at".to_owned(), time_text(when.wall_ms).into());
+    body.insert("requested_at".to_owned(), time_text(when.now.wall_ms).into());
     store(&place, &body)?;
     Ok(body)
 }
@@ -116,7 +112,7 @@ pub fn renew(home: &Path, whom: Whom<'_>, when: &When<'_>) -> Result<Renewed> {
         (_, absent @ Drain::Absent(_)) => return Ok(Renewed::Lapsed(absent)),
     };
     let mut holders = holders_then(active.clone(), when);
-    let now = time_text(when.wall_ms);
+    let now = time_text(when.now.wall_ms);
     let mut renewed = false;
     for holder in &mut holders {
         if matches_holder(whom, &holder.principal) {
@@ -174,7 +170,8 @@ pub fn cancel(home: &Path, whom: Whom<'_>, when: &When<'_>) -> Result<Cancelled>
 fn judge_here(home: &Path, when: &When<'_>) -> (Found, Drain) {
     let found = look(home);
     fault::point(points::MARKER_READ);
-    let drain = judge(&found, &when.against());
+    // As the agent does: one that carries no time, and one that lapsed, are what its memory of them says.
+    let drain = Reader::new(home, when.boot_id, when.max_age).judge(&found, when.epoch, when.now);
     (found, drain)
 }
 
@@ -191,11 +188,13 @@ fn body_of(found: Found) -> Fields {
     }
 }
 
-/// The holders of a marker that is about to be written. One that names no time asks from now on: whoever rewrites it
-/// renews it.
+/// The holders of a marker that is about to be written. One that names no time asks for as long as the marker has stood:
+/// that somebody else writes it does not renew it.
 fn holders_then(active: Active, when: &When<'_>) -> Vec<Holder> {
+    let age_ms = i64::try_from(active.age.as_millis()).unwrap_or(i64::MAX);
+    let since = time_text(when.now.wall_ms.saturating_sub(age_ms));
     let dated = |mut holder: Holder| {
-        holder.requested_at.get_or_insert_with(|| time_text(when.wall_ms));
+        holder.requested_at.get_or_insert_with(|| since.clone());
         holder
     };
     active.holders.into_iter().map(dated).collect()

@@ -24,6 +24,8 @@ const REFUSAL_CHARS_MAX: usize = 300;
 #[derive(Debug, Clone)]
 pub(super) struct Rules {
     pub epoch: String,
+    /// This boot's id, which is the machine's and so the agent's too.
+    pub boot_id: String,
     pub max_age: Duration,
 }
 
@@ -31,15 +33,16 @@ impl Rules {
     /// The agent's own: from its socket, else its file in the home, else what this process sees of the machine. On a host
     /// whose agent lives in a container that last one is another epoch than the agent's.
     pub fn of(asked: &Asked) -> Rules {
+        let boot_id = boot_id::known(Path::new(PROC)).map(|id| id.to_string()).unwrap_or_default();
         if let Ok(status) = status(&asked.home) {
-            return Rules { epoch: status.epoch, max_age: Duration::from_millis(status.max_age_ms) };
+            return Rules { epoch: status.epoch, boot_id, max_age: Duration::from_millis(status.max_age_ms) };
         }
         let epoch = epoch_in_file(&asked.home).unwrap_or_else(|| boot_epoch(Path::new(PROC)));
-        Rules { epoch, max_age: asked.max_age.unwrap_or(MAX_AGE_DEFAULT) }
+        Rules { epoch, boot_id, max_age: asked.max_age.unwrap_or(MAX_AGE_DEFAULT) }
     }
 
     pub fn now(&self) -> When<'_> {
-        When { epoch: &self.epoch, wall_ms: Now::read().wall_ms, max_age: self.max_age }
+        When { epoch: &self.epoch, boot_id: &self.boot_id, now: Now::read(), max_age: self.max_age }
     }
 }
 
@@ -66,7 +69,6 @@ pub(super) fn status(home: &Path) -> Result<Status, String> {
 /// What the marker alone says, where no agent answers.
 pub(super) fn marker(asked: &Asked) -> DrainStatus {
     let rules = Rules::of(asked);
-    let boot = boot_id::known(Path::new(PROC)).map(|id| id.to_string()).unwrap_or_default();
-    let mut reader = Reader::new(&asked.home, &boot, rules.max_age);
+    let mut reader = Reader::new(&asked.home, &rules.boot_id, rules.max_age);
     by_marker(&reader.peek(&rules.epoch, Now::read()))
 }

@@ -12,8 +12,8 @@ const NOW_MS: i64 = 1_782_907_200_000;
 const MINUTE_MS: i64 = 60_000;
 
 fn at(minutes: i64) -> When<'static> {
-    let wall_ms = NOW_MS + minutes * MINUTE_MS;
-    When { epoch: EPOCH, wall_ms, max_age: Duration::from_secs(3600) }
+    let now = Now { wall_ms: NOW_MS + minutes * MINUTE_MS, boot_ms: (minutes * MINUTE_MS).cast_unsigned() };
+    When { epoch: EPOCH, boot_id: "boot", now, max_age: Duration::from_secs(3600) }
 }
 
 fn who(name: &str) -> Principal {
@@ -135,6 +135,53 @@ fn a_renewal_keeps_a_marker_alive_and_never_makes_one() {
     let late = lapsed(renew(home, Whom::All, &at(161)).unwrap());
     assert!(matches!(late, Drain::Absent(Absence::Lapsed { .. })), "{late:?}");
     assert!(read(home, &at(161)).is_none());
+}
+
+/// The agent, which keeps since when it knows the marker.
+fn sees(home: &Path, minutes: i64) -> Drain {
+    let when = at(minutes);
+    Reader::new(home, when.boot_id, when.max_age).look(EPOCH, when.now).drain
+}
+
+#[test]
+fn a_marker_without_a_time_that_lapsed_is_brought_back_by_nobody() {
+    for text in
+        ["{}", r#"{"requested_at":"1970-01-01T00:00:00Z"}"#, r#"{"requested_at":"2100-01-01T00:00:00Z"}"#]
+    {
+        let home = tempfile::tempdir().unwrap();
+        let home = home.path();
+        let lapsed = || {
+            fs::write(path_in(home), text).unwrap();
+            assert!(matches!(sees(home, 0), Drain::Active(_)) && matches!(sees(home, 61), Drain::Absent(_)));
+        };
+        lapsed();
+        let renewed = renew(home, Whom::All, &at(62)).unwrap();
+        assert!(matches!(renewed, Renewed::Lapsed(Drain::Absent(Absence::Lapsed { .. }))), "{renewed:?}");
+        assert!(matches!(sees(home, 62), Drain::Absent(_)), "{text}");
+        begin(home, &who("a"), true, &at(62)).unwrap();
+        assert_eq!(names_of(&read(home, &at(62)).unwrap()), ["a"], "{text}");
+        lapsed();
+        let cancelled = cancel(home, Whom::One(&who("a")), &at(62)).unwrap();
+        assert_eq!((cancelled, path_in(home).exists()), (Cancelled::NothingThere, false), "{text}");
+    }
+}
+
+#[test]
+fn a_holder_without_a_time_is_renewed_by_nobody_else() {
+    let home = tempfile::tempdir().unwrap();
+    let home = home.path();
+    fs::write(path_in(home), "{}").unwrap();
+    sees(home, 0);
+    for minutes in [30, 45, 60] {
+        begin(home, &who("a"), false, &at(minutes)).unwrap();
+        assert_eq!(names_of(&read(home, &at(minutes)).unwrap()), ["drain-control", "a"]);
+        assert_eq!(
+            cancel(home, Whom::One(&who("a")), &at(minutes)).unwrap(),
+            Cancelled::StillHeld(vec![who("drain-control")])
+        );
+    }
+    begin(home, &who("a"), false, &at(61)).unwrap();
+    assert_eq!(names_of(&read(home, &at(61)).unwrap()), ["a"]);
 }
 
 #[test]
