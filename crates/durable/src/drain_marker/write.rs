@@ -64,8 +64,8 @@ pub enum Cancelled {
 /// What became of a renewal.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Renewed {
-    /// It counts from now on again.
-    Fresh,
+    /// It counts from now on again, for this one.
+    Fresh(Principal),
     /// There is nothing to renew: taken off, of another boot, lapsed, or no longer held by this one.
     Lapsed(Drain),
 }
@@ -99,11 +99,13 @@ pub fn begin(home: &Path, principal: &Principal, quiet: bool, when: &When<'_>) -
     Ok(body)
 }
 
-/// Renews what `whom` asks for, where that still counts; never makes a marker.
+/// Renews what `principal` asks for, where that still counts; never makes a marker. Without a name it is renewed for one
+/// alone, so that nobody keeps up what a third one, who is no more, has asked for: for the default name where that holds
+/// it, else for whoever wrote the marker last.
 ///
 /// # Errors
 /// As [`begin`].
-pub fn renew(home: &Path, whom: Whom<'_>, when: &When<'_>) -> Result<Renewed> {
+pub fn renew(home: &Path, principal: Option<&Principal>, when: &When<'_>) -> Result<Renewed> {
     let place = Place::of(&path_in(home))?;
     let _lock = lock_beside(&place, LOCK_WAIT)?;
     fault::point(points::MARKER_LOCKED);
@@ -113,21 +115,22 @@ pub fn renew(home: &Path, whom: Whom<'_>, when: &When<'_>) -> Result<Renewed> {
     };
     let mut holders = holders_then(active.clone(), when);
     let now = time_text(when.now.wall_ms);
-    let mut renewed = false;
-    for holder in &mut holders {
-        if matches_holder(whom, &holder.principal) {
-            holder.requested_at = Some(now.clone());
-            renewed = true;
-        }
-    }
-    if !renewed {
+    let at = match principal {
+        Some(principal) => position(&holders, principal),
+        None => position(&holders, &Principal::default())
+            .or_else(|| position(&holders, &active.principal))
+            .or_else(|| (0..holders.len()).max_by_key(|at| asked_ms(&holders[*at]))),
+    };
+    let Some(holder) = at.map(|at| &mut holders[at]) else {
         return Ok(Renewed::Lapsed(Drain::Active(Box::new(active))));
-    }
+    };
+    holder.requested_at = Some(now.clone());
+    let renewed = holder.principal.clone();
     let mut body = body_of(found);
     fill(&mut body, &active.principal, &holders, when);
     body.insert("requested_at".to_owned(), now.into());
     store(&place, &body)?;
-    Ok(Renewed::Fresh)
+    Ok(Renewed::Fresh(renewed))
 }
 
 /// Takes off what `whom` asks for; the marker goes with the last holder. Repeating it changes nothing.
@@ -198,6 +201,10 @@ fn holders_then(active: Active, when: &When<'_>) -> Vec<Holder> {
         holder
     };
     active.holders.into_iter().map(dated).collect()
+}
+
+fn position(holders: &[Holder], principal: &Principal) -> Option<usize> {
+    holders.iter().position(|holder| holder.principal == *principal)
 }
 
 fn matches_holder(whom: Whom<'_>, principal: &Principal) -> bool {

@@ -23,13 +23,13 @@ use crate::settings::HOME_DEFAULT;
 
 const HELP: &str = "\
 groundcrew drain begin [--principal P] [--quiet]    ask the agent to start nothing new; what is in flight ends
-groundcrew drain wait [--timeout SPAN]              wait until nothing is active, and keep the drain alive meanwhile
+groundcrew drain wait [--timeout SPAN]              wait until nothing is active, and keep P's drain alive meanwhile
 groundcrew drain cancel [--principal P]             take P's drain off; without P, everybody's
 groundcrew drain status [--json]                    whether the agent drains, why, what is active, what is waited for
 groundcrew drain run [--timeout SPAN] -- COMMAND    drain, wait, run the command, take the drain off
 
   --home FOLDER    the agent's home (default GROUNDCREW_HOME, else /var/lib/groundcrew)
-  --principal P    who asks (default drain-control; of run: drain-run:PID). A drain holds until the last who asked
+  --principal P    who asks (default drain-control; of run: drain-run:PID; of wait where that holds no drain: the newest). A drain holds until the last who asked
                    takes it off, or has not renewed it for the greatest age (GROUNDCREW_DRAIN_MAX_AGE, 1h)
   --quiet          leave the fleet-wide notice out when this drain ends in the agent's end
   --timeout SPAN   of wait and run: how long to wait (default: for ever)

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use groundcrew_durable::drain_marker::Principal;
 use groundcrew_durable::drain_marker::read::{Active, Drain};
-use groundcrew_durable::drain_marker::write::{self, Renewed, Whom};
+use groundcrew_durable::drain_marker::write::{self, Renewed};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::agent::{self, Rules};
@@ -24,14 +24,16 @@ const RENEW: Duration = Duration::from_secs(300);
 pub(super) struct Renewal<'a> {
     home: &'a Path,
     whom: Option<&'a Principal>,
+    /// Whose drain the last renewal was of, where nobody was named.
+    kept: Option<Principal>,
     rules: Rules,
     last: Option<Instant>,
 }
 
 impl<'a> Renewal<'a> {
-    /// Of one principal's drain, or of everybody's.
+    /// Of one principal's drain; without a name, of the one that a plain `begin` asks for, else of the newest.
     pub fn new(home: &'a Path, whom: Option<&'a Principal>, rules: Rules) -> Renewal<'a> {
-        Renewal { home, whom, rules, last: None }
+        Renewal { home, whom, kept: None, rules, last: None }
     }
 
     /// How often it is due.
@@ -44,10 +46,18 @@ impl<'a> Renewal<'a> {
         if self.last.is_some_and(|last| last.elapsed() < self.period()) {
             return Ok(None);
         }
-        let whom = self.whom.map_or(Whom::All, Whom::One);
         self.last = Some(Instant::now());
-        Ok(match write::renew(self.home, whom, &self.rules.now())? {
-            Renewed::Fresh => None,
+        let when = self.rules.now();
+        let mut renewed = write::renew(self.home, self.whom.or(self.kept.as_ref()), &when)?;
+        if let (Renewed::Lapsed(Drain::Active(_)), None) = (&renewed, self.whom) {
+            // That one asks no more, somebody else does: it is still a drain that is waited for.
+            renewed = write::renew(self.home, None, &when)?;
+        }
+        Ok(match renewed {
+            Renewed::Fresh(principal) => {
+                self.kept = Some(principal);
+                None
+            }
             Renewed::Lapsed(Drain::Absent(absence)) => {
                 Some(format!("the drain is over: {}", why_absent(&absence)))
             }
@@ -128,7 +138,33 @@ fn pause(span: Duration, cancel: Option<&Cancel>) -> anyhow::Result<bool> {
 
 #[cfg(test)]
 mod tests {
+    use groundcrew_durable::drain_marker::read::Found;
+    use groundcrew_durable::drain_marker::read::look;
+
     use super::*;
+
+    #[test]
+    fn without_a_name_one_drain_is_kept_up_and_the_next_where_that_is_taken_off() {
+        let home = tempfile::tempdir().unwrap();
+        let rules = Rules { epoch: "b:1".into(), boot_id: "b".into(), max_age: Duration::from_secs(3600) };
+        let who = |name: &str| name.parse::<Principal>().unwrap();
+        let begin = |name: &str| drop(write::begin(home.path(), &who(name), false, &rules.now()).unwrap());
+        begin("dead");
+        begin("ann");
+        let mut renewal = Renewal::new(home.path(), None, rules.clone());
+        let mut keep = || {
+            renewal.last = None;
+            let over = renewal.keep().unwrap();
+            (renewal.kept.as_ref().map(ToString::to_string), over)
+        };
+        assert_eq!(keep(), (Some("ann".to_owned()), None));
+        begin("bob");
+        assert_eq!(keep(), (Some("ann".to_owned()), None), "whoever comes later is not taken for the asker");
+        write::cancel(home.path(), write::Whom::One(&who("ann")), &rules.now()).unwrap();
+        assert_eq!(keep(), (Some("bob".to_owned()), None));
+        write::cancel(home.path(), write::Whom::All, &rules.now()).unwrap();
+        assert!(keep().1.is_some() && look(home.path()) == Found::Nothing);
+    }
 
     #[test]
     fn what_is_waited_for_is_said_at_once_and_every_thirty_seconds() {

@@ -121,18 +121,18 @@ fn a_renewal_keeps_a_marker_alive_and_never_makes_one() {
     let home = home.path();
     let lapsed = |renewed: Renewed| match renewed {
         Renewed::Lapsed(drain) => drain,
-        Renewed::Fresh => panic!("it was renewed"),
+        Renewed::Fresh(_) => panic!("it was renewed"),
     };
-    let none = lapsed(renew(home, Whom::All, &at(0)).unwrap());
+    let none = lapsed(renew(home, None, &at(0)).unwrap());
     assert_eq!(none, Drain::Absent(Absence::NoMarker));
     begin(home, &who("a"), true, &at(0)).unwrap();
     begin(home, &who("b"), true, &at(0)).unwrap();
-    assert_eq!(renew(home, Whom::One(&who("a")), &at(50)).unwrap(), Renewed::Fresh);
+    assert_eq!(renew(home, Some(&who("a")), &at(50)).unwrap(), Renewed::Fresh(who("a")));
     let then = read(home, &at(100)).unwrap();
     assert_eq!((names_of(&then), then.age), (vec!["a"], Duration::from_secs(50 * 60)), "b has not renewed");
-    assert!(matches!(lapsed(renew(home, Whom::One(&who("b")), &at(100)).unwrap()), Drain::Active(_)));
-    assert_eq!(renew(home, Whom::All, &at(100)).unwrap(), Renewed::Fresh);
-    let late = lapsed(renew(home, Whom::All, &at(161)).unwrap());
+    assert!(matches!(lapsed(renew(home, Some(&who("b")), &at(100)).unwrap()), Drain::Active(_)));
+    assert_eq!(renew(home, None, &at(100)).unwrap(), Renewed::Fresh(who("a")));
+    let late = lapsed(renew(home, None, &at(161)).unwrap());
     assert!(matches!(late, Drain::Absent(Absence::Lapsed { .. })), "{late:?}");
     assert!(read(home, &at(161)).is_none());
 }
@@ -155,7 +155,7 @@ fn a_marker_without_a_time_that_lapsed_is_brought_back_by_nobody() {
             assert!(matches!(sees(home, 0), Drain::Active(_)) && matches!(sees(home, 61), Drain::Absent(_)));
         };
         lapsed();
-        let renewed = renew(home, Whom::All, &at(62)).unwrap();
+        let renewed = renew(home, None, &at(62)).unwrap();
         assert!(matches!(renewed, Renewed::Lapsed(Drain::Absent(Absence::Lapsed { .. }))), "{renewed:?}");
         assert!(matches!(sees(home, 62), Drain::Absent(_)), "{text}");
         begin(home, &who("a"), true, &at(62)).unwrap();
@@ -182,6 +182,29 @@ fn a_holder_without_a_time_is_renewed_by_nobody_else() {
     }
     begin(home, &who("a"), false, &at(61)).unwrap();
     assert_eq!(names_of(&read(home, &at(61)).unwrap()), ["a"]);
+}
+
+#[test]
+fn a_renewal_without_a_name_keeps_up_one_who_asks_and_no_dead_one() {
+    let home = tempfile::tempdir().unwrap();
+    let home = home.path();
+    begin(home, &who("dead"), false, &at(0)).unwrap();
+    begin(home, &who("a"), false, &at(1)).unwrap();
+    for minutes in [20, 40, 60] {
+        assert_eq!(renew(home, None, &at(minutes)).unwrap(), Renewed::Fresh(who("a")));
+    }
+    assert_eq!(names_of(&read(home, &at(61)).unwrap()), ["a"], "the dead one has lapsed");
+    begin(home, &Principal::default(), false, &at(62)).unwrap();
+    begin(home, &who("b"), false, &at(63)).unwrap();
+    assert_eq!(renew(home, None, &at(64)).unwrap(), Renewed::Fresh(Principal::default()));
+    // Whoever wrote last is no holder any more.
+    fs::write(
+        path_in(home),
+        r#"{"principal":"x","requested_at":"2026-07-01T13:04:00Z","holders":{
+            "a":{"requested_at":"2026-07-01T13:02:00Z"},"b":{"requested_at":"2026-07-01T13:03:00Z"}}}"#,
+    )
+    .unwrap();
+    assert_eq!(renew(home, None, &at(65)).unwrap(), Renewed::Fresh(who("b")));
 }
 
 #[test]
@@ -246,7 +269,8 @@ proptest! {
                     model.insert(name(number).to_string(), (minute, quiet));
                 }
                 Step::Renew(number) => {
-                    let fresh = renew(home, Whom::One(&name(number)), &when).unwrap() == Renewed::Fresh;
+                    let renewed = renew(home, Some(&name(number)), &when).unwrap();
+                    let fresh = renewed == Renewed::Fresh(name(number));
                     let known = model.get_mut(name(number).as_str());
                     prop_assert_eq!(fresh, known.is_some());
                     if let Some((at, _)) = known { *at = minute; }
