@@ -267,6 +267,16 @@ fn a_command_runs_under_a_drain_that_ends_with_it() {
     let (code, said) = alone.says(&["run", "--", "/nowhere/nothing"]);
     assert!(code == 1 && said.contains("starting /nowhere/nothing"), "{code} {said}");
     assert!(!alone.marker().exists(), "also after a command that could not be started");
+    // A drain that cannot be taken off changes nothing of what the command came to.
+    let home = alone.home();
+    let (home, away) = (home.display(), alone.beside("away"));
+    let away = away.display();
+    let script = format!("mv {home} {away} && : > {home} && exit 7");
+    let (code, said) = alone.says(&["run", "--", "sh", "-c", &script]);
+    assert!(code == 7 && said.contains("taking the drain off"), "{code} {said}");
+    let back = Command::new("sh").args(["-c", &format!("rm {home} && mv {away} {home}")]).status().unwrap();
+    assert!(back.success());
+    assert_eq!(alone.says(&["cancel"]).1, "the drain is off\n");
     // Whoever ends it ends the command, and the drain.
     let begun = alone.beside("begun");
     let script = format!("trap 'exit 9' TERM; : > {}; while :; do sleep 0.1; done", begun.display());
