@@ -178,7 +178,7 @@ impl Looker {
             let why = errors::chain(error);
             (self.say)(LogLevel::Warn, format!("what is known of the drain marker cannot be kept: {why}"));
         }
-        self.say_of(&sight.drain);
+        self.say_of(&sight.drain, looked.lapses_now);
         self.tell.send_if_modified(|told| {
             let is_news = asked || !is_same(&told.drain, &sight.drain);
             if is_news {
@@ -189,8 +189,9 @@ impl Looker {
         sight
     }
 
-    /// Says once of each marker what is odd about it: that it is malformed, lapsed, or of another boot.
-    fn say_of(&mut self, drain: &Drain) {
+    /// Says once of each marker what is odd about it: that it is malformed, lapsed, or of another boot. Which one lapses now the
+    /// reader knows, also of a marker that an earlier agent has seen.
+    fn say_of(&mut self, drain: &Drain, lapses_now: bool) {
         let (level, text) = match drain {
             Drain::Active(active) => match &active.defect {
                 Some(defect) => {
@@ -199,7 +200,13 @@ impl Looker {
                 None => return self.said.clear(),
             },
             Drain::Absent(Absence::NoMarker) => return self.said.clear(),
-            Drain::Absent(absence @ (Absence::OtherEpoch { .. } | Absence::Lapsed { .. })) => {
+            Drain::Absent(absence @ Absence::Lapsed { .. }) => {
+                if lapses_now {
+                    (self.say)(LogLevel::Warn, format!("drain marker: {}", why_absent(absence)));
+                }
+                return self.said.clear();
+            }
+            Drain::Absent(absence @ Absence::OtherEpoch { .. }) => {
                 (LogLevel::Warn, format!("drain marker: {}", why_absent(absence)))
             }
             Drain::Absent(absence @ Absence::Unseen { .. }) => (LogLevel::Error, why_absent(absence)),
@@ -304,6 +311,30 @@ mod tests {
         newly(1, "another boot (boot:2)");
         looker.look(now(3605), false);
         newly(0, "");
+    }
+
+    #[test]
+    fn each_marker_that_lapsed_is_said_once_whoever_wrote_it_and_whichever_agent_looks() {
+        let home = tempfile::tempdir().unwrap();
+        let path = drain_marker::path_in(home.path());
+        let lapsed = r#"{"principal": "ann", "requested_at": "2026-07-01T12:00:00Z"}"#;
+        let (mut looker, _told, said) = looker(home.path());
+        let count = |said: &Arc<Mutex<Vec<String>>>| said.lock().unwrap().len();
+        std::fs::write(&path, lapsed).unwrap();
+        for seconds in 0..2 {
+            looker.look(now(seconds), false);
+            assert_eq!(count(&said), 1);
+        }
+        // The next one, of the same age and by the same hand.
+        std::fs::write(&path, format!("{lapsed} ")).unwrap();
+        for seconds in 2..4 {
+            looker.look(now(2), false);
+            assert_eq!(count(&said), 2, "{seconds}");
+        }
+        // The agent is started again.
+        let (mut next, _told, said) = self::looker(home.path());
+        next.look(now(4), false);
+        assert_eq!(count(&said), 0, "{said:?}");
     }
 
     fn begin(principal: &str) -> Change {
