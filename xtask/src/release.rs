@@ -25,8 +25,10 @@ const AGENT_BYTES_MAX: u64 = 6_000_000;
 /// What makes the C library part of a binary; it also exists in static form for the gnu targets, which every toolchain can
 /// build, where musl's would have to be installed first. Relocations become a list of addresses in place of a table, and
 /// functions of the same code one function, which takes 0.3 MB off the agent; the linker that comes with Rust knows both.
-const STATIC: &str =
-    "-C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relative-relocs -C link-arg=-Wl,--icf=all";
+/// Frame pointers take 0.18 MB more: with them the tables for unwinding need one rule for a function instead of one for each
+/// value on the stack. A profiler can follow them too.
+const STATIC: &str = "-C target-feature=+crt-static -C force-frame-pointers=yes \
+    -C link-arg=-Wl,-z,pack-relative-relocs -C link-arg=-Wl,--icf=all";
 
 /// Builds the shipped binaries, each in its profile, and returns the folder in which all of them lie. The agent is static
 /// here already: what is run and measured is what machines get.
