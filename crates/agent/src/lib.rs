@@ -16,6 +16,7 @@ pub mod heartbeat;
 pub mod hold;
 pub mod home;
 pub mod info;
+pub mod init;
 pub mod interrupt;
 pub mod io_thread;
 pub mod outbox;

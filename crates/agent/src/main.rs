@@ -8,7 +8,7 @@ use groundcrew_agent::console::{self, Console};
 use groundcrew_agent::package;
 use groundcrew_agent::process::{chroot_exec, launcher};
 use groundcrew_agent::settings::{FLAGS_HELP, KERNEL_LINE, Settings, SettingsError};
-use groundcrew_agent::{cli, errors, home, supervise, vet};
+use groundcrew_agent::{cli, errors, home, init, supervise, vet};
 
 const HELP: &str = "\
 groundcrew - the agent on a node
@@ -28,6 +28,10 @@ const USAGE: u8 = 64;
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args_os();
+    // What else the kernel hands its first process are words of its command line that it does not know.
+    if std::env::args_os().next().is_some_and(|program| init::is_asked_for(&program)) {
+        init::run();
+    }
     // In a container of the reference agent's operator, the binary stands under the reference's name.
     if arguments.next().is_some_and(|program| package::arguments::is_package_agent(&program)) {
         let arguments: Vec<OsString> = arguments.collect();

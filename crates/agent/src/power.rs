@@ -1,10 +1,13 @@
 //! Switches the machine off, once everything has agreed to that.
 //!
-//! By systemd where it answers, else by shutdown(8), else, where this agent is process 1, by the kernel itself.
+//! By systemd where it answers, else by shutdown(8), else by the kernel itself, where this agent is process 1 or the child
+//! of a live image's process 1, which is this same program.
 
+use std::os::unix::fs::MetadataExt;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use rustix::process::{getpid, getppid};
 use rustix::system::RebootCommand;
 
 /// How long a command may take to accept the request.
@@ -16,6 +19,28 @@ const LOOK_MS: u64 = 50;
 #[derive(Debug, thiserror::Error)]
 #[error("switching the machine off: {0}")]
 pub struct PowerError(String);
+
+/// How a machine goes down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Power {
+    /// And stays so.
+    Off,
+    /// And comes up again.
+    Reboot,
+}
+
+/// Has the kernel do it at once, once what was written is on the disks.
+///
+/// # Errors
+/// Why the kernel refuses.
+pub fn by_kernel(power: Power) -> Result<(), PowerError> {
+    rustix::fs::sync();
+    let command = match power {
+        Power::Off => RebootCommand::PowerOff,
+        Power::Reboot => RebootCommand::Restart,
+    };
+    rustix::system::reboot(command).map_err(|error| PowerError(format!("reboot(2): {error}")))
+}
 
 /// Asks for the power to go. Returns once that was accepted; blocks, and is for a plain thread.
 ///
@@ -29,14 +54,20 @@ pub fn off() -> Result<(), PowerError> {
             Err(why) => said.push(format!("{}: {why}", argv.join(" "))),
         }
     }
-    if rustix::process::getpid().is_init() {
-        rustix::fs::sync();
-        match rustix::system::reboot(RebootCommand::PowerOff) {
+    if getpid().is_init() || is_of_live_image() {
+        match by_kernel(Power::Off) {
             Ok(()) => return Ok(()),
-            Err(error) => said.push(format!("reboot(2): {error}")),
+            Err(PowerError(why)) => said.push(why),
         }
     }
     Err(PowerError(said.join("; ")))
+}
+
+/// True where process 1 is this agent's parent and the same program.
+fn is_of_live_image() -> bool {
+    let program = |path| std::fs::metadata(path).ok().map(|file| (file.dev(), file.ino()));
+    let own = program("/proc/self/exe");
+    getppid().is_some_and(|parent| parent.is_init()) && own.is_some() && own == program("/proc/1/exe")
 }
 
 fn ask(argv: &[&str]) -> Result<(), String> {

@@ -119,6 +119,7 @@ pub const CRATES: &[Crate] = &[
         never: &["sqlx", "kube", "axum"],
         shipped: true,
         modules: &[
+            "init",
             "cli",
             "supervise",
             "heartbeat",
