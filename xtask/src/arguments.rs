@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use lexopt::Arg::{Long, Short, Value};
 use lexopt::{Parser, ValueExt};
 
-use crate::{fuzz, test};
+use crate::{fuzz, image, test};
 
 /// What `cargo xtask --help` prints, and what follows a usage error.
 pub const USAGE: &str = "\
@@ -14,12 +14,13 @@ usage: cargo xtask TASK [OPTION..]
   up            vet this very machine: orchestrator, agent and one run of the demo profile
   test          build everything and run every test
   guest         prepare what the tests boot: QEMU, a kernel and a small Debian, into target/guest
+  image         build the live image that machines are vetted in: a kernel and an initramfs with tools and agent
   fuzz          search for inputs that break a rule, with libFuzzer
   bench         measure the orchestrator and the agent on this machine
   dist          build the static binaries that are shipped, into target/dist
   check-layers  hold the arrows between crates, and between the modules inside them
 
-`cargo xtask TASK --help` tells more of each. `up`, `test`, `guest`, `fuzz`, `bench` and `dist` install the Debian
+`cargo xtask TASK --help` tells more of each. `up`, `test`, `guest`, `image`, `fuzz`, `bench` and `dist` install the Debian
 packages that they miss when run as root, and name them otherwise. Exit codes: 0 done, 1 failed, 64 usage.";
 
 const UP: &str = "\
@@ -47,7 +48,21 @@ const GUEST: &str = "\
 usage: cargo xtask guest
 
 Prepares what the tests that boot a guest need, in target/guest, and prints that folder: `test` does it as well. Takes root
-and apt's mirrors, and a minute; what is there is used again until its recipe in xtask/src/guest changes.";
+and apt's mirrors, and a minute; what is there is used again until its recipe in xtask/src changes.";
+
+const IMAGE: &str = "\
+usage: cargo xtask image [--pin URL,SHA256[,SHA256]] [--set NAME=VALUE].. [--agent FILE] [--out DIR]
+
+Builds the live image: vmlinuz, initramfs.img with the tools of all stages, an SSH server and the static agent as its first
+process, a manifest of what it holds, and SHA256SUMS, in target/image. docs/live-image.md says how to boot it. Takes root
+and apt's mirrors, and a minute for what is made once; after that the seconds that the agent takes.
+
+  --pin URL,SHA256[,SHA256]
+                    the orchestrator and its certificate, which then beat the kernel command line
+  --set NAME=VALUE  a setting of the agent by its variable, as in GROUNDCREW_ALLOW_PACKAGES=yes; it beats the kernel
+                    command line, too
+  --agent FILE      take this agent instead of building one
+  --out DIR         put the image there";
 
 const FUZZ: &str = "\
 usage: cargo xtask fuzz [TARGET] [--seconds N]
@@ -83,6 +98,7 @@ pub enum Task {
     Up { keep: bool },
     Test(test::Options),
     Guest,
+    Image(image::Options),
     Fuzz(fuzz::Options),
     Bench { arguments: Vec<OsString> },
     Dist,
@@ -101,6 +117,7 @@ pub fn parse(mut parser: Parser) -> Result<Task, lexopt::Error> {
         "up" => up(&mut parser),
         "test" => test(&mut parser),
         "guest" => bare(&mut parser, Task::Guest, GUEST),
+        "image" => image(&mut parser),
         "fuzz" => fuzz(&mut parser),
         "bench" => bench(&mut parser),
         "dist" => bare(&mut parser, Task::Dist, DIST),
@@ -134,6 +151,21 @@ fn test(parser: &mut Parser) -> Result<Task, lexopt::Error> {
         }
     }
     Ok(Task::Test(options))
+}
+
+fn image(parser: &mut Parser) -> Result<Task, lexopt::Error> {
+    let mut options = image::Options::default();
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Long("pin") => options.pin = Some(image::Pin::parse(&parser.value()?.string()?)?),
+            Long("set") => options.set.push(image::setting(&parser.value()?.string()?)?),
+            Long("agent") => options.agent = Some(parser.value()?.into()),
+            Long("out") => options.out = Some(parser.value()?.into()),
+            Short('h') | Long("help") => return Ok(Task::Help(IMAGE)),
+            other => return Err(other.unexpected()),
+        }
+    }
+    Ok(Task::Image(options))
 }
 
 fn fuzz(parser: &mut Parser) -> Result<Task, lexopt::Error> {
@@ -183,6 +215,15 @@ mod tests {
         assert_eq!(parsed(&["dist"]), Ok(Task::Dist));
         assert_eq!(parsed(&["guest"]), Ok(Task::Guest));
         assert_eq!(parsed(&["check-layers"]), Ok(Task::CheckLayers));
+        assert_eq!(parsed(&["image"]), Ok(Task::Image(image::Options::default())));
+        let image = image::Options {
+            out: Some("o".into()),
+            agent: Some("a".into()),
+            pin: None,
+            set: vec![("GROUNDCREW_MAC".into(), "x".into())],
+        };
+        let arguments = ["image", "--out", "o", "--set", "GROUNDCREW_MAC=x", "--agent=a"];
+        assert_eq!(parsed(&arguments), Ok(Task::Image(image)));
         assert_eq!(parsed(&["test"]), Ok(Task::Test(test::Options::default())));
         let options =
             test::Options { guests: false, seeds: 7, fresh: true, filters: vec!["a".into(), "b".into()] };
@@ -206,6 +247,7 @@ mod tests {
             ("up", UP),
             ("test", TEST),
             ("guest", GUEST),
+            ("image", IMAGE),
             ("fuzz", FUZZ),
             ("bench", BENCH),
             ("dist", DIST),
@@ -230,6 +272,8 @@ mod tests {
             &["fuzz", "config", "interrupt"],
             &["test", "--seeds", "many"],
             &["test", "--seeds"],
+            &["image", "--pin", "https://a"],
+            &["image", "--set", "PATH=/tmp"],
         ] {
             assert!(parsed(wrong).is_err(), "{wrong:?} was taken");
         }

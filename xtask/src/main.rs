@@ -1,4 +1,4 @@
-//! The project's own tasks: `cargo xtask up | test | guest | fuzz | bench | dist | check-layers`.
+//! The project's own tasks: `cargo xtask up | test | guest | image | fuzz | bench | dist | check-layers`.
 //!
 //! Each task is one file; `cargo.rs` is the only place that runs other programs, `packages.rs` the only one that
 //! installs any. Nothing here is part of what is shipped.
@@ -7,10 +7,12 @@ mod apt;
 mod arguments;
 mod bench;
 mod cargo;
+mod debian;
 mod dist;
 mod elf;
 mod fuzz;
 mod guest;
+mod image;
 mod layers;
 mod packages;
 mod release;
@@ -53,6 +55,7 @@ fn run(task: Task) -> anyhow::Result<()> {
             println!("{}", guest::prepare()?.display());
             Ok(())
         }
+        Task::Image(options) => image::run(&options),
         Task::Fuzz(options) => fuzz::run(&options),
         Task::Bench { arguments } => bench::run(&arguments),
         Task::Dist => dist::run(),

@@ -54,14 +54,25 @@ impl Stage {
 
     /// Has the guests prepared already, by the recipe of today.
     fn with_guests(self) -> Stage {
-        let tools = concat!(include_str!("../src/guest/bootstrap.rs"), include_str!("../src/guest/tools.rs"));
+        let tools =
+            concat!(include_str!("../src/debian/bootstrap.rs"), include_str!("../src/debian/tools.rs"));
         let image = concat!(
-            include_str!("../src/guest/image.rs"),
+            include_str!("../src/guest/system.rs"),
             include_str!("../src/guest/init.sh"),
             include_str!("../src/guest/hand.service"),
             include_str!("../src/guest/unit-ended.sh")
         );
-        for (part, recipe) in [("tools", tools.to_owned()), ("image", [tools, image].concat())] {
+        let live = concat!(
+            include_str!("../src/image/mod.rs"),
+            include_str!("../src/image/contents.rs"),
+            include_str!("../src/image/newc.rs"),
+            include_str!("../src/image/tree.rs"),
+            include_str!("../src/image/files/prepare.sh"),
+            include_str!("../src/image/files/lease.sh"),
+            include_str!("../src/image/files/sshd_config")
+        );
+        for (part, recipe) in [("tools", ""), ("live", live), ("image", image)] {
+            let recipe = [tools, recipe].concat();
             let part = self.folder.join("target/guest").join(part);
             fs::create_dir_all(&part).unwrap();
             fs::write(part.join("recipe"), recipe).unwrap();

@@ -17,6 +17,7 @@
 //! journal are printed. Nothing is taken from how long something takes: emulation is slow, and slower beside other work.
 
 mod line;
+pub mod live;
 mod qemu;
 mod relay;
 mod slots;
@@ -36,12 +37,13 @@ use base64::engine::general_purpose::STANDARD;
 
 use crate::harness::{Process, binary, eventually};
 use line::Line;
-use relay::Relay;
 use slots::Slot;
 use words::{Ended, Request};
 
 pub use line::Lost;
+pub use live::{Live, Parts};
 pub use qemu::{Kit, Setup};
+pub use relay::Relay;
 pub use units::{Unit, UnitEnd};
 
 /// What has not come from a guest after this never comes.
@@ -406,12 +408,15 @@ impl Drop for Guest {
         }
         let seconds = self.began.elapsed().as_secs_f64();
         say(&format!("the guest {} took {seconds:.1} s over {} boots", self.name, self.boots().len()));
-        let spent =
-            std::fs::OpenOptions::new().create(true).append(true).open(self.kit.folder().join("spent"));
-        let written =
-            spent.and_then(|mut file| file.write_all(format!("{} {seconds:.1}\n", self.name).as_bytes()));
-        if let Err(error) = written {
-            say(&format!("its time could not be written down: {error}"));
-        }
+        write_down(&self.kit, &self.name, seconds);
+    }
+}
+
+/// Writes down what a guest took, for the sum of all.
+fn write_down(kit: &Kit, name: &str, seconds: f64) {
+    let spent = std::fs::OpenOptions::new().create(true).append(true).open(kit.folder().join("spent"));
+    let written = spent.and_then(|mut file| file.write_all(format!("{name} {seconds:.1}\n").as_bytes()));
+    if let Err(error) = written {
+        say(&format!("its time could not be written down: {error}"));
     }
 }

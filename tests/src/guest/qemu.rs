@@ -68,18 +68,29 @@ impl Kit {
         assert!(output.status.success(), "making a disk: {}", String::from_utf8_lossy(&output.stderr));
     }
 
-    /// QEMU, to be started.
+    /// The kernel, unpacked.
+    pub(super) fn kernel(&self) -> PathBuf {
+        self.image("vmlinux")
+    }
+
+    /// QEMU with processors and memory, and nothing that boots.
     ///
     /// TCG alone: /dev/kvm may be there and yet boot nothing.
-    pub fn qemu(&self, machine: &Setup, places: &Places) -> Command {
+    pub(super) fn bare(&self, cpus: u32, memory_mib: u32) -> Command {
         let mut command = self.command("usr/bin/qemu-system-x86_64");
         for folder in ["usr/share/qemu", "usr/share/seabios", "usr/lib/ipxe/qemu"] {
             command.arg("-L").arg(self.tool(folder));
         }
         command.args(["-nodefaults", "-no-user-config", "-display", "none", "-machine", "q35"]);
         command.args(["-accel", "tcg,thread=multi", "-cpu", "max"]);
-        command.args(["-smp", &machine.cpus.to_string(), "-m", &machine.memory_mib.to_string()]);
-        command.arg("-kernel").arg(self.image("vmlinux")).arg("-initrd").arg(self.image("initramfs.cpio"));
+        command.args(["-smp", &cpus.to_string(), "-m", &memory_mib.to_string()]);
+        command
+    }
+
+    /// QEMU, to be started.
+    pub fn qemu(&self, machine: &Setup, places: &Places) -> Command {
+        let mut command = self.bare(machine.cpus, machine.memory_mib);
+        command.arg("-kernel").arg(self.kernel()).arg("-initrd").arg(self.image("initramfs.cpio"));
         command.args(["-append", KERNEL_COMMAND_LINE]);
         command.args(["-smbios", &format!("type=1,serial={}", machine.serial)]);
         // A flush reaches the file and not the host's disk: what is tested is the guest's power cut, not the host's.
@@ -102,11 +113,11 @@ impl Kit {
 
 /// Quiet, because a console is slow, and without what a machine of seconds does not need. Nor is the timer tried: on a host
 /// that is busy elsewhere its interrupts come too late for the kernel, which then panics.
-const KERNEL_COMMAND_LINE: &str = "console=ttyS0 quiet loglevel=4 mitigations=off apparmor=0 selinux=0 audit=0 \
+pub(super) const KERNEL_COMMAND_LINE: &str = "console=ttyS0 quiet loglevel=4 mitigations=off apparmor=0 selinux=0 audit=0 \
                                    net.ifnames=0 no_timer_check cryptomgr.notests random.trust_cpu=on systemd.show_status=0";
 
 /// QEMU takes a comma as the end of a value unless it is doubled; no place of a guest has one.
-fn joined(option: &str, path: &Path) -> OsString {
+pub(super) fn joined(option: &str, path: &Path) -> OsString {
     let mut text = OsString::from(option);
     assert!(!path.as_os_str().as_encoded_bytes().contains(&b','), "QEMU cannot take {}", path.display());
     text.push(path);

@@ -480,7 +480,7 @@ fn said_after(process: &Process, start: &str) -> String {
 }
 
 /// An address of 127.0.0.0/8 that no other server of this test program has, nor one of a program beside it.
-pub(crate) fn own_loopback() -> Ipv4Addr {
+pub fn own_loopback() -> Ipv4Addr {
     static NEXT: AtomicU8 = AtomicU8::new(1);
     let [_, _, high, low] = std::process::id().to_be_bytes();
     Ipv4Addr::new(127, 1 + high % 250, low, NEXT.fetch_add(1, Ordering::Relaxed))

@@ -3,6 +3,7 @@
 mod drains;
 mod ground;
 mod interrupts;
+mod live;
 mod reboot;
 mod runs;
 mod shipped;

@@ -268,6 +268,8 @@ pub const CRATES: &[Crate] = &[
             "test",
             "fuzz",
             "guest",
+            "image",
+            "debian",
             "layers",
             "release",
             "packages",

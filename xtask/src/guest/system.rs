@@ -7,13 +7,13 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 
-use super::bootstrap;
-use super::tools::tool;
 use crate::cargo;
+use crate::debian::tools::tool;
+use crate::debian::{bootstrap, entries, only_entry};
 
 /// Changes whenever this file or one that it puts into the image does.
 pub const RECIPE: &str = concat!(
-    include_str!("image.rs"),
+    include_str!("system.rs"),
     include_str!("init.sh"),
     include_str!("hand.service"),
     include_str!("unit-ended.sh")
@@ -238,21 +238,6 @@ fn remove_file(path: &Path) -> Result<()> {
         }
         Ok(()) | Err(_) => Ok(()),
     }
-}
-
-fn only_entry(folder: &Path) -> Result<String> {
-    let names = entries(folder)?;
-    ensure!(names.len() == 1, "{} holds {names:?} instead of one kernel", folder.display());
-    Ok(names[0].clone())
-}
-
-fn entries(folder: &Path) -> Result<Vec<String>> {
-    let saying = || format!("listing {}", folder.display());
-    let mut names = Vec::new();
-    for entry in fs::read_dir(folder).with_context(saying)? {
-        names.push(entry.with_context(saying)?.file_name().into_string().ok().with_context(saying)?);
-    }
-    Ok(names)
 }
 
 #[cfg(test)]
