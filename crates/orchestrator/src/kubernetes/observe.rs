@@ -28,19 +28,35 @@ const TASK: &str = "kubernetes";
 const PAGE: u32 = 500;
 /// Pods that are taken: twice as many as one orchestrator is measured with agents.
 const PODS_MAX: usize = 20_000;
-/// Over one call. A page of 500 pods is a few megabytes.
-const CALL_MAX: Duration = Duration::from_secs(30);
-/// How long the cluster is asked to keep a watch open; it then ends it in order.
-const WATCH_S: u32 = 240;
-/// Silence of a watch after which its connection counts as dead: it should have been ended long before.
-const WATCH_MAX: Duration = Duration::from_secs(WATCH_S as u64 + 20);
 /// Everything is listed anew after this, whatever the watch says.
 const LIST_EVERY: Duration = Duration::from_secs(600);
+/// The status of what has expired.
+const GONE: u16 = 410;
 /// Pauses between tries grow from the first of these to the second.
 const PAUSE_MIN: Duration = Duration::from_millis(500);
 const PAUSE_MAX: Duration = Duration::from_secs(30);
 /// A watch that ended in order before this has hardly been one: the next does not follow at once.
 const WATCH_MIN: Duration = Duration::from_secs(1);
+
+/// How long the cluster is waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// For the answer to one call. A page of 500 pods is a few megabytes.
+    pub call: Duration,
+    /// How long the cluster is asked to keep a watch open, in whole seconds; it then ends it in order.
+    pub watch: Duration,
+    /// Silence of a watch after which its connection counts as dead: it should have been ended before.
+    pub silence: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        let seconds = Duration::from_secs;
+        // Bookmarks come each minute at most, and no cluster owes any; the end of a watch is what a connection that is
+        // alive is known by. One more request in that time is nothing beside the leases that each node renews.
+        Limits { call: seconds(30), watch: seconds(40), silence: seconds(50) }
+    }
+}
 
 /// How long to wait before the next try. No clock: a pure function of what happened.
 #[derive(Debug)]
@@ -63,10 +79,14 @@ impl Pauses {
     fn after(&mut self, error: &ObserveError) -> Duration {
         self.last = match error {
             ObserveError::Expired(_) => PAUSE_MIN,
+            // Something on the way ends what is idle.
+            ObserveError::Cut { lasted } if *lasted >= WATCH_MIN => PAUSE_MIN,
             ObserveError::Kubeconfig { .. }
             | ObserveError::InCluster(_)
             | ObserveError::Call { .. }
             | ObserveError::Late { .. }
+            | ObserveError::Silent { .. }
+            | ObserveError::Cut { .. }
             | ObserveError::TooMany { .. } => (self.last * 2).min(PAUSE_MAX),
         };
         self.last
@@ -121,10 +141,18 @@ pub enum ObserveError {
         source: Box<kube::Error>,
     },
     /// It did not answer in time.
-    #[error("{doing}: no answer within {} s", CALL_MAX.as_secs())]
+    #[error("{doing}: no answer within {} s", after.as_secs())]
     Late {
         /// What was being done.
         doing: &'static str,
+        /// For how long.
+        after: Duration,
+    },
+    /// A watch said nothing for longer than it was to be open: its connection is dead.
+    #[error("watching pods: not a word for {} s", after.as_secs())]
+    Silent {
+        /// For how long.
+        after: Duration,
     },
     /// There are more pods than are taken.
     #[error(
@@ -134,19 +162,32 @@ pub enum ObserveError {
         /// The selector.
         selector: String,
     },
-    /// The cluster cannot go on from where the watch stood.
-    #[error("the watch cannot go on: {0}")]
+    /// Twice a watch ended before it should, and told nothing: what should come by it is listed instead.
+    #[error("watching pods: twice it ended with nothing told, now after {} ms", lasted.as_millis())]
+    Cut {
+        /// After what time.
+        lasted: Duration,
+    },
+    /// The cluster cannot go on from where the list or the watch stood.
+    #[error("the cluster has forgotten what is gone on from: {0}")]
     Expired(String),
 }
 
 fn call(doing: &'static str) -> impl FnOnce(kube::Error) -> ObserveError {
-    move |source| ObserveError::Call { doing, source: Box::new(source) }
+    move |source| match source {
+        // It has forgotten what the call goes on from, be it a watch's version or a list's next page.
+        kube::Error::Api(status) if status.code == GONE => {
+            ObserveError::Expired(format!("{} ({})", status.message, status.code))
+        }
+        source => ObserveError::Call { doing, source: Box::new(source) },
+    }
 }
 
 /// An observer of a cluster's pods.
 pub struct Observer {
     pods: Api<Pod>,
     names: Names,
+    limits: Limits,
 }
 
 impl Observer {
@@ -172,7 +213,13 @@ impl Observer {
             Some(namespace) => Api::namespaced(client, namespace),
             None => Api::all(client),
         };
-        Ok(Observer { pods, names: cluster.names.clone() })
+        Ok(Observer { pods, names: cluster.names.clone(), limits: Limits::default() })
+    }
+
+    /// The same with other limits.
+    #[must_use]
+    pub fn with_limits(self, limits: Limits) -> Observer {
+        Observer { limits, ..self }
     }
 
     /// Keeps the table up to date until told to stop.
@@ -207,10 +254,15 @@ impl Observer {
         app.agents.wake.notify_one();
         app.tasks.note(TASK, Ok(format!("{count} pods")));
         let until = Instant::now() + LIST_EVERY;
+        let mut was_mute = false;
         while Instant::now() < until {
             let began = Instant::now();
             let Ok(watched) = timeout_at(until, self.watch(app, &mut version, pauses)).await else { break };
-            watched?;
+            let is_mute = !watched? && began.elapsed() < self.limits.watch;
+            if is_mute && was_mute {
+                return Err(ObserveError::Cut { lasted: began.elapsed() });
+            }
+            was_mute = is_mute;
             let count = app.agents.with_pods(|table| table.count()).unwrap_or_default();
             app.tasks.note(TASK, Ok(format!("{count} pods")));
             tokio::time::sleep(Pauses::after_watch(began.elapsed())).await;
@@ -224,8 +276,7 @@ impl Observer {
         let mut params = ListParams::default().labels(&self.names.selector).limit(PAGE);
         let mut listed = Vec::new();
         loop {
-            let page = timeout(CALL_MAX, self.pods.list(&params)).await;
-            let page = page.map_err(|_late| ObserveError::Late { doing: DOING })?.map_err(call(DOING))?;
+            let page = self.within(DOING, self.pods.list(&params)).await?;
             listed.extend(page.items.iter().filter_map(|pod| self.seen(pod)));
             if listed.len() > PODS_MAX {
                 return Err(ObserveError::TooMany { selector: self.names.selector.clone() });
@@ -237,18 +288,38 @@ impl Observer {
         }
     }
 
-    /// Watches from `version` on, and moves it along, until the cluster ends that in order.
-    async fn watch(&self, app: &App, version: &mut String, pauses: &mut Pauses) -> Result<(), ObserveError> {
+    /// Waits for the answer to a call.
+    async fn within<T>(
+        &self,
+        doing: &'static str,
+        answer: impl Future<Output = kube::Result<T>>,
+    ) -> Result<T, ObserveError> {
+        let after = self.limits.call;
+        let answer = timeout(after, answer).await.map_err(|_late| ObserveError::Late { doing, after })?;
+        answer.map_err(call(doing))
+    }
+
+    /// Watches from `version` on, and moves it along, until that ends. Whether it told anything: one that a proxy has cut
+    /// looks as one that has ended in order.
+    async fn watch(
+        &self,
+        app: &App,
+        version: &mut String,
+        pauses: &mut Pauses,
+    ) -> Result<bool, ObserveError> {
         const DOING: &str = "watching pods";
-        let params = WatchParams::default().labels(&self.names.selector).timeout(WATCH_S);
-        let opened = timeout(CALL_MAX, self.pods.watch(&params, version)).await;
-        let events = opened.map_err(|_late| ObserveError::Late { doing: DOING })?.map_err(call(DOING))?;
+        let watch_s = u32::try_from(self.limits.watch.as_secs()).unwrap_or(u32::MAX);
+        let params = WatchParams::default().labels(&self.names.selector).timeout(watch_s);
+        let events = self.within(DOING, self.pods.watch(&params, version)).await?;
         pin_mut!(events);
+        let mut has_told = false;
         loop {
-            let next = timeout(WATCH_MAX, events.next()).await;
-            let Some(event) = next.map_err(|_late| ObserveError::Late { doing: DOING })? else {
-                return Ok(());
+            let after = self.limits.silence;
+            let next = timeout(after, events.next()).await;
+            let Some(event) = next.map_err(|_late| ObserveError::Silent { after })? else {
+                return Ok(has_told);
             };
+            has_told = true;
             match event.map_err(call(DOING))? {
                 WatchEvent::Added(pod) | WatchEvent::Modified(pod) => {
                     *version = pod.metadata.resource_version.clone().unwrap_or_default();
@@ -287,12 +358,16 @@ mod tests {
 
     #[test]
     fn pauses_grow_while_nothing_goes_well_and_begin_anew_once_it_did() {
-        let late = || ObserveError::Late { doing: "listing pods" };
+        let late = || ObserveError::Late { doing: "listing pods", after: Duration::from_secs(1) };
         let mut pauses = Pauses::new();
         let grown: Vec<u128> = (0..8).map(|_| pauses.after(&late()).as_millis()).collect();
         assert_eq!(grown, [1_000, 2_000, 4_000, 8_000, 16_000, 30_000, 30_000, 30_000]);
         pauses.went_well();
         assert_eq!(pauses.after(&late()), PAUSE_MIN * 2);
+        let cut = |lasted| ObserveError::Cut { lasted };
+        assert_eq!(pauses.after(&cut(Duration::ZERO)), PAUSE_MIN * 4);
+        assert_eq!(pauses.after(&cut(WATCH_MIN)), PAUSE_MIN);
+        assert_eq!(pauses.after(&cut(Duration::ZERO)), PAUSE_MIN * 2);
         assert_eq!(pauses.after(&ObserveError::Expired(String::new())), PAUSE_MIN);
     }
 

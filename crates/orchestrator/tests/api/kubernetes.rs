@@ -4,39 +4,37 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use groundcrew_orchestrator::kubernetes::decide::Names;
-use groundcrew_orchestrator::kubernetes::observe::{self, Access, Observer};
+use groundcrew_orchestrator::kubernetes::observe::{self, Access, Limits, Observer};
 use groundcrew_orchestrator::task;
 use serde_json::{Value, json};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::bench::Bench;
-use crate::cluster::{Cluster, Quirk};
+use crate::cluster::{Cluster, Quirk, ended, runs};
 
 /// What has not come after this never comes.
-const STUCK: Duration = Duration::from_secs(60);
-
-pub(crate) fn runs() -> Value {
-    json!({"phase": "Running", "containerStatuses": [{"name": "agent", "image": "i", "imageID": "", "ready": true,
-        "restartCount": 0, "state": {"running": {"startedAt": "2026-01-01T00:00:01Z"}}}]})
-}
-
-/// Of a container that ended after every claim of these tests.
-pub(crate) fn ended(phase: &str, code: i32, reason: &str) -> Value {
-    json!({"phase": phase, "containerStatuses": [{"name": "agent", "image": "i", "imageID": "", "ready": false,
-        "restartCount": 0, "state": {"terminated": {"exitCode": code, "reason": reason, "containerID": "c://1",
-            "finishedAt": "2099-01-01T00:01:00Z"}}}]})
-}
+pub(crate) const STUCK: Duration = Duration::from_secs(60);
 
 /// An orchestrator that observes a cluster.
-struct Observed {
-    bench: Bench,
-    cluster: Cluster,
+pub(crate) struct Observed {
+    pub bench: Bench,
+    pub cluster: Cluster,
     _stop: DropGuard,
 }
 
 impl Observed {
     /// Starts observing. `before`: what is in the cluster then; `homes`: where homes lie that it shares.
-    async fn start(quirk: Quirk, homes: Option<String>, before: impl FnOnce(&Cluster)) -> Observed {
+    pub async fn start(quirk: Quirk, homes: Option<String>, before: impl FnOnce(&Cluster)) -> Observed {
+        Observed::start_with(Limits::default(), quirk, homes, before).await
+    }
+
+    /// The same, with other limits.
+    pub async fn start_with(
+        limits: Limits,
+        quirk: Quirk,
+        homes: Option<String>,
+        before: impl FnOnce(&Cluster),
+    ) -> Observed {
         let cluster = Cluster::start(quirk).await;
         before(&cluster);
         let settings = observe::Cluster {
@@ -49,7 +47,7 @@ impl Observed {
                 container: "agent".into(),
             },
         };
-        let observer = Observer::new(&settings).await.unwrap();
+        let observer = Observer::new(&settings).await.unwrap().with_limits(limits);
         let bench = Bench::with(|options| {
             options.kubernetes = Some(settings);
             options.agent_homes = homes.map(|homes| homes.parse().unwrap());
@@ -61,7 +59,7 @@ impl Observed {
     }
 
     /// Phase and container status of every agent.
-    async fn agents(&self) -> BTreeMap<String, (String, String)> {
+    pub async fn agents(&self) -> BTreeMap<String, (String, String)> {
         let list = self.bench.order("GET", "/api/v1/agents", Value::Null).await.expect(200);
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let rows = list["agents"].as_array().unwrap().iter();
@@ -69,7 +67,7 @@ impl Observed {
     }
 
     /// Does a pass whenever the observer says that there is news, until all is as expected.
-    async fn wait_for(&self, what: &str, expected: &[(&str, &str, &str)]) {
+    pub async fn wait_for(&self, what: &str, expected: &[(&str, &str, &str)]) {
         self.wait_for_all_but(None, what, expected).await;
     }
 
@@ -78,12 +76,24 @@ impl Observed {
             .iter()
             .map(|(name, phase, status)| ((*name).to_owned(), ((*phase).to_owned(), (*status).to_owned())))
             .collect();
+        let is_so = |found: &BTreeMap<String, (String, String)>| {
+            let mut found = found.clone();
+            found.retain(|name, _| Some(name.as_str()) != except);
+            found == expected
+        };
+        self.wait_for_those(&format!("{what}: expected {expected:?}"), is_so).await;
+    }
+
+    /// The same, until phase and container status of all agents are as wanted.
+    pub async fn wait_for_those(
+        &self,
+        what: &str,
+        wanted: impl Fn(&BTreeMap<String, (String, String)>) -> bool,
+    ) {
         let waits = async {
             loop {
                 task::agents::pass(self.bench.app.clone()).await.unwrap();
-                let mut found = self.agents().await;
-                found.retain(|name, _| Some(name.as_str()) != except);
-                if found == expected {
+                if wanted(&self.agents().await) {
                     return;
                 }
                 self.bench.app.agents.wake.notified().await;
@@ -91,7 +101,7 @@ impl Observed {
         };
         if tokio::time::timeout(STUCK, waits).await.is_err() {
             let tasks = self.bench.app.tasks.views();
-            panic!("{what}: found {:?}, expected {expected:?}; {tasks:?}", self.agents().await);
+            panic!("{what}: found {:?}; {tasks:?}", self.agents().await);
         }
     }
 }
@@ -121,6 +131,11 @@ fn happen(cluster: &Cluster) {
     cluster.delete("f");
 }
 
+/// Whether a watch cannot go on where something has happened.
+fn relists(quirk: Quirk) -> bool {
+    matches!(quirk, Quirk::Expires | Quirk::ExpiresAtOnce | Quirk::CutsAtOnce)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn whatever_a_cluster_does_on_the_way_the_end_is_the_same() {
     for quirk in [
@@ -129,16 +144,14 @@ async fn whatever_a_cluster_does_on_the_way_the_end_is_the_same() {
         Quirk::Expires,
         Quirk::ExpiresAtOnce,
         Quirk::Cuts,
+        Quirk::CutsAtOnce,
         Quirk::Doubles,
         Quirk::Reorders,
-        Quirk::Waits,
+        Quirk::Dribbles,
     ] {
         let observed = Observed::start(quirk, None, |cluster| {
             for name in ["a", "b", "c", "d"] {
                 cluster.put(name, runs());
-            }
-            if quirk == Quirk::Waits {
-                cluster.open();
             }
         })
         .await;
@@ -146,10 +159,14 @@ async fn whatever_a_cluster_does_on_the_way_the_end_is_the_same() {
         happen(&observed.cluster);
         // The last of them was there for a moment: where the watch was lost, nobody may have seen it. Where it was not,
         // it is known how it ended.
-        let relisted = matches!(quirk, Quirk::Expires | Quirk::ExpiresAtOnce | Quirk::Cuts);
+        let relisted = relists(quirk);
         let brief = [("f", "error", "Failed (Error)")];
-        let expected = if relisted { AFTERWARDS.to_vec() } else { [&AFTERWARDS[..], &brief].concat() };
-        observed.wait_for_all_but(relisted.then_some("f"), &format!("{quirk:?}: the end"), &expected).await;
+        // A watch that is cut somewhere goes on from there, as far as it comes.
+        let may_be_missed = relisted || quirk == Quirk::Cuts;
+        let expected = if may_be_missed { AFTERWARDS.to_vec() } else { [&AFTERWARDS[..], &brief].concat() };
+        observed
+            .wait_for_all_but(may_be_missed.then_some("f"), &format!("{quirk:?}: the end"), &expected)
+            .await;
         let (lists, _, watches) = observed.cluster.asked();
         assert!(lists > usize::from(relisted) && watches > 0, "{quirk:?}: {lists} lists, {watches} watches");
     }
@@ -163,6 +180,7 @@ async fn a_pod_that_is_deleted_between_list_and_watch_has_ended_all_the_same() {
         Quirk::Expires,
         Quirk::ExpiresAtOnce,
         Quirk::Cuts,
+        Quirk::CutsAtOnce,
         Quirk::Doubles,
         Quirk::Reorders,
     ] {
@@ -181,11 +199,21 @@ async fn a_pod_that_is_deleted_between_list_and_watch_has_ended_all_the_same() {
         observed.cluster.delete("b");
         observed.cluster.let_watch(true);
         // How one ended is known where the watch still tells it; where it cannot go on, that the pod is no more.
-        let relisted = matches!(quirk, Quirk::Expires | Quirk::ExpiresAtOnce | Quirk::Cuts);
-        let b = if relisted { "Deleted" } else { "Failed (Error)" };
-        let expected = [("a", "error", "Deleted"), ("b", "error", b), ("c", "running", "Running")];
-        observed.wait_for(&format!("{quirk:?}: the end"), &expected).await;
-        assert_eq!(observed.cluster.asked().0, 1 + usize::from(relisted), "{quirk:?}: lists");
+        let relisted = relists(quirk);
+        let is_known = |status: &str| match quirk {
+            // As far as the watch comes.
+            Quirk::Cuts => ["Deleted", "Failed (Error)"].contains(&status),
+            _ if relisted => status == "Deleted",
+            _ => status == "Failed (Error)",
+        };
+        observed
+            .wait_for_those(&format!("{quirk:?}: the end"), |agents| {
+                let [a, b, c] = ["a", "b", "c"].map(|name| (&*agents[name].0, &*agents[name].1));
+                (a, b.0, c) == (("error", "Deleted"), "error", ("running", "Running")) && is_known(b.1)
+            })
+            .await;
+        let lists = observed.cluster.asked().0;
+        assert!(lists == 1 + usize::from(relisted) || quirk == Quirk::Cuts, "{quirk:?}: {lists} lists");
     }
 }
 

@@ -16,4 +16,5 @@ mod reboots;
 mod rotation;
 mod run_packages;
 mod serving;
+mod unwell;
 mod wire;

@@ -9,8 +9,7 @@ use std::time::{Duration, Instant};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
 
-use crate::cluster::{Cluster, Quirk, TOKEN};
-use crate::kubernetes::{ended, runs};
+use crate::cluster::{Cluster, Quirk, TOKEN, ended, runs};
 use crate::serving::{connect, get};
 
 /// What has not come after this never comes.

@@ -1,6 +1,8 @@
 //! A cluster that does as a test tells it: lists pods in pages and watches them, over TLS, and errs in every way that a
 //! real one may.
 
+mod watching;
+
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -12,7 +14,6 @@ use axum::extract::{Path, Query, State};
 use axum::routing::get;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use bytes::Bytes;
 use groundcrew_orchestrator::listen::run_listener;
 use http::{HeaderMap, Response, StatusCode};
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -20,6 +21,8 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
+
+use watching::watching;
 
 /// What a service account says to be let in.
 pub const TOKEN: &str = "a-service-account";
@@ -35,14 +38,20 @@ pub enum Quirk {
     Expires,
     /// The same, as the answer itself.
     ExpiresAtOnce,
-    /// A watch is cut in the middle of each event.
+    /// A watch is cut in the middle of what it says.
     Cuts,
+    /// A watch is cut before the first word of what it would say.
+    CutsAtOnce,
     /// Every event comes three times.
     Doubles,
     /// After each event all earlier ones come again, the oldest last.
     Reorders,
     /// Lists and watches are answered only once the test opens the gate.
     Waits,
+    /// What a watch says comes a few bytes at a time.
+    Dribbles,
+    /// The first list cannot be gone on with after its first page.
+    PagesExpire,
 }
 
 #[derive(Debug)]
@@ -58,6 +67,15 @@ struct Inside {
     lists: usize,
     watches: usize,
     pages: usize,
+    /// What a list shows that goes on in pages, by its version.
+    snapshots: HashMap<u64, Vec<Value>>,
+    /// A token of a list was refused, as [`Quirk::PagesExpire`] has it once.
+    has_expired: bool,
+    /// What happened up to this version is forgotten.
+    forgotten: u64,
+    /// Watches up to this one have ended; up to the other they say nothing more, and do not end.
+    ended: usize,
+    mute: usize,
 }
 
 /// The cluster.
@@ -79,6 +97,11 @@ struct Shared {
     /// Watches are answered while this is true, and how many were asked for.
     lets_watch: watch::Sender<bool>,
     asked_to_watch: watch::Sender<usize>,
+    /// How many of them were let in.
+    watched: watch::Sender<usize>,
+    /// How many pages of lists were asked for; as many as the other says are answered.
+    asked_for_pages: watch::Sender<usize>,
+    lets_pages: watch::Sender<usize>,
 }
 
 impl Shared {
@@ -98,6 +121,11 @@ impl Cluster {
             lists: 0,
             watches: 0,
             pages: 0,
+            snapshots: HashMap::new(),
+            has_expired: false,
+            forgotten: 0,
+            ended: 0,
+            mute: 0,
         };
         let shared = Shared {
             inside: Mutex::new(inside),
@@ -105,6 +133,9 @@ impl Cluster {
             gate: watch::channel(quirk != Quirk::Waits).0,
             lets_watch: watch::channel(true).0,
             asked_to_watch: watch::channel(0).0,
+            watched: watch::channel(0).0,
+            asked_for_pages: watch::channel(0).0,
+            lets_pages: watch::channel(usize::MAX).0,
         };
         let (inside, stop) = (Arc::new(shared), CancellationToken::new());
         let certified = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).unwrap();
@@ -146,12 +177,17 @@ impl Cluster {
 
     /// Puts a pod with these labels into a namespace.
     pub fn put_labelled(&self, namespace: &str, name: &str, labels: Value, status: Value) {
+        self.put_as(&format!("uid-{name}"), namespace, name, labels, status);
+    }
+
+    /// Puts a pod with this uid.
+    pub fn put_as(&self, uid: &str, namespace: &str, name: &str, labels: Value, status: Value) {
         let mut inside = self.inside.lock();
         let key = (namespace.to_owned(), name.to_owned());
         let kind = if inside.pods.contains_key(&key) { "MODIFIED" } else { "ADDED" };
         inside.version += 1;
         let pod = json!({"kind": "Pod", "apiVersion": "v1", "metadata": {"name": name, "namespace": namespace,
-            "uid": format!("uid-{name}"), "resourceVersion": inside.version.to_string(),
+            "uid": uid, "resourceVersion": inside.version.to_string(),
             "creationTimestamp": "2026-01-01T00:00:00Z", "labels": labels},
             "spec": {"nodeName": "node-1", "containers": []}, "status": status});
         inside.pods.insert(key, pod.clone());
@@ -174,6 +210,45 @@ impl Cluster {
         self.inside.news.send_replace(version);
     }
 
+    /// Time passes in which nothing happens to these pods: whoever watches is told up to where that is.
+    pub fn bookmark(&self) {
+        let mut inside = self.inside.lock();
+        inside.version += 1;
+        let version = inside.version.to_string();
+        let object = json!({"kind": "Pod", "apiVersion": "v1", "metadata": {"resourceVersion": version}});
+        self.happens(inside, "BOOKMARK", object);
+    }
+
+    /// Forgets all that has happened so far: nobody can go on from before.
+    pub fn forget(&self) {
+        let mut inside = self.inside.lock();
+        inside.forgotten = inside.version;
+    }
+
+    /// Ends all watches there are, in order, once they have said what they have to say.
+    pub fn end_watches(&self) {
+        let mut inside = self.inside.lock();
+        inside.ended = inside.watches;
+        drop(inside);
+        self.inside.news.send_modify(|_| {});
+    }
+
+    /// All watches there are fall silent, and their connections stay.
+    pub fn fall_silent(&self) {
+        let mut inside = self.inside.lock();
+        inside.mute = inside.watches;
+    }
+
+    /// Waits until so many pages of lists were asked for.
+    pub async fn asked_for_pages(&self, pages: usize) {
+        self.inside.asked_for_pages.subscribe().wait_for(|asked| *asked >= pages).await.unwrap();
+    }
+
+    /// Answers so many pages of lists, all in all, and keeps whoever asks for more waiting.
+    pub fn let_pages(&self, pages: usize) {
+        self.inside.lets_pages.send_replace(pages);
+    }
+
     /// Lets answers through from now on.
     pub fn open(&self) {
         self.inside.gate.send_replace(true);
@@ -187,6 +262,11 @@ impl Cluster {
     /// Waits until somebody has asked to watch: whoever does has been given a list before.
     pub async fn asked_to_watch(&self) {
         self.inside.asked_to_watch.subscribe().wait_for(|count| *count > 0).await.unwrap();
+    }
+
+    /// Waits until so many watches were let in.
+    pub async fn watched_times(&self, times: usize) {
+        self.inside.watched.subscribe().wait_for(|count| *count >= times).await.unwrap();
     }
 
     /// How many lists, pages of lists, and watches there were.
@@ -242,111 +322,53 @@ async fn pods(
             shared.lets_watch.subscribe().wait_for(|lets| *lets).await.unwrap();
             watching(shared, namespace, &query)
         }
-        None => listed(&shared, namespace.as_deref(), &query),
+        None => {
+            let page = {
+                let mut inside = shared.lock();
+                inside.pages += 1;
+                shared.asked_for_pages.send_replace(inside.pages);
+                inside.pages
+            };
+            shared.lets_pages.subscribe().wait_for(|lets| page <= *lets).await.unwrap();
+            listed(&shared, namespace.as_deref(), &query)
+        }
     }
 }
 
+/// A page of a list. All pages of one show the same moment.
 fn listed(shared: &Shared, namespace: Option<&str>, query: &HashMap<String, String>) -> Response<Body> {
     let mut inside = shared.lock();
-    let from: usize = query.get("continue").map_or(0, |token| token.parse().unwrap());
     let limit: usize = query["limit"].parse().unwrap();
-    inside.pages += 1;
-    inside.lists += usize::from(from == 0);
-    let of_it = |key: &(String, String)| namespace.is_none_or(|namespace| namespace == key.0);
-    let all: Vec<&Value> = inside.pods.iter().filter(|(key, _)| of_it(key)).map(|(_, pod)| pod).collect();
-    let items: Vec<Value> = all.iter().skip(from).take(limit).map(|pod| (*pod).clone()).collect();
+    let (version, from) = match query.get("continue").and_then(|token| token.split_once('-')) {
+        Some((version, from)) => (version.parse().unwrap(), from.parse().unwrap()),
+        None => (inside.version, 0_usize),
+    };
+    if from == 0 {
+        inside.lists += 1;
+        let of_it = |key: &(String, String)| namespace.is_none_or(|namespace| namespace == key.0);
+        let all = inside.pods.iter().filter(|(key, _)| of_it(key)).map(|(_, pod)| pod.clone()).collect();
+        inside.snapshots.insert(version, all);
+    } else if inside.quirk == Quirk::PagesExpire && !std::mem::replace(&mut inside.has_expired, true) {
+        return answer(StatusCode::GONE, Body::from(expired().to_string()));
+    }
+    let all = &inside.snapshots[&version];
+    let items: Vec<&Value> = all.iter().skip(from).take(limit).collect();
     let next = from + items.len();
-    let more = if next < all.len() { next.to_string() } else { String::new() };
+    let more = if next < all.len() { format!("{version}-{next}") } else { String::new() };
     let list = json!({"kind": "PodList", "apiVersion": "v1", "items": items,
-        "metadata": {"resourceVersion": inside.version.to_string(), "continue": more}});
+        "metadata": {"resourceVersion": version.to_string(), "continue": more}});
     answer(StatusCode::OK, Body::from(list.to_string()))
 }
 
-/// What a watch says of the events behind `from`, and whether it ends then.
-fn lines(inside: &Inside, namespace: Option<&str>, from: u64) -> (Vec<u8>, bool) {
-    let of_it = |event: &Value| namespace.is_none_or(|one| event["object"]["metadata"]["namespace"] == one);
-    let news: Vec<&(u64, Value)> =
-        inside.events.iter().filter(|(version, event)| *version > from && of_it(event)).collect();
-    let mut text = String::new();
-    let mut say = |event: &Value| text.push_str(&format!("{event}\n"));
-    let expires = matches!(inside.quirk, Quirk::Expires | Quirk::ExpiresAtOnce);
-    if expires && !news.is_empty() {
-        say(&json!({"type": "ERROR", "object": expired()}));
-        return (text.into_bytes(), true);
-    }
-    for (version, event) in &news {
-        say(event);
-        match inside.quirk {
-            Quirk::Bookmarks => {
-                say(&json!({"type": "BOOKMARK", "object": {"kind": "Pod", "apiVersion": "v1",
-                    "metadata": {"resourceVersion": version.to_string()}}}));
-                return (text.into_bytes(), true);
-            }
-            Quirk::Doubles => (0..2).for_each(|_| say(event)),
-            Quirk::Reorders => {
-                inside
-                    .events
-                    .iter()
-                    .rev()
-                    .filter(|(earlier, _)| earlier < version)
-                    .for_each(|(_, event)| say(event));
-            }
-            Quirk::None | Quirk::Expires | Quirk::ExpiresAtOnce | Quirk::Cuts | Quirk::Waits => {}
-        }
-    }
-    (text.into_bytes(), false)
+/// The status of a pod whose agent runs.
+pub fn runs() -> Value {
+    json!({"phase": "Running", "containerStatuses": [{"name": "agent", "image": "i", "imageID": "", "ready": true,
+        "restartCount": 0, "state": {"running": {"startedAt": "2026-01-01T00:00:01Z"}}}]})
 }
 
-fn watching(
-    shared: Arc<Shared>,
-    namespace: Option<String>,
-    query: &HashMap<String, String>,
-) -> Response<Body> {
-    let from: u64 = query["resourceVersion"].parse().unwrap();
-    let is_too_old = {
-        let mut inside = shared.lock();
-        inside.watches += 1;
-        inside.quirk == Quirk::ExpiresAtOnce && inside.version > from
-    };
-    if is_too_old {
-        return answer(StatusCode::GONE, Body::from(expired().to_string()));
-    }
-    let news = shared.news.subscribe();
-    let stream =
-        futures_util::stream::unfold((shared, news, from, false), move |(shared, mut news, from, ends)| {
-            let namespace = namespace.clone();
-            async move {
-                if ends {
-                    // In the middle of a line: the connection is cut, not closed.
-                    let is_cut = shared.lock().quirk == Quirk::Cuts && from > 0;
-                    return is_cut.then(|| (Err(std::io::Error::other("cut")), (shared, news, 0, true)));
-                }
-                loop {
-                    let ((bytes, ends), version, quirk) = {
-                        let inside = shared.lock();
-                        (lines(&inside, namespace.as_deref(), from), inside.version, inside.quirk)
-                    };
-                    if bytes.is_empty() {
-                        news.changed().await.ok()?;
-                        continue;
-                    }
-                    let rest = (shared, news, version, ends);
-                    return Some(match quirk {
-                        Quirk::Cuts => {
-                            let half = Bytes::copy_from_slice(&bytes[..bytes.len() / 2]);
-                            let (shared, news, version, _) = rest;
-                            (Ok(half), (shared, news, version, true))
-                        }
-                        Quirk::None
-                        | Quirk::Bookmarks
-                        | Quirk::Expires
-                        | Quirk::ExpiresAtOnce
-                        | Quirk::Doubles
-                        | Quirk::Reorders
-                        | Quirk::Waits => (Ok::<Bytes, std::io::Error>(bytes.into()), rest),
-                    });
-                }
-            }
-        });
-    answer(StatusCode::OK, Body::from_stream(stream))
+/// Of one whose container ended after every claim of these tests.
+pub fn ended(phase: &str, code: i32, reason: &str) -> Value {
+    json!({"phase": phase, "containerStatuses": [{"name": "agent", "image": "i", "imageID": "", "ready": false,
+        "restartCount": 0, "state": {"terminated": {"exitCode": code, "reason": reason, "containerID": "c://1",
+            "finishedAt": "2099-01-01T00:01:00Z"}}}]})
 }
