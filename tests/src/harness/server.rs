@@ -67,6 +67,17 @@ impl Server {
         Server::start_in(folder, vec!["--agent-homes".to_owned(), homes])
     }
 
+    /// Starts one in a fresh folder that watches the homes of its machines, and the pods of a cluster that match.
+    pub fn start_observing(kubeconfig: &Path, selector: &str) -> Server {
+        let folder = tempfile::tempdir().expect("there is a temporary folder");
+        let homes = format!("{}/{{agent}}/home", folder.path().display());
+        let of_cluster =
+            ["--kubernetes", &kubeconfig.display().to_string(), "--kubernetes-selector", selector]
+                .map(str::to_owned);
+        let flags = ["--agent-homes".to_owned(), homes];
+        Server::start_in(folder, flags.into_iter().chain(of_cluster).collect())
+    }
+
     /// Starts one in a fresh folder that tells these sinks of shutdowns; time passes for it as for
     /// [`start_with_steps_of`](Self::start_with_steps_of).
     pub fn start_telling(sinks: &str, step_ms: u64) -> Server {

@@ -1,6 +1,7 @@
 //! How an agent ended is told once, and everywhere the same: in its file, by `groundcrew status`, in the list, of the run.
 
 use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
 
 use groundcrew_durable::points as durable;
 use groundcrew_orchestrator::points;
@@ -21,18 +22,23 @@ pub(crate) fn listed(server: &Server, name: &str) -> Option<AgentView> {
 }
 
 /// Waits until the list says so.
-fn wait_for(server: &Server, name: &str, what: &str, wanted: impl Fn(&AgentView) -> bool) -> AgentView {
+pub(crate) fn wait_for(
+    server: &Server,
+    name: &str,
+    what: &str,
+    wanted: impl Fn(&AgentView) -> bool,
+) -> AgentView {
     eventually(what, || listed(server, name).filter(|agent| wanted(agent)))
 }
 
-fn file(machine: &Machine) -> Value {
-    let bytes = std::fs::read(machine.home().join("agent-info.json")).expect("the agent wrote it");
+fn file(home: &Path) -> Value {
+    let bytes = std::fs::read(home.join("agent-info.json")).expect("the agent wrote it");
     serde_json::from_slice(&bytes).expect("it is whole")
 }
 
-fn status(machine: &Machine) -> Value {
+fn status(home: &Path) -> Value {
     let mut command = std::process::Command::new(binary("groundcrew"));
-    command.args(["status", "--json"]).env_clear().env("GROUNDCREW_HOME", machine.home());
+    command.args(["status", "--json"]).env_clear().env("GROUNDCREW_HOME", home);
     let output = command.output().expect("the binary can be started");
     serde_json::from_slice(&output.stdout).expect("it prints JSON")
 }
@@ -49,7 +55,12 @@ fn ctl(server: &Server, more: &[&str]) -> String {
 
 /// All who can be asked give the same answer.
 pub(crate) fn expect_same(server: &Server, machine: &Machine, name: &str) {
-    let (agent, file, status) = (listed(server, name).unwrap(), file(machine), status(machine));
+    expect_same_in(server, &machine.home(), name);
+}
+
+/// The same of an agent whose home is this.
+pub(crate) fn expect_same_in(server: &Server, home: &Path, name: &str) {
+    let (agent, file, status) = (listed(server, name).unwrap(), file(home), status(home));
     let phase = agent.phase.as_ref().unwrap().as_str();
     let activity = agent.activity.as_ref().map_or("", |activity| activity.as_str());
     assert_eq!((file["phase"].as_str(), status["phase"].as_str()), (Some(phase), Some(phase)));
@@ -58,10 +69,14 @@ pub(crate) fn expect_same(server: &Server, machine: &Machine, name: &str) {
     assert_eq!(status["file"], file);
     let list: AgentList = serde_json::from_str(&ctl(server, &["--json"])).unwrap();
     assert!(list.agents.contains(&agent), "{agent:?} is not in {list:?}");
-    assert!(ctl(server, &[]).lines().any(|line| line.starts_with(name) && line.contains(phase)));
+    let shown = match agent.namespace.as_str() {
+        "" => name.to_owned(),
+        namespace => format!("{namespace}/{name}"),
+    };
+    assert!(ctl(server, &[]).lines().any(|line| line.starts_with(&shown) && line.contains(phase)));
 }
 
-fn waits_for_successor(server: &Server, run: &Run) -> String {
+pub(crate) fn waits_for_successor(server: &Server, run: &Run) -> String {
     let view = server.wait_for(run, "the wait for a successor", |view| {
         view.summary.wait.as_ref().is_some_and(|wait| wait.r#for.starts_with("a successor of the agent"))
     });
@@ -90,7 +105,7 @@ fn a_killed_agent_shows_as_such_everywhere_and_its_run_waits_for_a_successor() {
     let reason = waits_for_successor(&server, &run);
     assert!(reason.contains("its process ended: error"), "{reason}");
     expect_same(&server, &machine, "m1");
-    assert_eq!(status(&machine)["staleness"]["is"], "final");
+    assert_eq!(status(&machine.home())["staleness"]["is"], "final");
     assert_eq!(server.count_of(&run, "agent_ended"), 1);
 
     // What is known outlives the orchestrator, and is told once.
@@ -138,12 +153,12 @@ fn an_agent_whose_home_nobody_watches_is_listed_and_known_to_end_all_the_same() 
     let ended = listed(&server, "n1").unwrap();
     assert_eq!((ended.phase.unwrap().as_str(), ended.activity), ("error", None));
     // Nobody corrects the file, which the next agent writes anew.
-    let last = file(&machine);
+    let last = file(&machine.home());
     assert_eq!(last["phase"], json!("running"));
     machine.start();
     machine.load.started();
     eventually("the next agent's file", || {
-        let said = file(&machine);
+        let said = file(&machine.home());
         (said["claim"] == 2 && said["runtime_id"] != last["runtime_id"]).then_some(())
     });
     wait_for(&server, "n1", "the next agent", |agent| {
@@ -194,8 +209,11 @@ fn an_end_is_told_once_by_a_server_that_is_killed_at_any_step_of_it() {
         let died = server.start_to_die_at(*point);
         assert_eq!(died.signal(), Some(9), "{} was not passed", point.name());
         server.start_again(&[]);
-        let is_known =
-            |agent: &AgentView| agent.phase.as_ref().is_some_and(|phase| phase.as_str() == "error");
+        // The run may know of it before the first pass does.
+        let is_known = |agent: &AgentView| {
+            agent.phase.as_ref().is_some_and(|phase| phase.as_str() == "error")
+                && agent.container_status.starts_with("Exited")
+        };
         wait_for(&server, &name, point.name(), is_known);
         let reason = waits_for_successor(&server, &run);
         assert!(reason.contains("its process ended: error"), "{}: {reason}", point.name());
@@ -232,10 +250,10 @@ fn an_end_whose_file_cannot_be_written_is_shown_with_the_cause_and_kept_later() 
             "it has ended all the same"
         );
         waits_for_successor(&server, &run);
-        assert_eq!(file(&machine)["phase"], "running");
+        assert_eq!(file(&machine.home())["phase"], "running");
         mount(&["-o", "remount,rw", &home]);
         wait_for(&server, "m1", "the end in the file", |agent| agent.warnings.is_empty());
-        assert_eq!(file(&machine)["phase"], "error");
+        assert_eq!(file(&machine.home())["phase"], "error");
         expect_same(&server, &machine, "m1");
     });
 }

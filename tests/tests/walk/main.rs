@@ -1,8 +1,13 @@
 //! The built binaries over real sockets: one orchestrator, its agents, and a load that lasts as long as a test wants.
 
 mod agents;
+mod agents_of_pods;
 mod artifacts;
 mod browsed;
+// The orchestrator's own tests use all of it.
+#[path = "../../../crates/orchestrator/tests/api/cluster/mod.rs"]
+#[allow(dead_code)]
+mod cluster;
 mod drain_commands;
 mod drain_hooks;
 mod drain_killed;

@@ -50,6 +50,13 @@ pub struct Home {
     within: PathBuf,
 }
 
+impl Home {
+    /// Where it lies below the operator's folder.
+    pub fn place(&self) -> &Path {
+        &self.within
+    }
+}
+
 /// What was found of homes.
 #[derive(Debug)]
 pub struct Found {

@@ -23,6 +23,7 @@ pub fn list(known: Vec<Known>, live: &Live) -> AgentList {
     let by_runtime: HashMap<AgentRuntime, Arc<LiveRun>> =
         runs.iter().filter_map(|run| Some((of_claim(run)?, run.clone()))).collect();
     let mut covered: HashSet<RunId> = HashSet::new();
+    let mut named: HashSet<RunId> = HashSet::new();
     let mut agents = Vec::with_capacity(known.len());
     for one in known {
         // The run whose claim is this very life of the agent.
@@ -30,9 +31,13 @@ pub fn list(known: Vec<Known>, live: &Live) -> AgentList {
         let runtime = one.fact.fact.life.runtime_id.clone().map(|id| AgentRuntime { source, id });
         let run = runtime.and_then(|runtime| by_runtime.get(&runtime));
         covered.extend(run.map(|run| run.id.clone()));
+        let said = one.said.as_ref().and_then(|said| said.run.clone());
+        named.extend(said.or_else(|| one.fact.run.clone()));
         agents.push(row(one, run.map(Arc::as_ref), live));
     }
-    let others = runs.iter().filter(|run| !covered.contains(&run.id));
+    // One that has ended is listed as its successor, where that is known by the run's name.
+    let has_successor = |run: &LiveRun| named.contains(&run.id) && run.state().end().is_some();
+    let others = runs.iter().filter(|run| !covered.contains(&run.id) && !has_successor(run));
     agents.extend(others.filter_map(|run| claimed(run, live)));
     agents.sort_by(|one, other| {
         (&one.namespace, &one.name, &one.run).cmp(&(&other.namespace, &other.name, &other.run))

@@ -26,7 +26,7 @@ mod process;
 use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use groundcrew_protocol::agent_info::{AgentInfo, AgentLife, RuntimeSource};
 use groundcrew_protocol::runtime::AgentRuntime;
@@ -52,6 +52,9 @@ pub struct Known {
     pub warnings: Vec<String>,
 }
 
+/// All that is known, in order.
+type Rows = Arc<BTreeMap<String, Known>>;
+
 /// What runtimes know of agents.
 #[derive(Debug)]
 pub struct Agents {
@@ -59,12 +62,23 @@ pub struct Agents {
     /// Absent where no cluster is observed.
     pods: Option<Mutex<Pods>>,
     local: Mutex<Local>,
-    known: Mutex<BTreeMap<String, Known>>,
+    /// What is stored: what the next pass begins with.
+    known: Mutex<Rows>,
+    /// What the last pass found: what everybody is shown, before any run is told of it.
+    shown: Mutex<Rows>,
     failures: AtomicU64,
     /// Folders of homes that the last pass could not list: told once.
     hidden: Mutex<HashSet<PathBuf>>,
     /// Something has happened that the next pass should not wait for.
     pub wake: Notify,
+}
+
+fn get(rows: &Mutex<Rows>) -> Rows {
+    rows.lock().unwrap_or_else(PoisonError::into_inner).clone()
+}
+
+fn put(rows: &Mutex<Rows>, new: Rows) {
+    *rows.lock().unwrap_or_else(PoisonError::into_inner) = new;
 }
 
 /// The order of rows, and what one is known by.
@@ -80,14 +94,11 @@ impl Agents {
             pods: observes_pods.then(Mutex::default),
             local: Mutex::new(Local::of_host()),
             known: Mutex::default(),
+            shown: Mutex::default(),
             failures: AtomicU64::new(0),
             hidden: Mutex::default(),
             wake: Notify::new(),
         }
-    }
-
-    fn known(&self) -> MutexGuard<'_, BTreeMap<String, Known>> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Gives the table of pods to who observes them, or reads it.
@@ -99,12 +110,15 @@ impl Agents {
     /// Takes in what the store knew, before the first pass.
     pub fn load(&self, facts: Vec<AgentFact>) {
         let known = |fact: AgentFact| Known { fact, said: None, warnings: Vec::new() };
-        *self.known() = facts.into_iter().map(|fact| (row_key(&fact.key), known(fact))).collect();
+        let rows: BTreeMap<String, Known> =
+            facts.into_iter().map(|fact| (row_key(&fact.key), known(fact))).collect();
+        put(&self.known, Arc::new(rows));
+        put(&self.shown, get(&self.known));
     }
 
     /// All that is known, in order.
     pub fn rows(&self) -> Vec<Known> {
-        self.known().values().cloned().collect()
+        get(&self.shown).values().cloned().collect()
     }
 
     /// Files that could not be read or written, counted by passes since the start.
@@ -112,9 +126,15 @@ impl Agents {
         self.failures.load(Ordering::Relaxed)
     }
 
-    /// What a pass found is stored: it is what is known from now on.
-    pub fn stored(&self, pass: &mut Pass) {
-        *self.known() = std::mem::take(&mut pass.rows);
+    /// Shows what a pass found. Its files say so already, and runs are told of it afterwards, so that whoever learns of an
+    /// end from one of them finds it in the others.
+    pub fn show(&self, pass: &mut Pass) {
+        put(&self.shown, Arc::new(std::mem::take(&mut pass.rows)));
+    }
+
+    /// What is shown is stored: it is what is known from now on.
+    pub fn stored(&self) {
+        put(&self.known, get(&self.shown));
     }
 
     fn note_hidden(&self, hidden: &[Hidden]) {
@@ -130,13 +150,14 @@ impl Agents {
     /// # Errors
     /// Where the operator's own folder of homes cannot be listed.
     pub fn look(&self, claims: &[AgentRuntime], now: WallMs) -> std::io::Result<Pass> {
-        let before = self.known().clone();
+        let before = get(&self.known);
         let mut local = self.local.lock().unwrap_or_else(PoisonError::into_inner);
         let mut pass = Pass { observes_pods: self.pods.is_some(), ..Pass::default() };
         if let Some(table) = self.with_pods(Pods::read).flatten() {
             pass.look_at_pods(self.homes.as_ref(), table, &before, now);
         }
         if let Some(homes) = &self.homes {
+            pass.find_homes_of_pods(homes, &before);
             let found = homes.found()?;
             pass.left_out = found.left_out;
             for home in found.homes {
@@ -146,7 +167,7 @@ impl Agents {
             self.note_hidden(&found.hidden);
             pass.hidden = found.hidden;
         }
-        for (key, known) in &before {
+        for (key, known) in before.iter() {
             pass.keep(key, known, now);
         }
         let processes = pass.rows.values().filter(|known| known.fact.key.source == RuntimeSource::Local);

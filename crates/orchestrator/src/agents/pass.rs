@@ -1,8 +1,8 @@
 //! A pass over agents: what it finds, homes and their files first. That of a cluster's pods is `of_pods`.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use groundcrew_protocol::agent_info::{AgentInfo, AgentLife, Clocks, RuntimeSource, Staleness, staleness};
 use groundcrew_protocol::time::WallMs;
@@ -36,6 +36,8 @@ pub struct Pass {
     pub(super) observes_pods: bool,
     /// Folders of homes that could not be listed.
     pub(super) hidden: Vec<Hidden>,
+    /// By where they lie below the operator's folder, the homes of agents that are pods, with their rows.
+    pub(super) homes_of_pods: HashMap<PathBuf, String>,
     /// Rows whose pods go by another name now.
     pub(super) renamed: HashSet<String>,
 }
@@ -44,6 +46,37 @@ impl Pass {
     /// How many agents it found.
     pub fn agents(&self) -> usize {
         self.rows.len()
+    }
+
+    /// Finds out whose homes are those of pods: a template need not name the namespace.
+    pub(super) fn find_homes_of_pods(&mut self, homes: &Homes, before: &BTreeMap<String, Known>) {
+        // Of one that the cluster was not listed for yet it is known from before.
+        let before = before.iter().filter(|(key, _)| self.observes_pods && !self.renamed.contains(*key));
+        for (key, known) in before.chain(&self.rows) {
+            let AgentKey { source, namespace, name } = &known.fact.key;
+            if *source != RuntimeSource::Kubernetes {
+                continue;
+            }
+            if let Some(home) = homes.home_of(namespace, name) {
+                self.homes_of_pods.insert(home.place().to_owned(), key.clone());
+            }
+        }
+    }
+
+    /// Shows an agent of a cluster that was not listed yet as it was known, with its file's word, and by nothing else.
+    fn show_home_of_pod(
+        &mut self,
+        homes: &Homes,
+        home: &Home,
+        pod_key: String,
+        before: &BTreeMap<String, Known>,
+    ) {
+        let Some(known) = before.get(&pod_key).filter(|_| !self.rows.contains_key(&pod_key)) else { return };
+        let said = homes.read(home).ok().flatten().map(|said| match has_ended(&known.fact.fact) {
+            true => corrected(said, &known.fact.fact),
+            false => said,
+        });
+        self.rows.insert(pod_key, Known { said, ..known.clone() });
     }
 
     pub(super) fn look_at_home(
@@ -59,20 +92,8 @@ impl Pass {
             namespace: home.namespace.clone(),
             name: home.name.clone(),
         };
-        let of_pod = AgentKey { source: RuntimeSource::Kubernetes, ..agent.clone() };
-        let pod_key = row_key(&of_pod);
-        if self.rows.contains_key(&pod_key) {
-            return;
-        }
-        if let Some(known) =
-            before.get(&pod_key).filter(|_| self.observes_pods && !self.renamed.contains(&pod_key))
-        {
-            // The cluster was not listed yet: it is shown as it was known, with its file's word, and by nothing else.
-            let said = homes.read(home).ok().flatten().map(|said| match has_ended(&known.fact.fact) {
-                true => corrected(said, &known.fact.fact),
-                false => said,
-            });
-            self.rows.insert(pod_key, Known { said, ..known.clone() });
+        if let Some(pod_key) = self.homes_of_pods.get(home.place()).cloned() {
+            self.show_home_of_pod(homes, home, pod_key, before);
             return;
         }
         let key = row_key(&agent);
@@ -81,8 +102,9 @@ impl Pass {
             Ok(said) => (said, None),
             Err(error) => (None, Some(error)),
         };
-        if said.is_none() && failure.is_none() {
-            // No agent has lived here, or its file was taken away: then what is known of it stays as it is.
+        let has_file = said.is_some() || failure.is_some();
+        if !has_file && !known.is_some_and(|known| is_recent(&known.fact.fact, now)) {
+            // No agent has lived here, or nobody remembers it.
             return;
         }
         let life = match (&said, known) {
@@ -94,6 +116,10 @@ impl Pass {
             Some(id) => local.look(id, life.epoch.as_deref()),
             None => Seen::Unknown,
         };
+        if !has_file && seen == Seen::Unknown && !known.is_some_and(|known| has_ended(&known.fact.fact)) {
+            // Its file was taken away, and nobody can tell whether it lives.
+            return;
+        }
         let word = said.clone().unwrap_or_default();
         let fact = settled(known.map(|known| &known.fact.fact), fact_of(life, &word, seen, now));
         let mut said = said;
@@ -109,6 +135,9 @@ impl Pass {
         }
         let mut warnings: Vec<String> =
             failure.map(|error| self.failed(&homes.path(home), &error, known)).into_iter().collect();
+        if !has_file && seen == Seen::Runs {
+            warnings.push("it runs, and its file is gone".to_owned());
+        }
         warnings.extend(said.as_ref().and_then(|said| stale(said, seen, &local.epoch, now)));
         let run = said.as_ref().and_then(|said| said.run.clone());
         let run = run.or_else(|| known.and_then(|known| known.fact.run.clone()));

@@ -46,7 +46,8 @@ impl Bench {
 
     fn pass(&self) -> Pass {
         let mut pass = self.agents.look(&[], NOW).unwrap();
-        self.agents.stored(&mut pass);
+        self.agents.show(&mut pass);
+        self.agents.stored();
         pass
     }
 
@@ -185,6 +186,36 @@ fn a_file_that_cannot_be_written_is_counted_and_shown_and_done_by_the_next_pass(
 }
 
 #[test]
+fn an_agent_that_runs_while_its_file_is_gone_is_listed_and_told_of_when_it_ends() {
+    let mut bench = Bench::new();
+    bench.says("running");
+    bench.pass();
+    fs::remove_file(bench.path()).unwrap();
+    bench.pass();
+    let row = bench.row();
+    assert_eq!((&row.fact.fact.state, row.said), (&RuntimeState::Running, None));
+    assert_eq!(row.warnings, ["it runs, and its file is gone"]);
+    bench.kill();
+    for _ in 0..2 {
+        let pass = bench.pass();
+        assert_eq!(pass.ends.iter().map(|end| end.ending).collect::<Vec<_>>(), [Ending::Error]);
+        assert!(matches!(bench.row().fact.fact.state, RuntimeState::Ended { .. }));
+    }
+    assert_eq!(bench.agents.look(&[], NOW.plus(ENDED_AGENTS_MS)).unwrap().agents(), 0);
+}
+
+/// What the document's system corrects of an agent that goes on.
+#[test]
+fn a_process_that_runs_corrects_a_file_that_says_that_it_stopped() {
+    let bench = Bench::new();
+    bench.says("stopped");
+    bench.pass();
+    let file = bench.file();
+    assert_eq!((&file["phase"], &file["activity"]), (&json!("running"), &json!("executing")));
+    assert_eq!(bench.row().said.unwrap().phase, Some(InfoPhase::Running));
+}
+
+#[test]
 fn a_folder_that_cannot_be_listed_hides_its_own_agents_and_no_others() {
     let bench = Bench::new();
     let homes = |namespace: &str| bench.folder.path().join(namespace).join("homes");
@@ -196,7 +227,8 @@ fn a_folder_that_cannot_be_listed_hides_its_own_agents_and_no_others() {
     let agents = Agents::new(Some(template.parse().unwrap()), false);
     let pass = || {
         let mut pass = agents.look(&[], NOW).unwrap();
-        agents.stored(&mut pass);
+        agents.show(&mut pass);
+        agents.stored();
         let rows: Vec<_> = agents.rows().into_iter().map(|row| row.fact.key.namespace).collect();
         (pass.failures, rows, pass.forgotten.len())
     };

@@ -43,7 +43,8 @@ impl Shared {
 
     fn pass(&self) -> Pass {
         let mut pass = self.agents.look(&[], NOW).unwrap();
-        self.agents.stored(&mut pass);
+        self.agents.show(&mut pass);
+        self.agents.stored();
         pass
     }
 
@@ -135,7 +136,8 @@ fn an_agent_whose_pod_is_no_more_is_one_row_and_its_file_is_kept_as_soon_as_it_c
             again.with_pods(|table| table.replace([])).unwrap();
         }
         let mut pass = again.look(&[], NOW).unwrap();
-        again.stored(&mut pass);
+        again.show(&mut pass);
+        again.stored();
         let rows = again.rows();
         assert_eq!((rows.len(), &rows[0].fact.key.source), (1, &RuntimeSource::Kubernetes));
         assert_eq!(rows[0].said.as_ref().unwrap().phase, Some(InfoPhase::Error));
@@ -206,4 +208,41 @@ fn a_pod_that_goes_by_another_name_now_lives() {
     let pass = shared.pass();
     assert!(pass.ends.is_empty(), "{:?}", pass.ends);
     assert_eq!((shared.shown(), pass.forgotten), (vec![row("b", "", "Running")], vec![runs(1).fact.key]));
+}
+
+/// What the document's system corrects of an agent that goes on.
+#[test]
+fn a_container_that_runs_corrects_a_file_that_says_that_it_stopped() {
+    let shared = Shared::new(Vec::new());
+    shared.says("stopped", "uid-1");
+    shared.lists(vec![runs(1)]);
+    shared.pass();
+    assert_eq!(shared.file()["phase"], "running");
+    assert_eq!(shared.shown(), [row("a", "running", "Running")]);
+}
+
+#[test]
+fn a_home_is_its_pod_s_whether_or_not_its_path_names_the_namespace() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::create_dir(folder.path().join("a")).unwrap();
+    fs::write(folder.path().join("a/agent-info.json"), r#"{"phase":"running"}"#).unwrap();
+    let agents_of = |facts| {
+        let template = format!("{}/{{agent}}", folder.path().display());
+        let agents = Agents::new(Some(template.parse().unwrap()), true);
+        agents.load(facts);
+        agents
+    };
+    let rows = |agents: &Agents| {
+        let mut pass = agents.look(&[], NOW).unwrap();
+        agents.show(&mut pass);
+        agents.stored();
+        let key = |known: Known| (known.fact.key.namespace, known.fact.key.source.to_string());
+        agents.rows().into_iter().map(key).collect::<Vec<_>>()
+    };
+    let expected = [("lab".to_owned(), "kubernetes".to_owned())];
+    let agents = agents_of(Vec::new());
+    agents.with_pods(|table| table.replace([(None, runs(1))])).unwrap();
+    assert_eq!(rows(&agents), expected);
+    // Nor is it another's after a restart, before the cluster was listed.
+    assert_eq!(rows(&agents_of(vec![runs(1).fact])), expected);
 }

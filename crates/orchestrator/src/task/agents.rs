@@ -29,13 +29,14 @@ pub async fn pass(app: Arc<App>) -> Passed {
     let looked = tokio::task::spawn_blocking(move || looking.agents.look(&processes, wall_now())).await;
     let mut pass = looked.map_err(PassError::Defect)?.map_err(PassError::Homes)?;
     fault::point(points::AGENTS_LOOKED);
+    let agents = pass.agents();
+    app.agents.show(&mut pass);
     // Told before it is stored: a successor's row may replace the last that is known of who ended.
     let told = tell(&app, &pass).await;
     app.store.put_facts(std::mem::take(&mut pass.changed)).await?;
     app.store.forget_facts(std::mem::take(&mut pass.forgotten)).await?;
     fault::point(points::AGENTS_STORED);
-    let agents = pass.agents();
-    app.agents.stored(&mut pass);
+    app.agents.stored();
     for end in std::mem::take(&mut pass.begun) {
         wake_at(&app, end);
     }
