@@ -24,10 +24,9 @@ struct Observed {
 }
 
 impl Observed {
-    fn start(quirk: Quirk, before: impl FnOnce(&Cluster)) -> Observed {
+    fn start(quirk: Quirk) -> Observed {
         let runtime = Runtime::new().expect("the system has what a runtime needs");
         let cluster = runtime.block_on(Cluster::start(quirk));
-        before(&cluster);
         let server = Server::start_observing(&cluster.kubeconfig, "app=agent");
         Observed { server, cluster, _runtime: runtime }
     }
@@ -71,13 +70,14 @@ fn whatever_a_cluster_does_on_the_way_all_who_can_be_asked_say_the_same() {
         Quirk::Dribbles,
     ] {
         let what = format!("{quirk:?}");
-        let observed =
-            Observed::start(quirk, |cluster| AGENTS.iter().for_each(|name| cluster.put(name, runs())));
+        let observed = Observed::start(quirk);
         for name in AGENTS {
             // The last of them said that it has stopped, and its container runs.
             let (phase, activity) = if name == "e" { ("stopped", "") } else { ("running", "executing") };
             observed.says(name, phase, activity);
         }
+        // Of a pod that is listed the file has been read.
+        AGENTS.iter().for_each(|name| observed.cluster.put(name, runs()));
         AGENTS.iter().for_each(|name| drop(observed.expect(&what, name, "running", "Running")));
         observed.cluster.put("a", ended("Succeeded", 0, "Completed"));
         observed.cluster.put("b", ended("Failed", 137, "OOMKilled"));
@@ -108,7 +108,7 @@ enum Meanwhile {
 /// Between the file, the run and the store: whichever of them knew of an end, all do after the next start, once.
 #[test]
 fn the_end_of_a_pod_is_told_once_by_a_server_that_is_killed_at_any_step_of_it() {
-    let Observed { mut server, cluster, _runtime } = Observed::start(Quirk::None, |_| {});
+    let Observed { mut server, cluster, _runtime } = Observed::start(Quirk::None);
     let of_file = durable::ALL.iter().filter(|point| point.name().starts_with("json."));
     let steps = of_file.chain(points::ALL).flat_map(|point| {
         [Meanwhile::Nothing, Meanwhile::IsDeleted, Meanwhile::IsReplaced].map(|meanwhile| (point, meanwhile))
@@ -146,13 +146,13 @@ fn the_end_of_a_pod_is_told_once_by_a_server_that_is_killed_at_any_step_of_it() 
             agent.phase.as_ref().is_some_and(|phase| phase.as_str() == "error")
                 && agent.container_status != "Running"
         });
-        let agents: AgentList = server.get("/api/v1/agents");
-        let of_run = agents.agents.iter().filter(|agent| agent.run.as_ref() == Some(&run.id));
-        assert_eq!(of_run.count(), 1, "{what}: {agents:?}");
         assert_eq!(ended.activity, None, "{what}");
         let reason = waits_for_successor(&server, &run);
         assert!(reason.contains("its pod ended: error"), "{what}: {reason}");
         expect_same_in(&server, &machine.home(), &name);
+        let agents: AgentList = server.get("/api/v1/agents");
+        let of_run = agents.agents.iter().filter(|agent| agent.run.as_ref() == Some(&run.id));
+        assert_eq!(of_run.count(), 1, "{what}: {agents:?}");
         assert_eq!(server.count_of(&run, "agent_ended"), 1, "{what}");
     }
 }
@@ -160,7 +160,7 @@ fn the_end_of_a_pod_is_told_once_by_a_server_that_is_killed_at_any_step_of_it() 
 /// A run whose agent is a pod, from its end to that of its successor.
 #[test]
 fn a_run_goes_on_with_the_successor_of_a_pod_that_was_killed() {
-    let Observed { server, cluster, _runtime } = Observed::start(Quirk::None, |_| {});
+    let Observed { server, cluster, _runtime } = Observed::start(Quirk::None);
     let run = server.create_run("n1", LOAD);
     let labels = json!({"app": "agent", "groundcrew.dev/agent": "m1", "groundcrew.dev/run": run.id.as_str()});
     cluster.put_as("uid-1", "lab", "job-1", labels.clone(), runs());
