@@ -208,7 +208,7 @@ pub struct KubernetesArguments {
     /// Label selector of their pods.
     #[arg(long, value_name = "SELECTOR", requires = "kubernetes")]
     pub kubernetes_selector: Option<String>,
-    /// Label or annotation that holds an agent's name; a pod without it is called by its own.
+    /// Label or annotation that holds an agent's name; a pod without it is called by its own, one of a DaemonSet by its node.
     #[arg(long, value_name = "KEY", requires = "kubernetes")]
     pub kubernetes_agent_key: Option<String>,
     /// Label or annotation that holds an agent's run.

@@ -55,6 +55,10 @@ fn row(known: Known, run: Option<&LiveRun>, live: &Live) -> AgentView {
         if let Some(change) = reconcile(&info, &fact.fact) {
             change.apply_to(&mut info);
         }
+        if is_of_lost_node(&fact.fact) {
+            // What it said before is no news of it.
+            info.detail = None;
+        }
         let (phase, detail) = without_word(&fact.fact, &warnings);
         info.phase = info.phase.or(phase);
         info.detail = info.detail.or(detail);
@@ -76,6 +80,12 @@ fn row(known: Known, run: Option<&LiveRun>, live: &Live) -> AgentView {
         last_seen: info.last_seen,
         warnings,
     }
+}
+
+/// Whether the cluster does not know what became of it.
+fn is_of_lost_node(fact: &RuntimeFact) -> bool {
+    let is_lost = fact.container_status.contains('(') || fact.container_status == "Unknown";
+    fact.source == RuntimeSource::Kubernetes && fact.state == RuntimeState::Deferring && is_lost
 }
 
 /// How an agent shows that has said nothing yet: as its runtime knows it, or why that cannot tell.

@@ -9,6 +9,9 @@ use groundcrew_protocol::time::WallMs;
 
 use crate::store::AgentFact;
 
+/// The reason that is shown of a pod that is being deleted, where the cluster gives none.
+pub const TERMINATING: &str = "Terminating";
+
 /// A pod of an agent.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PodSeen {
@@ -138,11 +141,14 @@ pub struct Table {
 }
 
 /// That the pod of an agent is no more, and nobody saw how it ended but the agent itself, which may have said so.
+/// Why a pod was about to go is in what is known of it, `Phase (Reason)`.
 pub(super) fn deleted(known: &AgentFact, said: Option<&AgentInfo>, now: WallMs) -> AgentFact {
+    let last = reason_in(&known.fact);
+    let status = last.map_or_else(|| "Deleted".to_owned(), |reason| format!("Deleted ({reason})"));
     let (ending, detail) = match said.and_then(|said| said.phase.as_ref()) {
-        Some(InfoPhase::Stopped) => (Ending::Stopped, ""),
+        Some(InfoPhase::Stopped) => (Ending::Stopped, String::new()),
         // Why is in its own words.
-        Some(InfoPhase::Error) => (Ending::Error, ""),
+        Some(InfoPhase::Error) => (Ending::Error, String::new()),
         Some(
             InfoPhase::Created
             | InfoPhase::Provisioning
@@ -153,12 +159,22 @@ pub(super) fn deleted(known: &AgentFact, said: Option<&AgentInfo>, now: WallMs) 
             | InfoPhase::Ended
             | InfoPhase::Unknown(_),
         )
-        | None => (Ending::Error, "Deleted: its pod was deleted before it ended"),
+        | None => {
+            let reason = last.unwrap_or("Deleted");
+            (Ending::Error, format!("{reason}: its pod was deleted before it ended"))
+        }
     };
-    let (reason, detail) = ("Deleted".to_owned(), detail.to_owned());
+    let reason = last.unwrap_or("Deleted").to_owned();
     let state = RuntimeState::Ended { ending, exit: None, reason, detail };
     // Whatever container wrote the file last, by whatever clock: it has gone with its pod.
     let at = now.max(said.and_then(|said| said.started_at).unwrap_or(now));
-    let fact = RuntimeFact { state, container_status: "Deleted".to_owned(), at, ..known.fact.clone() };
+    let fact = RuntimeFact { state, container_status: status, at, ..known.fact.clone() };
     AgentFact { fact, ..known.clone() }
+}
+
+/// The reason in a container's status that a pod had which ran, where that is one.
+fn reason_in(fact: &RuntimeFact) -> Option<&str> {
+    let (_, reason) = fact.container_status.strip_suffix(')')?.split_once(" (")?;
+    // That it is on its way out is no reason of it.
+    (reason != TERMINATING).then_some(reason)
 }

@@ -246,3 +246,19 @@ fn a_home_is_its_pod_s_whether_or_not_its_path_names_the_namespace() {
     // Nor is it another's after a restart, before the cluster was listed.
     assert_eq!(rows(&agents_of(vec![runs(1).fact])), expected);
 }
+
+#[test]
+fn a_pod_whose_node_was_lost_before_it_was_deleted_ended_for_that() {
+    for (status, reason) in
+        [("Running (NodeLost)", "NodeLost"), ("Running (Terminating)", "Deleted"), ("Running", "Deleted")]
+    {
+        let shared = Shared::new(vec![pod("a", 1, RuntimeState::Deferring, status).fact]);
+        shared.says("running", "uid-1");
+        shared.lists(Vec::new());
+        let pass = shared.pass();
+        assert_eq!(pass.ends[0].reason, reason, "the run is told so");
+        assert_eq!(shared.file()["detail"], format!("{reason}: its pod was deleted before it ended"));
+        let shown = if reason == "Deleted" { reason.to_owned() } else { format!("Deleted ({reason})") };
+        assert_eq!(shared.shown(), [row("a", "error", &shown)]);
+    }
+}

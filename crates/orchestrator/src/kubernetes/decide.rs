@@ -10,15 +10,26 @@
 //!   anything else                           the agent's own word
 //! ```
 //!
-//! The reason of the cluster (OOMKilled, Evicted, DeadlineExceeded, NodeLost, those of images) comes along.
+//! The reason of the cluster (OOMKilled, Evicted, DeadlineExceeded, NodeLost, those of images) comes along. That a node is
+//! lost a cluster says in several ways, by version and by how far it has got:
+//!
+//! ```text
+//!   status.reason NodeLost, phase Unknown              older clusters, as their node controller evicts
+//!   condition Ready False, ContainersReady True        the node controller alone does that to a pod whose node is silent:
+//!                                                      MarkPodsNotReady leaves all else as the kubelet said it last
+//!   condition DisruptionTarget True, with a reason     who takes the pod away: DeletionByTaintManager (a node that stays
+//!     (kubernetes.io, "Pod disruption conditions")     unreachable), DeletionByPodGC (a node that is no more),
+//!                                                      EvictionByEvictionAPI, PreemptionByScheduler, TerminationByKubelet
+//! ```
 
 use groundcrew_protocol::agent_info::{AgentLife, Ending, Exit, RuntimeFact, RuntimeSource, RuntimeState};
 use groundcrew_protocol::ids::RunId;
 use groundcrew_protocol::time::WallMs;
-use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Pod, PodStatus};
+use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Pod, PodCondition, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use crate::agents::PodSeen;
+use crate::agents::pods::TERMINATING;
 use crate::store::{AgentFact, AgentKey};
 
 /// Longest message of the cluster that is kept, in bytes.
@@ -29,13 +40,18 @@ const MESSAGE_BYTES_MAX: usize = 300;
 pub struct Names {
     /// The label selector of their pods.
     pub selector: String,
-    /// The label that holds the agent's name; a pod without it is called by its own.
+    /// The label that holds the agent's name; a pod without it is called by its own, one of a DaemonSet by its node.
     pub agent: String,
     /// The label or annotation that holds its run, where there is one.
     pub run: String,
     /// The container that it is. In a pod with one container it is that one.
     pub container: String,
 }
+
+/// What is shown of a pod whose node is silent, in the word that clusters once had for it.
+const NODE_LOST: &str = "NodeLost";
+/// Reasons of a container that tell no more than that it ended, or that nobody knows how.
+const SAY_LITTLE: [&str; 3] = ["Error", "Completed", "ContainerStatusUnknown"];
 
 /// How the agent's container ended, and which of its ends that was.
 struct End {
@@ -59,13 +75,14 @@ pub fn seen(pod: &Pod, names: &Names, now: WallMs) -> Option<PodSeen> {
     let told = told(&status, container);
     let started = container.and_then(started_of).or(status.start_time.as_ref()).map(wall_of);
     let at = told.finished.filter(|_| matches!(told.state, RuntimeState::Ended { .. })).unwrap_or(now);
-    let is_leaving =
-        metadata.deletion_timestamp.is_some() && !matches!(told.state, RuntimeState::Ended { .. });
+    let is_leaving = metadata.deletion_timestamp.is_some()
+        && !matches!(told.state, RuntimeState::Ended { .. })
+        && told.warning.is_none();
     let fact = AgentFact {
         key: AgentKey {
             source: RuntimeSource::Kubernetes,
             namespace: metadata.namespace.clone().unwrap_or_default(),
-            name: marked(&names.agent).cloned().unwrap_or_else(|| pod_name.clone()),
+            name: marked(&names.agent).cloned().unwrap_or_else(|| name_of(pod, &pod_name)),
         },
         run: marked(&names.run).and_then(|run| run.parse::<RunId>().ok()),
         node: pod.spec.as_ref().and_then(|spec| spec.node_name.clone()),
@@ -73,13 +90,20 @@ pub fn seen(pod: &Pod, names: &Names, now: WallMs) -> Option<PodSeen> {
             source: RuntimeSource::Kubernetes,
             life: AgentLife { runtime_id: Some(uid.clone()), started_at: started, ..AgentLife::default() },
             state: told.state,
-            container_status: if is_leaving { status_text(&told.phase, "Terminating") } else { told.status },
+            container_status: if is_leaving { status_text(&told.phase, TERMINATING) } else { told.status },
             at,
         },
     };
     let created = metadata.creation_timestamp.as_ref().map(wall_of).unwrap_or_default();
     let end = format!("{uid}:{}", told.end);
     Some(PodSeen { fact, pod: pod_name, created, end, warning: told.warning })
+}
+
+/// What an agent is called that has no name of its own. A DaemonSet's is the one of its node, whichever pod that is.
+fn name_of(pod: &Pod, pod_name: &str) -> String {
+    let is_of_node = pod.metadata.owner_references.iter().flatten().any(|owner| owner.kind == "DaemonSet");
+    let node = pod.spec.as_ref().and_then(|spec| spec.node_name.clone()).filter(|_| is_of_node);
+    node.unwrap_or_else(|| pod_name.to_owned())
 }
 
 /// What is told by a pod's status.
@@ -97,7 +121,7 @@ struct Told {
 
 fn told(status: &PodStatus, container: Option<&ContainerStatus>) -> Told {
     let phase = status.phase.clone().unwrap_or_default();
-    let pod_reason = status.reason.clone().unwrap_or_default();
+    let Why { reason: pod_reason, message } = why(status);
     let state = container.and_then(|container| container.state.as_ref());
     let terminated = container.and_then(terminated_of);
     let waiting = state.and_then(|state| state.waiting.as_ref());
@@ -124,16 +148,53 @@ fn told(status: &PodStatus, container: Option<&ContainerStatus>) -> Told {
         told.state = RuntimeState::Waiting { reason: joined(&reason, waiting.message.as_deref()) };
     } else if state.is_some_and(|state| state.running.is_some()) {
         // A node that is lost may run it on: nobody knows.
-        let is_lost = phase == "Unknown" || pod_reason == "NodeLost";
+        let is_lost = is_node_lost(status);
         told.state = if is_lost { RuntimeState::Deferring } else { RuntimeState::Running };
     } else if !pod_reason.is_empty() {
-        told.state = RuntimeState::Waiting { reason: joined(&pod_reason, status.message.as_deref()) };
+        told.state = RuntimeState::Waiting { reason: joined(&pod_reason, Some(&message)) };
     }
-    if phase == "Unknown" || pod_reason == "NodeLost" {
-        told.warning =
-            Some(format!("its node does not answer: {}", joined(&pod_reason, status.message.as_deref())));
+    let text = joined(&pod_reason, Some(&message));
+    if is_node_lost(status) {
+        told.warning = Some(format!("its node does not answer: {text}"));
+    } else if disruption(status).is_some() {
+        told.warning = Some(format!("its pod is taken away: {text}"));
     }
     told
+}
+
+/// Why a pod stands as it does, in the cluster's words; empty where there are none.
+#[derive(Default)]
+struct Why {
+    reason: String,
+    message: String,
+}
+
+fn why(status: &PodStatus) -> Why {
+    let said = |reason: &Option<String>, message: &Option<String>| {
+        let reason = reason.clone().filter(|reason| !reason.is_empty())?;
+        Some(Why { reason, message: message.clone().unwrap_or_default() })
+    };
+    let of_pod = said(&status.reason, &status.message);
+    let of_disruption = || disruption(status).and_then(|one| said(&one.reason, &one.message));
+    let of_node = || is_node_lost(status).then(|| Why { reason: NODE_LOST.to_owned(), ..Why::default() });
+    of_pod.or_else(of_disruption).or_else(of_node).unwrap_or_default()
+}
+
+fn condition<'a>(status: &'a PodStatus, kind: &str) -> Option<&'a PodCondition> {
+    status.conditions.iter().flatten().find(|one| one.type_ == kind)
+}
+
+/// That the pod is taken away, by whom ever.
+fn disruption(status: &PodStatus) -> Option<&PodCondition> {
+    condition(status, "DisruptionTarget").filter(|one| one.status == "True")
+}
+
+/// Whether nobody hears the pod's node. A readiness gate that is not met is no sign of that, and has a reason.
+fn is_node_lost(status: &PodStatus) -> bool {
+    let is = |kind: &str, wanted: &str| condition(status, kind).filter(|one| one.status == wanted);
+    let was_marked = is("ContainersReady", "True").is_some()
+        && is("Ready", "False").is_some_and(|one| one.reason.as_deref().unwrap_or_default().is_empty());
+    status.phase.as_deref() == Some("Unknown") || status.reason.as_deref() == Some(NODE_LOST) || was_marked
 }
 
 /// The agent's container: by its name, else the only one.
@@ -171,20 +232,28 @@ fn end_of(
         Some("Failed") => (Ending::Error, "Error"),
         Some(_) | None => (by_exit, if by_exit == Ending::Stopped { "Completed" } else { "Error" }),
     };
-    let of_pod = status.reason.clone().filter(|reason| !reason.is_empty());
-    let of_container =
-        terminated.and_then(|terminated| terminated.reason.clone()).filter(|one| !one.is_empty());
-    let message = match &of_pod {
-        Some(_) => status.message.clone(),
-        None => terminated.and_then(|terminated| terminated.message.clone()),
-    };
+    let of_container = terminated.map(|terminated| Why {
+        reason: terminated.reason.clone().unwrap_or_default(),
+        message: terminated.message.clone().unwrap_or_default(),
+    });
+    let of_container = of_container.filter(|why| !why.reason.is_empty());
+    // What the pod says counts; why it was taken away counts where the container tells no more than that it failed.
+    let of_pod = Some(why(status)).filter(|why| !why.reason.is_empty());
+    let is_own = status.reason.as_ref().is_some_and(|reason| !reason.is_empty());
+    let says_much = of_container.as_ref().is_some_and(|why| !SAY_LITTLE.contains(&&*why.reason));
+    let Why { reason, message } = match ending {
+        _ if is_own => of_pod,
+        Ending::Error if !says_much => of_pod.or(of_container),
+        Ending::Error | Ending::Stopped => of_container,
+    }
+    .unwrap_or_else(|| Why { reason: otherwise.to_owned(), ..Why::default() });
     let restarts = container.map_or(0, |container| container.restart_count);
     let container = terminated.and_then(|terminated| terminated.container_id.clone());
     End {
         ending,
         exit,
-        reason: of_pod.or(of_container).unwrap_or_else(|| otherwise.to_owned()),
-        message: message.unwrap_or_default(),
+        reason,
+        message,
         // Each start of a container has another id; where the cluster shows none, the number of starts tells.
         container: container.filter(|id| !id.is_empty()).unwrap_or_else(|| restarts.to_string()),
     }

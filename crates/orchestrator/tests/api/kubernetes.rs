@@ -251,6 +251,34 @@ async fn an_image_that_is_not_there_and_a_node_that_is_lost_show_with_their_reas
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_spoke_before_its_node_was_lost_shows_that_and_ends_for_it() {
+    let observed = Observed::start(Quirk::None, None, |cluster| cluster.put("a", runs())).await;
+    let mut agent = observed.bench.make_agent("n1").await;
+    agent.runtime = json!({"source": "kubernetes", "id": "uid-a"});
+    agent.restart();
+    agent.claim(&observed.bench).await.expect(200);
+    agent.beat(&observed.bench, json!({"activity": "all is well"})).await.expect(200);
+    observed.wait_for("the list", &[("a", "running", "Running")]).await;
+    let detail = async || {
+        let list = observed.bench.order("GET", "/api/v1/agents", Value::Null).await.expect(200);
+        list["agents"][0]["detail"].clone()
+    };
+    assert_eq!(detail().await, "all is well");
+    let mut lost = runs();
+    lost["conditions"] =
+        json!([{"type": "ContainersReady", "status": "True"}, {"type": "Ready", "status": "False"}]);
+    observed.cluster.put("a", lost);
+    observed.wait_for("the node", &[("a", "running", "Running (NodeLost)")]).await;
+    assert_eq!(detail().await, "its node does not answer: NodeLost");
+    observed.cluster.delete("a");
+    observed.wait_for("the end", &[("a", "error", "Deleted (NodeLost)")]).await;
+    assert_eq!(detail().await, "NodeLost: its pod was deleted before it ended");
+    let view =
+        observed.bench.order("GET", &format!("/api/v1/runs/{}", agent.run), Value::Null).await.expect(200);
+    assert_eq!(view["wait"]["for"], "a successor of the agent; its pod ended: error (NodeLost)");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_end_comes_into_the_file_where_the_file_system_is_shared() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("lab/a/agent-info.json");

@@ -70,7 +70,9 @@ fn expect(cases: Vec<Case>) {
         let seen = seen(&pod(phase, container, more), &names(), NOW).unwrap();
         assert_eq!(shown(&seen.fact.fact.state), (state.to_owned(), text.to_owned()), "{case}");
         assert_eq!(seen.fact.fact.container_status, status, "{case}");
-        assert_eq!(seen.warning.is_some(), status.contains("NodeLost") && state == "defers", "{case}");
+        let is_taken = ["DeletionBy", "EvictionBy"].iter().any(|by| status.contains(by));
+        let warns = state == "defers" && status.contains("NodeLost") || state == "runs" && is_taken;
+        assert_eq!(seen.warning.is_some(), warns || status.contains("Unknown"), "{case}: {:?}", seen.warning);
     }
 }
 
@@ -114,6 +116,66 @@ fn an_agent_may_end_in_a_pod_that_goes_on() {
         // Started again: what was before is over.
         ("Running", runs(), before, "runs", "Running", ""),
     ]);
+}
+
+/// What clusters set by conditions: (type, status, reason).
+fn conditions(all: &[(&str, &str, &str)]) -> Value {
+    let one = |(kind, status, reason): &(&str, &str, &str)| json!({"type": kind, "status": status, "reason": reason, "message": "why"});
+    json!({"conditions": all.iter().map(one).collect::<Vec<_>>()})
+}
+
+#[test]
+fn a_pod_that_is_taken_away_or_whose_node_is_lost_says_so_by_its_conditions() {
+    let silent = || conditions(&[("ContainersReady", "True", ""), ("Ready", "False", "")]);
+    let gate = conditions(&[("ContainersReady", "True", ""), ("Ready", "False", "ReadinessGatesNotReady")]);
+    let unready = conditions(&[("ContainersReady", "False", ""), ("Ready", "False", "")]);
+    let taken = |by: &str| conditions(&[("DisruptionTarget", "True", by)]);
+    let both = conditions(&[
+        ("ContainersReady", "True", ""),
+        ("Ready", "False", ""),
+        ("DisruptionTarget", "True", "DeletionByTaintManager"),
+    ]);
+    let kept = conditions(&[("DisruptionTarget", "False", "EvictionByEvictionAPI")]);
+    let gone = "DeletionByPodGC: why";
+    let drained = "EvictionByEvictionAPI: why: its container ended with exit status 143";
+    expect(vec![
+        // A node that is silent: nobody knows of its containers.
+        ("Running", runs(), silent(), "defers", "Running (NodeLost)", ""),
+        ("Running", runs(), gate, "runs", "Running", ""),
+        ("Running", runs(), unready, "runs", "Running", ""),
+        // Somebody takes the pod away; its container runs until it has gone.
+        ("Running", runs(), taken("EvictionByEvictionAPI"), "runs", "Running (EvictionByEvictionAPI)", ""),
+        ("Running", runs(), kept, "runs", "Running", ""),
+        ("Failed", Value::Null, taken("DeletionByPodGC"), "error", "Failed (DeletionByPodGC)", gone),
+        (
+            "Failed",
+            terminated(143, "Error"),
+            taken("EvictionByEvictionAPI"),
+            "error",
+            "Failed (EvictionByEvictionAPI)",
+            drained,
+        ),
+        // What the container says of itself is no less true for that, and an end in order stays one.
+        (
+            "Failed",
+            terminated(137, "OOMKilled"),
+            taken("DeletionByPodGC"),
+            "error",
+            "Failed (OOMKilled)",
+            KILLED,
+        ),
+        (
+            "Succeeded",
+            terminated(0, "Completed"),
+            taken("EvictionByEvictionAPI"),
+            "stopped",
+            "Succeeded (Completed)",
+            "",
+        ),
+    ]);
+    let lost = seen(&pod("Running", runs(), both), &names(), NOW).unwrap();
+    assert_eq!(lost.fact.fact.state, RuntimeState::Deferring);
+    assert_eq!(lost.warning.unwrap(), "its node does not answer: DeletionByTaintManager: why");
 }
 
 #[test]
@@ -169,6 +231,15 @@ fn an_agent_is_called_by_its_label_and_its_life_by_the_pod() {
     pod.metadata.annotations = None;
     let other = seen_as(&pod);
     assert_eq!((other.fact.key.name.as_str(), other.fact.run), ("pod-1", None));
+    let owner = |kind: &str| {
+        let owner = json!({"apiVersion": "apps/v1", "kind": kind, "name": "groundcrew-agent", "uid": "o"});
+        Some(vec![serde_json::from_value(owner).unwrap()])
+    };
+    pod.metadata.owner_references = owner("Job");
+    assert_eq!(seen_as(&pod).fact.key.name, "pod-1");
+    // The next pod there is the same agent.
+    pod.metadata.owner_references = owner("DaemonSet");
+    assert_eq!(seen_as(&pod).fact.key.name, "node-7");
     pod.metadata.uid = None;
     assert_eq!(seen(&pod, &names(), NOW), None);
 }
@@ -182,6 +253,10 @@ fn a_pod_that_is_being_deleted_says_so_until_it_has_ended() {
         (seen_now.fact.fact.container_status.as_str(), shown(&seen_now.fact.fact.state).0.as_str()),
         ("Running (Terminating)", "runs")
     );
+    // Why it is taken away says more than that it is.
+    let mut lost = pod("Running", runs(), lost());
+    lost.metadata.deletion_timestamp = leaving.metadata.deletion_timestamp;
+    assert_eq!(seen(&lost, &names(), NOW).unwrap().fact.fact.container_status, "Running (NodeLost)");
     let mut gone = pod("Succeeded", terminated(0, "Completed"), json!({}));
     gone.metadata.deletion_timestamp = gone.metadata.creation_timestamp.clone();
     let seen_now = seen(&gone, &names(), NOW).unwrap();
