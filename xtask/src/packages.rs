@@ -80,6 +80,12 @@ pub const PACKAGES: &[Package] = &[
         needs: &[Need::Test],
     },
     Package {
+        sign: Sign::Program("ssh"),
+        name: "openssh-client",
+        why: "logs into a held machine, as its operator does",
+        needs: &[Need::Test],
+    },
+    Package {
         sign: Sign::Program("chromium"),
         name: "chromium",
         why: "opens the pages, whose script nothing else runs",

@@ -1,8 +1,8 @@
 //! Machines that boot the live image, which the project's own `xtask image` makes of the agent under test. There is no hand
 //! in them: the agent is their first process, and what a test wants to know it asks the orchestrator, QEMU or the console.
 
-use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Write};
+use std::net::{SocketAddr, TcpListener};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -14,7 +14,7 @@ use super::qemu::{KERNEL_COMMAND_LINE, Kit, joined};
 use super::relay::Relay;
 use super::slots::Slot;
 use super::{CONSOLE_LINES_MAX, say, write_down};
-use crate::harness::server::{Run, Server};
+use crate::harness::server::{Run, Server, own_loopback};
 use crate::harness::{Process, binary, eventually};
 
 /// The agent says so often that it is there: orders come with the answers.
@@ -34,15 +34,15 @@ pub struct Parts {
     pub nvme: Vec<String>,
     /// Serial numbers of its SATA disks.
     pub sata: Vec<String>,
-    /// More arguments for QEMU.
-    pub more: Vec<OsString>,
+    /// A sector that no SATA disk of it can read.
+    pub unreadable: Option<u64>,
 }
 
 impl Default for Parts {
     /// One disk of each kind.
     fn default() -> Parts {
         let one = |serial: &str| vec![serial.to_owned()];
-        Parts { cpus: 2, memory_mib: 1536, nvme: one("NVME-1"), sata: one("SATA-1"), more: Vec::new() }
+        Parts { cpus: 2, memory_mib: 1536, nvme: one("NVME-1"), sata: one("SATA-1"), unreadable: None }
     }
 }
 
@@ -55,6 +55,8 @@ pub struct Live {
     process: Process,
     /// The way to its orchestrator.
     _way: Relay,
+    /// Where the host finds its SSH server.
+    ssh: SocketAddr,
     began: Instant,
     _slot: Slot,
 }
@@ -82,22 +84,26 @@ impl Live {
         qemu.arg("-initrd").arg(folder.path().join("initramfs.img"));
         qemu.args(["-append", &format!("{KERNEL_COMMAND_LINE} {words}")]);
         for (index, serial) in parts.nvme.iter().enumerate() {
-            let disk = add_disk(&mut qemu, folder.path(), &format!("nvme{index}"));
+            let disk = add_disk(&mut qemu, folder.path(), &format!("nvme{index}"), None);
             qemu.args(["-device", &format!("nvme,id=nvme{index},drive={disk},serial={serial}")]);
         }
         for (index, serial) in parts.sata.iter().enumerate() {
-            let disk = add_disk(&mut qemu, folder.path(), &format!("sata{index}"));
+            let disk = add_disk(&mut qemu, folder.path(), &format!("sata{index}"), parts.unreadable);
             qemu.args(["-device", &format!("ide-hd,drive={disk},serial={serial},bus=ide.{index}")]);
         }
-        qemu.args(["-netdev", "user,id=net0", "-device", "e1000e,netdev=net0,romfile="]);
+        // The address is this machine's alone, so that the port is still free when QEMU takes it.
+        let free = TcpListener::bind((own_loopback(), 0)).expect("loopback has a free port");
+        let ssh = free.local_addr().expect("a listener has an address");
+        drop(free);
+        qemu.args(["-netdev", &format!("user,id=net0,hostfwd=tcp:{ssh}-:22")]);
+        qemu.args(["-device", "e1000e,netdev=net0,romfile="]);
         qemu.arg("-chardev").arg(joined("file,id=console,append=on,path=", &console_in(folder.path())));
         qemu.args(["-serial", "chardev:console"]);
         let mut monitor = joined("unix:", &monitor_in(folder.path()));
         monitor.push(",server=on,wait=off");
         qemu.arg("-qmp").arg(monitor);
-        qemu.args(&parts.more);
         let process = Process::start(name, &mut qemu);
-        Live { name: name.to_owned(), kit, folder, process, _way: way, began, _slot: slot }
+        Live { name: name.to_owned(), kit, folder, process, _way: way, ssh, began, _slot: slot }
     }
 
     /// Tells QEMU to do something to the machine (QMP).
@@ -119,6 +125,16 @@ impl Live {
         };
         ask(json!({"execute": "qmp_capabilities"}));
         ask(json!({"execute": command, "arguments": arguments}));
+    }
+
+    /// A command over SSH, with that key.
+    pub fn ssh(&self, key: &Path, command: &str) -> Command {
+        let mut ssh = Command::new("ssh");
+        ssh.args(["-F", "/dev/null", "-o", "BatchMode=yes", "-o", "IdentitiesOnly=yes"]);
+        ssh.args(["-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null"]);
+        ssh.args(["-o", "LogLevel=ERROR", "-o", "ConnectTimeout=60", "-i"]).arg(key);
+        ssh.args(["-p", &self.ssh.port().to_string(), &format!("root@{}", self.ssh.ip()), command]);
+        ssh
     }
 
     /// The ids of all its boots, in order.
@@ -166,12 +182,23 @@ fn make_image(folder: &Path, pin: &str) {
 }
 
 /// An empty disk, by its name for a device.
-fn add_disk(qemu: &mut Command, folder: &Path, name: &str) -> String {
+fn add_disk(qemu: &mut Command, folder: &Path, name: &str, unreadable: Option<u64>) -> String {
     let path = folder.join(format!("{name}.raw"));
     let file = std::fs::File::create(&path).expect("the folder is ours");
     file.set_len(DISK_BYTES).expect("the file is ours");
     let drive = format!("drive-{name}");
-    qemu.arg("-drive").arg(joined(&format!("if=none,id={drive},format=raw,file="), &path));
+    let Some(sector) = unreadable else {
+        qemu.arg("-drive").arg(joined(&format!("if=none,id={drive},format=raw,file="), &path));
+        return drive;
+    };
+    let faults = folder.join(format!("{name}.faults"));
+    let rule = format!("[inject-error]\nevent = \"read_aio\"\nerrno = \"5\"\nsector = \"{sector}\"\n");
+    std::fs::write(&faults, rule).expect("the folder is ours");
+    // The faults lie beneath the format: above it they would be none.
+    let mut option =
+        joined(&format!("if=none,id={drive},driver=raw,file.driver=blkdebug,file.config="), &faults);
+    option.push(joined(",file.image.driver=file,file.image.filename=", &path));
+    qemu.arg("-drive").arg(option);
     drive
 }
 

@@ -1,16 +1,21 @@
 //! Machines that boot the live image, walking real stages on real tools under an orchestrator on the host.
 
+use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
-use std::process::Command;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use groundcrew_protocol::check::{Check, Verdict};
-use groundcrew_protocol::operator::RunView;
+use groundcrew_protocol::operator::{RunView, StageView};
 use groundcrew_protocol::report::{Report, StageReport};
-use groundcrew_protocol::stage::State;
+use groundcrew_protocol::stage::{Stage, State};
 use groundcrew_protocol::wire::HomeKind;
 use groundcrew_tests::guest::{Live, Parts, Relay, left_out};
 use groundcrew_tests::harness::server::{Run, own_loopback};
-use groundcrew_tests::harness::{Process, Server};
+use groundcrew_tests::harness::{Process, Server, eventually};
+use http::Method;
+use serde_json::json;
 
 /// What a guest can do in seconds. Its limits say what an emulated machine is good for, not what a real one must be.
 const PROFILE: &str = r#"name = "guest"
@@ -146,4 +151,257 @@ fn a_machine_of_the_live_image_walks_its_stages_and_switches_itself_off() {
     let console = machine.console();
     assert!(console.contains("the power goes now"), "{console}");
     assert!(!console.contains("groundcrew init: mounting"), "{console}");
+}
+
+/// A profile for a machine that lacks three parts, and that is to be looked at while it is held.
+const FAULTY: &str = r#"name = "faulty"
+
+[expected]
+disk_count = 3
+nic_count = 2
+
+[expected.memory]
+dimms = 2
+
+[[expected.disk]]
+serial = "NVME-1"
+
+[[expected.disk]]
+serial = "SATA-9"
+
+[[expected.nic]]
+mac = "52:54:00:00:00:99"
+
+[[stage]]
+name = "Inventory"
+deadline = "5m"
+
+[[stage]]
+name = "SMART"
+deadline = "5m"
+[stage.smart]
+self_test = "none"
+
+[[stage]]
+name = "CPUStress"
+deadline = "10m"
+[stage.cpu_stress]
+duration = "10s"
+method = "int64"
+
+[[stage]]
+name = "Storage"
+deadline = "10m"
+[stage.storage]
+sequential = "15s"
+random = "1s"
+
+[[stage]]
+name = "Network"
+deadline = "10m"
+[[stage.network.peer]]
+host = "10.0.2.2"
+port = 9
+"#;
+
+/// Kills the agent in the middle of a load, and writes down what of that load lives on when the next agent's load runs.
+const KILLER: &str = r#"cat >/run/killer <<'END'
+until old=$(pgrep stress-ng); do sleep 0.1; done
+kill -9 $(pgrep -f '^/proc/self/exe agent$')
+while :; do
+    for new in $(pgrep stress-ng); do
+        echo "$old" | grep -qx "$new" || break 2
+    done
+    sleep 0.1
+done
+for one in $old; do
+    [ -d /proc/$one ] && echo "$one lives on: $(cat /proc/$one/comm)"
+done >/run/orphans
+mv /run/orphans /run/seen
+END
+setsid sh /run/killer >/dev/null 2>&1 </dev/null &"#;
+
+/// A run whose machine is held for one fault after the other, and the operator who looks at each.
+struct Ward {
+    server: Server,
+    run: Run,
+    machine: Live,
+    key: PathBuf,
+}
+
+impl Ward {
+    /// Waits until the run is held in that stage, at that attempt, and says what its checks of that name say.
+    fn held(&self, name: &str, attempts: u32) -> StageReport {
+        let what = format!("hold in {name}, attempt {attempts}");
+        self.server.wait_for(&self.run, &what, |view| {
+            let is_there = |stage: &StageView| {
+                stage.stage.to_string() == name && stage.attempts == attempts && stage.verdict.is_some()
+            };
+            is_held(view) && view.stages.iter().any(is_there)
+        });
+        stage(&report(&self.server, &self.run), name).clone()
+    }
+
+    /// Logs in, which an operator may do as long as the run is held. What the command says.
+    fn log_in(&self, command: &str) -> String {
+        eventually("a login with the key of the hold", || {
+            let output = self.machine.ssh(&self.key, command).output().expect("ssh can be started");
+            output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+        })
+    }
+
+    /// What the hold says of itself names all of these.
+    fn expect_reason(&self, parts: &[&str]) {
+        let reason = self.server.view(&self.run).summary.reason;
+        for part in parts {
+            assert!(reason.contains(part), "{part} in {reason}");
+        }
+    }
+
+    fn expect_refusal(&self) {
+        let output = self.machine.ssh(&self.key, "true").output().expect("ssh can be started");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.code() == Some(255) && said.contains("Permission denied"), "{output:?}");
+    }
+
+    /// Nobody with the key gets in where its time is over, also while it lies in its file.
+    fn expect_refusal_after_the_hold(&self) {
+        let script = "date -s @4102444800 >/dev/null; echo set; read now; date -s \"@$now\" >/dev/null";
+        let mut ssh = self.machine.ssh(&self.key, script);
+        let mut session =
+            ssh.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("ssh can be started");
+        let mut said = String::new();
+        let mut out = BufReader::new(session.stdout.take().expect("it is a pipe"));
+        out.read_line(&mut said).expect("it can be read");
+        assert_eq!(said, "set\n");
+        self.expect_refusal();
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("the host's clock is right").as_secs();
+        writeln!(session.stdin.take().expect("it is a pipe"), "{now}").expect("the session listens");
+        assert!(session.wait().expect("it was started").success());
+        assert_eq!(self.log_in("echo again"), "again");
+    }
+}
+
+/// The checks of that verdict, each with its component.
+fn found(stage: &StageReport, verdict: Verdict) -> Vec<String> {
+    let found = stage.checks.iter().filter(|check| check.verdict == verdict);
+    found.map(|check| format!("{} {}", check.name, check.component.as_deref().unwrap_or("-"))).collect()
+}
+
+#[test]
+fn a_faulty_machine_is_held_for_each_fault_by_its_component() {
+    if left_out() {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("there is a temporary folder");
+    let key = folder.path().join("key");
+    let mut make = Command::new("ssh-keygen");
+    let made = make.args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(&key).status();
+    assert!(made.expect("ssh-keygen can be started").success());
+    let server = Server::start();
+    let public = std::fs::read_to_string(key.with_extension("pub")).expect("it was just made");
+    let body = serde_json::json!({"authorized_key": public.trim()});
+    let _kept: serde_json::Value = server.must(Method::PUT, "/api/v1/hold-key", &body);
+    let run = server.create_run("faulty", FAULTY);
+    let parts = Parts { unreadable: Some(40_000), ..Parts::default() };
+    let machine = Live::boot("faulty", &server, &run, &parts);
+    let ward = Ward { server, run, machine, key };
+    missing_parts(&ward);
+    a_missing_tool(&ward);
+    a_warning_of_a_disk(&ward);
+    an_agent_that_is_killed(&ward);
+    sectors_that_cannot_be_read(&ward);
+    a_reset(&ward);
+    a_peer_that_refuses(&ward);
+}
+
+fn missing_parts(ward: &Ward) {
+    let spec = ward.held("SpecValidate", 1);
+    let missing = ["memory.dimms -", "disk_count -", "disk SATA-9", "nic_count -", "nic 52:54:00:00:00:99"];
+    assert_eq!(found(&spec, Verdict::Fail), missing);
+    ward.expect_reason(&[
+        "1 modules, expected at least 2",
+        "disk SATA-9 is missing",
+        "52:54:00:00:00:99 is missing",
+    ]);
+    assert_eq!(ward.log_in("cat /proc/1/comm"), "init");
+    ward.expect_refusal_after_the_hold();
+}
+
+fn a_missing_tool(ward: &Ward) {
+    ward.log_in("mv /usr/sbin/smartctl /run/");
+    ward.server.order(&ward.run, "override", "these parts come next week");
+    let smart = ward.held("SMART", 1);
+    assert_eq!(found(&smart, Verdict::Inconclusive), ["health NVME-1", "health SATA-1"]);
+    assert_eq!(found(&smart, Verdict::Fail), ["health SATA-9"], "the missing disk, and no other");
+    ward.expect_reason(&["health of NVME-1: smartctl is not installed"]);
+    ward.log_in("mv /run/smartctl /usr/sbin/");
+}
+
+fn a_warning_of_a_disk(ward: &Ward) {
+    let warning =
+        json!({"path": "/machine/peripheral/nvme0", "property": "smart_critical_warning", "value": 4});
+    ward.machine.tell("qom-set", &warning);
+    ward.server.order(&ward.run, "retry", "");
+    let smart = ward.held("SMART", 2);
+    let warned = ["health NVME-1", "critical_warning NVME-1", "health SATA-9"];
+    assert_eq!(found(&smart, Verdict::Fail), warned);
+    ward.expect_reason(&["critical_warning of NVME-1: 4 (bits), expected at most 0"]);
+    ward.log_in(KILLER);
+    ward.server.order(&ward.run, "override", "the disk is replaced next week");
+}
+
+/// Killed in its stage it is started again, goes on there, and finds nothing of the load beside its own.
+fn an_agent_that_is_killed(ward: &Ward) {
+    ward.server.wait_for(&ward.run, "the end of CPUStress", |view| {
+        view.stages.iter().any(|stage| stage.stage == Stage::CpuStress && stage.verdict.is_some())
+    });
+    ward.held("Storage", 1);
+    let report = report(&ward.server, &ward.run);
+    let cpu = stage(&report, "CPUStress");
+    assert_eq!((cpu.verdict, cpu.attempts), (Some(Verdict::Pass), 2), "{cpu:#?}");
+    assert_eq!(ward.server.count_of(&ward.run, "crashed"), 1);
+    assert_eq!(ward.log_in("cat /run/seen"), "", "what a killed agent had started ran on");
+    assert_eq!(ward.machine.boots().len(), 1, "process 1 lives on");
+}
+
+fn sectors_that_cannot_be_read(ward: &Ward) {
+    let storage = ward.held("Storage", 1);
+    assert_eq!(found(&storage, Verdict::Fail), ["io_errors SATA-1", "io_errors SATA-9"]);
+    ward.expect_reason(&["io_errors of SATA-1: "]);
+}
+
+fn a_reset(ward: &Ward) {
+    ward.server.order(&ward.run, "retry", "");
+    // An attempt that the agent has begun, and said so: one of which it has not heard is none that a reset cuts off.
+    let begun = "stage Storage: attempt 2 starts";
+    eventually("the second attempt", || ward.machine.console().contains(begun).then_some(()));
+    eventually("the word of it", || ward.server.view(&ward.run).directives.is_empty().then_some(()));
+    ward.machine.tell("system_reset", &json!({}));
+    eventually("another boot", || (ward.machine.boots().len() == 2).then_some(()));
+    ward.server.wait_for_event(&ward.run, "unexpected_reset");
+    let storage = ward.held("Storage", 3);
+    assert!(found(&storage, Verdict::Fail).contains(&"unexpected_reset -".to_owned()), "{storage:#?}");
+    ward.expect_reason(&["unexpected_reset"]);
+    assert_eq!(ward.server.count_of(&ward.run, "unexpected_reset"), 1);
+    assert_eq!(ward.machine.boots().len(), 2);
+    ward.server.order(&ward.run, "override", "the reset was ours");
+}
+
+fn a_peer_that_refuses(ward: &Ward) {
+    let network = ward.held("Network", 1);
+    assert!(
+        found(&network, Verdict::Inconclusive).contains(&"send_rate 10.0.2.2:9".to_owned()),
+        "{network:#?}"
+    );
+    assert_eq!(found(&network, Verdict::Fail), [""; 0], "the link itself is well");
+    ward.expect_reason(&["10.0.2.2:9: iperf3 measured nothing: unable to connect to server"]);
+    assert_eq!(ward.log_in("echo in"), "in");
+    // Each hold before has put its key in and taken it out.
+    let outs = || ward.machine.console().matches("the operator's key is out of").count();
+    let before = outs();
+    ward.server.order(&ward.run, "override", "nobody listens there");
+    ward.server.wait_for_state(&ward.run, State::Completed);
+    eventually("the end of the key", || (outs() > before).then_some(()));
+    ward.expect_refusal();
 }

@@ -2,7 +2,7 @@
 
 /// Debian's packages that programs and libraries are taken from. Their dependencies come along; of all of these only what
 /// is named below, and the libraries that it needs, goes into the image.
-pub const PACKAGES: [&str; 18] = [
+pub const PACKAGES: [&str; 19] = [
     "bash",
     "busybox-static",
     "dmidecode",
@@ -16,6 +16,7 @@ pub const PACKAGES: [&str; 18] = [
     "openssh-client",
     "openssh-server",
     "pciutils",
+    "procps",
     "smartmontools",
     "stress-ng",
     "util-linux",
@@ -26,13 +27,14 @@ pub const PACKAGES: [&str; 18] = [
 ];
 
 /// Programs, by their places in the packages.
-pub const PROGRAMS: [&str; 22] = [
+pub const PROGRAMS: [&str; 25] = [
     "bin/bash",
     "bin/busybox",
     "bin/dmesg",
     "bin/ip",
     "bin/kmod",
     "bin/lsblk",
+    "bin/ps",
     "sbin/blkid",
     "sbin/ethtool",
     "usr/bin/fio",
@@ -40,6 +42,8 @@ pub const PROGRAMS: [&str; 22] = [
     "usr/bin/ipmitool",
     "usr/bin/lscpu",
     "usr/bin/lspci",
+    "usr/bin/pgrep",
+    "usr/bin/pkill",
     "usr/bin/ssh-keygen",
     "usr/bin/stress-ng",
     "usr/bin/taskset",
