@@ -29,6 +29,8 @@ use crate::load::request::Caller;
 const PODS: &str = "/api/v1/pods";
 /// Pods of a page, as the orchestrator asks for them.
 const PAGE: usize = 500;
+/// The namespace of all of them.
+pub const NAMESPACE: &str = "fleet";
 const TOKEN: &str = "a-service-account";
 
 /// The cluster.
@@ -136,11 +138,26 @@ fn pages(pods: usize) -> Vec<Bytes> {
     parts.iter().enumerate().map(page).collect()
 }
 
-/// A pod of an agent with what a cluster adds to one. Every tenth has ended.
+/// What a pod and its agent are called.
+pub fn name_of(number: usize) -> String {
+    format!("groundcrew-agent-{number:05}")
+}
+
+/// Its uid.
+pub fn uid_of(number: usize) -> String {
+    format!("00000000-0000-4000-8000-{number:012}")
+}
+
+/// Every tenth has ended.
+pub fn has_ended(number: usize) -> bool {
+    number % 10 == 9
+}
+
+/// A pod of an agent with what a cluster adds to one.
 fn pod(number: usize) -> Value {
-    let name = format!("groundcrew-agent-{number:05}");
+    let name = name_of(number);
     let times = "2026-01-01T00:00:00Z";
-    let has_ended = number % 10 == 9;
+    let has_ended = has_ended(number);
     let state = if has_ended {
         json!({"terminated": {"exitCode": 137, "reason": "OOMKilled", "startedAt": times, "finishedAt": times,
             "containerID": format!("containerd://{number:064x}")}})
@@ -157,7 +174,7 @@ fn pod(number: usize) -> Value {
         .iter()
         .map(|kind| json!({"type": kind, "status": "True", "lastProbeTime": null, "lastTransitionTime": times}))
         .collect();
-    json!({"metadata": {"name": name, "namespace": "fleet", "uid": format!("00000000-0000-4000-8000-{number:012}"),
+    json!({"metadata": {"name": name, "namespace": NAMESPACE, "uid": uid_of(number),
             "resourceVersion": (100_000 + number).to_string(), "creationTimestamp": times,
             "labels": {"app.kubernetes.io/name": "groundcrew-agent", "groundcrew.dev/agent": name,
                 "controller-revision-hash": "5d4f6c7b8", "pod-template-generation": "3"},
