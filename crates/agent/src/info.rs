@@ -26,7 +26,7 @@ use crate::stamp::wall;
 /// How long a write waits for the lock: whoever else changes the file needs a few milliseconds for it.
 const LOCK_WAIT: Duration = Duration::from_secs(5);
 /// How long the end of the agent waits for its last word to be written, with time for a lock that is kept.
-const LAST_WORD_MAX: Duration = Duration::from_secs(7);
+pub(crate) const LAST_WORD_MAX: Duration = Duration::from_secs(7);
 
 /// Who writes: fixed for the life of the process.
 #[derive(Debug, Clone)]

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
+use groundcrew_agent::supervise::END_MAX;
 use groundcrew_tests::harness::{Process, Run, Server, binary, eventually, in_own_mounts, mount};
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -102,6 +103,24 @@ fn parameters(server: &Server, run: &Run) -> [(&'static str, String); 4] {
 /// Nothing of this machine's is under it in these mounts.
 fn own_folders() {
     mount(&["-t", "tmpfs", "-o", "mode=755", "tmpfs", "/var/lib"]);
+}
+
+/// What its own limits add up to.
+#[test]
+fn whoever_ends_an_agent_has_the_patience_for_an_orderly_end() {
+    let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy");
+    let read = |file: &str| std::fs::read_to_string(deploy.join(file)).expect("the file is there");
+    for manifest in ["kubernetes/agent-job.yaml", "kubernetes/agent-daemonset.yaml"] {
+        let all: Value = serde_yaml_ng::from_str(&read(manifest)).expect("it is YAML");
+        let grace = all["spec"]["template"]["spec"]["terminationGracePeriodSeconds"].as_u64();
+        assert!(grace.is_some_and(|grace| grace > END_MAX.as_secs()), "{manifest}: {grace:?}, {END_MAX:?}");
+        let words = format!("{} s at most", END_MAX.as_secs());
+        assert!(read(manifest).contains(&words), "{manifest} says another time than {words:?}");
+    }
+    let unit = read("systemd/groundcrew.service");
+    let patience = unit.lines().find_map(|line| line.strip_prefix("TimeoutStopSec=")?.strip_suffix('s'));
+    let patience: u64 = patience.expect("it says so").parse().expect("it is a number");
+    assert!(patience > END_MAX.as_secs(), "{patience} s, {END_MAX:?}");
 }
 
 #[test]

@@ -26,9 +26,9 @@ use super::{proc_stat, sweep};
 /// Time between the polite signal and the one that cannot be refused, for a tool that changes nothing.
 pub const TERM_PATIENCE: Duration = Duration::from_secs(5);
 /// Time in which a killed child must be gone; past it, it hangs in the kernel.
-const KILL_PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const KILL_PATIENCE: Duration = Duration::from_secs(10);
 /// A child's output may stay open and silent for this long after its end: something else holds it then.
-const OUTPUT_PATIENCE: Duration = Duration::from_secs(2);
+pub(crate) const OUTPUT_PATIENCE: Duration = Duration::from_secs(2);
 /// Whoever takes the lines may hold them up for this long after the child's end; a spool gives up long before.
 const LINES_PATIENCE: Duration = Duration::from_secs(60);
 

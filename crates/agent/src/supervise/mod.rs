@@ -25,6 +25,7 @@ use std::time::{Duration, Instant};
 
 use groundcrew_client::PinSet;
 use groundcrew_protocol::ids::ClaimNumber;
+use groundcrew_protocol::limits::CALL_TIMEOUT_MS;
 use groundcrew_protocol::time::WallMs;
 use groundcrew_protocol::wire::{Heartbeat, LogLevel};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -45,11 +46,12 @@ use crate::files::set_aside;
 use crate::forward::Forwarder;
 use crate::heartbeat::{self, Activity, Beats};
 use crate::home::Home;
-use crate::info::InfoFile;
+use crate::info::{InfoFile, LAST_WORD_MAX};
 use crate::io_thread::{HomeHealth, IoThread};
 use crate::outbox::Outbox;
 use crate::probe::Root;
 use crate::process::sweep::Swept;
+use crate::process::tool::{KILL_PATIENCE, OUTPUT_PATIENCE, TERM_PATIENCE};
 use crate::process::{ChildRecords, child_record, sweep};
 use crate::sensors::Sensors;
 use crate::settings::Settings;
@@ -407,6 +409,16 @@ impl Agent {
 
 /// How long the end of the agent waits for its last lines to arrive; what did not is sent by the next agent.
 const PART_MS: u64 = 5_000;
+
+/// How long an orderly end takes at most, where no hook of the node's runs: whoever ends the agent should have the patience.
+/// The stage's processes end, or are ended; the last heartbeat is answered; the last lines arrive; the last word is in the
+/// file. A hook may take as long as the node's file gives it.
+pub const END_MAX: Duration = TERM_PATIENCE
+    .saturating_add(KILL_PATIENCE)
+    .saturating_add(OUTPUT_PATIENCE)
+    .saturating_add(Duration::from_millis(CALL_TIMEOUT_MS))
+    .saturating_add(Duration::from_millis(PART_MS))
+    .saturating_add(LAST_WORD_MAX);
 
 async fn heard(term: &mut Signal, interrupt: &mut Signal) {
     tokio::select! {

@@ -96,8 +96,6 @@ fn expect_agent(template: &PodTemplateSpec) {
     assert_eq!(labels["app.kubernetes.io/name"], "groundcrew-agent", "the preset's selector finds it");
     let pod = template.spec.as_ref().unwrap();
     assert_eq!(pod.automount_service_account_token, Some(false), "an agent asks nothing of the cluster");
-    // Ending a stage takes 10 s, calls 10 s, the last lines 5 s, the last word in its file 7 s.
-    assert!(pod.termination_grace_period_seconds.unwrap() > 32);
     let [container] = &pod.containers[..] else { panic!("one container") };
     assert_eq!(container.name, "agent");
     let command = container.startup_probe.as_ref().unwrap().exec.as_ref().unwrap().command.as_ref().unwrap();
