@@ -158,6 +158,7 @@ mod tests {
             activity: String::new(),
             drain: String::new(),
             drains: Vec::new(),
+            drain_max_age_ms: None,
             directives: Vec::new(),
             home_failed: false,
             pins_known: Vec::new(),

@@ -240,6 +240,10 @@ pub struct Heartbeat {
     /// The orchestrator's drains that hold this node, as the agent last read its marker: what it is told follows from this.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub drains: Vec<DrainId>,
+    /// The greatest age of a drain marker here, in milliseconds: a drain that nobody renews lapses after it. An older agent says
+    /// none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drain_max_age_ms: Option<u64>,
     /// What became of directives.
     #[serde(default)]
     pub directives: Vec<DirectiveReport>,

@@ -206,6 +206,7 @@ impl Machine {
             power_allowed: self.power_allowed,
             reboot_allowed: true,
             keys_allowed: true,
+            drain_max_age_ms: drains::MAX_AGE_MS,
         };
         let core = Core::new(facts, home.memory.clone(), random.draw());
         self.core = Some(core.with_hooks(self.node.hooks(), home.hooks.clone()));

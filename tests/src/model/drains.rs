@@ -12,6 +12,9 @@ use groundcrew_protocol::ids::BootId;
 /// The world's first moment, in Unix milliseconds: 2026-07-01T12:00:00Z. A time that is not trusted would age otherwise.
 const BEGAN_MS: i64 = 1_782_907_200_000;
 
+/// Its greatest age there.
+pub const MAX_AGE_MS: u64 = MAX_AGE_DEFAULT.as_secs() * 1_000;
+
 /// What the agent of a machine makes of its marker.
 #[derive(Debug, Default)]
 pub struct Drains {

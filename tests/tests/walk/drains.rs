@@ -90,6 +90,26 @@ fn a_drained_node_ends_its_stage_starts_no_other_and_goes_on_when_it_is_undraine
 }
 
 #[test]
+fn a_drain_is_renewed_as_often_as_the_agents_greatest_age_asks_for() {
+    // More than a third of ten minutes, and far less than of the default.
+    let server = Server::start_with_steps_of(210_000);
+    let run = server.create_run("n1", LOAD_THEN_INVENTORY);
+    let mut machine = Machine::new(&server, &run, "m1");
+    machine.start_with(&[("GROUNDCREW_DRAIN_MAX_AGE", "10m")]);
+    machine.load.started();
+    ctl(&server, &["node", "drain", "n1"]);
+    wait_for_drain(&server, "the agent that drains", stands(DrainState::Draining));
+    let marker = machine.home().join(".drain_request.json");
+    let asked_at = || {
+        let fields: serde_json::Value = serde_json::from_slice(&std::fs::read(&marker).unwrap()).unwrap();
+        fields["requested_at"].as_str().unwrap().to_owned()
+    };
+    let before = asked_at();
+    server.pass_time();
+    eventually("a renewal", || (asked_at() != before).then_some(()));
+}
+
+#[test]
 fn an_agent_that_comes_to_a_drained_node_starts_nothing() {
     let server = Server::start();
     let run = server.create_run("n1", LOAD_THEN_INVENTORY);

@@ -48,6 +48,7 @@ pub(super) fn facts(settings: &Settings, home: &Home) -> Result<Facts, StartErro
         power_allowed: settings.allow_power,
         reboot_allowed: settings.allow_reboot,
         keys_allowed: settings.authorized_keys.is_some(),
+        drain_max_age_ms: u64::try_from(settings.drain_max_age.as_millis()).unwrap_or(u64::MAX),
     })
 }
 

@@ -11,11 +11,12 @@ use groundcrew_protocol::drain::DrainOrder;
 use groundcrew_protocol::ids::{DrainId, NodeName};
 
 use super::{Live, LiveRun};
+use crate::run::decide::renewed_after_ms;
 
 /// Drains that are kept of what one heartbeat names: more than a node can be held by.
 pub const DRAINS_SAID_MAX: usize = 64;
-/// A comparison that found nothing to do is made again after this, on the clock of listening: drains are renewed now
-/// and then.
+/// A comparison that found nothing to do is made again after this, on the clock of listening, or as often as drains are
+/// renewed there.
 const COMPARED_AGAIN_MS: u64 = 60_000;
 
 /// What each node's agents are to be told.
@@ -41,6 +42,7 @@ impl Wanted {
 pub struct Compared {
     wanted: Vec<DrainId>,
     held: Vec<DrainId>,
+    max_age_ms: Option<u64>,
     version: u64,
 }
 
@@ -51,6 +53,8 @@ pub struct Due {
     pub wanted: Vec<DrainOrder>,
     /// Drains that do, as the agent said.
     pub held: Vec<DrainId>,
+    /// The greatest age of its marker, as it said.
+    pub max_age_ms: Option<u64>,
     compared: Compared,
     at_ms: u64,
 }
@@ -62,19 +66,20 @@ impl Live {
         let wanted = self.drains.of(&live.node);
         let listened_ms = self.clock.read_ms(Instant::now());
         let state = live.state();
-        let held = state.said.as_ref()?.drains.clone();
+        let said = state.said.as_ref()?;
+        let (held, max_age_ms) = (said.drains.clone(), said.drain_max_age_ms);
         if wanted.is_empty() && held.is_empty() && state.drains.is_empty() {
             return None;
         }
         let ids = wanted.iter().map(|order| order.id.clone()).collect();
-        let compared = Compared { wanted: ids, held: held.clone(), version: state.version };
+        let compared = Compared { wanted: ids, held: held.clone(), max_age_ms, version: state.version };
         if let Some((before, at_ms)) = &state.drains_compared
             && *before == compared
-            && listened_ms.saturating_sub(*at_ms) < COMPARED_AGAIN_MS
+            && listened_ms.saturating_sub(*at_ms) < COMPARED_AGAIN_MS.min(renewed_after_ms(max_age_ms))
         {
             return None;
         }
-        Some(Due { wanted, held, compared, at_ms: listened_ms })
+        Some(Due { wanted, held, max_age_ms, compared, at_ms: listened_ms })
     }
 
     /// Notes that a comparison was decided on.

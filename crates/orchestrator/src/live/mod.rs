@@ -167,6 +167,8 @@ pub struct Said {
     pub drain: String,
     /// The orchestrator's drains that hold it.
     pub drains: Vec<DrainId>,
+    /// The greatest age of a drain marker there.
+    pub drain_max_age_ms: Option<u64>,
     /// The attempt that it has in flight.
     pub active: Option<StageAttempt>,
     /// How far its clock is ahead of ours, in milliseconds; absent where it sent none.

@@ -117,6 +117,7 @@ impl LiveState {
             && said.activity == cut(&heartbeat.activity)
             && said.drain == cut(&heartbeat.drain)
             && said.drains == drains_of(heartbeat)
+            && said.drain_max_age_ms == heartbeat.drain_max_age_ms
             && is_active(&said.active, heartbeat)
             && said.home_failed == heartbeat.home_failed
         {
@@ -133,6 +134,7 @@ impl LiveState {
             activity: cut(&heartbeat.activity).to_owned(),
             drain: cut(&heartbeat.drain).to_owned(),
             drains: drains_of(heartbeat).to_vec(),
+            drain_max_age_ms: heartbeat.drain_max_age_ms,
             active: heartbeat.stage.clone().map(|stage| StageAttempt { stage, attempt: heartbeat.attempt }),
             skew_ms,
             home_failed: heartbeat.home_failed,

@@ -28,8 +28,10 @@ pub async fn pass(app: Arc<App>) -> Passed {
     let (mut told, mut failed) = (0, None);
     for live in app.live.all() {
         let due = app.live.drains_due(&live);
-        let compare =
-            due.as_ref().map(|due| Input::Drains { wanted: due.wanted.clone(), held: due.held.clone() });
+        let compare = due.as_ref().map(|due| {
+            let (wanted, held) = (due.wanted.clone(), due.held.clone());
+            Input::Drains { wanted, held, max_age_ms: due.max_age_ms }
+        });
         let wait = live.state().waits_for_drain().map(Input::AttemptWaits);
         match advance_all(&app, &live.id, [compare, wait]).await {
             Ok(changed) => {

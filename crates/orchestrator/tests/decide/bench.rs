@@ -47,7 +47,8 @@ pub fn drains(wanted: &[&str], held: &[&str]) -> Input {
         reason: "why".into(),
     };
     let wanted = wanted.iter().map(order).collect();
-    Input::Drains { wanted, held: held.iter().map(|id| id.parse().unwrap()).collect() }
+    let held = held.iter().map(|id| id.parse().unwrap()).collect();
+    Input::Drains { wanted, held, max_age_ms: None }
 }
 
 /// A profile with these stages and Reporting.

@@ -76,6 +76,26 @@ fn one_that_holds_is_renewed_without_a_word() {
 }
 
 #[test]
+fn one_is_renewed_thrice_within_the_greatest_age_that_the_agent_has() {
+    let renewed_after = |max_age_ms: Option<u64>| {
+        let mut bench = Bench::claimed();
+        bench.drains(&["d-1"], &[]);
+        bench.heard(1, &[(1, Done)]).unwrap();
+        let Input::Drains { wanted, held, .. } = drains(&["d-1"], &["d-1"]) else { unreachable!() };
+        let again = Input::Drains { wanted, held, max_age_ms };
+        bench.put(&again).unwrap();
+        (1..=30).find(|_minute| {
+            bench.now.listened_ms += MINUTE;
+            bench.put(&again).unwrap().changed
+        })
+    };
+    // One that says none has the default, or a longer one that is older than this word.
+    for (max_age, minutes) in [(None, 20), (Some(10), 4), (Some(3), 1), (Some(60), 20), (Some(1440), 20)] {
+        assert_eq!(renewed_after(max_age.map(|max_age| max_age * MINUTE)), Some(minutes), "{max_age:?}");
+    }
+}
+
+#[test]
 fn a_refusal_is_kept_and_asked_about_again_after_a_while_or_of_another_agent() {
     let mut bench = Bench::claimed();
     bench.drains(&["d-1"], &[]);

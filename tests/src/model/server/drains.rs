@@ -21,6 +21,7 @@ pub struct Wanted {
 pub(super) struct Said {
     instance: Option<RandomId>,
     drains: Vec<DrainId>,
+    max_age_ms: Option<u64>,
     /// It drains, and nothing of the run is active.
     waits: bool,
 }
@@ -70,7 +71,8 @@ impl Server {
             }
         }
         let waits = !heartbeat.drain.is_empty() && heartbeat.stage.is_none();
-        self.said = Some(Said { instance: self.instance(), drains: heartbeat.drains.clone(), waits });
+        let (drains, max_age_ms) = (heartbeat.drains.clone(), heartbeat.drain_max_age_ms);
+        self.said = Some(Said { instance: self.instance(), drains, max_age_ms, waits });
     }
 
     /// A pass of the task.
@@ -80,11 +82,11 @@ impl Server {
         let instance = self.instance();
         // Another home: what the one before said is nothing to this one.
         let Some(said) = self.said.take().filter(|said| said.instance == instance) else { return };
-        let (held, waits) = (said.drains.clone(), said.waits);
+        let (held, max_age_ms, waits) = (said.drains.clone(), said.max_age_ms, said.waits);
         self.said = Some(said);
         let wanted = self.wanted();
         let due = !(wanted.is_empty() && held.is_empty() && self.store.run.drains.is_empty());
-        let compare = due.then_some(Input::Drains { wanted, held });
+        let compare = due.then_some(Input::Drains { wanted, held, max_age_ms });
         let waits_for = self.store.run.wait.as_ref().map(|wait| wait.what);
         let wait = match waits_for {
             Some(WaitFor::Result) if waits => Some(Input::AttemptWaits(true)),

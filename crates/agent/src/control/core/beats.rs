@@ -29,6 +29,7 @@ impl Core {
             },
             drain: self.said_of_drain(),
             drains: self.drained().map(orchestrators).unwrap_or_default(),
+            drain_max_age_ms: Some(self.facts.drain_max_age_ms),
             directives: self.reports.clone(),
             home_failed,
             pins_known: self.memory.pins.clone(),

@@ -39,6 +39,7 @@ fn facts() -> Facts {
         power_allowed: true,
         reboot_allowed: true,
         keys_allowed: true,
+        drain_max_age_ms: 3_600_000,
     }
 }
 

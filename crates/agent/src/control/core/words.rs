@@ -43,6 +43,8 @@ pub struct Facts {
     pub reboot_allowed: bool,
     /// Whether settings name a place for the key of a hold.
     pub keys_allowed: bool,
+    /// The greatest age of a drain marker, in milliseconds.
+    pub drain_max_age_ms: u64,
 }
 
 /// What happened.

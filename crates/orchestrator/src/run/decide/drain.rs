@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!   wanted, not held     ──▶ drain      again at a new claim, and 5 minutes after a refusal
-//!   wanted and held      ──▶ drain      every 20 minutes: a marker that nobody renews lapses
+//!   wanted and held      ──▶ drain      every 20 minutes, or thrice within the agent's greatest age of a marker where that is
+//!                                       less: one that nobody renews lapses
 //!   held, not wanted     ──▶ undrain
 //!   ordered, not wanted  ──▶ the order is taken back; where it was done already, the agent's next word says so
 //! ```
@@ -22,7 +23,12 @@ use crate::run::state::{Directive, DrainTold, Standing, WaitFor};
 
 /// A drain that holds is asked for again this often: thrice within the greatest age of a marker that an agent has
 /// unless it is told otherwise (an hour).
-pub const RENEWED_MS: u64 = 1_200_000;
+const RENEWED_MS: u64 = 1_200_000;
+/// How often that is, where markers have this greatest age. An older agent says none.
+pub fn renewed_after_ms(max_age_ms: Option<u64>) -> u64 {
+    max_age_ms.map_or(RENEWED_MS, |max_age_ms| RENEWED_MS.min(max_age_ms / 3))
+}
+
 /// A drain that the agent refused is asked for again after this.
 const REFUSED_PAUSE_MS: u64 = limits::SLOW_RETRY_MS;
 /// Orders about drains that are under way at a time; the rest follows. Half of the room, so that an operator's orders
@@ -30,7 +36,7 @@ const REFUSED_PAUSE_MS: u64 = limits::SLOW_RETRY_MS;
 const UNDER_WAY_MAX: usize = crate::run::state::DIRECTIVES_MAX / 2;
 
 /// Orders what is missing, and takes back what is moot.
-pub(super) fn reconcile(step: &mut Step, wanted: &[DrainOrder], held: &[DrainId]) {
+pub(super) fn reconcile(step: &mut Step, wanted: &[DrainOrder], held: &[DrainId], max_age_ms: Option<u64>) {
     let Some(claim) = step.run.claim.as_ref().map(|claim| claim.number) else {
         return; // The claim's answer will tell the agent.
     };
@@ -44,7 +50,7 @@ pub(super) fn reconcile(step: &mut Step, wanted: &[DrainOrder], held: &[DrainId]
         None => true,
     });
     for order in wanted {
-        if is_due(step, order, claim, held) && has_room(step, &order.id) {
+        if is_due(step, order, claim, held, max_age_ms) && has_room(step, &order.id) {
             ask(step, order, claim, held.contains(&order.id));
         }
     }
@@ -59,13 +65,19 @@ pub(super) fn reconcile(step: &mut Step, wanted: &[DrainOrder], held: &[DrainId]
     step.end_farewell();
 }
 
-fn is_due(step: &Step, order: &DrainOrder, claim: ClaimNumber, held: &[DrainId]) -> bool {
+fn is_due(
+    step: &Step,
+    order: &DrainOrder,
+    claim: ClaimNumber,
+    held: &[DrainId],
+    max_age_ms: Option<u64>,
+) -> bool {
     let Some(told) = step.run.drains.iter().find(|told| told.id == order.id) else {
         return true;
     };
     let since_ms = step.now.listened_ms.saturating_sub(told.asked_ms);
     match (held.contains(&order.id), &told.refused) {
-        (true, _) => since_ms >= RENEWED_MS,
+        (true, _) => since_ms >= renewed_after_ms(max_age_ms),
         (false, Some(_)) => told.claim != claim || since_ms >= REFUSED_PAUSE_MS,
         // Done, and not said to hold: it lapsed, was removed by hand, or the next heartbeat is on its way.
         (false, None) => told.claim != claim || since_ms >= limits::FRESH_MS,

@@ -28,6 +28,7 @@ use groundcrew_protocol::wire::{
     ClaimAnswer, ClaimRequest, DirectiveReport, Intent, ResultAnswer, ResultRequest, Shutdown,
 };
 
+pub use self::drain::renewed_after_ms;
 pub use self::identity::unproved;
 pub use self::refused::{OrderFor, Refused, SpentFor, UnfitFor};
 use self::step::Step;
@@ -83,6 +84,8 @@ pub enum Input {
         wanted: Vec<DrainOrder>,
         /// Those that hold it, as the current claim last said.
         held: Vec<DrainId>,
+        /// The greatest age of a marker there, as it last said.
+        max_age_ms: Option<u64>,
     },
     /// Time has passed.
     Deadline,
@@ -266,8 +269,8 @@ pub fn decide(run: &Run, input: &Input, now: Now) -> Result<Change, Refused> {
             heard::hold(step, host_keys)
         }
         Input::Order { order, stage, reason, by } => order::order(step, *order, stage.as_ref(), reason, by),
-        Input::Drains { wanted, held } => {
-            drain::reconcile(&mut step, wanted, held);
+        Input::Drains { wanted, held, max_age_ms } => {
+            drain::reconcile(&mut step, wanted, held, *max_age_ms);
             Ok(step.done(Answer::Done))
         }
         Input::AttemptWaits(waits) => {
