@@ -3,14 +3,19 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, getsockname, listen, socket_with};
 use serde_json::Value;
 
 use super::eventually;
 
 /// A part of every address that must never be shown.
 pub const SECRET: &str = "T0SECRET";
+
+/// Connections that wait to be taken: more than any test makes at a time.
+const WAITING_MAX: i32 = 128;
 
 /// How it answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,29 +39,34 @@ pub enum Answers {
 pub struct Sink {
     address: SocketAddr,
     told: Arc<Mutex<Vec<Value>>>,
+    /// Of one that refuses: bound, so that nobody else is given the port, and not listening.
+    refuses: Option<OwnedFd>,
 }
 
 impl Sink {
     /// One that answers so.
     pub fn that(answers: Answers) -> Sink {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
-        let address = listener.local_addr().expect("a listener has an address");
-        let sink = Sink { address, told: Arc::default() };
-        if answers == Answers::Refuses {
-            drop(listener);
-        } else {
-            sink.serve(listener, answers);
+        let socket = socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None);
+        let socket = socket.expect("the system has sockets");
+        bind(&socket, &SocketAddr::from(([127, 0, 0, 1], 0))).expect("loopback has a free port");
+        let address = getsockname(&socket).expect("it is bound");
+        let address = SocketAddr::try_from(address).expect("it is of IPv4");
+        let mut sink = Sink { address, told: Arc::default(), refuses: Some(socket) };
+        if answers != Answers::Refuses {
+            sink.listen(answers);
         }
         sink
     }
 
     /// Lets one that refused take what it is told, from now on.
-    pub fn comes_back(&self) {
-        let listener = TcpListener::bind(self.address).expect("the port is still free");
-        self.serve(listener, Answers::Well);
+    pub fn comes_back(&mut self) {
+        self.listen(Answers::Well);
     }
 
-    fn serve(&self, listener: TcpListener, answers: Answers) {
+    fn listen(&mut self, answers: Answers) {
+        let socket = self.refuses.take().expect("it refuses until it listens");
+        listen(&socket, WAITING_MAX).expect("a bound socket can listen");
+        let listener = TcpListener::from(socket);
         let told = self.told.clone();
         // It ends with the test's process.
         std::thread::spawn(move || {

@@ -284,7 +284,7 @@ fn sinks_that_are_dead_in_any_way_hold_up_nobody_and_are_named_with_the_reason()
 
 #[test]
 fn a_notice_that_a_sink_does_not_take_outlives_the_orchestrator_and_is_told_once() {
-    let late = Sink::that(Answers::Refuses);
+    let mut late = Sink::that(Answers::Refuses);
     let mut server = Server::start_telling(&late.settings("ops", "webhook", ""), PAST_A_PAUSE_MS);
     let run = server.create_run("n1", LOAD);
     let mut machine = Machine::started(&server, &run, "m1");
