@@ -143,7 +143,9 @@ pub fn resume(run: &Run, why: Why, cut_off: Option<&StageAttempt>) -> String {
             "The run has ended: there is nothing to resume".to_owned()
         }
         (_, Why::Reboot) => {
-            "Nothing is to be done: once the machine is back, its agent goes on with the run".to_owned()
+            format!(
+                "Nothing is to be done if the machine reboots now: its agent then goes on with the run. If it does not, {start}"
+            )
         }
         (Standing::Held { why: HeldFor::Silence { .. }, .. }, _) => {
             format!("The run is held for silence: to resume it, {start}")
