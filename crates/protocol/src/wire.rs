@@ -21,7 +21,7 @@ use crate::runtime::AgentRuntime;
 use crate::stage::{Stage, State};
 use crate::time::WallMs;
 
-pub use shutdown::Shutdown;
+pub use shutdown::{Shutdown, Unheard};
 pub use streams::{LogGap, LogLine, LogRequest, SensorRequest, SensorSample, StreamAnswer};
 pub use words::{Command, DirectiveOutcome, HomeKind, IntentKind, LogLevel, Phase, Taken};
 
@@ -137,6 +137,9 @@ pub struct ClaimRequest {
     /// The attempt that the last agent of this home ended because it was asked to end itself: its loss is no crash.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stopped: Option<StageAttempt>,
+    /// The orderly end of an agent of this home that may not have been heard.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unheard: Option<Unheard>,
     /// Serial of the machine: a spent boot token is good again only from the same machine.
     #[serde(default, deserialize_with = "blank::is_none")]
     pub serial: Option<String>,

@@ -216,7 +216,7 @@ impl Server {
             Request::Claim(request, bearer) => {
                 let before = self.store.run.clone();
                 let (asked, shown) = (request.clone(), bearer.clone());
-                let answer = self.decide(Input::Claim { request, protocol: 2, bearer });
+                let answer = self.decide(Input::Claim { request, protocol: 2, bearer, fleet: Vec::new() });
                 if let Ok(change) = &answer {
                     let other = |claim: &Claim| claim.machine.serial != asked.serial;
                     self.hands += u32::from(before.claim.as_ref().is_some_and(other));

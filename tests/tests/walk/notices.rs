@@ -309,6 +309,38 @@ fn a_notice_that_a_sink_does_not_take_outlives_the_orchestrator_and_is_told_once
 }
 
 #[test]
+fn a_stop_that_the_orchestrator_did_not_hear_is_told_once_with_the_next_claim() {
+    let mut site = Site::started();
+    let (run, mut machine) = site.walking("n1");
+    site.server.kill();
+    assert!(machine.stop().success());
+    site.server.start_again(&[]);
+    machine.start();
+    machine.load.started();
+    let events = shutdowns(&site.server, &run);
+    let said = "the agent had shut down unheard, before it claimed again (it was told to stop): CPUStress, attempt 1, is cut off. \
+                Nothing is to be done: an agent on node n1 has the run again";
+    assert!(events.len() == 1 && events[0].text == said, "{events:?}");
+    for sink in [&site.ops, &site.team] {
+        sink.wait_for(1);
+    }
+    // What is heard in time is not told again.
+    assert!(machine.stop().success());
+    machine.start();
+    machine.load.started();
+    machine.load.pass();
+    site.server.wait_for_state(&run, State::Completed);
+    assert_eq!(shutdowns(&site.server, &run).len(), 2);
+    for sink in [&site.ops, &site.team] {
+        let told = sink.wait_for(2);
+        let late: Vec<&Value> = told.iter().map(|body| &body["agent"]["late"]).collect();
+        assert_eq!(late, [true, false]);
+        assert_eq!(told[0]["agent"]["cut_off"], json!({"stage": "CPUStress", "attempt": 1}));
+    }
+    assert_eq!(site.server.count_of(&run, "crashed"), 0);
+}
+
+#[test]
 fn settings_that_cannot_be_meant_are_refused_at_the_start_and_at_a_run() {
     let mut site = Site::started();
     let body = json!({"node": "n1", "profile": "load", "notify": ["teem"]});

@@ -8,7 +8,7 @@ use groundcrew_protocol::ids::{Attempt, ClaimNumber, DirectiveId, Generation, Ru
 use groundcrew_protocol::limits;
 use groundcrew_protocol::stage::Stage;
 use groundcrew_protocol::time::WallMs;
-use groundcrew_protocol::wire::{DirectiveOutcome, DirectiveReport, StageAttempt};
+use groundcrew_protocol::wire::{DirectiveOutcome, DirectiveReport, StageAttempt, Unheard};
 use serde::{Deserialize, Serialize};
 
 /// Certificates that are remembered as replaced: more rotations than a run sees.
@@ -39,6 +39,9 @@ pub struct Memory {
     /// The attempt that was in flight when an agent of this home was asked to end; the next claim says so.
     #[serde(default)]
     pub stopped: Option<StageAttempt>,
+    /// What an agent of this home had to say of its end, until that is known to have arrived; the next claim says it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unheard: Option<Unheard>,
     /// Outcomes of the latest directives.
     #[serde(default)]
     pub directives: VecDeque<DirectiveReport>,
@@ -99,6 +102,7 @@ impl Memory {
             generation: Generation(0),
             started: Vec::new(),
             stopped: None,
+            unheard: None,
             directives: VecDeque::new(),
             hold_key: None,
             hold_key_expires: WallMs(0),

@@ -388,12 +388,19 @@ impl Agent {
         self.say(LogLevel::Info, "the agent ends");
         let home_failed = self.io.health().failure().is_some();
         if let Some(last) = self.core.heartbeat("ends", home_failed, wall()) {
-            let answered = heartbeat::send(&self.beats, last).await;
-            if let Event::Heartbeat { answered: Err(failure), .. } = answered {
-                let why = failure.text();
-                let text =
-                    format!("the orchestrator may not know of this shutdown; the last heartbeat: {why}");
-                self.console.say(LogLevel::Warn, &text);
+            match heartbeat::send(&self.beats, last).await {
+                Event::Heartbeat { answered: Err(failure), .. } => {
+                    let why = failure.text();
+                    let text = format!(
+                        "the orchestrator may not know of this shutdown, the next agent tells it; the last heartbeat: {why}"
+                    );
+                    self.console.say(LogLevel::Warn, &text);
+                }
+                _answered => {
+                    if let Some(memory) = self.core.shutdown_heard() {
+                        self.persist(memory).await;
+                    }
+                }
             }
         }
         if !self.forwarder.flush(Duration::from_millis(PART_MS)).await {

@@ -143,7 +143,7 @@ impl Agent {
 
     /// Writes the memory. What the disk says goes into the home's health: the agent is volatile from then on, and
     /// says so; what could not be written is tried again.
-    async fn persist(&mut self, memory: Box<Memory>) {
+    pub(super) async fn persist(&mut self, memory: Box<Memory>) {
         let (home, content) = (self.home.clone(), memory.clone());
         self.unwritten = None;
         if let Err(error) = self.io.run("writing run.json", move || content.store(&home)).await {

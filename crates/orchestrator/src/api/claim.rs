@@ -70,7 +70,8 @@ pub async fn claim(
         expect_text("runtime.id", &runtime.id, TEXT_BYTES_MAX)?;
     }
     let protocol = protocol_of(&request, boot.run.state().hello);
-    let input = Input::Claim { request: Box::new(request), protocol, bearer: boot.digest.hex() };
+    let (bearer, fleet) = (boot.digest.hex(), app.notices.sinks.of_fleet());
+    let input = Input::Claim { request: Box::new(request), protocol, bearer, fleet };
     let landed = advance(&app, &boot.run, input).await;
     if let Err(error) = &landed
         && error.status() == StatusCode::FORBIDDEN

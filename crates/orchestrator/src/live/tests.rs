@@ -38,8 +38,8 @@ fn claimed(run: &Run) -> Run {
     );
     let request: ClaimRequest = serde_json::from_str(&request).unwrap();
     let bearer = TokenText::boot([1; 32]).sha256();
-    let change =
-        decide(run, &Input::Claim { request: Box::new(request), protocol: 2, bearer }, now(0)).unwrap();
+    let input = Input::Claim { request: Box::new(request), protocol: 2, bearer, fleet: Vec::new() };
+    let change = decide(run, &input, now(0)).unwrap();
     assert!(matches!(change.answer, Answer::Claim(_)));
     change.run
 }

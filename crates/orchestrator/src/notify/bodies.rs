@@ -7,7 +7,7 @@ use groundcrew_protocol::wire::StageAttempt;
 use serde::Serialize;
 
 use super::sinks::Kind;
-use crate::run::notice::{Audience, Notice};
+use crate::run::notice::{Audience, Heard, Notice};
 use crate::run::state::Run;
 
 /// Version of the JSON.
@@ -41,6 +41,8 @@ struct OfAgent {
     reason: &'static str,
     /// True where the run, or who decides about it, wanted it so.
     expected: bool,
+    /// True where only the next claim has told it.
+    late: bool,
     cut_off: Option<StageAttempt>,
     resume: String,
 }
@@ -48,7 +50,7 @@ struct OfAgent {
 /// Of an agent's shutdown, for one audience. `url` is this orchestrator's, for people.
 pub fn of_agent(run: &Run, notice: &Notice, audience: Audience, url: &str) -> Body {
     let (node, id) = (&run.node, &run.id);
-    let why = notice.why.describe();
+    let (verb, why) = (notice.heard.verb(), notice.why.describe());
     let what = match &notice.cut_off {
         Some(cut) => format!("{}, attempt {}, was cut off", cut.stage, cut.attempt),
         None => "nothing was cut off".to_owned(),
@@ -56,10 +58,10 @@ pub fn of_agent(run: &Run, notice: &Notice, audience: Audience, url: &str) -> Bo
     let resume = &notice.resume;
     let text = match audience {
         Audience::Fleet => {
-            format!("Agent on node {node} shuts down ({why}): {what} of run {id}. {resume}.")
+            format!("Agent on node {node} {verb} ({why}): {what} of run {id}. {resume}.")
         }
         Audience::Run => {
-            format!("Run {id} on node {node}: its agent shuts down ({why}), {what}. {resume}.")
+            format!("Run {id} on node {node}: its agent {verb} ({why}), {what}. {resume}.")
         }
     };
     Body {
@@ -77,6 +79,7 @@ pub fn of_agent(run: &Run, notice: &Notice, audience: Audience, url: &str) -> Bo
             state: run.state().to_string(),
             reason: notice.why.word(),
             expected: notice.why.is_expected(),
+            late: notice.heard == Heard::Late,
             cut_off: notice.cut_off.clone(),
             resume: resume.clone(),
         }),
@@ -153,6 +156,7 @@ mod tests {
             number: 3,
             at: WallMs(1_790_000_000_000),
             at_ms: 5,
+            heard: Heard::InTime,
             why: Why::Stopped,
             cut_off,
             resume: "To resume, <start> the agent & wait".into(),
@@ -167,7 +171,7 @@ mod tests {
             "text": text, "orchestrator": "https://gc:8443",
             "agent": {
                 "node": "n1", "run": "r-1", "profile": "demo", "state": "CPUStress", "reason": "stopped", "expected": false,
-                "cut_off": {"stage": "CPUStress", "attempt": 2}, "resume": "To resume, <start> the agent & wait"
+                "late": false, "cut_off": {"stage": "CPUStress", "attempt": 2}, "resume": "To resume, <start> the agent & wait"
             }
         });
         assert_eq!(told, expected);
@@ -177,6 +181,11 @@ mod tests {
         let fleet = read(&of_agent(&run(), &notice, Audience::Fleet, "").bytes(Kind::Webhook));
         assert_eq!((&fleet["audience"], &fleet["id"]), (&json!("fleet"), &json!("r-1/3")));
         assert!(fleet["text"].as_str().unwrap().starts_with("Agent on node n1 shuts down"), "{fleet}");
+        let late = Notice { heard: Heard::Late, ..notice };
+        let fleet = read(&of_agent(&run(), &late, Audience::Fleet, "").bytes(Kind::Webhook));
+        let text = fleet["text"].as_str().unwrap();
+        assert!(text.starts_with("Agent on node n1 had shut down unheard"), "{fleet}");
+        assert_eq!(fleet["agent"]["late"], true);
     }
 
     #[test]

@@ -321,7 +321,8 @@ mod tests {
             "token_sha256": Sha256Hex::of(b"run")
         });
         let request: ClaimRequest = serde_json::from_value(request).unwrap();
-        Input::Claim { request: Box::new(request), protocol: 2, bearer: Sha256Hex::of(b"boot") }
+        let bearer = Sha256Hex::of(b"boot");
+        Input::Claim { request: Box::new(request), protocol: 2, bearer, fleet: Vec::new() }
     }
 
     fn result(claim: u64, summary: &str) -> Input {

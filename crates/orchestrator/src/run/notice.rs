@@ -24,10 +24,13 @@ pub const NOTICES_MAX: usize = 8;
 pub struct Notice {
     /// Its number within the run.
     pub number: u64,
-    /// When the agent said it.
+    /// When the agent said it, or the one after it.
     pub at: WallMs,
     /// The same on the clock of listening, on which it gets too old.
     pub at_ms: u64,
+    /// When that was heard.
+    #[serde(default)]
+    pub heard: Heard,
     /// Why the agent shuts down.
     pub why: Why,
     /// The attempt that was cut off.
@@ -36,6 +39,27 @@ pub struct Notice {
     pub resume: String,
     /// Who is still to be told.
     pub to: Vec<Due>,
+}
+
+/// When an agent's end was heard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Heard {
+    /// From itself.
+    #[default]
+    InTime,
+    /// From the next agent of its home.
+    Late,
+}
+
+impl Heard {
+    /// What the agent does, or did.
+    pub fn verb(self) -> &'static str {
+        match self {
+            Heard::InTime => "shuts down",
+            Heard::Late => "had shut down unheard, before it claimed again",
+        }
+    }
 }
 
 /// A sink that is to be told.
@@ -168,12 +192,31 @@ pub fn resume(run: &Run, why: Why, cut_off: Option<&StageAttempt>) -> String {
     }
 }
 
+/// How the run goes on after a shutdown that is told only now, with the next claim.
+pub fn resumed(run: &Run) -> String {
+    match &run.standing {
+        Standing::Completed { .. } | Standing::Cancelled { .. } => {
+            "The run has ended: there is nothing to resume".to_owned()
+        }
+        Standing::Held { why: HeldFor::Silence { .. }, .. } | Standing::Walking => {
+            format!("Nothing is to be done: an agent on node {} has the run again", run.node)
+        }
+        Standing::Held { .. } => "An agent has the run again, which stays held for your decision".to_owned(),
+    }
+}
+
 /// The event's sentence.
-pub fn event_text(why: Why, cut_off: Option<&StageAttempt>, is_quiet: bool, resume: &str) -> String {
+pub fn event_text(
+    heard: Heard,
+    why: Why,
+    cut_off: Option<&StageAttempt>,
+    is_quiet: bool,
+    resume: &str,
+) -> String {
     let what = match cut_off {
         Some(cut) => format!("{}, attempt {}, is cut off", cut.stage, cut.attempt),
         None => "nothing is cut off".to_owned(),
     };
     let quiet = if is_quiet { "; the fleet is not told, as the node's drain marker asks" } else { "" };
-    format!("the agent shuts down ({}): {what}{quiet}. {resume}", why.describe())
+    format!("the agent {} ({}): {what}{quiet}. {resume}", heard.verb(), why.describe())
 }

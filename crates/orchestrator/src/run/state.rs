@@ -132,6 +132,9 @@ pub struct Run {
     /// Number of the last notice.
     #[serde(default)]
     pub notices_made: u64,
+    /// The agent process whose orderly end was told last. It may say so again with the next claim of its home.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shutdown_told: Option<RandomId>,
 }
 
 /// What the agent of a run last made of a drain of its node.

@@ -245,7 +245,8 @@ impl Bench {
         bearer: &Sha256Hex,
     ) -> Result<ClaimAnswer, Refused> {
         let request = Box::new(request.clone());
-        match self.put(&Input::Claim { request, protocol, bearer: bearer.clone() })?.answer {
+        let fleet = vec!["ops".parse().expect("a name")];
+        match self.put(&Input::Claim { request, protocol, bearer: bearer.clone(), fleet })?.answer {
             Answer::Claim(answer) => Ok(*answer),
             other => panic!("{other:?} to a claim"),
         }

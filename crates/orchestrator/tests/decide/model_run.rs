@@ -312,7 +312,8 @@ impl World {
         let quiet_ms = self.bench.now.quiet_ms();
         let is_right =
             bearer == before.boot_token || before.claim.as_ref().is_some_and(|c| c.token == bearer);
-        let input = Input::Claim { request: Box::new(request.clone()), protocol: 2, bearer };
+        let request_too = Box::new(request.clone());
+        let input = Input::Claim { request: request_too, protocol: 2, bearer, fleet: Vec::new() };
         let answer = match self.put(input, false)? {
             Err(_) => return Ok(()),
             Ok(Answer::Claim(answer)) => answer,

@@ -169,7 +169,7 @@ fn claim_of(row: &str, bench: &mut Bench, own: ClaimRequest) -> Input {
         }
         other => panic!("no input for row {other:?}"),
     }
-    Input::Claim { request: Box::new(request), protocol, bearer }
+    Input::Claim { request: Box::new(request), protocol, bearer, fleet: Vec::new() }
 }
 
 /// The input of a row for a run.

@@ -1,10 +1,11 @@
 //! An agent that shuts down in order: who is told of what, once.
 
 use groundcrew_orchestrator::run::decide::{Input, OrderKind};
-use groundcrew_orchestrator::run::notice::{Audience, NOTICES_MAX, whom};
+use groundcrew_orchestrator::run::notice::{Audience, Heard, NOTICES_MAX, whom};
+use groundcrew_orchestrator::run::state::HeldFor;
 use groundcrew_protocol::ids::{Attempt, ClaimNumber, SinkName};
 use groundcrew_protocol::stage::Stage;
-use groundcrew_protocol::wire::{ClaimRequest, Shutdown, StageAttempt};
+use groundcrew_protocol::wire::{ClaimRequest, Shutdown, StageAttempt, Unheard};
 
 use crate::bench::*;
 
@@ -112,6 +113,54 @@ fn a_shutdown_is_told_once_for_each_life_of_an_agent() {
     starts_again(&mut bench, 77);
     says(&mut bench, Shutdown::default());
     assert_eq!(bench.run.notices.len(), 2);
+}
+
+/// The home's next process claims, and says what the one before had to say.
+fn starts_again_after(bench: &mut Bench, life: u64, before: u64, said: &Shutdown) -> ClaimRequest {
+    let unheard = Some(Unheard { session: id(before), said: said.clone() });
+    let request =
+        ClaimRequest { session: Some(id(life)), known_claim: bench.run.claims, unheard, ..agent(1) };
+    bench.claim_again(&request).unwrap();
+    request
+}
+
+#[test]
+fn a_shutdown_that_nobody_heard_is_told_once_with_the_next_claim() {
+    let said = Shutdown { cut_off: cut(1), ..Shutdown::default() };
+    let first = 100; // No process of the bench.
+    let mut bench = bench();
+    let request = starts_again_after(&mut bench, 77, first, &said);
+    assert_eq!(told(&bench), [("team".to_owned(), Audience::Run), ("ops".to_owned(), Audience::Fleet)]);
+    assert_eq!(bench.run.notices[0].heard, Heard::Late);
+    let told = text(&bench);
+    assert!(told.contains("had shut down unheard, before it claimed again (it was told to stop): Inventory, attempt 1, is cut off"), "{told}");
+    assert!(told.contains("Nothing is to be done: an agent on node node-1 has the run again"), "{told}");
+    // The answer was lost: the same process asks again, or it died and the next one says it too.
+    bench.claim_again(&request).unwrap();
+    assert!(!bench.told("agent_shutdown") && bench.run.notices.len() == 1);
+    starts_again_after(&mut bench, 78, first, &said);
+    assert!(!bench.told("agent_shutdown") && bench.run.notices.len() == 1);
+    // Its own end is another one.
+    says(&mut bench, Shutdown::default());
+    assert!(bench.told("agent_shutdown") && bench.run.notices.len() == 2);
+    // It was heard, and its answer lost.
+    starts_again_after(&mut bench, 79, 78, &Shutdown::default());
+    assert!(!bench.told("agent_shutdown") && bench.run.notices.len() == 2);
+}
+
+#[test]
+fn a_shutdown_that_is_told_late_is_as_quiet_as_its_marker_was_and_meets_a_run_that_was_held_for_silence() {
+    let quiet = Shutdown { cut_off: cut(1), drained: true, suppress_notification: true };
+    let mut silent = bench();
+    silent.pass(SILENCE);
+    assert!(matches!(silent.why(), HeldFor::Silence { .. }));
+    starts_again_after(&mut silent, 77, 100, &quiet);
+    assert_eq!(told(&silent), [("team".to_owned(), Audience::Run)]);
+    assert!(text(&silent).contains("Inventory, attempt 1, is cut off"), "{}", text(&silent));
+    // In a drain that was waited for.
+    let mut idle = bench();
+    starts_again_after(&mut idle, 77, 100, &Shutdown { cut_off: None, ..quiet });
+    assert!(idle.run.notices.is_empty() && idle.told("agent_shutdown"));
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::StageAttempt;
+use crate::ids::RandomId;
 
 /// An agent ends because it was asked to. One that crashes says nothing.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -17,4 +18,14 @@ pub struct Shutdown {
     /// True where the drain's marker says explicitly that the fleet-wide notice is left out.
     #[serde(default)]
     pub suppress_notification: bool,
+}
+
+/// The end of an agent of this home of which no heartbeat is known to have arrived; the next claim says it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Unheard {
+    /// Which process that was: where its heartbeats arrived after all, nothing is told again.
+    pub session: RandomId,
+    /// What they were to say.
+    pub said: Shutdown,
 }

@@ -154,6 +154,9 @@ impl Core {
         self.memory.claimed = true;
         self.memory.gone = false;
         self.memory.stopped = None;
+        if !self.exiting {
+            self.memory.unheard = None;
+        }
         self.by_boot_token = false;
         self.memory.known_claim = self.memory.known_claim.max(answer.claim);
         self.know_generation(answer.generation);

@@ -1,11 +1,12 @@
 //! The orderly end of this process, as others are told of it: the marker is read once more, then every heartbeat says it.
 //!
 //! The orchestrator writes the run's event and sends the notices; only the node knows whether its marker asks for a
-//! quiet shutdown.
+//! quiet shutdown. It is kept in the home besides, until a heartbeat that says it was answered, or a claim.
 
-use groundcrew_protocol::wire::{LogLevel, Shutdown, StageAttempt};
+use groundcrew_protocol::wire::{LogLevel, Shutdown, StageAttempt, Unheard};
 
 use super::{Action, Core, InFlight, Power};
+use crate::control::memory::Memory;
 
 /// What is said of the end.
 #[derive(Debug)]
@@ -46,12 +47,28 @@ impl Core {
         };
         let quiet = if leaving.shutdown.suppress_notification { ", quietly as the drain asks" } else { "" };
         self.say(level, format!("the agent shuts down{quiet}: {what}"));
+        self.keep_unheard();
+    }
+
+    /// The orchestrator may be away: then the next claim says it. An agent without a claim meets no run, unless it cuts one off.
+    fn keep_unheard(&mut self) {
+        let is_of_run = |said: &Shutdown| self.claim.is_some() || said.cut_off.is_some();
+        let Some(said) = self.shutdown().filter(is_of_run) else { return };
+        self.memory.unheard = Some(Unheard { session: self.facts.session.clone(), said });
+        self.persist();
+    }
+
+    /// The last heartbeat was answered. What is to be kept now, where that is something else.
+    pub fn shutdown_heard(&mut self) -> Option<Box<Memory>> {
+        let is_own = |unheard: &mut Unheard| unheard.session == self.facts.session;
+        self.memory.unheard.take_if(is_own).map(|_| Box::new(self.memory.clone()))
     }
 
     /// Nobody waits for the marker any more.
     pub(super) fn leave_unread(&mut self) {
-        if let Some(leaving) = &mut self.leaving {
+        if let Some(leaving) = self.leaving.as_mut().filter(|leaving| leaving.look.is_some()) {
             leaving.look = None;
+            self.keep_unheard();
         }
     }
 

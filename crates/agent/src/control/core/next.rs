@@ -122,6 +122,7 @@ impl Core {
                 .filter(|one| one.ended_by.is_none())
                 .map(|one| StageAttempt { stage: one.stage.clone(), attempt: one.attempt }),
             stopped: self.memory.stopped.clone(),
+            unheard: self.memory.unheard.clone(),
             serial: self.facts.serial.clone(),
             macs: self.facts.macs.clone(),
             runtime: self.facts.runtime.clone(),

@@ -1,13 +1,13 @@
 //! An agent takes hold of a run (rule 3 of the design): who may, and what it is told.
 
-use groundcrew_protocol::ids::{ClaimNumber, Generation, Sha256Hex};
+use groundcrew_protocol::ids::{ClaimNumber, Generation, Sha256Hex, SinkName};
 use groundcrew_protocol::time::WallMs;
 use groundcrew_protocol::wire::{ClaimAnswer, ClaimRequest, HomeKind, IntentKind, StageAttempt};
 use groundcrew_protocol::{PROTOCOL, PROTOCOL_OLDEST, limits};
 
 use super::identity::{self, Identity};
 use super::step::{AGENT, ORCHESTRATOR, Step, cut};
-use super::{Answer, Change, Refused, SpentFor, UnfitFor, heard, rejoin};
+use super::{Answer, Change, Refused, SpentFor, UnfitFor, heard, notice, rejoin};
 use crate::run::state::{Claim, Fate, HeldFor, MACS_KEPT_MAX, Machine, NAME_CHARS_MAX, StageRecord};
 
 /// How far beyond the store's last claim an agent's may be. After a restore it is a few; a number far beyond
@@ -20,6 +20,7 @@ pub(super) fn claim(
     request: &ClaimRequest,
     protocol: u32,
     bearer: &Sha256Hex,
+    fleet: &[SinkName],
 ) -> Result<Change, Refused> {
     let token = token_of(&step, request, protocol, bearer)?;
     check_bearer(&step, bearer)?;
@@ -33,6 +34,9 @@ pub(super) fn claim(
     check_known_claim(&step, request)?;
     let changes_hands = check_hands(&step, request, protocol)?;
 
+    if let Some(unheard) = &request.unheard {
+        notice::shut_down_unheard(&mut step, unheard, fleet);
+    }
     let old = step.run.claim.clone();
     grant(&mut step, request, protocol, token);
     note_use_of_token(&mut step, old.as_ref(), request, use_of_token);

@@ -46,6 +46,8 @@ pub enum Input {
         protocol: u32,
         /// The token that it showed, hashed.
         bearer: Sha256Hex,
+        /// The sinks of the settings that are told of every shutdown: the agent before may have ended unheard.
+        fleet: Vec<SinkName>,
     },
     /// An agent reports an outcome.
     Result(Box<ResultRequest>),
@@ -241,6 +243,7 @@ pub fn create(new: NewRun, now: Now) -> Change {
         notify: new.notify,
         notices: Vec::new(),
         notices_made: 0,
+        shutdown_told: None,
         profile: Arc::new(new.profile),
     };
     let mut step = Step::new(&run, now);
@@ -256,7 +259,9 @@ pub fn create(new: NewRun, now: Now) -> Change {
 pub fn decide(run: &Run, input: &Input, now: Now) -> Result<Change, Refused> {
     let mut step = Step::new(run, now);
     match input {
-        Input::Claim { request, protocol, bearer } => claim::claim(step, request, *protocol, bearer),
+        Input::Claim { request, protocol, bearer, fleet } => {
+            claim::claim(step, request, *protocol, bearer, fleet)
+        }
         Input::Result(request) => result::result(step, request),
         Input::Heard { claim, directives } => {
             step.fence(*claim)?;

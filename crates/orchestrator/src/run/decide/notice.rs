@@ -1,16 +1,15 @@
 //! An agent shuts down in order: that is an event of its run, and a notice for those whom settings name. A crash says
 //! nothing of itself, and is none.
 //!
-//! The first word of a claim counts. The notice stays in the run's document until every sink of it was told or given up,
+//! The first word of a claim counts; one that did not arrive comes with the next claim of that home, and is told then. The notice stays in the run's document until every sink of it was told or given up,
 //! so that a restart in between loses none.
 
 use groundcrew_protocol::ids::SinkName;
-use groundcrew_protocol::wire::Shutdown;
+use groundcrew_protocol::wire::{Shutdown, Unheard};
 
 use super::heard;
 use super::step::{AGENT, ORCHESTRATOR, Step};
-use crate::run::notice::{Audience, NOTICES_MAX, Notice, Why, event_text, resume, whom};
-use crate::run::state::Standing;
+use crate::run::notice::{Audience, Heard, NOTICES_MAX, Notice, Why, event_text, resume, resumed, whom};
 
 /// The current claim's agent shuts down.
 pub(super) fn shuts_down(step: &mut Step, said: &Shutdown, fleet: &[SinkName]) {
@@ -20,18 +19,36 @@ pub(super) fn shuts_down(step: &mut Step, said: &Shutdown, fleet: &[SinkName]) {
         return;
     };
     claim.shuts_down = Some(at);
+    step.run.shutdown_told = claim.session.clone();
+    tell(step, said, fleet, Heard::InTime);
+}
+
+/// A claim says how an agent of its home had ended before it, since nobody may have heard that. It is told now, unless that
+/// very process was heard after all; the run stands as that agent has left it.
+pub(super) fn shut_down_unheard(step: &mut Step, unheard: &Unheard, fleet: &[SinkName]) {
+    if step.run.shutdown_told.as_ref() == Some(&unheard.session) {
+        return;
+    }
+    step.run.shutdown_told = Some(unheard.session.clone());
+    tell(step, &unheard.said, fleet, Heard::Late);
+}
+
+fn tell(step: &mut Step, said: &Shutdown, fleet: &[SinkName], heard: Heard) {
     let why = Why::of(&step.run);
     // What it names is believed where it is what the run waits for.
     let open = step.open_attempt();
     let here = &step.run.stage().spec.name;
     let cut_off = said.cut_off.clone().filter(|cut| cut.stage == *here && Some(cut.attempt) == open);
-    let resume = resume(&step.run, why, cut_off.as_ref());
+    let resume = match heard {
+        Heard::InTime => resume(&step.run, why, cut_off.as_ref()),
+        Heard::Late => resumed(&step.run),
+    };
     if step.run.ended().is_none() {
-        let text = event_text(why, cut_off.as_ref(), said.suppress_notification, &resume);
+        let text = event_text(heard, why, cut_off.as_ref(), said.suppress_notification, &resume);
         step.tell("agent_shutdown", AGENT, text);
     }
     // In a drain that was waited for nothing is active any more.
-    let is_active = matches!(step.run.standing, Standing::Walking) && (cut_off.is_some() || !said.drained);
+    let is_active = step.is_on_its_way() && (cut_off.is_some() || !said.drained);
     let to = whom(fleet, &step.run.notify, is_active, said.suppress_notification);
     if to.is_empty() {
         return;
@@ -43,8 +60,8 @@ pub(super) fn shuts_down(step: &mut Step, said: &Shutdown, fleet: &[SinkName]) {
         }
     }
     step.run.notices_made += 1;
-    let (number, at_ms) = (step.run.notices_made, step.now.listened_ms);
-    step.run.notices.push(Notice { number, at, at_ms, why, cut_off, resume, to });
+    let (number, at, at_ms) = (step.run.notices_made, step.now.wall, step.now.listened_ms);
+    step.run.notices.push(Notice { number, at, at_ms, heard, why, cut_off, resume, to });
 }
 
 /// A sink was told, or will not be. What was settled before changes nothing.

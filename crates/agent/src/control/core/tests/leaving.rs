@@ -1,7 +1,7 @@
 //! What is said of the orderly end of the process.
 
 use groundcrew_durable::drain_marker::read::{Against, judge, look};
-use groundcrew_protocol::wire::Shutdown;
+use groundcrew_protocol::wire::{Shutdown, Unheard};
 
 use super::*;
 
@@ -95,4 +95,42 @@ fn an_abort_is_an_orderly_end_too() {
     agent.beat(directive(4, Command::Abort, "Cancelled", "", 0));
     let cut_off = Some(StageAttempt { stage: Stage::CpuStress, attempt: Attempt(1) });
     assert_eq!(said(&agent), Some(Shutdown { cut_off, ..Shutdown::default() }));
+}
+
+/// What the next process of the home says in its claim.
+fn claims_with(agent: &Loop) -> Option<Unheard> {
+    let mut next = Core::new(facts(), agent.core.memory().clone(), 1);
+    let actions = next.step(Event::Start(Vec::new()), 0);
+    let later = next.step(Event::Answered(Err(Failure::Soon(String::new()))), 1);
+    actions.into_iter().chain(later).find_map(|action| match action {
+        Action::Send(Call::Claim { request, .. }) => Some(request.unheard),
+        _other => None,
+    })?
+}
+
+#[test]
+fn an_end_is_kept_in_the_home_until_it_was_heard() {
+    let mut agent = walking();
+    agent.on(Event::Stop);
+    let cut_off = Some(StageAttempt { stage: Stage::CpuStress, attempt: Attempt(1) });
+    let unheard = claims_with(&agent).expect("it is kept");
+    assert_eq!(unheard.said, Shutdown { cut_off, ..Shutdown::default() });
+    assert_eq!(unheard.session, facts().session);
+    let kept = agent.core.shutdown_heard().expect("that is to be kept");
+    assert_eq!((kept.unheard.as_ref(), claims_with(&agent)), (None, None));
+    assert_eq!(agent.core.shutdown_heard(), None, "nothing changes");
+    // Whoever stops twice waits for nothing, and the end is kept all the same.
+    let mut hasty = holding();
+    hasty.core.step(Event::Stop, 2_000);
+    let last = hasty.core.step(Event::Stop, 2_000);
+    let keeps = |action: &Action| matches!(action, Action::Persist(memory) if memory.unheard.is_some());
+    let exits = last.iter().position(|action| *action == Action::Exit);
+    assert!(last.iter().position(keeps).is_some_and(|keeps| Some(keeps) < exits), "{last:?}");
+    // A claim that was answered has told it.
+    let mut next = Loop::new(facts(), hasty.core.memory().clone());
+    next.on(Event::Start(Vec::new()));
+    next.fails(Failure::Soon(String::new()));
+    assert!(next.core.memory().unheard.is_some());
+    next.told(claim("FailedHolding", 0));
+    assert_eq!(next.core.memory().unheard, None);
 }
