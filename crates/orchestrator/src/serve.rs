@@ -310,6 +310,7 @@ async fn load_runs(app: &Arc<App>) -> Result<(), ServeError> {
     if !knows_packages {
         app.store.learn_package_users(used, left_out == 0).await?;
     }
+    load_owing(app).await?;
     for run in app.store.runs_restored().await? {
         match app.advance(&run, Input::Restored).await {
             Ok(_landed) => {}
@@ -320,6 +321,24 @@ async fn load_runs(app: &Arc<App>) -> Result<(), ServeError> {
         }
     }
     Ok(())
+}
+
+/// Puts the runs that have ended and still have somebody to tell of a shutdown into the same table, for the task `notices`.
+async fn load_owing(app: &Arc<App>) -> Result<(), ServeError> {
+    let mut after: Option<RunId> = None;
+    loop {
+        let runs = app.store.runs_owing(after.as_ref(), RUNS_PER_READ).await?;
+        let Some(last) = runs.last() else { return Ok(()) };
+        after = Some(last.id.clone());
+        for stored in &runs {
+            match advance::read(stored) {
+                Ok(run) => drop(app.live.update(&run, stored.version)),
+                Err(error) => {
+                    tracing::error!(run = %stored.id, error = causes::chain(&error), "notices of a run left out");
+                }
+            }
+        }
+    }
 }
 
 /// Where a client on this machine reaches it.

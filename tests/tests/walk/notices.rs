@@ -309,6 +309,31 @@ fn a_notice_that_a_sink_does_not_take_outlives_the_orchestrator_and_is_told_once
 }
 
 #[test]
+fn a_notice_of_a_run_that_has_ended_outlives_the_orchestrator_too() {
+    let mut late = Sink::that(Answers::Refuses);
+    let mut server = Server::start_telling(&late.settings("ops", "webhook", ""), PAST_A_PAUSE_MS);
+    let run = server.create_run("n1", LOAD);
+    let mut machine = Machine::started(&server, &run, "m1");
+    machine.load.started();
+    machine.load.pass();
+    server.wait_for_state(&run, State::Completed);
+    machine.agent().wait_for_line("the run has ended (Completed)");
+    assert!(machine.stop().success());
+    server.process().wait_for_line("notice not sent");
+    server.kill();
+    late.comes_back();
+    server.start_again(&[]);
+    let told = late.wait_for(1);
+    assert_eq!(told[0]["id"], format!("{}/1", run.id));
+    assert!(server.stop().success());
+    // It is owed no more.
+    server.start_again(&[]);
+    assert!(server.stop().success());
+    let kinds: Vec<Value> = late.told().into_iter().map(|body| body["kind"].clone()).collect();
+    assert_eq!(kinds, ["agent_shutdown", "orchestrator_shutdown", "orchestrator_shutdown"]);
+}
+
+#[test]
 fn a_stop_that_the_orchestrator_did_not_hear_is_told_once_with_the_next_claim() {
     let mut site = Site::started();
     let (run, mut machine) = site.walking("n1");

@@ -204,6 +204,7 @@ fn columns_of(run: &Run, at: WallMs) -> RunColumns {
         created: run.created,
         updated: at,
         ended: run.ended(),
+        owes_notices: run.ended().is_some() && !run.notices.is_empty(),
         boot_token: run.boot_token.clone(),
         run_token: run.claim.as_ref().map(|claim| claim.token.clone()),
         packages: packages_of(run).collect(),

@@ -23,7 +23,7 @@ use crate::owner;
 /// Every step of the schema, embedded. Each step sets `schema` in `meta`.
 pub(super) static MIGRATOR: Migrator = sqlx::migrate!("./migrations");
 /// The schema that this version writes; one step each.
-pub(super) const SCHEMA: u64 = 7;
+pub(super) const SCHEMA: u64 = 8;
 /// The first schema that has packages.
 pub(super) const SCHEMA_WITH_PACKAGES: u64 = 4;
 /// `GCrd` in the header of the database: tells ours from any other.

@@ -44,6 +44,8 @@ pub struct RunColumns {
     pub updated: WallMs,
     /// When it ended.
     pub ended: Option<WallMs>,
+    /// True where it has ended, and somebody is still to be told of a shutdown.
+    pub owes_notices: bool,
     /// SHA-256 of its boot token.
     pub boot_token: Sha256Hex,
     /// SHA-256 of the current claim's run token.
@@ -235,6 +237,22 @@ impl Store {
         .fetch_all(&self.inner.readers)
         .await
         .map_err(StoreError::database("listing runs that have not ended"))?;
+        rows.into_iter().map(stored_run).collect()
+    }
+
+    /// Runs that have ended, with somebody still to be told of a shutdown; as [`runs_going`](Self::runs_going).
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn runs_owing(&self, after: Option<&RunId>, limit: u32) -> Result<Vec<StoredRun>, StoreError> {
+        let rows: Vec<RunRow> = sqlx::query_as(
+            "SELECT id, version, doc, restored FROM runs WHERE owes_notices = 1 AND id > ? ORDER BY id LIMIT ?",
+        )
+        .bind(after.map_or("", |id| id.as_str()))
+        .bind(text::limit(limit, RUNS_PAGE_MAX))
+        .fetch_all(&self.inner.readers)
+        .await
+        .map_err(StoreError::database("listing ended runs with notices to send"))?;
         rows.into_iter().map(stored_run).collect()
     }
 

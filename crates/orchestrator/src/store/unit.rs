@@ -63,6 +63,7 @@ struct Base {
 pub(super) struct Keys {
     node: String,
     ended: Option<i64>,
+    owes_notices: bool,
     boot_token: String,
     run_token: Option<String>,
 }
@@ -255,7 +256,7 @@ async fn load(connection: &mut SqliteConnection, runs: &[RunId]) -> Result<Vec<K
         return Ok(Vec::new());
     }
     let mut query = QueryBuilder::<Sqlite>::new(
-        "SELECT id, version, doc, restored, node, ended, boot_token, run_token FROM runs WHERE id IN (",
+        "SELECT id, version, doc, restored, node, ended, owes_notices, boot_token, run_token FROM runs WHERE id IN (",
     );
     let mut ids = query.separated(", ");
     for run in runs {
@@ -365,6 +366,7 @@ impl Keys {
         Keys {
             node: columns.node.to_string(),
             ended: columns.ended.map(|at| at.0),
+            owes_notices: columns.owes_notices,
             boot_token: columns.boot_token.to_string(),
             run_token: columns.run_token.as_ref().map(|token| token.to_string()),
         }
@@ -373,6 +375,7 @@ impl Keys {
     fn are_of(&self, columns: &RunColumns) -> bool {
         self.node == columns.node.as_str()
             && self.ended == columns.ended.map(|at| at.0)
+            && self.owes_notices == columns.owes_notices
             && self.boot_token == columns.boot_token.as_str()
             && self.run_token.as_deref() == columns.run_token.as_ref().map(|token| token.as_str())
     }
@@ -408,20 +411,21 @@ async fn update_whole(connection: &mut SqliteConnection, units: &[&Unit]) -> Res
         return Ok(());
     };
     let mut query = QueryBuilder::<Sqlite>::new(
-        "WITH new (id, base, version, node, profile, state, updated, ended, boot_token, run_token, doc) AS (",
+        "WITH new (id, base, version, node, profile, state, updated, ended, owes_notices, boot_token, run_token, doc) AS (",
     );
     query.push_values(units, |mut row, unit| {
         let (run, columns) = now(unit);
         row.push_bind(run.id.as_str()).push_bind(base_version(unit)).push_bind(text::signed(run.version));
         row.push_bind(columns.node.as_str()).push_bind(columns.profile.as_str());
         row.push_bind(columns.state.to_string()).push_bind(columns.updated.0);
-        row.push_bind(columns.ended.map(|at| at.0)).push_bind(columns.boot_token.as_str());
+        row.push_bind(columns.ended.map(|at| at.0)).push_bind(columns.owes_notices);
+        row.push_bind(columns.boot_token.as_str());
         row.push_bind(columns.run_token.as_ref().map(|token| token.as_str()))
             .push_bind(unit.packed.as_slice());
     });
     query.push(
         ") UPDATE runs SET version = new.version, node = new.node, profile = new.profile, state = new.state, \
-         updated = new.updated, ended = new.ended, boot_token = new.boot_token, run_token = new.run_token, \
+         updated = new.updated, ended = new.ended, owes_notices = new.owes_notices, boot_token = new.boot_token, run_token = new.run_token, \
          doc = new.doc FROM new WHERE runs.id = new.id AND runs.version = new.base",
     );
     expect_all(query, connection, units.len(), first).await?;

@@ -268,6 +268,7 @@ async fn one_unreadable_run_stops_neither_a_start_nor_a_list() {
         created: WallMs(1),
         updated: WallMs(1),
         ended: None,
+        owes_notices: false,
         boot_token: Sha256Hex::of(b"r-torn"),
         run_token: None,
         packages: Vec::new(),

@@ -42,6 +42,7 @@ fn columns(run: &RunId, ended: Option<i64>) -> RunColumns {
         created: WallMs(1_000),
         updated: WallMs(2_000),
         ended: ended.map(WallMs),
+        owes_notices: false,
         boot_token: Sha256Hex::of(run.as_str().as_bytes()),
         run_token: None,
         packages: Vec::new(),
