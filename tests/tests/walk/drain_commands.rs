@@ -207,6 +207,17 @@ fn without_an_agent_a_drain_is_asked_for_and_not_confirmed() {
     assert!(code == 3 && said.contains("no agent answers"), "{code} {said}");
     alone.start(&[]);
     assert!(alone.is_draining(), "the agent that comes drains by it");
+    // What an agent of an earlier boot has left there says nothing of this one.
+    alone.agent().kill();
+    assert_eq!(alone.says(&["cancel"]).0, 0);
+    let file = alone.home().join("agent-info.json");
+    let mut fields: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    assert!(fields["epoch"].is_string(), "{fields}");
+    fields["epoch"] = "0a0a0a0a-0b0b-4c0c-8d0d-0e0e0e0e0e0e:1".into();
+    std::fs::write(&file, fields.to_string()).unwrap();
+    assert_eq!(alone.says(&["begin"]).0, 4);
+    alone.start(&[]);
+    assert!(alone.is_draining(), "the agent that comes in this boot drains by it too");
 }
 
 #[test]

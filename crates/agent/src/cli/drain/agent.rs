@@ -30,14 +30,15 @@ pub(super) struct Rules {
 }
 
 impl Rules {
-    /// The agent's own: from its socket, else its file in the home, else what this process sees of the machine. On a host
+    /// The agent's own: from its socket, else its file in the home where that is of this boot, else what this process sees of the
+    /// machine. On a host
     /// whose agent lives in a container that last one is another epoch than the agent's.
     pub fn of(asked: &Asked) -> Rules {
         let boot_id = boot_id::known(Path::new(PROC)).map(|id| id.to_string()).unwrap_or_default();
         if let Ok(status) = status(&asked.home) {
             return Rules { epoch: status.epoch, boot_id, max_age: Duration::from_millis(status.max_age_ms) };
         }
-        let epoch = epoch_in_file(&asked.home).unwrap_or_else(|| boot_epoch(Path::new(PROC)));
+        let epoch = epoch_in_file(&asked.home, &boot_id).unwrap_or_else(|| boot_epoch(Path::new(PROC)));
         Rules { epoch, boot_id, max_age: asked.max_age.unwrap_or(MAX_AGE_DEFAULT) }
     }
 
@@ -46,10 +47,15 @@ impl Rules {
     }
 }
 
-fn epoch_in_file(home: &Path) -> Option<String> {
+/// What an agent has left there in this boot: one of an earlier boot would have the marker read as absent from the beginning.
+fn epoch_in_file(home: &Path, boot_id: &str) -> Option<String> {
     let opened = agent_info::open_own_home(home).ok()?;
     let fields = agent_info::read(opened, &home.join(FILE_NAME)).ok()??;
-    AgentInfo::of(&fields).epoch.filter(|epoch| !epoch.is_empty())
+    let is_of_this_boot = |epoch: &String| {
+        let boot = epoch.split_once(':').map_or("", |(boot, _process_1)| boot);
+        boot.is_empty() || boot_id.is_empty() || boot == boot_id
+    };
+    AgentInfo::of(&fields).epoch.filter(|epoch| !epoch.is_empty()).filter(is_of_this_boot)
 }
 
 /// The agent's own word; the error says why there is none.

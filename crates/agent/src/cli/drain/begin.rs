@@ -31,7 +31,8 @@ pub(super) fn confirmed(home: &Path, principal: &Principal) -> Ended {
             Ok(status) => status,
             Err(why) => {
                 return Ended::NotDraining(format!(
-                    "{why}. The marker stands: an agent that starts in this boot drains by it"
+                    "{why}. The marker stands: an agent that starts in this boot, under the process 1 for which it is stamped, drains \
+                     by it"
                 ));
             }
         };
