@@ -8,6 +8,7 @@ use groundcrew_tests::harness::{Handle, Machine, Process, Server, eventually};
 use serde_json::Value;
 
 use crate::drain_commands::{Alone, agent, drain, says};
+use crate::drains::LOAD_THEN_INVENTORY;
 use crate::profiles::{LOAD, LOAD_THEN_HELD};
 
 /// A script that notes that it was begun, waits for leave, and ends as that says. Its own number is told first.
@@ -374,4 +375,32 @@ fn an_interrupt_that_drains_the_node_waits_for_its_hook_with_no_deadline_running
     node.lets_end("after", 0);
     eventually("an agent that drains no more", || (status()["gateway_state"] == "running").then_some(()));
     eventually("nothing that is active", || (status()["active_agents"] == 0).then_some(()));
+}
+
+#[test]
+fn an_abort_under_somebodys_drain_ends_with_a_failure_and_the_next_agent_undoes_what_is_owed() {
+    let server = Server::start();
+    let node = Node::new();
+    node.lets_end("before", 0);
+    node.lets_end("after", 0);
+    let run = server.create_run("n1", LOAD_THEN_INVENTORY);
+    let mut machine = Machine::new(&server, &run, "m1").with_hooks(&node.hooks_text());
+    machine.start();
+    machine.load.started();
+    assert_eq!(says(drain(&machine.home(), &["begin", "--principal", "ann"])).0, 0);
+    machine.load.pass();
+    assert_eq!(says(drain(&machine.home(), &["wait", "--principal", "ann", "--timeout", "2m"])).0, 0);
+    // Its second stage is next.
+    server.wait_for_event(&run, "waits_for_drain");
+    server.order(&run, "abort", "enough");
+    assert_eq!(machine.wait().code(), Some(1));
+    assert_eq!(node.succeeded(), ["before"], "the drain holds on");
+    machine.kill();
+    machine.start();
+    let status = || -> Value {
+        serde_json::from_slice(&drain(&machine.home(), &["status", "--json"]).stdout).unwrap()
+    };
+    eventually("an agent that drains", || (status()["gateway_state"] == "draining").then_some(()));
+    assert_eq!(says(drain(&machine.home(), &["cancel"])).1, "the drain is off\n");
+    eventually("the undo", || (node.succeeded() == ["before", "after"]).then_some(()));
 }

@@ -63,7 +63,7 @@ const EVENTS_MAX: usize = 64;
 /// How often what could not be written or moved is tried again.
 const RETRY_MS: u64 = 15_000;
 
-/// Why the agent cannot run.
+/// Why the agent cannot run, or did not end as it should.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The home.
@@ -78,6 +78,11 @@ pub enum StartError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// It was aborted, and no other one would come by itself after an end without a failure.
+    #[error(
+        "what the node's hook for a drain has done is not undone: an agent is to be started again in this home"
+    )]
+    Owes,
 }
 
 fn system<E: std::error::Error + Send + Sync + 'static>(what: &'static str) -> impl FnOnce(E) -> StartError {
@@ -175,7 +180,10 @@ async fn walk(
     let _answering = agent.answer_on_this_machine().await?;
     agent.work(waiting).await;
     sensors.stop();
-    Ok(agent.core.claim())
+    match agent.core.leaves_owed() {
+        true => Err(StartError::Owes),
+        false => Ok(agent.core.claim()),
+    }
 }
 
 impl Agent {

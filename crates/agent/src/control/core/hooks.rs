@@ -83,14 +83,21 @@ impl Core {
         self.hooks.desk.keeps_up(&self.seen_by_hooks(0))
     }
 
-    /// Nobody comes after an abort who would undo what is owed now.
+    /// True where an abort leaves something to be undone, for which another agent is to come.
+    pub fn leaves_owed(&self) -> bool {
+        self.undoes && self.hooks.desk.owes()
+    }
+
+    /// It is undone by the next agent, once no drain holds.
     pub(super) fn say_what_is_owed(&mut self) {
-        if self.undoes && self.hooks.desk.owes() {
+        if self.leaves_owed() {
             let why = match self.drained() {
                 Some(active) => format!("a drain holds, {}", why_drained(active)),
                 None => "it has failed too often".to_owned(),
             };
-            let text = format!("is owed and not run, {why}: run it by hand, or start the agent again");
+            let text = format!(
+                "is owed and not run, {why}: this agent ends with a failure, and the next one runs it"
+            );
             self.say_of_hook(Which::AfterDrain, LogLevel::Error, text);
         }
     }

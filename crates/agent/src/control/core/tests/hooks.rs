@@ -89,6 +89,7 @@ fn an_abort_undoes_a_drain_before_the_agent_ends() {
     assert_eq!(agent.beat(abort()), ["end hook"]);
     assert_eq!(agent.on(Event::HookEnded(Err("told to end".to_owned()))), ["hook drain.after"]);
     assert_eq!(agent.on(Event::HookEnded(Ok(()))), ["exit"]);
+    assert!(!agent.core.leaves_owed());
     // Somebody's drain that holds on is his, and whoever asks twice waits for nothing.
     let (mut agent, _) = at("FailedHolding", 0);
     agent.on(Event::HookEnded(Ok(())));
@@ -106,6 +107,7 @@ fn an_abort_undoes_a_drain_before_the_agent_ends() {
     let said: Vec<String> = actions.iter().filter_map(says).collect();
     assert!(said.len() == 1 && said[0].contains("a drain holds, asked for by ann"), "{said:?}");
     assert_eq!(actions.last(), Some(&Action::Exit));
+    assert!(agent.core.leaves_owed(), "the next agent is to come");
     let (mut agent, _) = at_draining(hooks());
     agent.on(Event::HookEnded(Ok(())));
     agent.beat(abort());
