@@ -91,6 +91,15 @@ mod tests {
     use super::*;
 
     #[test]
+    fn nothing_but_a_comparison_in_constant_time_looks_at_the_secret() {
+        let code = include_str!("secret.rs").split("#[cfg(test)]").next().unwrap();
+        assert_eq!(code.matches(".ct_eq(").count(), 1);
+        for quick in ["==", "!=", "starts_with", "strip_", ".eq(", ".cmp(", "contains(", "matches!"] {
+            assert!(!code.contains(quick), "{quick} ends at the first byte that differs");
+        }
+    }
+
+    #[test]
     fn a_secret_is_compared_whole_and_a_weak_one_lets_nobody_in() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("secret");
