@@ -74,6 +74,18 @@ pub const PACKAGES: &[Package] = &[
         needs: &[Need::Test],
     },
     Package {
+        sign: Sign::Program("mkfs.ext4"),
+        name: "e2fsprogs",
+        why: "puts a file system on a disk that a test must not write over",
+        needs: &[Need::Test],
+    },
+    Package {
+        sign: Sign::Program("losetup"),
+        name: "mount",
+        why: "makes block devices of files, and mounts them",
+        needs: &[Need::Test],
+    },
+    Package {
         sign: Sign::Program("iperf3"),
         name: "iperf3",
         why: "does the work of the stage Network, and is its peer in tests",

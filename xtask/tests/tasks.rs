@@ -36,7 +36,9 @@ impl Stage {
         );
         stage.program("bin/cargo", &cargo);
         stage.program("bin/rustc", "echo host: any-linux-gnu");
-        for tool in ["cc", "stress-ng", "fio", "iperf3", "ssh", "chromium", "debootstrap"] {
+        for tool in
+            ["cc", "stress-ng", "fio", "mkfs.ext4", "losetup", "iperf3", "ssh", "chromium", "debootstrap"]
+        {
             stage.program(&format!("bin/{tool}"), "exit 0");
         }
         for place in ["any-linux-gnu/agent/groundcrew", "release/groundcrewd", "release/groundcrewctl"] {

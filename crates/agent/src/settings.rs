@@ -52,6 +52,7 @@ pub const FLAGS_HELP: &str = "  --url URL               https://HOST[:PORT] of t
   --allow-reboot          may reboot this machine, where an interrupt of the run's profile asks for it
   --allow-services        may restart services of this machine, where an interrupt of the run's profile names them
   --allow-packages        may apply packages to this machine: a run's profile then says which, and where
+  --allow-wipe            may write over disks of this machine, where a run's profile names them and an operator says so
   --authorized-keys FILE  where the key of a hold goes; none is taken without it
   --allow-root-keys       that file may be root's own
 Each can be given in the environment (GROUNDCREW_URL, GROUNDCREW_ALLOW_POWER=yes), the first six on the
@@ -111,6 +112,8 @@ pub struct Settings {
     pub allow_services: bool,
     /// Whether packages may be applied to this machine.
     pub allow_packages: bool,
+    /// Whether disks of this machine may be written over.
+    pub allow_wipe: bool,
     /// Where the key of a hold goes; absent: nowhere.
     pub authorized_keys: Option<PathBuf>,
     /// Time between two heartbeats, in milliseconds. For tests alone, and in the environment alone
@@ -175,6 +178,7 @@ impl Settings {
             allow_reboot: values.switch("allow-reboot")?,
             allow_services: values.switch("allow-services")?,
             allow_packages: values.switch("allow-packages")?,
+            allow_wipe: values.switch("allow-wipe")?,
             authorized_keys: keys,
             heartbeat_interval_ms: values
                 .parse(sources::HEARTBEAT_INTERVAL, heartbeat_interval_ms)?

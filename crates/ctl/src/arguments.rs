@@ -335,6 +335,10 @@ pub(crate) struct RetryArguments {
     /// Why, if you like; it is kept in the run's events.
     #[arg(long, default_value = "", hide_default_value = true)]
     pub(crate) reason: String,
+    /// Let this one attempt write over the disks of the profile's `[write]`. All that is on them is lost. It lapses after an
+    /// hour, and an attempt after it needs another.
+    #[arg(long)]
+    pub(crate) wipe: bool,
 }
 
 /// What to let be.

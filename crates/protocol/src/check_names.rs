@@ -96,6 +96,14 @@ pub const RANDOM_READ: &str = "random_read";
 pub const RANDOM_LATENCY: &str = "random_latency";
 /// Storage: errors of writing a file and reading it back, in the folder that the profile names.
 pub const FILE_ERRORS: &str = "file_errors";
+/// Storage, destructive: errors of writing over a disk and reading it back by checksums.
+pub const WRITE_ERRORS: &str = "write_errors";
+/// Storage, destructive: share of what was to be written over, in percent, that was written and read back.
+pub const OVERWRITTEN: &str = "overwritten";
+/// Storage, destructive: MB/s of writing over a disk from its beginning on.
+pub const WRITE_RATE: &str = "write_rate";
+/// Storage, destructive: what 99 of 100 such writes ended within, in milliseconds.
+pub const WRITE_LATENCY: &str = "write_latency";
 /// Network: interfaces with a device that have a link.
 pub const LINKS: &str = "links";
 /// Network: Mb/s that an interface's link negotiated.
@@ -228,7 +236,7 @@ pub const SMART_CHECKS: [&str; 19] = [
 pub const MEMORY_CHECKS: [&str; 3] = [MISCOMPARES, DURATION, MEMORY_TESTED];
 
 /// The checks of the stage Storage, with those that some settings bring.
-pub const STORAGE_CHECKS: [&str; 8] = [
+pub const STORAGE_CHECKS: [&str; 12] = [
     IO_ERRORS,
     DURATION,
     SEQUENTIAL_READ,
@@ -237,6 +245,10 @@ pub const STORAGE_CHECKS: [&str; 8] = [
     RANDOM_LATENCY,
     SURFACE,
     FILE_ERRORS,
+    WRITE_ERRORS,
+    OVERWRITTEN,
+    WRITE_RATE,
+    WRITE_LATENCY,
 ];
 
 /// The checks of the stage Network.

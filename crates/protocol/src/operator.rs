@@ -262,7 +262,7 @@ pub struct RunView {
 }
 
 /// An operator's order about a run.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Order {
@@ -272,6 +272,9 @@ pub struct Order {
     /// Why. An override needs one.
     #[serde(default)]
     pub reason: String,
+    /// With a retry: that attempt may write over the disks of the profile's `[write]`, if it begins within an hour.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub wipe: bool,
 }
 
 /// An event of a run, as it is stored and as its stream sends it.

@@ -1,6 +1,7 @@
 //! Machines that boot the live image, which the project's own `xtask image` makes of the agent under test. There is no hand
 //! in them: the agent is their first process, and what a test wants to know it asks the orchestrator, QEMU or the console.
 
+use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::net::UnixStream;
@@ -36,13 +37,16 @@ pub struct Parts {
     pub sata: Vec<String>,
     /// A sector that no SATA disk of it can read.
     pub unreadable: Option<u64>,
+    /// More arguments for QEMU: devices of the test's own.
+    pub more: Vec<OsString>,
 }
 
 impl Default for Parts {
     /// One disk of each kind.
     fn default() -> Parts {
         let one = |serial: &str| vec![serial.to_owned()];
-        Parts { cpus: 2, memory_mib: 1536, nvme: one("NVME-1"), sata: one("SATA-1"), unreadable: None }
+        let (nvme, sata) = (one("NVME-1"), one("SATA-1"));
+        Parts { cpus: 2, memory_mib: 1536, nvme, sata, unreadable: None, more: Vec::new() }
     }
 }
 
@@ -102,6 +106,7 @@ impl Live {
         let mut monitor = joined("unix:", &monitor_in(folder.path()));
         monitor.push(",server=on,wait=off");
         qemu.arg("-qmp").arg(monitor);
+        qemu.args(&parts.more);
         let process = Process::start(name, &mut qemu);
         Live { name: name.to_owned(), kit, folder, process, _way: way, ssh, began, _slot: slot }
     }

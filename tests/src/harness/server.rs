@@ -261,7 +261,7 @@ impl Server {
 
     /// Gives an order about a run.
     pub fn order(&self, run: &Run, order: &str, reason: &str) -> RunView {
-        let body = Order { stage: None, reason: reason.to_owned() };
+        let body = Order { reason: reason.to_owned(), ..Order::default() };
         self.must(Method::POST, &format!("/api/v1/runs/{}/{order}", run.id), &body)
     }
 

@@ -7,3 +7,4 @@ mod live;
 mod reboot;
 mod runs;
 mod shipped;
+mod wipes;

@@ -27,7 +27,7 @@ pub const PACKAGES: [&str; 19] = [
 ];
 
 /// Programs, by their places in the packages.
-pub const PROGRAMS: [&str; 25] = [
+pub const PROGRAMS: [&str; 27] = [
     "bin/bash",
     "bin/busybox",
     "bin/dmesg",
@@ -37,11 +37,13 @@ pub const PROGRAMS: [&str; 25] = [
     "bin/ps",
     "sbin/blkid",
     "sbin/ethtool",
+    "sbin/wipefs",
     "usr/bin/fio",
     "usr/bin/iperf3",
     "usr/bin/ipmitool",
     "usr/bin/lscpu",
     "usr/bin/lspci",
+    "usr/bin/partx",
     "usr/bin/pgrep",
     "usr/bin/pkill",
     "usr/bin/ssh-keygen",
@@ -143,11 +145,13 @@ pub const FOLDERS: [(&str, u32); 10] = [
 ];
 
 /// What the agent of a live image is told, before what the builder says: its clock is the orchestrator's, the machine is
-/// there to be switched off, and a hold's key is root's, whose only home is this memory.
-pub const SETTINGS: [(&str, &str); 5] = [
+/// there to be switched off, its disks are there to be tested (which of them, and whether, the run says), and a hold's key is
+/// root's, whose only home is this memory.
+pub const SETTINGS: [(&str, &str); 6] = [
     ("GROUNDCREW_CLOCK", "hello"),
     ("GROUNDCREW_ALLOW_POWER", "yes"),
     ("GROUNDCREW_ALLOW_REBOOT", "yes"),
+    ("GROUNDCREW_ALLOW_WIPE", "yes"),
     ("GROUNDCREW_AUTHORIZED_KEYS", "/root/.ssh/authorized_keys"),
     ("GROUNDCREW_ALLOW_ROOT_KEYS", "yes"),
 ];

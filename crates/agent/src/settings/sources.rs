@@ -31,8 +31,8 @@ pub(super) const POD_UID: &str = "pod-uid";
 /// A parameter that the environment alone may give, for tests.
 pub(super) const HEARTBEAT_INTERVAL: &str = "heartbeat-interval-ms";
 /// Parameters that are on or off.
-const SWITCHES: [&str; 5] =
-    ["allow-power", "allow-reboot", "allow-services", "allow-packages", "allow-root-keys"];
+const SWITCHES: [&str; 6] =
+    ["allow-power", "allow-reboot", "allow-services", "allow-packages", "allow-wipe", "allow-root-keys"];
 
 /// Where a value came from.
 #[derive(Debug, Clone, PartialEq, Eq)]

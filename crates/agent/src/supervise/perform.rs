@@ -60,7 +60,7 @@ impl Agent {
             | Event::Announced(_)
             | Event::Start(_)
             | Event::Tick
-            | Event::RebootWanted
+            | Event::LeaveWanted(_)
             | Event::Flushed(_)
             | Event::HomeFailed
             | Event::KeyInstalled(_)
@@ -196,7 +196,7 @@ impl Agent {
         let Some(stage) = &self.stage else {
             return;
         };
-        // Whether it waits for the leave to reboot or not: it gets none any more.
+        // Whether it waits for a leave or not: it gets none any more.
         stage.permit.give(Err("the stage was ended before".to_owned()));
         match by {
             EndedBy::Operator => stage.cancel.ask(),

@@ -10,7 +10,7 @@ use groundcrew_protocol::wire::{LogLevel, LogLine};
 use tokio::sync::mpsc;
 
 use crate::console::Console;
-use crate::control::core::Event;
+use crate::control::core::{Asked, Event};
 use crate::heartbeat::Activity;
 use crate::io_thread::HomeHealth;
 use crate::process::Cancel;
@@ -22,7 +22,7 @@ use crate::vet::{Leave, LineSink, ProgressSink, StageContext, StageOutcome, run_
 pub(super) struct Running {
     /// Ends it.
     pub cancel: Cancel,
-    /// Lets it reboot the machine, or not.
+    /// Lets it do what it asks for, or not.
     pub permit: Permit,
     thread: std::thread::JoinHandle<Finished>,
 }
@@ -73,7 +73,7 @@ impl Drop for TellEnd {
     }
 }
 
-/// Answers a stage that waits for leave to reboot the machine.
+/// Answers a stage that waits for leave.
 #[derive(Debug)]
 pub(super) struct Permit(SyncSender<Result<(), String>>);
 
@@ -85,14 +85,14 @@ impl Permit {
     }
 }
 
-/// What a stage waits by for leave to reboot, and what answers it.
+/// What a stage waits by for leave, and what answers it.
 pub(super) fn leave(events: mpsc::Sender<Event>) -> (Leave, Permit) {
     let (permit, answers) = sync_channel(1);
     let answers = Mutex::new(answers);
-    let leave = move |until: Instant| {
+    let leave = move |asked: Asked, until: Instant| {
         let answers = answers.lock().unwrap_or_else(PoisonError::into_inner);
         let over = || "the agent ends".to_owned();
-        events.blocking_send(Event::RebootWanted).map_err(|_| over())?;
+        events.blocking_send(Event::LeaveWanted(asked)).map_err(|_| over())?;
         match answers.recv_timeout(until.saturating_duration_since(Instant::now())) {
             Ok(answer) => answer,
             Err(RecvTimeoutError::Disconnected) => Err(over()),
@@ -138,19 +138,19 @@ mod tests {
         let far = || Instant::now() + std::time::Duration::from_secs(600);
         for answer in [Ok(()), Err("no".to_owned())] {
             std::thread::scope(|scope| {
-                let asks = scope.spawn(|| leave(far()));
-                assert!(matches!(waiting.blocking_recv(), Some(Event::RebootWanted)));
+                let asks = scope.spawn(|| leave(Asked::Reboot, far()));
+                assert!(matches!(waiting.blocking_recv(), Some(Event::LeaveWanted(Asked::Reboot))));
                 permit.give(answer.clone());
                 assert_eq!(asks.join().unwrap(), answer);
             });
         }
-        assert!(leave(Instant::now()).unwrap_err().contains("deadline"));
+        assert!(leave(Asked::Reboot, Instant::now()).unwrap_err().contains("deadline"));
         // One that was ended before it asked gets none, whatever is said later.
         permit.give(Err("ended".to_owned()));
         permit.give(Ok(()));
-        assert_eq!(leave(far()), Err("ended".to_owned()));
+        assert_eq!(leave(Asked::Reboot, far()), Err("ended".to_owned()));
         drop(permit);
-        assert_eq!(leave(far()), Err("the agent ends".to_owned()));
+        assert_eq!(leave(Asked::Reboot, far()), Err("the agent ends".to_owned()));
     }
 
     #[test]

@@ -65,8 +65,14 @@ impl Agent {
                 instance: self.instance(),
                 attempt: start.attempt,
                 services: self.services(),
-                leave,
+                leave: leave.clone(),
             }),
+            wipes: match self.settings.allow_wipe {
+                true => Ok(leave),
+                false => Err(
+                    "this agent's settings do not allow to write over disks (--allow-wipe, GROUNDCREW_ALLOW_WIPE=yes)",
+                ),
+            },
             root: Root::system(),
             launcher: Launcher::this_program(),
             children: self.children.clone(),

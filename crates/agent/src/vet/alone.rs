@@ -172,6 +172,7 @@ impl Alone<'_> {
             override_flags: OverrideFlags::default(),
             packages: Err("a vet without a run changes nothing, and applies no packages"),
             interrupts: Err("a vet without a run changes nothing, and interrupts nothing"),
+            wipes: Err("a vet without a run writes over no disk"),
             root: self.root.clone(),
             launcher: self.launcher.clone(),
             children: Arc::clone(children),

@@ -21,6 +21,7 @@ use groundcrew_protocol::wire::LogLevel;
 
 use super::package_agent::{Call, Called};
 use super::{Done, Interrupts, StageContext, package, refused, unknown};
+use crate::control::core::Asked;
 use crate::errors::chain;
 use crate::interrupt::{Interrupt, boot_id, systemd_chroot};
 use crate::package::session::{folder_of_root, open_root};
@@ -180,7 +181,7 @@ fn reboot(
         return rebooted(Observation::Found { text: format!("not asked for: {why}") });
     }
     context.show(0.0, "rebooting: waits until the orchestrator knows of it");
-    if let Err(why) = (interrupts.leave)(deadline) {
+    if let Err(why) = (interrupts.leave)(Asked::Reboot, deadline) {
         return match context.cancel.is_asked() {
             true => stopped(context),
             false => rebooted(Observation::Unreadable { why: format!("not asked for: {why}") }),

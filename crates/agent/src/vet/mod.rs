@@ -42,6 +42,7 @@ use groundcrew_protocol::stage::Stage;
 use groundcrew_protocol::time::format_span_ms;
 use groundcrew_protocol::wire::{LogLevel, OverrideFlags};
 
+use crate::control::core::Asked;
 use crate::fetch::Store;
 use crate::probe::Root;
 use crate::process::tool::Stopped;
@@ -80,6 +81,8 @@ pub struct StageContext {
     pub packages: Result<Packages, &'static str>,
     /// What interrupts are done with; or why none are.
     pub interrupts: Result<Interrupts, &'static str>,
+    /// Whether, and when, disks may be written over; or why none ever is.
+    pub wipes: Result<Leave, &'static str>,
     /// The machine, or a folder that stands in for it.
     pub root: Root,
     /// What tools are started through.
@@ -107,9 +110,9 @@ pub struct Packages {
     pub store: Arc<Store>,
 }
 
-/// Waits until the machine may be rebooted: until everything that a reboot would lose has arrived, and the orchestrator
-/// knows that it is asked for. Not beyond the moment given. Says why it may not.
-pub type Leave = Arc<dyn Fn(Instant) -> Result<(), String> + Send + Sync>;
+/// Waits until what a stage asks for may be done: until the orchestrator knows of it, and before a reboot until everything
+/// that it would lose has arrived. Not beyond the moment given. Says why it may not.
+pub type Leave = Arc<dyn Fn(Asked, Instant) -> Result<(), String> + Send + Sync>;
 
 /// What the interrupts of a run are done with.
 #[derive(Clone)]

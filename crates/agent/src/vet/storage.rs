@@ -2,9 +2,12 @@
 //!
 //! `fio --readonly` does it, for all disks at a time; [`parse`] reads what it prints. Errors of the disk fail; how fast it must
 //! be is the profile's to say. Where the profile names a folder, a file of the stage's own is written there, read back and
-//! removed. A stage that is to write to a disk itself is refused: this agent does not.
+//! removed. A destructive stage does none of this: it writes over the disks that the profile lists ([`overwrite`]).
 
+mod chosen;
 mod fio;
+mod held;
+mod overwrite;
 mod parse;
 mod write;
 
@@ -30,15 +33,18 @@ const DISKS_AT_A_TIME: usize = 128;
 /// Block devices of the kernel's whose data is on another machine, by their name before the number.
 const REMOTE_DRIVERS: [&str; 3] = ["rbd", "nbd", "rnbd"];
 
-const DESTRUCTIVE: &str = "this attempt is allowed to wipe disks, and this agent has no test that does: nothing was read or \
-    written; retry without that override";
+const NOT_DESTRUCTIVE: &str = "this attempt is allowed to wipe disks, and the stage writes over none (storage.destructive): \
+    nothing was read or written; retry without that override";
 
 /// Reads every disk and judges what came of it.
 pub(super) fn run(context: &StageContext, deadline: Instant) -> Done {
-    if context.override_flags.wipe {
-        return refused(context, DESTRUCTIVE.to_owned());
-    }
     let settings = context.spec.storage.clone().unwrap_or_default();
+    if settings.destructive {
+        return overwrite::run(context, &settings, deadline);
+    }
+    if context.override_flags.wipe {
+        return refused(context, NOT_DESTRUCTIVE.to_owned());
+    }
     let mut unreads = Unreads::default();
     let disks = disks::read(&context.root, &mut unreads);
     if let Some(unread) = unreads.into_vec().first() {

@@ -25,6 +25,7 @@ mod gpu;
 mod interrupts;
 mod memory;
 mod network;
+mod overwrites;
 mod smart;
 mod soak;
 mod storage;
@@ -50,6 +51,7 @@ fn stage(name: &str, root: &Root) -> Stage {
         spec: StageSpec { deadline: 60_000, ..StageSpec::of(name.into()) },
         packages: Err(PACKAGES_REFUSED),
         interrupts: Err(INTERRUPTS_REFUSED),
+        wipes: Err("no disk is written over here"),
         plan: Vec::new(),
         expected_disks: Vec::new(),
         non_destructive: true,

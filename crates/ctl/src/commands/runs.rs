@@ -43,15 +43,16 @@ pub(super) async fn run(desk: &Desk, command: RunCommand) -> Result<()> {
         RunCommand::Logs { run, stage, follow } => logs::run(desk, &run, stage.as_deref(), follow).await,
         RunCommand::Report { run, bundle: Some(path), .. } => bundle::write(desk, &run, &path).await,
         RunCommand::Report { run, html, bundle: None } => report(desk, &run, html.as_deref()).await,
-        RunCommand::Retry(RetryArguments { run, stage, reason }) => {
-            give(desk, "retry", &run, stage, reason).await
+        RunCommand::Retry(RetryArguments { run, stage, reason, wipe }) => {
+            give(desk, "retry", &run, Order { stage: stage.map(Stage::from), reason, wipe }).await
         }
         RunCommand::Override(OverrideArguments { run, stage, reason }) => {
-            give(desk, "override", &run, stage, reason).await
+            let stage = stage.map(Stage::from);
+            give(desk, "override", &run, Order { stage, reason, ..Order::default() }).await
         }
-        RunCommand::Cancel(EndArguments { run, reason }) => give(desk, "cancel", &run, None, reason).await,
-        RunCommand::Release(EndArguments { run, reason }) => give(desk, "release", &run, None, reason).await,
-        RunCommand::Abort(EndArguments { run, reason }) => give(desk, "abort", &run, None, reason).await,
+        RunCommand::Cancel(EndArguments { run, reason }) => end(desk, "cancel", &run, reason).await,
+        RunCommand::Release(EndArguments { run, reason }) => end(desk, "release", &run, reason).await,
+        RunCommand::Abort(EndArguments { run, reason }) => end(desk, "abort", &run, reason).await,
         RunCommand::Delete(argument) => {
             desk.delete(&run_path(&argument.run, ""), "run", argument.run.as_str()).await
         }
@@ -67,10 +68,13 @@ fn show(desk: &Desk, answer: &Answer) -> Result<()> {
     desk.show(answer, |answer| Ok(tables::run(&answer.parse::<RunView>()?, &desk.reader, words::now())))
 }
 
-async fn give(desk: &Desk, word: &str, run: &RunId, stage: Option<String>, reason: String) -> Result<()> {
+async fn end(desk: &Desk, word: &str, run: &RunId, reason: String) -> Result<()> {
+    give(desk, word, run, Order { reason, ..Order::default() }).await
+}
+
+async fn give(desk: &Desk, word: &str, run: &RunId, order: Order) -> Result<()> {
     let path = run_path(run, &format!("/{word}"));
-    let body = Order { stage: stage.map(Stage::from), reason };
-    let answer = desk.api.post(&path, &body).await?;
+    let answer = desk.api.post(&path, &order).await?;
     desk.show(&answer, |answer| Ok(why::text(&answer.parse::<RunView>()?, words::now(), desk.reader.width)))
 }
 

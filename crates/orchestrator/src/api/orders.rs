@@ -23,7 +23,14 @@ async fn give(
 ) -> Result<Response, ApiError> {
     let run = parse_run(run)?;
     let live = app.live_run(&run).await?;
-    let Order { stage, reason } = order;
+    let Order { stage, reason, wipe } = order;
+    let kind = match (kind, wipe) {
+        (OrderKind::Retry, true) => OrderKind::RetryWithWipe,
+        (kind, false) => kind,
+        (_, true) => {
+            return Err(ApiError::bad("found wipe: true, expected it with a retry alone"));
+        }
+    };
     let input = Input::Order { order: kind, stage, reason, by: operator.name.to_string() };
     super::agent::advance(&app, &live, input).await?;
     Ok(ok(&full_view(&app, &run).await?))

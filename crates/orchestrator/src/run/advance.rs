@@ -246,6 +246,7 @@ fn audit_of(input: &Input, run: &RunId, at: WallMs) -> Option<NewAudit> {
 fn order_word(order: OrderKind) -> &'static str {
     match order {
         OrderKind::Retry => "retry",
+        OrderKind::RetryWithWipe => "retry_with_wipe",
         OrderKind::Override => "override",
         OrderKind::Cancel => "cancel",
         OrderKind::Release => "release",

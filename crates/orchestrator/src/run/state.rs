@@ -287,6 +287,18 @@ pub struct AttemptRecord {
     /// Allowances of this attempt.
     #[serde(default)]
     pub flags: OverrideFlags,
+    /// When an operator gave them, where one did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub armed: Option<Armed>,
+}
+
+/// When an operator gave an allowance, which lapses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Armed {
+    /// By the wall clock.
+    pub at: WallMs,
+    /// By the clock of listening, in milliseconds.
+    pub listened_ms: u64,
 }
 
 impl AttemptRecord {
@@ -307,6 +319,7 @@ impl AttemptRecord {
             fate,
             took_ms: None,
             flags: OverrideFlags::default(),
+            armed: None,
         }
     }
 }

@@ -331,8 +331,6 @@ fn intents_that_do_not_fit_are_refused() {
     unfit(bench.intent(1, "wipe", Some((inventory(), 1)), 1), "no wipe override");
     unfit(bench.intent(1, "melt", Some((inventory(), 1)), 1), "expected reboot, poweroff or wipe");
     unfit(bench.intent(1, "reboot", Some((inventory(), 1)), 90), "boot id");
-    bench.run.stages[0].attempts[0].flags.wipe = true;
-    bench.intent(1, "wipe", Some((inventory(), 1)), 1).unwrap();
     let mut bench = Bench::held();
     unfit(bench.intent(1, "reboot", Some((inventory(), 1)), 1), "not in flight");
     bench.order(OrderKind::Release, None, "").unwrap();

@@ -20,3 +20,4 @@ mod runtime;
 mod shutdowns;
 mod standings;
 mod tokens;
+mod wipes;

@@ -92,7 +92,8 @@ impl Model {
     /// True where an operator's order must be taken.
     pub fn takes_order(&self, before: &Run, order: OrderKind, stage: Option<usize>, reason: &str) -> bool {
         match (place(before), order) {
-            (Place::Completed | Place::Cancelled, _) => false,
+            // No stage of the model's profile writes over a disk.
+            (Place::Completed | Place::Cancelled, _) | (_, OrderKind::RetryWithWipe) => false,
             (_, OrderKind::Cancel | OrderKind::Abort) => true,
             (Place::Walking(_), OrderKind::Retry | OrderKind::Override | OrderKind::Release) => false,
             (Place::Held(..), OrderKind::Release) => true,
@@ -139,7 +140,7 @@ impl Model {
             (Input::Order { order, stage, .. }, Place::Held(at, _)) => match order {
                 OrderKind::Cancel | OrderKind::Abort | OrderKind::Release => vec![Place::Cancelled],
                 OrderKind::Override => vec![self.after(at)],
-                OrderKind::Retry => {
+                OrderKind::Retry | OrderKind::RetryWithWipe => {
                     let index =
                         |stage: &Stage| before.stages.iter().position(|known| known.spec.name == *stage);
                     vec![Place::Walking(stage.as_ref().and_then(index).unwrap_or(at))]

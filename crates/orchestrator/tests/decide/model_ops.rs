@@ -95,7 +95,7 @@ pub fn any_op() -> impl Strategy<Value = Op> {
     let outcome = prop_oneof![4 => Just(Outcome::Pass), 1 => Just(Outcome::Fail), 1 => Just(Outcome::Gap), 1 => Just(Outcome::Nothing)];
     let order = prop_oneof![
         6 => Just(OrderKind::Retry), 4 => Just(OrderKind::Override), 1 => Just(OrderKind::Cancel),
-        1 => Just(OrderKind::Release), 1 => Just(OrderKind::Abort),
+        1 => Just(OrderKind::Release), 1 => Just(OrderKind::Abort), 1 => Just(OrderKind::RetryWithWipe),
     ];
     let span = prop_oneof![
         4 => 0..60_000u64, 3 => Just(30 * SECOND), 3 => Just(SILENCE), 2 => Just(DEADLINE + SILENCE),

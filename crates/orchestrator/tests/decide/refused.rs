@@ -56,6 +56,7 @@ const TABLE: &str = "
     hold: host keys                       | N l l l l + + l + + + + + N + + l N l U
     hold: an older claim                  | N O O O O O O O O O O O O N O O O N O O
     order: retry                          | h h h h h + + + + + + + + + + + x x x h
+    order: retry with a wipe              | h h h h h d d d d d d d d d d d x x x h
     order: retry of a later stage         | h h h h h n n n n n n n n n n n x x x h
     order: retry, nothing is answered     | h h h h h m m m m m m m m m m m x x x h
     order: override                       | h h h h h + + + + + + + + c + + x x x h
@@ -88,6 +89,7 @@ fn kind_of(input: &Input) -> &'static str {
         Input::Hold { .. } => "hold",
         Input::Order { order, .. } => match order {
             OrderKind::Retry
+            | OrderKind::RetryWithWipe
             | OrderKind::Override
             | OrderKind::Cancel
             | OrderKind::Release
@@ -112,6 +114,7 @@ fn shuts_down(claim: u64) -> Input {
 fn order_of(row: &str) -> Input {
     let (order, stage, reason) = match row {
         "order: retry" | "order: retry, nothing is answered" => (OrderKind::Retry, None, ""),
+        "order: retry with a wipe" => (OrderKind::RetryWithWipe, None, ""),
         "order: retry of a later stage" => (OrderKind::Retry, Some(Stage::Reporting), ""),
         "order: override" | "order: override, nothing is answered" => (OrderKind::Override, None, "x"),
         "order: override without a reason" => (OrderKind::Override, None, ""),
@@ -273,6 +276,7 @@ fn order(why: OrderFor) -> char {
         OrderFor::NotHeld => 'h',
         OrderFor::NoRoom => 'm',
         OrderFor::NotBegun => 'n',
+        OrderFor::NoUseOfWipe => 'd',
         OrderFor::NoReason => 'y',
         OrderFor::OtherStage => 'q',
         OrderFor::NothingChecked => 'c',

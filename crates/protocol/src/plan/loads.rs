@@ -31,6 +31,9 @@ pub(super) fn memory(settings: &MemorySettings) -> Vec<PlannedCheck> {
 }
 
 pub(super) fn storage(settings: &StorageSettings) -> Vec<PlannedCheck> {
+    if settings.destructive {
+        return overwriting(settings);
+    }
     let least = |bound: Option<f64>| Limit { fail_below: bound, ..Limit::default() };
     let most = |bound: Option<f64>| Limit { fail_above: bound, ..Limit::default() };
     let seconds = settings.sequential.min(settings.random) as f64 / 1000.0;
@@ -49,6 +52,17 @@ pub(super) fn storage(settings: &StorageSettings) -> Vec<PlannedCheck> {
         plan.push(planned(names::FILE_ERRORS, Limit::at_most(0.0)));
     }
     plan
+}
+
+/// A destructive stage writes over disks and does nothing else. Each check is owed: a disk that was not written over is no pass.
+fn overwriting(settings: &StorageSettings) -> Vec<PlannedCheck> {
+    let owed = |name, limit| PlannedCheck { required: true, ..planned(name, limit) };
+    vec![
+        owed(names::WRITE_ERRORS, Limit::at_most(0.0)),
+        owed(names::OVERWRITTEN, Limit::at_least(SURFACE_PERCENT_MIN)),
+        owed(names::WRITE_RATE, Limit { fail_below: settings.write_min_mb_s, ..Limit::default() }),
+        owed(names::WRITE_LATENCY, Limit { fail_above: settings.write_p99_max_ms, ..Limit::default() }),
+    ]
 }
 
 pub(super) fn network(settings: &NetworkSettings) -> Vec<PlannedCheck> {

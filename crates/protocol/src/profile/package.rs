@@ -6,7 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use super::interrupt;
 use super::part::{Field, Part};
-use super::{BadProfile, InterruptKind, InterruptSettings, PackageInterrupt, Profile, StageSpec};
+use super::{
+    BadProfile, InterruptKind, InterruptSettings, PackageInterrupt, Profile, StageSpec, StorageSettings,
+};
 use crate::ids::{PackageName, PackageVersion, Sha256Hex};
 use crate::stage::Listed;
 
@@ -99,7 +101,12 @@ impl Profile {
             let reboots = settings.kind == InterruptKind::NodeRestart;
             InterruptSettings { reboot_ms: reboots.then_some(self.limits.reboot), ..settings }
         });
-        StageSpec { package, interrupt, ..spec.clone() }
+        // What may be written over goes to the one stage that may.
+        let storage = spec.storage.clone().map(|storage| {
+            let allowance = storage.destructive.then(|| self.write.clone());
+            StorageSettings { allowance, ..storage }
+        });
+        StageSpec { package, interrupt, storage, ..spec.clone() }
     }
 }
 

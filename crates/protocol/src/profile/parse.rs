@@ -78,7 +78,7 @@ impl Profile {
         let packages = root.optional("package", package::packages)?.unwrap_or_default();
         let interrupts = root.optional("interrupt", interrupt::interrupts)?.unwrap_or_default();
         let stages = stages(&root, &expected, &packages, &interrupts)?;
-        Ok(Profile {
+        let profile = Profile {
             name,
             description: root.optional("description", description)?.unwrap_or_default(),
             at_end: root.optional("at_end", at_end)?.unwrap_or(AtEnd::Stay),
@@ -88,7 +88,15 @@ impl Profile {
             interrupts,
             expected,
             write: root.optional("write", write_allowance)?.unwrap_or_default(),
-        })
+        };
+        match profile.destructive_without_disks() {
+            Some(stage) => Err(root.refuse_at(
+                "write.disks",
+                "nothing",
+                &format!("the disks that stage {stage} may write over, as its storage.destructive is true"),
+            )),
+            None => Ok(profile),
+        }
     }
 }
 

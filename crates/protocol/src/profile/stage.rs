@@ -111,6 +111,9 @@ fn load(spec: &StageSpec) -> Option<(u64, String)> {
         }
         Stage::Storage => {
             let settings = spec.storage.clone().unwrap_or_default();
+            if settings.destructive {
+                return None; // How long it takes is the disk's to say.
+            }
             // How long a whole surface takes is the disk's to say.
             let sequential = if settings.full_surface { 0 } else { settings.sequential };
             let both = sequential.saturating_add(settings.random);
@@ -180,13 +183,31 @@ mod tests {
     }
 
     #[test]
-    fn settings_of_loads_and_devices_are_refused_by_their_keys() {
+    fn a_stage_that_writes_over_disks_names_them_and_does_nothing_else() {
         for (stage, key, expected) in [
             (
                 "name = \"Storage\"\nstorage.destructive = true",
-                "stage[1].storage.destructive",
-                "writes to no disk",
+                "write.disks",
+                "the disks that stage Storage may write over",
             ),
+            (
+                "name = \"Storage\"\nstorage.destructive = true\nstorage.random = \"1s\"",
+                "stage[1].storage.random",
+                "none beside destructive = true",
+            ),
+            (
+                "name = \"Storage\"\nstorage.overwrite_mib = 5",
+                "stage[1].storage.overwrite_mib",
+                "destructive = true beside it",
+            ),
+        ] {
+            assert_refused(stage, key, expected);
+        }
+    }
+
+    #[test]
+    fn settings_of_loads_and_devices_are_refused_by_their_keys() {
+        for (stage, key, expected) in [
             (
                 "name = \"Storage\"\nstorage.write_folder = \"a/b\"",
                 "stage[1].storage.write_folder",

@@ -1,14 +1,16 @@
-//! Settings of the stage Storage (`[stage.storage]`): how disks are read, what they must do, and the one file that may be written.
+//! Settings of the stage Storage (`[stage.storage]`): how disks are read, what they must do, and the one file that may be written;
+//! or that the disks of `[write]` are written over.
 
 use serde::{Deserialize, Serialize};
 
-use super::BadProfile;
 use super::cpu_stress::LOAD_MS_MIN;
 use super::parse::{NUMBER_MAX, SPAN_MS_MAX};
 use super::part::{Field, Part};
+use super::{BadProfile, Profile, WriteAllowance};
+use crate::stage::Stage;
 use crate::time::span;
 
-const KEYS: [&str; 10] = [
+const KEYS: [&str; 13] = [
     "sequential",
     "random",
     "full_surface",
@@ -19,7 +21,26 @@ const KEYS: [&str; 10] = [
     "write_folder",
     "write_mib",
     "destructive",
+    "overwrite_mib",
+    "write_min_mb_s",
+    "write_p99_max_ms",
 ];
+/// What a destructive stage does not read: it writes over disks, and does nothing else.
+const READING_KEYS: [&str; 9] = [
+    "sequential",
+    "random",
+    "full_surface",
+    "sequential_min_mb_s",
+    "sequential_p99_max_ms",
+    "random_min_iops",
+    "random_p99_max_ms",
+    "write_folder",
+    "write_mib",
+];
+/// What is read by a destructive stage alone.
+const WRITING_KEYS: [&str; 3] = ["overwrite_mib", "write_min_mb_s", "write_p99_max_ms"];
+/// Most of a disk that is written over where not all of it is: an exabyte.
+const OVERWRITE_MIB_MAX: u32 = u32::MAX;
 /// Greatest file that is written: a test of a disk's writing takes no more.
 const WRITE_MIB_MAX: u32 = 1 << 20;
 /// Size of the file in MiB where the profile gives none.
@@ -27,7 +48,7 @@ const WRITE_MIB: u64 = 256;
 /// Longest path of a folder.
 const PATH_BYTES_MAX: usize = 1024;
 
-/// Settings of the stage Storage. Disks are only read.
+/// Settings of the stage Storage. Disks are only read, unless it is destructive.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(default)]
@@ -53,6 +74,22 @@ pub struct StorageSettings {
     /// What may be written; without it disks are only read.
     #[serde(flatten)]
     pub written: Option<WrittenFile>,
+    /// The disks of `[write]` are written over and read back, and nothing else is done. Only where the attempt has the
+    /// operator's override for it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub destructive: bool,
+    /// MiB from its beginning on that are written over on each disk; absent: all of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub overwrite_mib: Option<u32>,
+    /// MB/s (10^6 bytes) under which writing fails.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub write_min_mb_s: Option<f64>,
+    /// Milliseconds that 99 of 100 writes must end within.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub write_p99_max_ms: Option<f64>,
+    /// What may be written over, as an agent is told it. In a profile it stands in `[write]`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub allowance: Option<WriteAllowance>,
 }
 
 /// The one file of its own that the stage may write, read back and remove.
@@ -76,6 +113,11 @@ impl Default for StorageSettings {
             random_min_iops: None,
             random_p99_max_ms: None,
             written: None,
+            destructive: false,
+            overwrite_mib: None,
+            write_min_mb_s: None,
+            write_p99_max_ms: None,
+            allowance: None,
         }
     }
 }
@@ -84,11 +126,17 @@ impl Default for StorageSettings {
 pub(super) fn storage(field: Field<'_>) -> Result<StorageSettings, BadProfile> {
     let part = field.table(&KEYS)?;
     let default = StorageSettings::default();
-    // Whoever asks for it must not believe that it was done.
-    part.optional("destructive", |field| match field.flag()? {
-        false => Ok(()),
-        true => Err(field.refuse("false: this version writes to no disk; name a folder as write_folder")),
-    })?;
+    let destructive = part.optional("destructive", |field| field.flag())?.unwrap_or_default();
+    let (unread, word): (&[&str], _) = match destructive {
+        true => (
+            &READING_KEYS,
+            "none beside destructive = true: such a stage writes over disks and does nothing else",
+        ),
+        false => (&WRITING_KEYS, "destructive = true beside it"),
+    };
+    if let Some(key) = unread.iter().find(|key| part.field(key).is_some()) {
+        return Err(part.refuse_at(key, "a setting", word));
+    }
     let load = |key: &str, by_default: u64| -> Result<u64, BadProfile> {
         Ok(part.optional(key, |field| field.span_ms(LOAD_MS_MIN..=SPAN_MS_MAX))?.unwrap_or(by_default))
     };
@@ -102,7 +150,21 @@ pub(super) fn storage(field: Field<'_>) -> Result<StorageSettings, BadProfile> {
         random_min_iops: bound("random_min_iops")?,
         random_p99_max_ms: bound("random_p99_max_ms")?,
         written: written(&part)?,
+        destructive,
+        overwrite_mib: part.optional("overwrite_mib", |field| field.whole(1..=OVERWRITE_MIB_MAX))?,
+        write_min_mb_s: bound("write_min_mb_s")?,
+        write_p99_max_ms: bound("write_p99_max_ms")?,
+        allowance: None,
     })
+}
+
+impl Profile {
+    /// The disks that a destructive stage lacks are a mistake of the profile's, and no disk at all would pass for all of them.
+    pub(super) fn destructive_without_disks(&self) -> Option<&Stage> {
+        let is_destructive = |storage: &StorageSettings| storage.destructive;
+        let mut stages = self.stages.iter().filter(|spec| spec.storage.as_ref().is_some_and(is_destructive));
+        stages.next().map(|spec| &spec.name).filter(|_| self.write.disks.is_empty())
+    }
 }
 
 fn written(part: &Part<'_>) -> Result<Option<WrittenFile>, BadProfile> {

@@ -1,6 +1,6 @@
 //! What an agent's control loop asks its world to do.
 
-use groundcrew_agent::control::core::{Action, Event};
+use groundcrew_agent::control::core::{Action, Asked, Event};
 use groundcrew_protocol::ids::Attempt;
 use groundcrew_protocol::stage::Stage;
 use groundcrew_protocol::wire::{OutboxEntry, StageAttempt};
@@ -167,7 +167,7 @@ impl World {
         let count = self.random.below(5);
         self.write_lines(agent, Some(stage), count);
         if stage.to_string() == "Interrupt:reboot" && self.random.chance(80) {
-            return Some(Event::RebootWanted);
+            return Some(Event::LeaveWanted(Asked::Reboot));
         }
         // Some take longer than their deadline and the limit of silence together.
         let slow = self.is_chaos() && self.random.chance(4);

@@ -35,7 +35,7 @@ impl Core {
             }
             Ok(Reply::Intent) => {
                 self.backoff.reset();
-                self.reboot_acknowledged();
+                self.asked_acknowledged();
             }
             Ok(Reply::Hold(answer)) => {
                 self.backoff.reset();
@@ -135,7 +135,7 @@ impl Core {
                 }
             }
             Under::Intent => {
-                if !self.reboot_intent_refused(text) {
+                if !self.asked_refused(text) {
                     self.keep_power(&format!("the power-off was refused: {text}"));
                 }
             }

@@ -5,7 +5,7 @@
 
 use groundcrew_protocol::wire::{LogLevel, Shutdown, StageAttempt, Unheard};
 
-use super::{Action, Core, InFlight, Power};
+use super::{Action, Asked, Core, InFlight, Power};
 use crate::control::memory::Memory;
 
 /// What is said of the end.
@@ -20,7 +20,8 @@ impl Core {
     /// This process ends. What it cuts off is known now, which is not a stage that has itself asked for the reboot; the
     /// marker is read for this very shutdown.
     pub(super) fn begin_to_leave(&mut self) {
-        let is_cut = |one: &&InFlight| one.ended_by.is_none() && one.reboot != Power::Acknowledged;
+        let reboots = |one: &InFlight| one.asked == Some(Asked::Reboot) && one.so_far == Power::Acknowledged;
+        let is_cut = |one: &&InFlight| one.ended_by.is_none() && !reboots(one);
         let of = |one: &InFlight| StageAttempt { stage: one.stage.clone(), attempt: one.attempt };
         let cut_off = self.in_flight.as_ref().filter(is_cut).map(of);
         let look = self.next_look();

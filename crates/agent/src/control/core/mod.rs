@@ -11,6 +11,7 @@
 //! One control call is under way at a time; heartbeats go beside it. Errors of the network never end the agent.
 
 mod answers;
+mod asks;
 mod beats;
 mod directives;
 mod drain;
@@ -18,7 +19,6 @@ mod ending;
 mod hooks;
 mod leaving;
 mod next;
-mod reboot;
 mod words;
 
 use groundcrew_protocol::check::PlannedCheck;
@@ -30,7 +30,7 @@ use groundcrew_protocol::wire::{DirectiveReport, LogLevel, OutboxEntry, Override
 use super::hooks::Kept;
 use super::memory::Memory;
 use crate::backoff::Backoff;
-pub use words::{Action, Call, EndedBy, Event, Facts, Failure, Reply, StartHook, StartStage};
+pub use words::{Action, Asked, Call, EndedBy, Event, Facts, Failure, Reply, StartHook, StartStage};
 
 #[derive(Debug, Clone, PartialEq)]
 struct InFlight {
@@ -38,8 +38,9 @@ struct InFlight {
     attempt: Attempt,
     claim: ClaimNumber,
     ended_by: Option<EndedBy>,
-    /// How far it is with the reboot that it asks for, where it does.
-    reboot: Power,
+    /// What it asks leave for, where it does, and how far that is.
+    asked: Option<Asked>,
+    so_far: Power,
 }
 
 /// Where the run stands, as last said.
@@ -61,7 +62,7 @@ enum Under {
     Hold,
 }
 
-/// How far the end of this boot is: a power-off after the end of the run, or a stage's reboot.
+/// How far the end of this boot is, a power-off after the end of the run; or what a stage asks leave for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Power {
     Untouched,
@@ -197,7 +198,7 @@ impl Core {
             | Event::Start(_)
             | Event::Tick
             | Event::StageEnded
-            | Event::RebootWanted
+            | Event::LeaveWanted(_)
             | Event::Flushed(_)
             | Event::HomeFailed
             | Event::KeyInstalled(_)
@@ -257,7 +258,7 @@ impl Core {
             Event::Heartbeat { answered: Ok(answer), .. } => self.heartbeat_answered(&answer, now_ms),
             Event::Heartbeat { answered: Err(failure), .. } => self.heartbeat_failed(&failure, now_ms),
             Event::StageEnded => self.stage_ended(),
-            Event::RebootWanted => self.reboot_wanted(),
+            Event::LeaveWanted(asked) => self.leave_wanted(asked),
             Event::Flushed(whole) => self.flushed(whole),
             Event::HomeFailed => self.home_failed = true,
             // One that could not be put in comes again with the next answer, as it is asked for again.

@@ -32,7 +32,7 @@ impl Core {
             return self.send(Under::Result, Call::Result { claim, entry });
         }
         if self.in_flight.is_some() {
-            return self.say_reboot(claim);
+            return self.say_asked(claim);
         }
         let Some(target) = self.target.clone() else {
             // An outcome was refused for good, and nobody has said where the run stands since.
@@ -90,7 +90,8 @@ impl Core {
             attempt: target.attempt,
             claim,
             ended_by: None,
-            reboot: Power::Untouched,
+            asked: None,
+            so_far: Power::Untouched,
         });
         let spec = self.settings.iter().find(|spec| spec.name == stage).cloned();
         let (attempt, plan, flags) = (target.attempt, target.plan.clone(), target.flags.clone());

@@ -492,10 +492,10 @@ fn the_orchestrators_word_counts_where_the_two_disagree_for_three_heartbeats() {
     assert_eq!(agent.on(Event::StageEnded), ["drop CPUStress/1", "hold"]);
 }
 
+mod asks;
 mod directives;
 mod drains;
 mod ends;
 mod hooks;
 mod leaving;
 mod pins;
-mod reboots;

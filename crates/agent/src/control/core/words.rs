@@ -47,6 +47,15 @@ pub struct Facts {
     pub drain_max_age_ms: u64,
 }
 
+/// What a stage asks leave for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Asked {
+    /// To reboot the machine.
+    Reboot,
+    /// To write over the disks with these serials.
+    Wipe(Vec<String>),
+}
+
 /// What happened.
 #[derive(Debug)]
 pub enum Event {
@@ -65,8 +74,8 @@ pub enum Event {
     },
     /// The stage in flight ended, and the driver holds its outcome.
     StageEnded,
-    /// The stage in flight waits for leave to reboot the machine: [`Action::Leave`].
-    RebootWanted,
+    /// The stage in flight waits for leave: [`Action::Leave`].
+    LeaveWanted(Asked),
     /// Outbox and spool were acknowledged (true), or the time for that is over (false).
     Flushed(bool),
     /// The disk failed or stalled under a durable write: what the home holds may be in memory alone, from now on.
@@ -242,7 +251,7 @@ pub enum Action {
     RemoveKey(String),
     /// Have outbox and spool acknowledged, or wait for as long as that may take, then say [`Event::Flushed`].
     Flush,
-    /// Tell the stage in flight whether it may reboot the machine, or why not.
+    /// Tell the stage in flight whether it may do what it asked for, or why not.
     Leave(Result<(), String>),
     /// Switch the machine off.
     PowerOff,

@@ -33,6 +33,11 @@ pub(super) enum Pattern {
         /// MiB.
         mib: u64,
     },
+    /// Writes over a disk from its beginning on and reads it back, by checksums.
+    Overwrite {
+        /// How much of it.
+        bytes: u64,
+    },
 }
 
 /// A run of fio.
@@ -58,7 +63,7 @@ impl Fio<'_> {
     pub fn run(self) -> Ran {
         let time = match self.pattern {
             Pattern::Sequential { ms } | Pattern::Random { ms } => Duration::from_millis(ms) + MARGIN,
-            Pattern::WholeSurface | Pattern::File { .. } => LONGEST,
+            Pattern::WholeSurface | Pattern::File { .. } | Pattern::Overwrite { .. } => LONGEST,
         };
         let call = Call {
             context: self.context,
@@ -75,7 +80,7 @@ impl Fio<'_> {
         };
         let direction = match self.pattern {
             Pattern::Sequential { .. } | Pattern::WholeSurface | Pattern::Random { .. } => Direction::Read,
-            Pattern::File { .. } => Direction::Write,
+            Pattern::File { .. } | Pattern::Overwrite { .. } => Direction::Write,
         };
         let load = ended(parse::load(&said.stdout, direction), said.exit);
         Ran { command, load, raw: Some(said.stdout) }
@@ -90,6 +95,15 @@ pub(super) fn ended(load: Result<Load, String>, status: i32) -> Result<Load, Str
         Err(why) => why,
     };
     Err(format!("{why} (fio ended with status {status})"))
+}
+
+const WRITTEN: [&str; 6] =
+    ["--rw=write", "--bs=1M", "--iodepth=8", "--verify=crc32c", "--do_verify=1", "--end_fsync=1"];
+
+/// What so many bytes are written with and read back. It would leave the state of the check in a file, in whatever folder it was
+/// started in.
+fn written(bytes: u64) -> [OsString; 2] {
+    [format!("--size={bytes}").into(), "--verify_state_save=0".into()]
 }
 
 fn arguments(pattern: Pattern, file: &Path) -> Vec<OsString> {
@@ -108,10 +122,12 @@ fn arguments(pattern: Pattern, file: &Path) -> Vec<OsString> {
             &["--readonly", "--rw=randread", "--bs=4k", "--iodepth=32", "--norandommap"]
         }
         Pattern::File { mib } => {
-            arguments.push(format!("--size={mib}M").into());
-            // It would leave the state of the check in a file, in whatever folder it was started in.
-            arguments.push("--verify_state_save=0".into());
-            &["--rw=write", "--bs=1M", "--iodepth=8", "--verify=crc32c", "--do_verify=1", "--end_fsync=1"]
+            arguments.extend(written(mib << 20));
+            &WRITTEN
+        }
+        Pattern::Overwrite { bytes } => {
+            arguments.extend(written(bytes));
+            &WRITTEN
         }
     };
     arguments.extend(options.iter().map(OsString::from));

@@ -44,7 +44,7 @@ const COVERED: &str = "1 28 0:21 / PROC rw - proc proc rw\n\
                        ITS 1 0:40 /fake PROC/sys/kernel/random/boot_id rw - tmpfs tmpfs rw\n";
 
 fn never() -> Leave {
-    Arc::new(|_| panic!("it asks for leave"))
+    Arc::new(|_, _| panic!("it asks for leave"))
 }
 
 #[test]
@@ -76,9 +76,9 @@ fn a_reboot_that_could_not_be_proved_is_not_asked_for() {
 
 #[test]
 fn a_reboot_without_leave_is_not_asked_for() {
-    let (stage, _machine) = asking("node_restart", PROCFS, Arc::new(|_| Err("nobody answers".to_owned())));
+    let (stage, _machine) = asking("node_restart", PROCFS, Arc::new(|_, _| Err("nobody answers".to_owned())));
     assert_inconclusive(&run_stage(&stage.context), "not asked for: nobody answers");
-    let (stage, _machine) = asking("node_restart", PROCFS, Arc::new(|_| Err("the agent ends".to_owned())));
+    let (stage, _machine) = asking("node_restart", PROCFS, Arc::new(|_, _| Err("the agent ends".to_owned())));
     stage.context.cancel.ask_because("the agent ends");
     let outcome = run_stage(&stage.context);
     assert!(outcome.cancelled && !outcome.passed);

@@ -96,7 +96,7 @@ fn nothing_is_wiped_nobodys_file_is_written_over_and_a_full_folder_is_left_alone
     let machine = machine();
     let mut stage = storage(&machine.root, short());
     stage.context.override_flags.wipe = true;
-    assert_inconclusive(&run_stage(&stage.context), "this agent has no test that does");
+    assert_inconclusive(&run_stage(&stage.context), "the stage writes over none");
     let of = |folder: &str, mib: u64| {
         let settings = StorageSettings { written: Some(file(folder, mib)), ..short() };
         run_stage(&storage(&machine.root, settings).context)

@@ -4,7 +4,7 @@ use groundcrew_protocol::check::Verdict;
 use groundcrew_protocol::wire::{Command, DirectiveOutcome, DirectiveReport, Intent, IntentKind};
 
 use super::step::{AGENT, ORCHESTRATOR, Step, cut};
-use super::{Answer, Change, OrderFor, Refused, UnfitFor, drain, runtime};
+use super::{Answer, Change, OrderFor, Refused, UnfitFor, drain, runtime, wipe};
 use crate::run::state::{Directive, Fate, HeldFor, IntentRecord, Standing, WaitFor};
 
 /// Host keys that are kept of a machine, and the length of each.
@@ -122,15 +122,12 @@ pub(super) fn intent(mut step: Step, intent: &Intent) -> Result<Change, Refused>
         }
     }
     match &intent.kind {
-        IntentKind::Wipe if !open.is_some_and(|open| open.flags.wipe) => {
-            let text = format!("intent: no wipe override is armed for attempt {} of {name}", intent.attempt);
-            return Err(Refused::unfit(UnfitFor::NoWipeOverride, text));
-        }
         IntentKind::Unknown(word) => {
             let text = format!("intent: found kind {word:?}, expected reboot, poweroff or wipe");
             return Err(Refused::unfit(UnfitFor::UnknownIntent, text));
         }
-        IntentKind::Reboot | IntentKind::PowerOff | IntentKind::Wipe => {}
+        IntentKind::Wipe => wipe::allowed(&step, open.as_ref(), intent)?,
+        IntentKind::Reboot | IntentKind::PowerOff => {}
     }
     // A reboot is proved against the boot of the claim: one that names another boot could never be.
     let boot = step.run.claim.as_ref().and_then(|claim| claim.boot.as_ref());
@@ -171,7 +168,8 @@ fn record_intent(step: &mut Step, intent: &Intent) {
         asks: 1,
         missed: 0,
     });
-    let text = format!("the agent is about to {} under boot id {}", intent.kind, intent.boot_id);
+    let disks: String = intent.disks.iter().map(|disk| format!(" {disk}")).collect();
+    let text = format!("the agent is about to {}{disks} under boot id {}", intent.kind, intent.boot_id);
     step.tell("intent", AGENT, text);
 }
 

@@ -16,6 +16,7 @@ mod result;
 mod runtime;
 mod step;
 mod time;
+mod wipe;
 
 use std::sync::Arc;
 
@@ -127,6 +128,8 @@ pub enum Input {
 pub enum OrderKind {
     /// Do the stage again.
     Retry,
+    /// Do the stage again, and let that attempt write over the disks of the profile's `[write]`.
+    RetryWithWipe,
     /// Let the verdict be, with a reason, and go on.
     Override,
     /// End the run.

@@ -5,7 +5,7 @@ use groundcrew_protocol::stage::Stage;
 use groundcrew_protocol::wire::Command;
 
 use super::step::Step;
-use super::{Answer, Change, OrderFor, OrderKind, Refused};
+use super::{Answer, Change, OrderFor, OrderKind, Refused, wipe};
 use crate::run::state::{DIRECTIVES_MAX, HeldFor, Overridden, Standing};
 
 /// Longest reason that is kept, in characters.
@@ -26,7 +26,8 @@ pub(super) fn order(
         return Err(Refused::order(OrderFor::Ended, text));
     }
     match order {
-        OrderKind::Retry => retry(&mut step, stage, &reason, by)?,
+        OrderKind::Retry => retry(&mut step, stage, &reason, by, false)?,
+        OrderKind::RetryWithWipe => retry(&mut step, stage, &reason, by, true)?,
         OrderKind::Override => override_verdict(&mut step, stage, &reason, by)?,
         OrderKind::Cancel => step.end_cancelled(sentence("cancelled", by, &reason), by, false),
         OrderKind::Abort => step.end_cancelled(sentence("aborted", by, &reason), by, true),
@@ -61,7 +62,13 @@ fn room_for_orders(step: &Step) -> Result<(), Refused> {
 }
 
 /// Does a stage again, the one at which the run is held or an earlier one.
-fn retry(step: &mut Step, stage: Option<&Stage>, reason: &str, by: &str) -> Result<(), Refused> {
+fn retry(
+    step: &mut Step,
+    stage: Option<&Stage>,
+    reason: &str,
+    by: &str,
+    may_wipe: bool,
+) -> Result<(), Refused> {
     held(step, "retry")?;
     room_for_orders(step)?;
     let wanted = stage.cloned().unwrap_or_else(|| step.run.stage().spec.name.clone());
@@ -75,6 +82,9 @@ fn retry(step: &mut Step, stage: Option<&Stage>, reason: &str, by: &str) -> Resu
         );
         return Err(Refused::order(OrderFor::NotBegun, text));
     };
+    if may_wipe {
+        wipe::expect_use(step, index, &wanted)?;
+    }
     step.withdraw_attempt();
     step.run.offered.clear();
     step.run.at = index;
@@ -88,6 +98,9 @@ fn retry(step: &mut Step, stage: Option<&Stage>, reason: &str, by: &str) -> Resu
     begin_anew(step);
     step.tell("retried", by, sentence(&format!("{wanted} is retried"), by, reason));
     step.give_attempt();
+    if may_wipe {
+        wipe::arm(step, by);
+    }
     order_attempt(step, Command::RetryStage);
     Ok(())
 }

@@ -65,6 +65,8 @@ places! {
         NoRoom,
         /// A retry of a stage that was not begun, or that no agent does.
         NotBegun,
+        /// A retry with a wipe of a stage that writes over no disk, or that no agent would do.
+        NoUseOfWipe,
         /// An override without a reason.
         NoReason,
         /// An override of another stage than the one that holds.
