@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use groundcrew_durable::whole::{Options, read_bounded, write_whole};
 use groundcrew_durable::{Error, Result, fault};
 use groundcrew_protocol::order;
+use groundcrew_protocol::wire::HomeKind;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -40,6 +41,24 @@ pub(crate) fn move_durably(from: &Path, to: &Path) -> Result<()> {
 pub(crate) fn sync_folder(folder: &Path) -> Result<()> {
     let synced = File::open(folder).and_then(|file| file.sync_all());
     synced.map_err(io_error("syncing the folder", folder))
+}
+
+/// Whether what lies there outlives the machine's power, also where it is not made yet. Not on tmpfs and ramfs (an initramfs
+/// is one of them), and not on an overlay: in a live image its upper layer lies in memory, and a container's goes with the
+/// container. A disk under test is told by the profile.
+pub(crate) fn kind_of(path: &Path) -> Result<HomeKind> {
+    const TMPFS: u64 = 0x0102_1994;
+    const RAMFS: u64 = 0x8584_58f6;
+    const OVERLAY: u64 = 0x794c_7630;
+    if fault::counts_as_disk() {
+        return Ok(HomeKind::Durable);
+    }
+    let there = path.ancestors().find(|folder| folder.exists()).unwrap_or(path);
+    let found = rustix::fs::statfs(there)
+        .map_err(|errno| io_error("looking at the file system of", there)(errno.into()))?;
+    // The field is signed on some machines; the numbers are 32 bits wide.
+    let magic = found.f_type as u64 & 0xffff_ffff;
+    Ok(if [TMPFS, RAMFS, OVERLAY].contains(&magic) { HomeKind::Volatile } else { HomeKind::Durable })
 }
 
 /// The names in a folder, sorted; none where there is no folder.
@@ -103,4 +122,18 @@ pub(crate) fn read_json<T: DeserializeOwned>(
 pub(crate) fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
     let bytes = serde_json::to_vec(value).expect("what the home keeps has text for keys and can be written");
     write_whole(path, &bytes, &Options::default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_volatile_also_before_the_home_is_made() {
+        let folder = tempfile::tempdir_in("/dev/shm").expect("every Linux system has this tmpfs");
+        for home in ["", "home", "of/a/home"] {
+            assert_eq!(kind_of(&folder.path().join(home)).unwrap(), HomeKind::Volatile, "{home}");
+            assert_eq!(kind_of(&Path::new("/proc").join(home)).unwrap(), HomeKind::Durable, "{home}");
+        }
+    }
 }

@@ -30,7 +30,7 @@ use groundcrew_protocol::wire::HomeKind;
 
 use crate::control::hooks::{self, Kept};
 use crate::control::memory::Memory;
-use crate::files::{io_error, move_into, names_in, read_json, set_aside};
+use crate::files::{io_error, kind_of, move_into, names_in, read_json, set_aside};
 use crate::points;
 
 /// A few hundred bytes, with room for what newer versions add.
@@ -233,19 +233,6 @@ fn move_run_aside(home: &Path, run: &RunId, notes: &mut Vec<String>) -> Result<(
     Ok(())
 }
 
-/// Volatile on tmpfs and ramfs (an initramfs is one of them), and on an overlay: in a live image its upper
-/// layer lies in memory, and a container's goes with the container. A disk under test is told by the profile.
-fn kind_of(path: &Path) -> Result<HomeKind, Error> {
-    const TMPFS: u64 = 0x0102_1994;
-    const RAMFS: u64 = 0x8584_58f6;
-    const OVERLAY: u64 = 0x794c_7630;
-    let found = rustix::fs::statfs(path)
-        .map_err(|errno| io_error("looking at the file system of", path)(errno.into()))?;
-    // The field is signed on some machines; the numbers are 32 bits wide.
-    let magic = found.f_type as u64 & 0xffff_ffff;
-    Ok(if [TMPFS, RAMFS, OVERLAY].contains(&magic) { HomeKind::Volatile } else { HomeKind::Durable })
-}
-
 #[cfg(test)]
 mod tests {
     use std::fs;
@@ -330,12 +317,5 @@ mod tests {
         assert!(
             path.join("runs/r-1/outbox/a.json").is_file() && path.join("runs/r-1/outbox.2/c.json").is_file()
         );
-    }
-
-    #[test]
-    fn memory_is_volatile() {
-        let folder = tempfile::tempdir_in("/dev/shm").expect("every Linux system has this tmpfs");
-        assert_eq!(kind_of(folder.path()).unwrap(), HomeKind::Volatile);
-        assert_eq!(kind_of(Path::new("/proc")).unwrap(), HomeKind::Durable);
     }
 }

@@ -1,7 +1,7 @@
 //! What the agent is told at its start: by the kernel command line, the environment and flags, the later of
 //! which wins. Everything is parsed here, once; a bad value is named with where it came from.
 //!
-//! Nothing here touches the network or the home. What cannot be taken back (power, keys of root) is refused
+//! Nothing here touches the network, or anything in the home. What cannot be taken back (power, keys of root) is refused
 //! unless it is allowed here, explicitly.
 
 mod hooks_file;
@@ -47,7 +47,7 @@ pub const FLAGS_HELP: &str = "  --url URL               https://HOST[:PORT] of t
   --drain-listen ADDR     loopback address and port at which machines may ask for a drain over HTTP
   --drain-secret-file FILE
                           what they show as bearer; read at every request
-  --hooks FILE            commands to run before and after drains, and when the run is completed or held
+  --hooks FILE            commands to run before and after drains (with a home on a disk), and when the run is completed or held
   --allow-power           may switch this machine off
   --allow-reboot          may reboot this machine, where an interrupt of the run's profile asks for it
   --allow-services        may restart services of this machine, where an interrupt of the run's profile names them
@@ -156,6 +156,10 @@ impl Settings {
             let expected = "a file that is not root's own, or --allow-root-keys beside it";
             return Err(given.bad("authorized-keys", expected.to_owned()));
         }
+        let hooks = match values.parse("hooks", absolute)? {
+            Some(path) => hooks_file::read(&path, &home)?,
+            None => Hooks::default(),
+        };
         Ok(Settings {
             url: values.required("url", |text| text.parse().map_err(why))?,
             run: values.required("run", |text| text.parse().map_err(why))?,
@@ -170,10 +174,7 @@ impl Settings {
                 .parse("drain-max-age", drain_max_age)?
                 .unwrap_or(drain_marker::MAX_AGE_DEFAULT),
             drain_http: drain_http(&values)?,
-            hooks: match values.parse("hooks", absolute)? {
-                Some(path) => hooks_file::read(&path)?,
-                None => Hooks::default(),
-            },
+            hooks,
             allow_power: values.switch("allow-power")?,
             allow_reboot: values.switch("allow-reboot")?,
             allow_services: values.switch("allow-services")?,

@@ -12,6 +12,16 @@
 /// has to count on that.
 pub const VARIABLE: &str = "GROUNDCREW_FAULT";
 
+/// The environment variable, for tests alone, by which every folder counts as one on a disk: a test's may lie in memory or on a
+/// container's overlay.
+pub const ON_DISK: &str = "GROUNDCREW_FAULT_ON_DISK";
+
+/// True where a test has every folder count as one on a disk.
+#[inline(always)]
+pub fn counts_as_disk() -> bool {
+    cfg!(feature = "faults") && std::env::var_os(ON_DISK).is_some()
+}
+
 /// A place at which the process may be killed. Made by [`fault_points!`](crate::fault_points) alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Point(&'static str);

@@ -4,6 +4,7 @@ use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 
+use groundcrew_durable::fault::ON_DISK;
 use groundcrew_protocol::ids::TokenText;
 
 use super::cgroup::Cgroup;
@@ -88,7 +89,7 @@ impl Machine {
         self
     }
 
-    /// Gives the node hooks.
+    /// Gives the node hooks, and has its home count as one on a disk, wherever tests have their folders.
     pub fn with_hooks(mut self, text: &str) -> Machine {
         let path = self.folder.join("hooks.toml");
         std::fs::write(&path, text).expect("the folder is ours");
@@ -163,7 +164,7 @@ impl Machine {
             .env("GROUNDCREW_AUTHORIZED_KEYS", self.authorized_keys())
             .env("GROUNDCREW_HEARTBEAT_INTERVAL_MS", HEARTBEAT_INTERVAL_MS);
         if let Some(hooks) = &self.hooks {
-            command.env("GROUNDCREW_HOOKS", hooks);
+            command.env("GROUNDCREW_HOOKS", hooks).env(ON_DISK, "yes");
         }
         command.envs(more.iter().copied());
         let name = self.folder.file_name().map(|name| name.to_string_lossy().into_owned());

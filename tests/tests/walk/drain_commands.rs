@@ -5,6 +5,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use groundcrew_durable::fault::ON_DISK;
 use groundcrew_protocol::ids::TokenText;
 use groundcrew_protocol::stage::State;
 use groundcrew_tests::harness::{Machine, Process, Server, binary, eventually};
@@ -89,7 +90,7 @@ impl Alone {
     }
 }
 
-/// The agent of a home, without an orchestrator.
+/// The agent of a home, without an orchestrator. Wherever tests have their folders, that counts as one on a disk.
 pub fn agent(home: &Path) -> Command {
     let mut command = Command::new(binary("groundcrew"));
     command
@@ -99,7 +100,8 @@ pub fn agent(home: &Path) -> Command {
         .env("GROUNDCREW_RUN", "r-7f3k9q2m")
         .env("GROUNDCREW_TOKEN", TokenText::boot([7; 32]).as_str())
         .env("GROUNDCREW_FPR", "0".repeat(64))
-        .env("GROUNDCREW_HOME", home);
+        .env("GROUNDCREW_HOME", home)
+        .env(ON_DISK, "yes");
     command
 }
 

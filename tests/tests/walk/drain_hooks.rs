@@ -1,8 +1,10 @@
 //! Hooks of a node around its drains and at the ends of its runs, with an agent that is killed at the worst moments.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use groundcrew_durable::fault::ON_DISK;
 use groundcrew_protocol::stage::State;
 use groundcrew_tests::harness::{Handle, Machine, Process, Server, eventually};
 use serde_json::Value;
@@ -238,6 +240,32 @@ fn an_agent_with_bad_hooks_does_not_start_and_says_where_they_are_bad() {
         let said = process.lines().join("\n");
         assert!(said.contains(part), "{said}");
     }
+}
+
+#[test]
+fn an_agent_whose_home_would_forget_what_is_to_be_undone_does_not_start_and_one_without_such_hooks_does() {
+    let memory = tempfile::tempdir_in("/dev/shm").expect("TEST needs /dev/shm");
+    let (home, hooks) = (memory.path().join("home"), memory.path().join("hooks.toml"));
+    let start = |text: &str| {
+        std::fs::write(&hooks, text).unwrap();
+        std::fs::set_permissions(&hooks, std::fs::Permissions::from_mode(0o600)).unwrap();
+        let mut command = agent(&home);
+        Process::start("agent", command.env_remove(ON_DISK).env("GROUNDCREW_HOOKS", &hooks))
+    };
+    let mut process = start(include_str!("../../../deploy/hooks/kubernetes.toml"));
+    assert_eq!(process.wait().code(), Some(64), "a wrong setting: nobody starts it again and again");
+    let said = process.lines().join("\n");
+    for part in
+        [hooks.to_str().unwrap(), home.to_str().unwrap(), "after a reboot in a drain nobody would know"]
+    {
+        assert!(said.contains(part), "{part} in {said}");
+    }
+    assert!(!home.exists(), "and leaves nothing behind");
+    let _agent = start("[ready]\non_hold = { argv = [\"true\"], deadline = \"1m\" }\n");
+    let state = || -> Value {
+        serde_json::from_slice(&drain(&home, &["status", "--json"]).stdout).unwrap_or_default()
+    };
+    eventually("an agent that answers", || state()["gateway_state"].is_string().then_some(()));
 }
 
 #[test]
