@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::eventually;
 
-/// A part of every address that must never be shown.
+/// A part of every address, and of what stands in every header Authorization, that must never be shown.
 pub const SECRET: &str = "T0SECRET";
 
 /// Connections that wait to be taken: more than any test makes at a time.
@@ -81,7 +81,8 @@ impl Sink {
     pub fn settings(&self, name: &str, kind: &str, more: &str) -> String {
         let address = self.address;
         format!(
-            "[[sink]]\nname = \"{name}\"\nkind = \"{kind}\"\nurl = \"http://{address}/services/{SECRET}\"\n{more}\n"
+            "[[sink]]\nname = \"{name}\"\nkind = \"{kind}\"\nurl = \"http://{address}/services/{SECRET}\"\n\
+             authorization = \"Bearer {SECRET}\"\n{more}\n"
         )
     }
 

@@ -57,7 +57,8 @@ fn runs_of(told: &[Value]) -> Vec<&str> {
     told.iter().filter_map(|body| body["agent"]["run"].as_str()).collect()
 }
 
-/// Whatever a server said, tells operators and keeps shows no more of an address than scheme and host.
+/// Whatever a server said, tells operators and keeps shows no more of an address than scheme and host, and nothing of an
+/// `authorization`.
 fn expect_no_secret(server: &Server, run: &Run) {
     assert_eq!(server.process().count_of(SECRET), 0, "{:#?}", server.process().lines());
     for path in [format!("/api/v1/runs/{}", run.id), "/api/v1/tasks".to_owned(), "/metrics".to_owned()] {

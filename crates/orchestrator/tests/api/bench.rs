@@ -47,7 +47,7 @@ pub struct Bench {
     pub operator: String,
     router: Router,
     _data: tempfile::TempDir,
-    _server: Server,
+    server: Server,
 }
 
 /// What was answered.
@@ -97,7 +97,13 @@ impl Bench {
         routes.extend(dashboard::routes());
         let router = api::router(routes, app.clone());
         let operator = server.first_token.clone().unwrap();
-        Bench { app, operator, router, _data: data, _server: server }
+        Bench { app, operator, router, _data: data, server }
+    }
+
+    /// Lets its server run to its end, with the stop asked for already.
+    pub async fn stop(self) {
+        self.app.stop.cancel();
+        self.server.run().await.unwrap();
     }
 
     /// Sends a request and gives the answer without waiting for the end of its body.

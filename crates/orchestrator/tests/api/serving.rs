@@ -4,15 +4,18 @@ use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use groundcrew_orchestrator::api::app::App;
 use groundcrew_orchestrator::api::runs::list;
-use groundcrew_orchestrator::run::decide::NewRun;
+use groundcrew_orchestrator::notify::send::TRY_MS_MAX;
+use groundcrew_orchestrator::run::decide::{Input, NewRun};
 use groundcrew_orchestrator::run::state::Machine;
 use groundcrew_orchestrator::serve::Server;
 use groundcrew_orchestrator::store::{RunColumns, RunDoc, RunWrite};
-use groundcrew_protocol::ids::Sha256Hex;
+use groundcrew_protocol::ids::{ClaimNumber, Sha256Hex};
 use groundcrew_protocol::profile::Profile;
 use groundcrew_protocol::stage::State;
 use groundcrew_protocol::time::WallMs;
+use groundcrew_protocol::wire::Shutdown;
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioIo;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -20,7 +23,7 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_util::sync::CancellationToken;
 
-use crate::bench::{PROFILE, options};
+use crate::bench::{Bench, PROFILE, options};
 
 /// Takes any certificate: what it was is looked at afterwards.
 #[derive(Debug)]
@@ -292,4 +295,43 @@ async fn one_unreadable_run_stops_neither_a_start_nor_a_list() {
     let ids: Vec<&str> = listed.runs.iter().map(|run| run.run.as_str()).collect();
     assert_eq!(ids, ["r-good"]);
     assert_eq!(app.run(&"r-torn".parse().unwrap()).await.unwrap_err().status(), 500);
+}
+
+/// Notices that are due when the stop comes: more than a stop has room for where their sink is dead.
+const DUE: usize = 16;
+
+#[tokio::test]
+async fn a_stop_gives_a_dead_sink_one_round_of_tries_however_much_it_is_owed() {
+    // It takes connections, and answers none.
+    let dead = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("notify.toml");
+    let address = dead.local_addr().unwrap();
+    std::fs::write(
+        &file,
+        format!("[[sink]]\nname = \"ops\"\nkind = \"webhook\"\nurl = \"http://{address}/\"\n"),
+    )
+    .unwrap();
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
+    let bench = Bench::with(|options| options.notify = Some(file)).await;
+    for number in 0..DUE {
+        let agent = bench.make_agent(&format!("n{number}")).await;
+        let input = Input::ShutsDown {
+            claim: ClaimNumber(agent.claim),
+            said: Shutdown::default(),
+            fleet: vec!["ops".parse().unwrap()],
+        };
+        bench.app.advance(&agent.run.parse().unwrap(), input).await.unwrap();
+    }
+    let due = |app: &App| app.live.all().iter().map(|live| live.state().notices.len()).sum::<usize>();
+    let app = bench.app.clone();
+    assert_eq!(due(&app), DUE);
+    bench.stop().await;
+    assert_eq!(due(&app), DUE, "they wait for the next start");
+    dead.set_nonblocking(true).unwrap();
+    let asked = std::iter::from_fn(|| dead.accept().ok()).count();
+    // A try takes all the time that is left, 5 s at most, and four are made at a time: by the pass that is under way, by the
+    // stop itself, and one tells of the server's own end. Without a bound every notice is tried, four by four.
+    assert!((1..=4 + 4 + 1).contains(&asked), "{asked} tries");
+    assert_eq!(TRY_MS_MAX, 5_000);
 }
