@@ -115,7 +115,9 @@ impl Core {
             );
         }
         if self.is_busy() || self.drained().is_some() || self.hook_keeps_power(answer.state.as_ref()) {
-            return; // What is in flight, and what a drain is held for, ends first; the directive comes again.
+            // What is in flight, and what a drain is held for, ends first. It is said, as the end of the drain may be ordered
+            // next, and orders that nobody spoke of go out one after the other.
+            return self.doing(id);
         }
         self.say(LogLevel::Warn, "the run has ended: the machine is switched off");
         self.powering = Some(id);
