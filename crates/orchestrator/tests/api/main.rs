@@ -17,4 +17,5 @@ mod rotation;
 mod run_packages;
 mod serving;
 mod unwell;
+mod wipes;
 mod wire;

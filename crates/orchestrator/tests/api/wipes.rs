@@ -1,0 +1,54 @@
+//! An operator allows an attempt to write over disks.
+
+use serde_json::json;
+
+use crate::bench::{Agent, Bench};
+
+const PROFILE: &str = r#"
+name = "wipes"
+[[stage]]
+name = "Storage"
+storage.destructive = true
+[write]
+disks = [{ serial = "S1", size_gb = 960, wwn = "naa.1" }]
+"#;
+
+#[tokio::test]
+async fn a_wipe_goes_with_a_retry_alone_and_its_agent_and_the_audit_are_told() {
+    let bench = Bench::start().await;
+    let profile = bench.call("PUT", "/api/v1/profiles/wipes", Some(&bench.operator), PROFILE).await;
+    profile.expect(200);
+    bench.order("PUT", "/api/v1/nodes/n1", json!({ "name": "n1" })).await.expect(200);
+    let made =
+        bench.order("POST", "/api/v1/runs", json!({ "node": "n1", "profile": "wipes" })).await.expect(201);
+    let text = |key: &str| made[key].as_str().unwrap().to_owned();
+    let mut agent = Agent::new(text("run"), text("boot_token"));
+    let claim = agent.claim(&bench).await.expect(200);
+    let storage = &claim["stage_settings"][0]["storage"];
+    assert_eq!(storage["allowance"]["disks"][0]["serial"], "S1", "the stage is told what it may write over");
+    assert_eq!(claim["non_destructive"], false);
+    agent.beat(&bench, json!({})).await.expect(200);
+    let failed = json!({ "made_under": 1, "stage": "Storage", "attempt": 1, "passed": false, "checks": [] });
+    let held = agent.post(&bench, "result", failed).await.expect(200);
+    assert_eq!(held["next_state"], "FailedHolding");
+    for word in ["override", "cancel", "release", "abort"] {
+        let order = json!({ "reason": "x", "wipe": true });
+        bench.order("POST", &agent.path(word), order).await.expect_error(400, "bad", &["with a retry alone"]);
+    }
+    bench.order("POST", &agent.path("retry"), json!({ "wipe": true })).await.expect(200);
+    let beat = agent.beat(&bench, json!({})).await.expect(200);
+    assert_eq!(
+        (&beat["cmd"], &beat["override_flags"]["wipe"]),
+        (&json!("retry_stage"), &json!(true)),
+        "{beat}"
+    );
+    assert!(beat["override_flags"]["id"].as_str().is_some_and(|id| id.len() == 32), "{beat}");
+    let intent = |disk: &str| {
+        json!({ "stage": "Storage", "attempt": 2, "kind": "wipe", "disks": [disk],
+            "boot_id": "11111111-2222-3333-4444-000000000001" })
+    };
+    agent.post(&bench, "intent", intent("S2")).await.expect_error(422, "unfit", &["\"S2\" is not in"]);
+    agent.post(&bench, "intent", intent("S1")).await.expect(200);
+    let audit = bench.order("GET", "/api/v1/audit?limit=1", json!(null)).await.expect(200);
+    assert_eq!(audit["rows"][0]["action"], "retry_with_wipe");
+}
