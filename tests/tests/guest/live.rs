@@ -52,9 +52,9 @@ method = "int64"
 name = "Memory"
 deadline = "10m"
 [stage.memory]
-duration = "3s"
-method = "flip"
-size_mib_max = 32
+duration = "10s"
+method = "rand-sum"
+size_mib_max = 16
 
 [[stage]]
 name = "Storage"
