@@ -70,7 +70,9 @@ fn a_stored_package_is_fetched_once_and_applied_with_its_env_and_config_files() 
     change_database(
         &server,
         "DROP TABLE run_packages; DELETE FROM meta WHERE key = 'run_packages';
-         ALTER TABLE results DROP COLUMN packed; DELETE FROM _sqlx_migrations WHERE version >= 6",
+         ALTER TABLE results DROP COLUMN packed;
+         DROP INDEX runs_owing; ALTER TABLE runs DROP COLUMN owes_notices;
+         DELETE FROM _sqlx_migrations WHERE version >= 6",
     );
     server.start_again(&[]);
     is_refused(&server);
