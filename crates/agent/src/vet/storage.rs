@@ -11,6 +11,7 @@ mod overwrite;
 mod parse;
 mod write;
 
+use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -45,11 +46,10 @@ pub(super) fn run(context: &StageContext, deadline: Instant) -> Done {
     if context.override_flags.wipe {
         return refused(context, NOT_DESTRUCTIVE.to_owned());
     }
-    let mut unreads = Unreads::default();
-    let disks = disks::read(&context.root, &mut unreads);
-    if let Some(unread) = unreads.into_vec().first() {
-        return refused(context, format!("the list of disks could not be read: {}", unread.why));
-    }
+    let disks = match found(context) {
+        Ok(disks) => disks,
+        Err(why) => return refused(context, why),
+    };
     let (disks, remote): (Vec<Disk>, Vec<Disk>) =
         disks.into_iter().partition(|disk| !is_remote(disk) || is_expected(context, disk));
     let left = deadline.saturating_duration_since(Instant::now());
@@ -127,34 +127,62 @@ fn read_all(
     disks: &[Disk],
     deadline: Instant,
 ) -> Vec<Read> {
+    context.show(0.01, format!("{} disks are read", disks.len()));
+    each(context, disks, DISKS_AT_A_TIME, "read", |disk| read(context, settings, disk, deadline))
+}
+
+/// The machine's disks.
+///
+/// # Errors
+/// Why they are not known.
+fn found(context: &StageContext) -> Result<Vec<Disk>, String> {
+    let mut unreads = Unreads::default();
+    let disks = disks::read(&context.root, &mut unreads);
+    match unreads.into_vec().first() {
+        Some(unread) => Err(format!("the list of disks could not be read: {}", unread.why)),
+        None => Ok(disks),
+    }
+}
+
+/// The node of a disk. The kernel writes a slash in a device's name as '!'.
+fn device(context: &StageContext, disk: &Disk) -> PathBuf {
+    context.root.path(&format!("/dev/{}", disk.name.replace('!', "/")))
+}
+
+/// Does it to each disk, to so many at a time, and says how many are through. What came of them is in the order of the disks.
+fn each<D: Sync, R: Send>(
+    context: &StageContext,
+    disks: &[D],
+    at_a_time: usize,
+    done: &str,
+    work: impl Fn(&D) -> R + Sync,
+) -> Vec<R> {
     let (next, ended) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let all = Mutex::new(Vec::new());
-    context.show(0.01, format!("{} disks are read", disks.len()));
     std::thread::scope(|scope| {
-        for _worker in 0..disks.len().min(DISKS_AT_A_TIME) {
+        for _worker in 0..disks.len().min(at_a_time) {
             scope.spawn(|| {
                 loop {
                     let index = next.fetch_add(1, Ordering::Relaxed);
                     let Some(disk) = disks.get(index) else { return };
-                    let read = read(context, settings, disk, deadline);
-                    all.lock().expect("nobody panics with the lock").push((index, read));
+                    let came = work(disk);
+                    all.lock().expect("nobody panics with the lock").push((index, came));
                     let count = ended.fetch_add(1, Ordering::Relaxed) + 1;
                     let part = count as f64 / disks.len() as f64;
-                    context.show(part, format!("{count} of {} disks read", disks.len()));
+                    context.show(part, format!("{count} of {} disks {done}", disks.len()));
                 }
             });
         }
     });
     let mut all = all.into_inner().expect("nobody panics with the lock");
     order::sort_by_key(&mut all, |(index, _)| *index);
-    all.into_iter().map(|(_, read)| read).collect()
+    all.into_iter().map(|(_, came)| came).collect()
 }
 
 /// One disk: from its beginning on, then here and there.
 fn read(context: &StageContext, settings: &StorageSettings, disk: &Disk, deadline: Instant) -> Read {
     let component = disk.serial.clone().unwrap_or_else(|| disk.name.clone());
-    // The kernel writes a slash in a device's name as '!'.
-    let device = context.root.path(&format!("/dev/{}", disk.name.replace('!', "/")));
+    let device = device(context, disk);
     let run = |pattern: Pattern| Fio { context, pattern, file: &device, about: &disk.name, deadline }.run();
     let sequential = run(match settings.full_surface {
         true => Pattern::WholeSurface,

@@ -229,15 +229,9 @@ impl Store {
     /// # Errors
     /// Those of the database.
     pub async fn runs_going(&self, after: Option<&RunId>, limit: u32) -> Result<Vec<StoredRun>, StoreError> {
-        let rows: Vec<RunRow> = sqlx::query_as(
-            "SELECT id, version, doc, restored FROM runs WHERE ended IS NULL AND id > ? ORDER BY id LIMIT ?",
-        )
-        .bind(after.map_or("", |id| id.as_str()))
-        .bind(text::limit(limit, RUNS_PAGE_MAX))
-        .fetch_all(&self.inner.readers)
-        .await
-        .map_err(StoreError::database("listing runs that have not ended"))?;
-        rows.into_iter().map(stored_run).collect()
+        let query =
+            "SELECT id, version, doc, restored FROM runs WHERE ended IS NULL AND id > ? ORDER BY id LIMIT ?";
+        self.runs_after(query, after, limit, "listing runs that have not ended").await
     }
 
     /// Runs that have ended, with somebody still to be told of a shutdown; as [`runs_going`](Self::runs_going).
@@ -245,14 +239,23 @@ impl Store {
     /// # Errors
     /// Those of the database.
     pub async fn runs_owing(&self, after: Option<&RunId>, limit: u32) -> Result<Vec<StoredRun>, StoreError> {
-        let rows: Vec<RunRow> = sqlx::query_as(
-            "SELECT id, version, doc, restored FROM runs WHERE owes_notices = 1 AND id > ? ORDER BY id LIMIT ?",
-        )
-        .bind(after.map_or("", |id| id.as_str()))
-        .bind(text::limit(limit, RUNS_PAGE_MAX))
-        .fetch_all(&self.inner.readers)
-        .await
-        .map_err(StoreError::database("listing ended runs with notices to send"))?;
+        let query = "SELECT id, version, doc, restored FROM runs WHERE owes_notices = 1 AND id > ? ORDER BY id LIMIT ?";
+        self.runs_after(query, after, limit, "listing ended runs with notices to send").await
+    }
+
+    async fn runs_after(
+        &self,
+        query: &'static str,
+        after: Option<&RunId>,
+        limit: u32,
+        doing: &'static str,
+    ) -> Result<Vec<StoredRun>, StoreError> {
+        let rows: Vec<RunRow> = sqlx::query_as(query)
+            .bind(after.map_or("", |id| id.as_str()))
+            .bind(text::limit(limit, RUNS_PAGE_MAX))
+            .fetch_all(&self.inner.readers)
+            .await
+            .map_err(StoreError::database(doing))?;
         rows.into_iter().map(stored_run).collect()
     }
 

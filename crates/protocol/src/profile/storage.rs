@@ -10,21 +10,6 @@ use super::{BadProfile, Profile, WriteAllowance};
 use crate::stage::Stage;
 use crate::time::span;
 
-const KEYS: [&str; 13] = [
-    "sequential",
-    "random",
-    "full_surface",
-    "sequential_min_mb_s",
-    "sequential_p99_max_ms",
-    "random_min_iops",
-    "random_p99_max_ms",
-    "write_folder",
-    "write_mib",
-    "destructive",
-    "overwrite_mib",
-    "write_min_mb_s",
-    "write_p99_max_ms",
-];
 /// What a destructive stage does not read: it writes over disks, and does nothing else.
 const READING_KEYS: [&str; 9] = [
     "sequential",
@@ -124,7 +109,8 @@ impl Default for StorageSettings {
 
 /// Reads `[stage.storage]`.
 pub(super) fn storage(field: Field<'_>) -> Result<StorageSettings, BadProfile> {
-    let part = field.table(&KEYS)?;
+    let keys = [&READING_KEYS[..], &["destructive"], &WRITING_KEYS].concat();
+    let part = field.table(&keys)?;
     let default = StorageSettings::default();
     let destructive = part.optional("destructive", |field| field.flag())?.unwrap_or_default();
     let (unread, word): (&[&str], _) = match destructive {

@@ -31,8 +31,7 @@ impl Held {
     /// # Errors
     /// Why it is not held.
     pub fn open(context: &StageContext, disk: &Disk) -> Result<Held, String> {
-        // The kernel writes a slash in a device's name as '!'.
-        let path = context.root.path(&format!("/dev/{}", disk.name.replace('!', "/")));
+        let path = super::device(context, disk);
         let flags = OFlags::RDWR | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = openat(CWD, &path, flags, Mode::empty()).map_err(|error| match error {
             Errno::BUSY => format!(

@@ -7,11 +7,9 @@
 //!         └──────────────────┴────────────────────┴──────────────────┴───────────────────┴──▶ nothing is written, on no disk
 //! ```
 
-use std::sync::Mutex;
 use std::time::Instant;
 
 use groundcrew_protocol::check::{Check, Observation};
-use groundcrew_protocol::inventory::Disk;
 use groundcrew_protocol::plan::names;
 use groundcrew_protocol::profile::{ExpectedDisk, StorageSettings, WriteAllowance};
 use groundcrew_protocol::wire::LogLevel;
@@ -20,8 +18,8 @@ use super::chosen::choose;
 use super::fio::{Fio, Pattern};
 use super::held::Held;
 use super::parse::Load;
+use super::{each, found};
 use crate::control::core::Asked;
-use crate::probe::{Unreads, disks};
 use crate::vet::{Done, StageContext, refused, stopped};
 
 const NOT_ARMED: &str = "nothing was written: this attempt has no leave to write over disks. It lies with an operator, for one \
@@ -54,15 +52,6 @@ type Refusals = Vec<(String, String)>;
 
 fn serial_of(wanted: &ExpectedDisk) -> String {
     wanted.serial.clone().unwrap_or_default()
-}
-
-fn found(context: &StageContext) -> Result<Vec<Disk>, String> {
-    let mut unreads = Unreads::default();
-    let disks = disks::read(&context.root, &mut unreads);
-    match unreads.into_vec().first() {
-        Some(unread) => Err(format!("the list of disks could not be read: {}", unread.why)),
-        None => Ok(disks),
-    }
 }
 
 /// All disks, held, or why any is not. Each is chosen again once all are held: none was exchanged meanwhile.
@@ -139,25 +128,11 @@ fn nothing_written(context: &StageContext, allowance: &WriteAllowance, refusals:
 const NAMES: [&str; 4] = [names::WRITE_ERRORS, names::OVERWRITTEN, names::WRITE_RATE, names::WRITE_LATENCY];
 
 fn write_all(context: &StageContext, settings: &StorageSettings, held: &[Held], deadline: Instant) -> Done {
-    let all = Mutex::new(Vec::new());
     context.show(0.01, format!("{} disks are written over", held.len()));
-    std::thread::scope(|scope| {
-        for (index, one) in held.iter().enumerate() {
-            let all = &all;
-            scope.spawn(move || {
-                let written = write(context, settings, one, deadline);
-                let mut all = all.lock().expect("nobody panics with the lock");
-                all.push((index, written));
-                let part = all.len() as f64 / held.len() as f64;
-                context.show(part, format!("{} of {} disks written over", all.len(), held.len()));
-            });
-        }
-    });
-    let mut all = all.into_inner().expect("nobody panics with the lock");
-    groundcrew_protocol::order::sort_by_key(&mut all, |(index, _)| *index);
+    let all = each(context, held, held.len(), "written over", |one| write(context, settings, one, deadline));
     let mut done = Done::default();
     let mut printed = Vec::new();
-    for (_, (checks, raw)) in all {
+    for (checks, raw) in all {
         done.checks.extend(checks);
         printed.extend(raw);
     }
