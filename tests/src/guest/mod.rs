@@ -16,6 +16,7 @@
 //! the thread that switched it on, so it cannot be shared between tests. Where the test fails, the guest's console and
 //! journal are printed. Nothing is taken from how long something takes: emulation is slow, and slower beside other work.
 
+pub mod keys;
 mod line;
 pub mod live;
 mod qemu;
@@ -40,6 +41,7 @@ use line::Line;
 use slots::Slot;
 use words::{Ended, Request};
 
+pub use keys::OperatorKey;
 pub use line::Lost;
 pub use live::{Live, Parts};
 pub use qemu::{Kit, Setup};

@@ -7,4 +7,5 @@ mod live;
 mod reboot;
 mod runs;
 mod shipped;
+mod tricks;
 mod wipes;

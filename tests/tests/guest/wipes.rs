@@ -17,23 +17,23 @@ use groundcrew_tests::harness::Server;
 use groundcrew_tests::harness::server::Run;
 use http::Method;
 
-const DISK_BYTES: u64 = 64 << 20;
+pub(crate) const DISK_BYTES: u64 = 64 << 20;
 
 /// Disks of a machine, whose content is the test's.
-struct Shelf {
+pub(crate) struct Shelf {
     folder: tempfile::TempDir,
     files: Vec<PathBuf>,
     arguments: Vec<OsString>,
 }
 
 impl Shelf {
-    fn empty() -> Shelf {
+    pub(crate) fn empty() -> Shelf {
         let folder = tempfile::tempdir().expect("there is a temporary folder");
         Shelf { folder, files: Vec::new(), arguments: Vec::new() }
     }
 
     /// A disk that holds these bytes, each at its place, and zeros.
-    fn put(&mut self, name: &str, device: &str, content: &[(u64, &[u8])]) -> PathBuf {
+    pub(crate) fn put(&mut self, name: &str, device: &str, content: &[(u64, &[u8])]) -> PathBuf {
         let path = self.folder.path().join(name);
         let file = File::create(&path).expect("the folder is ours");
         file.set_len(DISK_BYTES).expect("the file is ours");
@@ -52,56 +52,56 @@ impl Shelf {
         path
     }
 
-    fn device(&mut self, device: &str) {
+    pub(crate) fn device(&mut self, device: &str) {
         self.arguments.extend(["-device".into(), device.into()]);
     }
 
-    fn parts(&self) -> Parts {
+    pub(crate) fn parts(&self) -> Parts {
         Parts { nvme: Vec::new(), sata: Vec::new(), more: self.arguments.clone(), ..Parts::default() }
     }
 
     /// What each disk holds, by its hash.
-    fn content(&self) -> Vec<Sha256Hex> {
+    pub(crate) fn content(&self) -> Vec<Sha256Hex> {
         self.files.iter().map(|path| content(path)).collect()
     }
 }
 
-fn content(path: &Path) -> Sha256Hex {
+pub(crate) fn content(path: &Path) -> Sha256Hex {
     Sha256Hex::of(&std::fs::read(path).expect("a disk is a file"))
 }
 
-fn profile(disks: &str) -> String {
+pub(crate) fn profile(disks: &str) -> String {
     format!(
         "name = \"wipes\"\nat_end = \"shutdown\"\n[[stage]]\nname = \"Storage\"\ndeadline = \"10m\"\n\
          storage.destructive = true\n[write]\ndisks = [\n{disks}]\n"
     )
 }
 
-fn entry(serial: &str, wwn: &str, gb: f64) -> String {
+pub(crate) fn entry(serial: &str, wwn: &str, gb: f64) -> String {
     format!("{{ serial = \"{serial}\", wwn = \"{wwn}\", size_gb = {gb} }},\n")
 }
 
 /// What the kernel calls a namespace of QEMU's NVMe disk, whose own identifiers it does not trust.
-fn namespace(serial: &str, number: u32) -> String {
+pub(crate) fn namespace(serial: &str, number: u32) -> String {
     let hex = |text: &str| text.bytes().map(|byte| format!("{byte:02x}")).collect::<String>();
     format!("nvme.1b36-{}-{}-{number:08x}", hex(serial), hex("QEMU NVMe Ctrl"))
 }
 
 /// Waits until so many attempts are over and the run is held.
-fn wait_for_hold(server: &Server, run: &Run, attempts: usize) {
+pub(crate) fn wait_for_hold(server: &Server, run: &Run, attempts: usize) {
     server.wait_for(run, &format!("a hold after attempt {attempts}"), |view| {
         let stage = &view.stages[0];
         view.summary.state == State::FailedHolding && stage.attempts as usize == attempts
     });
 }
 
-fn retry(server: &Server, run: &Run, wipe: bool) {
+pub(crate) fn retry(server: &Server, run: &Run, wipe: bool) {
     let path = format!("/api/v1/runs/{}/retry", run.id);
     let _view: RunView = server.must(Method::POST, &path, &Order { wipe, ..Order::default() });
 }
 
 /// What the stage says of each disk's errors of writing: serial, verdict, and in words.
-fn said(server: &Server, run: &Run) -> Vec<(String, Verdict, String)> {
+pub(crate) fn said(server: &Server, run: &Run) -> Vec<(String, Verdict, String)> {
     let report: Report = server.get(&format!("/api/v1/runs/{}/report", run.id));
     let checks = report.stages[0].checks.iter().filter(|check| check.name == "write_errors");
     checks
