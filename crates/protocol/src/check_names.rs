@@ -108,6 +108,8 @@ pub const WRITE_LATENCY: &str = "write_latency";
 pub const LINKS: &str = "links";
 /// Network: Mb/s that an interface's link negotiated.
 pub const LINK_SPEED: &str = "link_speed";
+/// Network: a link that negotiated less than its interface supports. Owed by none, and there where one did.
+pub const LINK_HELD_BACK: &str = "link_held_back";
 /// Network: whether a link sends and receives at a time.
 pub const DUPLEX: &str = "duplex";
 /// Network: Mb/s to a peer.

@@ -16,6 +16,7 @@ use groundcrew_protocol::plan::names;
 use groundcrew_protocol::profile::{NetworkPeer, NetworkSettings};
 use groundcrew_protocol::wire::LogLevel;
 
+use self::ethtool::Negotiated;
 use self::iperf3::{Flow, Way};
 use self::link::Link;
 use super::json_tool::Call;
@@ -30,6 +31,11 @@ const BUSY_PAUSE: Duration = Duration::from_secs(2);
 const MARGIN: Duration = Duration::from_secs(15);
 /// ethtool asks the driver, which may ask the card.
 const ETHTOOL_TIME: Duration = Duration::from_secs(20);
+/// Over this share of its link's speed, in percent, nothing arrives over a card: the rest is for clocks that differ, and for what
+/// stood in buffers when the time began.
+const SHARE_PERCENT_MAX: f64 = 105.0;
+/// Why a peer says nothing of a link.
+const NO_LINK: &str = "the peer is this machine: it went over no link";
 
 /// Looks at each link, then speaks with each peer.
 pub(super) fn run(context: &StageContext, deadline: Instant) -> Done {
@@ -88,14 +94,13 @@ fn links(context: &StageContext, interfaces: &[Nic], deadline: Instant, done: &m
         };
         let command = call.command();
         let said = call.run();
-        let (speed, duplex) = match &said {
+        let Negotiated { speed, duplex, held_back } = match &said {
             Ok(said) => ethtool::link(said, nic.is_virtual),
-            Err(why) => {
-                let unreadable = || Observation::Unreadable { why: why.clone() };
-                (unreadable(), unreadable())
-            }
+            Err(why) => Negotiated::unreadable(why),
         };
-        for (name, observed) in [(names::LINK_SPEED, speed), (names::DUPLEX, duplex)] {
+        let of_link = [(names::LINK_SPEED, speed), (names::DUPLEX, duplex)];
+        let slow = held_back.map(|observed| (names::LINK_HELD_BACK, observed));
+        for (name, observed) in of_link.into_iter().chain(slow) {
             let check = Check::of(name, Some(&nic.name), observed, context.limit(name));
             done.checks.push(check.with_evidence(command.clone()));
         }
@@ -137,22 +142,23 @@ fn speak(
         .iter()
         .map(|(_, _, flow)| flow.as_ref().map(|flow| flow.seconds))
         .try_fold(f64::INFINITY, |least, seconds| seconds.map(|seconds| least.min(seconds)));
+    let links = flows.each_ref().map(|(_, _, flow)| match flow {
+        Ok(flow) => link::link(&context.root, interfaces, flow, ip::interfaces_of),
+        Err(why) => Link::Unknown(why.clone()),
+    });
     let duration = match seconds {
+        Ok(_) if links.contains(&Link::Loopback) => absent(NO_LINK),
         Ok(seconds) => Observation::measured(seconds, "s"),
         Err(why) => Observation::Unreadable { why: why.clone() },
     };
     let limit = |name| context.limit(name);
     done.checks.push(Check::of(names::DURATION, Some(&component), duration, limit(names::DURATION)));
-    for (way, command, flow) in &flows {
-        let link = match flow {
-            Ok(flow) => link::link(&context.root, interfaces, flow.local, ip::interfaces_of(flow.local)),
-            Err(why) => Link::Unknown(why.clone()),
-        };
-        let over = match &link {
+    for ((way, command, flow), link) in flows.iter().zip(&links) {
+        let over = match link {
             Link::Of { name, .. } => format!("\nover {name}"),
             Link::Loopback | Link::Unknown(_) => String::new(),
         };
-        for (name, observed) in observed(*way, flow, &link, peer, settings) {
+        for (name, observed) in observed(*way, flow, link, peer, settings) {
             let observed = match flow {
                 Ok(flow) => flow.unless_busy(observed, &limit(name)),
                 Err(_) => observed,
@@ -206,15 +212,28 @@ fn observed(
             return [(rate_name, unreadable()), (share_name, unreadable()), (retransmits_name, unreadable())];
         }
     };
-    let absent = |why: &str| Observation::Absent { why: why.to_owned() };
     let share = match link {
-        Link::Loopback => absent("the peer is this machine: it went over no link"),
+        // How fast a machine speaks with itself says nothing of its links.
+        Link::Loopback => {
+            return [rate_name, share_name, retransmits_name].map(|name| (name, absent(NO_LINK)));
+        }
         Link::Unknown(why) => Observation::Unreadable { why: why.clone() },
         Link::Of { is_virtual: true, speed: None, .. } => absent("a virtual interface has no speed"),
         Link::Of { name, speed: None, .. } => {
             Observation::Unreadable { why: format!("{name} does not say its speed") }
         }
-        Link::Of { name, speed: Some(speed), .. } => share(name, *speed, flow, peer, settings),
+        Link::Of { name, is_virtual, speed: Some(speed) } => {
+            match (is_virtual, flow.mbps / f64::from(*speed) * 100.0) {
+                // Several streams may fill several members of a bond; a card carries no more than its link.
+                (false, percent) if percent > SHARE_PERCENT_MAX => Observation::Unreadable {
+                    why: format!(
+                        "{:.0} Mb/s are more than the {speed} Mb/s of {name}: it went another way",
+                        flow.mbps
+                    ),
+                },
+                (true | false, _) => share(name, *speed, flow, peer, settings),
+            }
+        }
     };
     let retransmits = match flow.retransmits_percent {
         Ok(percent) => Observation::measured(percent, "% of the segments"),
@@ -225,6 +244,10 @@ fn observed(
         (share_name, share),
         (retransmits_name, retransmits),
     ]
+}
+
+fn absent(why: &str) -> Observation {
+    Observation::Absent { why: why.to_owned() }
 }
 
 /// The share of a link's speed that a flow reached, unless the peer may be what held it back.

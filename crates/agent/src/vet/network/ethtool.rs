@@ -4,14 +4,32 @@ use groundcrew_protocol::check::Observation;
 
 use crate::vet::json_tool::Said;
 
+/// What a link negotiated.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Negotiated {
+    pub speed: Observation,
+    pub duplex: Observation,
+    /// That the interface supports more, where it does: a cable or a switch may hold it back. The speed is a number all the
+    /// same, for the profile's limit.
+    pub held_back: Option<Observation>,
+}
+
+impl Negotiated {
+    /// Nobody knows, for one reason.
+    pub fn unreadable(why: &str) -> Negotiated {
+        let unreadable = || Observation::Unreadable { why: why.to_owned() };
+        Negotiated { speed: unreadable(), duplex: unreadable(), held_back: None }
+    }
+}
+
 /// Speed and duplex. A virtual interface that knows neither has no such thing.
-pub(super) fn link(said: &Said, is_virtual: bool) -> (Observation, Observation) {
+pub(super) fn link(said: &Said, is_virtual: bool) -> Negotiated {
     let text = String::from_utf8_lossy(&said.stdout);
     let unreadable = |why: String| Observation::Unreadable { why };
     if said.exit != 0 {
         let stderr = String::from_utf8_lossy(&said.stderr);
         let why = format!("ethtool ended with status {}: {}", said.exit, stderr.trim());
-        return (unreadable(why.clone()), unreadable(why));
+        return Negotiated::unreadable(&why);
     }
     let value = |key: &str| {
         let mut found = text.lines().filter_map(|line| line.trim().strip_prefix(key)?.strip_prefix(':'));
@@ -27,10 +45,10 @@ pub(super) fn link(said: &Said, is_virtual: bool) -> (Observation, Observation) 
     let speed = value("Speed");
     let mbps = speed.and_then(|word| word.strip_suffix("Mb/s")?.parse::<u32>().ok());
     let fastest = fastest(&text);
+    let held_back = mbps.filter(|mbps| *mbps < fastest).map(|mbps| Observation::Unexpected {
+        what: format!("{mbps} Mb/s on an interface that supports {fastest}"),
+    });
     let speed = match mbps {
-        Some(mbps) if mbps < fastest => {
-            Observation::Unexpected { what: format!("{mbps} Mb/s on an interface that supports {fastest}") }
-        }
         Some(mbps) => Observation::measured(f64::from(mbps), "Mb/s"),
         None => unknown("speed", speed),
     };
@@ -39,7 +57,7 @@ pub(super) fn link(said: &Said, is_virtual: bool) -> (Observation, Observation) 
         Some(word @ ("Full" | "Half")) => Observation::Found { text: word.to_owned() },
         Some(_) | None => unknown("duplex", duplex),
     };
-    (speed, duplex)
+    Negotiated { speed, duplex, held_back }
 }
 
 /// The fastest of the modes that the interface supports, in Mb/s; 0 where it tells none. They stand in a row of their own and

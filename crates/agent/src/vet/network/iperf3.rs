@@ -51,6 +51,8 @@ pub(super) struct Flow {
     pub retransmits_percent: Result<f64, String>,
     /// The address that was spoken from.
     pub local: IpAddr,
+    /// The peer's.
+    pub remote: IpAddr,
     /// Whose iperf3 had no more of a CPU to use.
     pub busy: Option<String>,
 }
@@ -124,8 +126,9 @@ pub(super) fn flow(stdout: &[u8], way: Way, streams: u32) -> Result<Flow, String
         return Err("iperf3 tells of another test than it was asked for".to_owned());
     }
     let connected = json.pointer("/start/connected").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
-    let local = connected.first().and_then(|first| first.pointer("/local_host")?.as_str()?.parse().ok());
-    let local = local.ok_or("iperf3 does not say which address it spoke from")?;
+    let address = |key: &str| connected.first().and_then(|first| first.get(key)?.as_str()?.parse().ok());
+    let local = address("local_host").ok_or("iperf3 does not say which address it spoke from")?;
+    let remote = address("remote_host").ok_or("iperf3 does not say which address it spoke with")?;
     let (bits, bytes) = (number("/end/sum_received/bits_per_second")?, number("/end/sum_received/bytes")?);
     let seconds = number("/end/sum_received/seconds")?;
     let expected = bytes * 8.0 / seconds;
@@ -139,7 +142,7 @@ pub(super) fn flow(stdout: &[u8], way: Way, streams: u32) -> Result<Flow, String
             false => Err("iperf3 does not say how large its segments were".to_owned()),
         }
     });
-    Ok(Flow { mbps: bits / 1e6, seconds, retransmits_percent, local, busy: busy(&json, streams) })
+    Ok(Flow { mbps: bits / 1e6, seconds, retransmits_percent, local, remote, busy: busy(&json, streams) })
 }
 
 /// Whose iperf3 ran out of CPU. Before 3.16 it serves all streams in one thread; from then on each has its own.

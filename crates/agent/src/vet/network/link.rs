@@ -7,6 +7,7 @@ use std::net::IpAddr;
 
 use groundcrew_protocol::inventory::Nic;
 
+use super::iperf3::Flow;
 use crate::probe::Root;
 
 /// Interfaces that lie on each other: a VLAN on a bridge on a VLAN on a bond is the most that anybody builds.
@@ -29,19 +30,22 @@ pub(super) enum Link {
     },
 }
 
-/// The link of a flow from this address, whose interfaces are `owners` by the kernel's word.
+/// The link of a flow, by whose its addresses are: `owners` gives the interfaces of one by the kernel's word. What is spoken to an
+/// address of this machine's own goes over none, whichever interface has it.
 pub(super) fn link(
     root: &Root,
     interfaces: &[Nic],
-    local: IpAddr,
-    owners: std::io::Result<Vec<String>>,
+    flow: &Flow,
+    owners: impl Fn(IpAddr) -> std::io::Result<Vec<String>>,
 ) -> Link {
-    let local = local.to_canonical();
-    if local.is_loopback() {
+    let (local, remote) = (flow.local.to_canonical(), flow.remote.to_canonical());
+    if local.is_loopback() || remote.is_loopback() || local == remote {
         return Link::Loopback;
     }
+    let owners = owners(remote).and_then(|of_remote| Ok((of_remote.is_empty(), owners(local)?)));
     let owners = match owners {
-        Ok(owners) => owners,
+        Ok((true, owners)) => owners,
+        Ok((false, _)) => return Link::Loopback,
         Err(error) => return Link::Unknown(format!("ask the kernel for its addresses: {error}")),
     };
     let name = match owners.as_slice() {
@@ -94,7 +98,13 @@ mod tests {
     use super::*;
     use crate::probe::fixture::Machine;
 
-    const LOCAL: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
+    const LOCAL: &str = "192.0.2.1";
+    const REMOTE: &str = "192.0.2.9";
+
+    fn flow(local: &str, remote: &str) -> Flow {
+        let (local, remote) = (local.parse().unwrap(), remote.parse().unwrap());
+        Flow { mbps: 1.0, seconds: 1.0, retransmits_percent: Ok(0.0), local, remote, busy: None }
+    }
 
     fn nic(name: &str, speed_mbps: Option<u32>, is_virtual: bool) -> Nic {
         Nic { name: name.into(), speed_mbps, is_virtual, ..Nic::default() }
@@ -123,14 +133,15 @@ mod tests {
     #[test]
     fn one_flow_is_held_against_the_fastest_card_beneath() {
         let (machine, mut interfaces) = machine();
-        let speed = |interfaces: &[Nic], name: &str| match link(
-            &machine.root,
-            interfaces,
-            LOCAL,
-            Ok(vec![name.to_owned()]),
-        ) {
-            Link::Of { speed, .. } => speed,
-            other => panic!("{name}: {other:?}"),
+        let speed = |interfaces: &[Nic], name: &str| {
+            let owners = |address: IpAddr| {
+                let has_it = address.to_string() == LOCAL;
+                Ok(has_it.then(|| name.to_owned()).into_iter().collect())
+            };
+            match link(&machine.root, interfaces, &flow(LOCAL, REMOTE), owners) {
+                Link::Of { speed, .. } => speed,
+                other => panic!("{name}: {other:?}"),
+            }
         };
         for (name, expected) in [
             ("eno1", Some(25_000)),
@@ -147,24 +158,51 @@ mod tests {
     }
 
     #[test]
+    fn what_a_machine_says_to_itself_goes_over_no_link() {
+        let (machine, interfaces) = machine();
+        // Both cards have an address of their own.
+        let owners = |address: IpAddr| {
+            let name = match address.to_string().as_str() {
+                "192.0.2.1" => "eno1",
+                "192.0.2.2" => "eno2",
+                _ => return Ok(Vec::new()),
+            };
+            Ok(vec![name.to_owned()])
+        };
+        for (local, remote, is_loopback) in [
+            ("127.0.0.1", "127.0.0.1", true),
+            ("127.9.9.9", "127.0.0.1", true),
+            ("::1", "::1", true),
+            ("::ffff:127.0.0.1", "::ffff:127.0.0.1", true),
+            ("192.0.2.1", "192.0.2.1", true),
+            ("192.0.2.1", "::ffff:192.0.2.2", true),
+            ("192.0.2.1", REMOTE, false),
+        ] {
+            let link = link(&machine.root, &interfaces, &flow(local, remote), owners);
+            assert_eq!(link == Link::Loopback, is_loopback, "{local} {remote}: {link:?}");
+        }
+    }
+
+    #[test]
     fn an_interface_that_nobody_knows_is_no_loopback() {
         let (machine, interfaces) = machine();
-        let of = |local: &str, owners: std::io::Result<&[&str]>| {
-            let owners = owners.map(|owners| owners.iter().map(|name| (*name).to_owned()).collect());
-            link(&machine.root, &interfaces, local.parse().unwrap(), owners)
-        };
-        for local in ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"] {
-            assert_eq!(of(local, Ok(&["lo"])), Link::Loopback, "{local}");
-        }
         let denied = || Err(std::io::Error::from(std::io::ErrorKind::PermissionDenied));
+        let of = |of_local: Result<&[&str], ()>| {
+            let owners = |address: IpAddr| match (address.to_string() == LOCAL, of_local) {
+                (_, Err(())) => denied(),
+                (true, Ok(names)) => Ok(names.iter().map(|name| (*name).to_owned()).collect()),
+                (false, Ok(_)) => Ok(Vec::new()),
+            };
+            link(&machine.root, &interfaces, &flow(LOCAL, REMOTE), owners)
+        };
         for (owners, expected) in [
             (Ok(&[][..]), "no interface that has the address 192.0.2.1"),
             // A router's own address, which the cards beneath have none of.
             (Ok(&["lo"][..]), "192.0.2.1 of lo"),
             (Ok(&["eno1", "eno2"][..]), "several interfaces have the address 192.0.2.1: eno1, eno2"),
-            (denied(), "ask the kernel for its addresses"),
+            (Err(()), "ask the kernel for its addresses"),
         ] {
-            match of("192.0.2.1", owners) {
+            match of(owners) {
                 Link::Unknown(why) => assert!(why.contains(expected), "{why}"),
                 other => panic!("{expected}: {other:?}"),
             }

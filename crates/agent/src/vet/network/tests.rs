@@ -70,8 +70,8 @@ fn another_test_than_was_asked_for_is_none() {
 fn a_flow_is_held_against_the_lesser_of_both_links() {
     use Verdict::{Fail, Inconclusive, Pass, Skipped, Warn};
     let of = |mbps: f64, retransmits: f64| {
-        let local = [192, 0, 2, 1].into();
-        Ok(Flow { mbps, seconds: 10.0, retransmits_percent: Ok(retransmits), local, busy: None })
+        let (local, remote) = ([192, 0, 2, 1].into(), [192, 0, 2, 9].into());
+        Ok(Flow { mbps, seconds: 10.0, retransmits_percent: Ok(retransmits), local, remote, busy: None })
     };
     let busy =
         |mbps: f64| of(mbps, 0.0).map(|flow| Flow { busy: Some("the peer's iperf3 ran out".into()), ..flow });
@@ -92,7 +92,11 @@ fn a_flow_is_held_against_the_lesser_of_both_links() {
         (of(9_000.0, 1.1), ten(), None, [Pass, Pass, Fail]),
         (of(9_000.0, 0.0), over(None, true), None, [Pass, Skipped, Pass]),
         (of(9_000.0, 0.0), over(None, false), None, [Pass, Inconclusive, Pass]),
-        (of(9_000.0, 0.0), Link::Loopback, None, [Pass, Skipped, Pass]),
+        // A card carries no more than its link, the members of a bond together may.
+        (of(10_500.0, 0.0), ten(), Some(10_000), [Pass, Pass, Pass]),
+        (of(10_501.0, 0.0), ten(), Some(10_000), [Pass, Inconclusive, Pass]),
+        (of(19_000.0, 0.0), over(Some(10_000), true), None, [Pass, Pass, Pass]),
+        (of(9_000.0, 0.0), Link::Loopback, None, [Skipped; 3]),
         (of(9_000.0, 0.0), unknown(), None, [Pass, Inconclusive, Pass]),
         (Err("refused".to_owned()), unknown(), None, [Inconclusive; 3]),
     ] {
@@ -144,32 +148,52 @@ fn what_a_link_negotiated_is_read_or_missed() {
     };
     let found = |text: &str| Observation::Found { text: text.to_owned() };
     let text = "Settings for eno1:\n\tSpeed: 25000Mb/s\n\tDuplex: Full\n";
-    assert_eq!(ethtool(text, 0, false), (Observation::measured(25_000.0, "Mb/s"), found("Full")));
-    assert_eq!(ethtool("\tSpeed: 100Mb/s\n\tDuplex: Half\n", 0, false).1, found("Half"));
-    // A cable or a switch that holds a card back warns.
+    let healthy = ethtool(text, 0, false);
+    assert_eq!((healthy.speed, healthy.duplex), (Observation::measured(25_000.0, "Mb/s"), found("Full")));
+    assert_eq!(healthy.held_back, None);
+    assert_eq!(ethtool("\tSpeed: 100Mb/s\n\tDuplex: Half\n", 0, false).duplex, found("Half"));
+    let virtual_one = ethtool(VIRTIO, 0, true);
+    assert!(
+        matches!(
+            (&virtual_one.speed, &virtual_one.duplex),
+            (Observation::Absent { .. }, Observation::Absent { .. })
+        ),
+        "{virtual_one:?}"
+    );
+    for (text, exit) in [(VIRTIO, 0), ("", 0), (text, 75), ("\tSpeed: fast\n\tDuplex: Both\n", 0)] {
+        let Negotiated { speed, duplex, held_back } = ethtool(text, exit, false);
+        assert!(matches!(speed, Observation::Unreadable { .. }), "{text} {speed:?}");
+        assert!(matches!(duplex, Observation::Unreadable { .. }), "{text} {duplex:?}");
+        assert_eq!(held_back, None, "{text}");
+    }
+}
+
+/// The limit of the profile had nothing to judge where the card supports more than its link negotiated.
+#[test]
+fn a_link_under_its_limit_fails_whatever_its_card_supports() {
     let slow = "Settings for eno1:\n\tSupported ports: [ FIBRE ]\n\tSupported link modes:   1000baseKX/Full\n\t                        \
                 10000baseCR/Full 25000baseCR/Full\n\tSupported pause frame use: Symmetric\n\tAdvertised link modes:  \
                 100000baseCR4/Full\n\tSpeed: 10000Mb/s\n\tDuplex: Full\n";
-    let (speed, duplex) = ethtool(slow, 0, false);
-    assert_eq!(
-        speed,
-        Observation::Unexpected { what: "10000 Mb/s on an interface that supports 25000".to_owned() }
-    );
-    assert_eq!(duplex, found("Full"));
-    let verdict =
-        |speed| judge_stage(&[], &[Check::of(names::LINK_SPEED, None, speed, Default::default())]).verdict;
-    assert_eq!(verdict(speed), Verdict::Warn);
-    let (speed, _) = ethtool(&slow.replace("10000Mb/s", "25000Mb/s"), 0, false);
-    assert_eq!(verdict(speed), Verdict::Pass);
-    let (speed, duplex) = ethtool(VIRTIO, 0, true);
-    assert!(
-        matches!((&speed, &duplex), (Observation::Absent { .. }, Observation::Absent { .. })),
-        "{speed:?}"
-    );
-    for (text, exit) in [(VIRTIO, 0), ("", 0), (text, 75), ("\tSpeed: fast\n\tDuplex: Both\n", 0)] {
-        let (speed, duplex) = ethtool(text, exit, false);
-        assert!(matches!(speed, Observation::Unreadable { .. }), "{text} {speed:?}");
-        assert!(matches!(duplex, Observation::Unreadable { .. }), "{text} {duplex:?}");
+    let verdicts = |text: &str, link_speed_min_mbps: Option<u32>| {
+        let settings = NetworkSettings { link_speed_min_mbps, ..NetworkSettings::default() };
+        let plan = planned_checks(&StageSpec { network: Some(settings), ..StageSpec::of(Stage::Network) });
+        let said = Said { exit: 0, stdout: text.into(), stderr: Vec::new() };
+        let Negotiated { speed, held_back, .. } = ethtool::link(&said, false);
+        let check = |(name, observed)| Check::of(name, None, observed, Default::default());
+        let held_back = held_back.map(|observed| (names::LINK_HELD_BACK, observed));
+        let checks: Vec<Check> =
+            [(names::LINK_SPEED, speed)].into_iter().chain(held_back).map(check).collect();
+        let judged = judge_stage(&plan, &checks).checks;
+        judged[..checks.len()].iter().map(|check| check.verdict).collect::<Vec<_>>()
+    };
+    for (text, least, expected) in [
+        (slow, Some(25_000), vec![Verdict::Fail, Verdict::Warn]),
+        // A cable or a switch that holds a card back warns.
+        (slow, Some(10_000), vec![Verdict::Pass, Verdict::Warn]),
+        (slow, None, vec![Verdict::Pass, Verdict::Warn]),
+        (&slow.replace("10000Mb/s", "25000Mb/s"), Some(25_000), vec![Verdict::Pass]),
+    ] {
+        assert_eq!(verdicts(text, least), expected, "{least:?} of {text}");
     }
 }
 
