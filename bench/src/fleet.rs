@@ -28,6 +28,7 @@ const PROFILE: &str = "bench";
 /// Every hardware stage, and a limit that outlasts the benchmark.
 const PROFILE_TEXT: &str = r#"name = "bench"
 description = "Every hardware stage, for the benchmark."
+in_service = true
 stage = [{ name = "Inventory", deadline = "1h" },
     { name = "CPUStress", deadline = "1h" }, { name = "Memory", deadline = "1h" }, { name = "Storage", deadline = "1h" },
     { name = "Network", deadline = "1h" }, { name = "GPU", deadline = "1h" }, { name = "PSU", deadline = "1h" },

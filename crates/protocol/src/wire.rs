@@ -122,6 +122,10 @@ pub struct ClaimRequest {
     /// What kind of home it has.
     #[serde(default)]
     pub home: Option<HomeKind>,
+    /// True where the machine runs from disks of its own, or the agent is a pod: others may be working there. False in a live
+    /// image. An agent that says neither does not drain the node for a stage that puts a load on it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub installed: Option<bool>,
     /// SHA-256 of the run token that the agent has made and stored.
     #[serde(default)]
     pub token_sha256: Option<Sha256Hex>,

@@ -199,6 +199,7 @@ impl Machine {
             boot_id: Some(self.boot.clone()),
             boot_epoch: drains::epoch(&self.boot),
             home: if self.durable { HomeKind::Durable } else { HomeKind::Volatile },
+            installed: self.durable,
             ip: self.name.to_owned(),
             serial: Some(self.serial.clone()),
             macs: Vec::new(),

@@ -99,8 +99,7 @@ fn profile(at_end: &str) -> Profile {
     let stages: Vec<serde_json::Value> =
         STAGES.iter().map(|name| serde_json::json!({"name": name, "deadline": "2m"})).collect();
     let drains = serde_json::json!([{"name": "restart", "type": "no_op", "drain": true}]);
-    let profile =
-        serde_json::json!({"name": "model", "at_end": at_end, "stage": stages, "interrupt": drains});
+    let profile = serde_json::json!({"name": "model", "at_end": at_end, "in_service": true, "stage": stages, "interrupt": drains});
     serde_json::from_value(profile).expect("a profile")
 }
 

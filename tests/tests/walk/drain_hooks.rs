@@ -89,7 +89,7 @@ impl Node {
     }
 
     /// Waits until the hooks that were begun are these, and gives the last one's process.
-    fn wait_for(&self, names: &[&str]) -> Handle {
+    pub fn wait_for(&self, names: &[&str]) -> Handle {
         eventually("a hook that is begun", || (self.begun() == names).then_some(()));
         let text = std::fs::read_to_string(self.alone.beside("begun")).unwrap();
         Handle::on(text.lines().last().unwrap().split_once(' ').unwrap().1.parse().unwrap())

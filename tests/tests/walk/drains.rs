@@ -10,6 +10,7 @@ use groundcrew_tests::harness::{Machine, Server, binary, eventually};
 /// A load that a test ends, and a stage behind it that ends by itself.
 pub const LOAD_THEN_INVENTORY: &str = r#"
 name = "load-then-inventory"
+in_service = true
 [[stage]]
 name = "CPUStress"
 deadline = "10m"

@@ -3,6 +3,7 @@
 /// One load of a second.
 pub const LOAD: &str = r#"
 name = "load"
+in_service = true
 [[stage]]
 name = "CPUStress"
 deadline = "10m"
@@ -15,6 +16,7 @@ throttled_percent_max = 100.0
 /// A load, and a stage behind it that has nobody to speak with: the run is held there.
 pub const LOAD_THEN_HELD: &str = r#"
 name = "load-then-held"
+in_service = true
 [[stage]]
 name = "CPUStress"
 deadline = "10m"
@@ -29,6 +31,7 @@ name = "Network"
 /// The inventory of this machine, and a load.
 pub const INVENTORY_AND_LOAD: &str = r#"
 name = "inventory-and-load"
+in_service = true
 [[stage]]
 name = "Inventory"
 [[stage]]

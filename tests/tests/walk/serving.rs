@@ -134,8 +134,7 @@ const ANNOUNCED_MS: u64 = 2 * limits::SLOW_RETRY_MS;
 
 /// A load for which ten minutes of silence are no matter: they pass at once here.
 fn patient_load() -> String {
-    LOAD.replacen("name = \"load\"", "name = \"load\"\n[limits]\nsilence = \"1h\"", 1)
-        .replacen("10m", "1h", 1)
+    LOAD.replacen("name = \"load\"", "name = \"load\"\nlimits.silence = \"1h\"", 1).replacen("10m", "1h", 1)
 }
 
 #[test]

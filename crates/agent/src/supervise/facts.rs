@@ -1,7 +1,10 @@
 //! What the machine and its settings say, read once at the start.
 
+use std::path::Path;
+
 use groundcrew_protocol::ids::{BootId, MacAddress, RandomId};
 use groundcrew_protocol::runtime::AgentRuntime;
+use groundcrew_protocol::wire::HomeKind;
 
 use super::{StartError, system};
 use crate::control::core::Facts;
@@ -28,6 +31,13 @@ fn runtime(pod_uid: Option<&str>, boot_id: Option<&BootId>) -> Option<AgentRunti
     Some(AgentRuntime::process(boot_id?.as_str(), process.pid, process.start))
 }
 
+/// True unless nothing here outlives the machine's power, as in a live image. A pod's root never does, and is on a node that
+/// others work on. A root that cannot be looked at is taken for an installed one: what follows asks for leave.
+fn installed(is_pod: bool, home: &HomeKind, root: &Path) -> bool {
+    let is_volatile = |kind: &HomeKind| *kind == HomeKind::Volatile;
+    is_pod || !is_volatile(home) || !crate::files::kind_of(root).is_ok_and(|kind| is_volatile(&kind))
+}
+
 pub(super) fn facts(settings: &Settings, home: &Home) -> Result<Facts, StartError> {
     let root = Root::system();
     let mut session = [0; 16];
@@ -41,6 +51,7 @@ pub(super) fn facts(settings: &Settings, home: &Home) -> Result<Facts, StartErro
         boot_id,
         boot_epoch: groundcrew_durable::epoch::boot_epoch(proc),
         home: home.kind().clone(),
+        installed: installed(settings.pod_uid.is_some(), home.kind(), Path::new("/")),
         ip: ip::address(&root).map(|ip| ip.to_string()).unwrap_or_default(),
         serial: dmi::serial(&root),
         macs: with_first(settings.mac.clone(), nics::macs(&root)),
@@ -55,6 +66,22 @@ pub(super) fn facts(settings: &Settings, home: &Home) -> Result<Facts, StartErro
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// /proc stands for a disk and /dev/shm for memory, as the kinds of their file systems have it.
+    #[test]
+    fn a_machine_is_installed_unless_all_of_it_goes_with_its_power() {
+        let (disk, memory) = (Path::new("/proc"), Path::new("/dev/shm"));
+        for (is_pod, home, root, wanted) in [
+            (false, HomeKind::Volatile, memory, false),
+            (false, HomeKind::Volatile, disk, true),
+            (false, HomeKind::Durable, memory, true),
+            (false, HomeKind::Durable, disk, true),
+            (true, HomeKind::Volatile, memory, true),
+            (false, HomeKind::Unknown("nvram".into()), memory, true),
+        ] {
+            assert_eq!(installed(is_pod, &home, root), wanted, "{is_pod} {home} {root:?}");
+        }
+    }
 
     #[test]
     fn the_interface_that_the_machine_booted_from_is_named_first() {

@@ -16,7 +16,7 @@ use bytes::Bytes;
 use groundcrew_client::{BaseUrl, Client, PinSet, parse_pins};
 use groundcrew_protocol::ids::{NodeName, ProfileName, RunId, TokenText};
 use groundcrew_protocol::operator::{CreateRun, Node, RunCreated};
-use groundcrew_protocol::profile::Profile;
+use groundcrew_protocol::profile::{Leave, Profile};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::api::Api;
@@ -38,6 +38,7 @@ const NODE: &str = "this-machine";
 pub(crate) async fn run(arguments: UpArguments, json: bool, reader: Reader) -> Result<()> {
     let mut stop = Stop::listen()?;
     let profile = read_profile(&arguments.profile).map_err(|error| Usage(format!("{error:#}")))?;
+    let profile = with_leave(profile);
     let binaries = binaries(&arguments)?;
     let mut folders = Folders::prepare(&arguments)?;
     orphans::adopt()?;
@@ -233,6 +234,15 @@ async fn make_run(api: &Api, (text, profile): (String, Profile)) -> Result<RunCr
     api.put_profile(name.as_str(), text).await.context("putting the profile")?;
     let request = CreateRun { node: node.name, profile: name, notify: Vec::new() };
     api.post("/api/v1/runs", &request).await.context("making the run")?.parse()
+}
+
+/// A profile that lets its stages load this machine: whoever types `up` on it asks for that, as with `vet`.
+fn with_leave((text, profile): (String, Profile)) -> (String, Profile) {
+    if profile.stages.iter().all(|spec| profile.leave(spec) != Leave::Missing) {
+        return (text, profile);
+    }
+    let profile = Profile { in_service: true, ..profile };
+    (profile.to_toml(), profile)
 }
 
 /// The host name as a node's name.

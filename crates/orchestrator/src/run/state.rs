@@ -372,6 +372,9 @@ pub struct Claim {
     pub ip: String,
     /// What kind of home it has.
     pub home: HomeKind,
+    /// Whether the machine runs an installed system, where the agent says so. An older one does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub installed: Option<bool>,
     /// When it was made.
     pub since: WallMs,
     /// The same on the clock of listening.

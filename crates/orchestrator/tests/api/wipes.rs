@@ -6,8 +6,10 @@ use crate::bench::{Agent, Bench};
 
 const PROFILE: &str = r#"
 name = "wipes"
+in_service = true
 [[stage]]
 name = "Storage"
+deadline = "2m"
 storage.destructive = true
 [write]
 disks = [{ serial = "S1", size_gb = 960, wwn = "naa.1" }]

@@ -7,6 +7,7 @@ mod deadlines;
 mod directives;
 mod drains;
 mod identity;
+mod in_service;
 mod intents;
 mod model;
 mod model_ops;

@@ -18,65 +18,65 @@ use crate::standings::{COLUMNS, emptied, reborn_elsewhere, standing};
 /// `+` taken, `=` taken without a change of the run, and for what is refused the letter of its place ([`unfit`],
 /// [`order`], [`spent`], and [`letter`] for the rest).
 const TABLE: &str = "
-    claim: the same call                  | + = = = + = = + = = = = = + = = = + = E
-    claim: the home started again         | + + + + + + + + + + + + + + + + + + + +
-    claim: its machine booted again       | + H + H + H H + H H H H S + + + H + H H
-    claim: its home was lost, boot token  | + L L L + L L L L L L L S + L L L + L L
-    claim: another machine, boot token    | + S S S S S S S S S S S S + S S S + S S
-    claim: a token spent by nobody known  | G G G G G G G G G G G G G G G G G G G G
-    claim: another machine, new token     | W W W W W W W W W W W W W W W W W W W W
-    claim: a cloned home                  | W E E E E E E + E E E E E W E E E W E E
-    claim: no token of the run            | W W W W W W W W W W W W W W W W W W W W
-    claim: protocol 0                     | p p p p p p p p p p p p p p p p p p p p
-    claim: protocol 99                    | p p p p p p p p p p p p p p p p p p p p
-    claim: nothing said                   | i i i i i i i i i i i i i i i i i i i i
-    claim: no process named               | s s s s s s s s s s s s s s s s s s s s
-    claim: no run token's hash            | t t t t t t t t t t t t t t t t t t t t
-    claim: not the node's machine         | M M M M M M M M M M M M M M M M M M M M
-    claim: an absurd claim known          | k k k k k k k k k k k k k k k k k k k k
-    result: the latest attempt            | N + + + + = = + + + = = = N + = = N + U
-    result: an attempt never given out    | N a a a a a a a a a a a a N a a a N a U
-    result: a stage of the orchestrator's | N o o o o o o o o o o o o N o o o N o U
-    result: a stage that is not there     | N g g g g g g g g g g g g N g g g N g U
-    result: an older claim                | N O O O O O O O O O O O O N O O O N O O
-    result: a later claim                 | N U U U U U U U U U U U U N U U U N U U
-    heard: the claim                      | N = = = + = = + = = = = = N = = = N = U
-    heard: an older claim                 | N O O O O O O O O O O O O N O O O N O O
-    heard: a later claim                  | N U U U U U U U U U U U U N U U U N U U
-    intent: reboot in the latest attempt  | N + + + + f f + f f f f f N f f f N f U
-    intent: power-off outside a stage     | N z z z z z z z z z z z z N z z + N + U
-    intent: an unknown one                | N u u u u f f u f f f f f N f f f N f U
-    intent: a wipe that nobody allowed    | N w w w w f f w f f f f f N f f f N f U
-    intent: under another boot            | N b b b b f f b f f f f f N f f f N f U
-    intent: an older claim                | N O O O O O O O O O O O O N O O O N O O
-    shuts down: the claim                 | N + + + + + + + + + + + + N + + + N + U
-    shuts down: an older claim            | N O O O O O O O O O O O O N O O O N O O
-    shuts down: a later claim             | N U U U U U U U U U U U U N U U U N U U
-    notice: one that is not due           | = = = = = = = = = = = = = = = = = = = =
-    hold: host keys                       | N l l l l + + l + + + + + N + + l N l U
-    hold: an older claim                  | N O O O O O O O O O O O O N O O O N O O
-    order: retry                          | h h h h h + + + + + + + + + + + x x x h
-    order: retry with a wipe              | h h h h h d d d d d d d d d d d x x x h
-    order: retry of a later stage         | h h h h h n n n n n n n n n n n x x x h
-    order: retry, nothing is answered     | h h h h h m m m m m m m m m m m x x x h
-    order: override                       | h h h h h + + + + + + + + c + + x x x h
-    order: override without a reason      | h h h h h y y y y y y y y y y y x x x h
-    order: override of another stage      | h h h h h q q q q q q q q q q q x x x h
-    order: override, nothing is answered  | h h h h h m m m m m m m m m m m x x x h
-    order: cancel                         | + + + + + + + + + + + + + + + + x x x +
-    order: release                        | h h h h h + + + + + + + + + + + x x x h
-    order: abort                          | + + + + + + + + + + + + + + + + x x x +
-    deadline: at once                     | = = = = = = = = = = = = = = = = = = = =
-    deadline: a month later               | + + + + + + + + + + + + + + + + = = + +
-    runtime ended: the claim's            | = + + + + + + + + + + + + = + + = = = +
-    runtime ended: another's              | = = = = = = = = = = = = = = = = = = = =
-    attempt: waits for a drain            | = + = = = = = = = = = = = = = = = = = +
-    attempt: waits for none               | = = = + = = = = = = = = = = = = = = = =
-    drains: none                          | = = = = = = = = = = = = = = = = = = = =
-    drains: one is wanted                 | = + + + + + + + + + + + + = + + + = + +
-    drains: one is over                   | = + + + + + + + + + + + + = + + + = + +
-    new boot token                        | + + + + + + + + + + + + + + + + X X X +
-    restored                              | + + + + + + + + + + + + + + + + = = = +
+    claim: the same call                  | + = = = + = = + = = = = = + = = = = + = E
+    claim: the home started again         | + + + + + + + + + + + + + + + + + + + + +
+    claim: its machine booted again       | + H + H + H H + H H H H S + H + + H + H H
+    claim: its home was lost, boot token  | + L L L + L L L L L L L S + L L L L + L L
+    claim: another machine, boot token    | + S S S S S S S S S S S S + S S S S + S S
+    claim: a token spent by nobody known  | G G G G G G G G G G G G G G G G G G G G G
+    claim: another machine, new token     | W W W W W W W W W W W W W W W W W W W W W
+    claim: a cloned home                  | W E E E E E E + E E E E E W E E E E W E E
+    claim: no token of the run            | W W W W W W W W W W W W W W W W W W W W W
+    claim: protocol 0                     | p p p p p p p p p p p p p p p p p p p p p
+    claim: protocol 99                    | p p p p p p p p p p p p p p p p p p p p p
+    claim: nothing said                   | i i i i i i i i i i i i i i i i i i i i i
+    claim: no process named               | s s s s s s s s s s s s s s s s s s s s s
+    claim: no run token's hash            | t t t t t t t t t t t t t t t t t t t t t
+    claim: not the node's machine         | M M M M M M M M M M M M M M M M M M M M M
+    claim: an absurd claim known          | k k k k k k k k k k k k k k k k k k k k k
+    result: the latest attempt            | N + + + + = = + + + = = = N a + = = N + U
+    result: an attempt never given out    | N a a a a a a a a a a a a N a a a a N a U
+    result: a stage of the orchestrator's | N o o o o o o o o o o o o N o o o o N o U
+    result: a stage that is not there     | N g g g g g g g g g g g g N g g g g N g U
+    result: an older claim                | N O O O O O O O O O O O O N O O O O N O O
+    result: a later claim                 | N U U U U U U U U U U U U N U U U U N U U
+    heard: the claim                      | N = = = + = = + = = = = = N = = = = N = U
+    heard: an older claim                 | N O O O O O O O O O O O O N O O O O N O O
+    heard: a later claim                  | N U U U U U U U U U U U U N U U U U N U U
+    intent: reboot in the latest attempt  | N + + + + f f + f f f f f N f f f f N f U
+    intent: power-off outside a stage     | N z z z z z z z z z z z z N z z z + N + U
+    intent: an unknown one                | N u u u u f f u f f f f f N f f f f N f U
+    intent: a wipe that nobody allowed    | N w w w w f f w f f f f f N f f f f N f U
+    intent: under another boot            | N b b b b f f b f f f f f N f f f f N f U
+    intent: an older claim                | N O O O O O O O O O O O O N O O O O N O O
+    shuts down: the claim                 | N + + + + + + + + + + + + N + + + + N + U
+    shuts down: an older claim            | N O O O O O O O O O O O O N O O O O N O O
+    shuts down: a later claim             | N U U U U U U U U U U U U N U U U U N U U
+    notice: one that is not due           | = = = = = = = = = = = = = = = = = = = = =
+    hold: host keys                       | N l l l l + + l + + + + + N + + + l N l U
+    hold: an older claim                  | N O O O O O O O O O O O O N O O O O N O O
+    order: retry                          | h h h h h + + + + + + + + + + + + x x x h
+    order: retry with a wipe              | h h h h h d d d d d d d d d d d d x x x h
+    order: retry of a later stage         | h h h h h n n n n n n n n n n n n x x x h
+    order: retry, nothing is answered     | h h h h h m m m m m m m m m m m m x x x h
+    order: override                       | h h h h h + + + + + + + + c c + + x x x h
+    order: override without a reason      | h h h h h y y y y y y y y y y y y x x x h
+    order: override of another stage      | h h h h h q q q q q q q q q q q q x x x h
+    order: override, nothing is answered  | h h h h h m m m m m m m m m m m m x x x h
+    order: cancel                         | + + + + + + + + + + + + + + + + + x x x +
+    order: release                        | h h h h h + + + + + + + + + + + + x x x h
+    order: abort                          | + + + + + + + + + + + + + + + + + x x x +
+    deadline: at once                     | = = = = = = = = = = = = = = = = = = = = =
+    deadline: a month later               | + + + + + + + + + + + + + + + + + = = + +
+    runtime ended: the claim's            | = + + + + + + + + + + + + = + + + = = = +
+    runtime ended: another's              | = = = = = = = = = = = = = = = = = = = = =
+    attempt: waits for a drain            | = + = = = = = = = = = = = = = = = = = = +
+    attempt: waits for none               | = = = + = = = = = = = = = = = = = = = = =
+    drains: none                          | = = = = = = = = = = = = = = = = = = = = =
+    drains: one is wanted                 | = + + + + + + + + + + + + = + + + + = + +
+    drains: one is over                   | = + + + + + + + + + + + + = + + + + = + +
+    new boot token                        | + + + + + + + + + + + + + + + + + X X X +
+    restored                              | + + + + + + + + + + + + + + + + + = = = +
 ";
 
 /// The kind of an input, so that a new one has no row and does not compile.

@@ -10,7 +10,7 @@ use groundcrew_protocol::wire::ClaimRequest;
 use crate::bench::*;
 
 /// The columns.
-pub const COLUMNS: [&str; 20] = [
+pub const COLUMNS: [&str; 21] = [
     "unclaimed",
     "in flight",
     "rebooting",
@@ -25,6 +25,7 @@ pub const COLUMNS: [&str; 20] = [
     "held: stopped",
     "held: claim fight",
     "held: never claimed",
+    "held: in service",
     "held: reboot not seen",
     "held: reboots missed",
     "completed",
@@ -55,6 +56,7 @@ fn column_of(run: &Run) -> &'static str {
             HeldFor::Stopped { .. } => "held: stopped",
             HeldFor::ClaimFight { .. } => "held: claim fight",
             HeldFor::NeverClaimed { .. } => "held: never claimed",
+            HeldFor::InService { .. } => "held: in service",
             HeldFor::RebootNotSeen { .. } => "held: reboot not seen",
             HeldFor::RebootsMissed { .. } => "held: reboots missed",
         },
@@ -83,6 +85,7 @@ fn fresh(column: &str) -> Bench {
 pub fn standing(column: &str) -> (Bench, ClaimRequest) {
     let mut request = agent(1);
     let mut bench = fresh(column);
+    request.installed = (column == "held: in service").then_some(true);
     match column {
         "unclaimed" | "held: never claimed" | "cancelled unclaimed" => {}
         _ => {
@@ -91,7 +94,7 @@ pub fn standing(column: &str) -> (Bench, ClaimRequest) {
         }
     }
     match column {
-        "unclaimed" | "in flight" => {}
+        "unclaimed" | "in flight" | "held: in service" => {}
         "rebooting" => bench.intent(1, "reboot", Some((inventory(), 1)), 1).unwrap(),
         "waits for a drain" => assert!(bench.put(&Input::AttemptWaits(true)).unwrap().changed),
         "waits for a successor" => {

@@ -7,6 +7,7 @@ mod cpu_stress;
 mod gpu;
 mod hooks;
 mod interrupt;
+mod load;
 mod memory;
 mod network;
 mod package;
@@ -29,6 +30,7 @@ pub use cpu_stress::CpuStressSettings;
 pub use gpu::{GpuDiag, GpuSettings};
 pub use hooks::{HOOKS_BYTES_MAX, HookCommand, Hooks};
 pub use interrupt::{InterruptKind, InterruptSettings, PackageInterrupt};
+pub use load::Leave;
 pub use memory::{MEMORY_METHODS, MemorySettings};
 pub use network::{NetworkPeer, NetworkSettings};
 pub use package::PackageSettings;
@@ -68,6 +70,9 @@ pub struct Profile {
     /// What follows the end of a run.
     #[serde(default = "stay")]
     pub at_end: AtEnd,
+    /// On an installed system, which others may be working on, stages may put a load on the machine.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub in_service: bool,
     /// How long things may take.
     #[serde(default)]
     pub limits: RunLimits,
@@ -114,6 +119,10 @@ impl std::fmt::Display for BadProfile {
         let comma = if key.is_empty() { "" } else { ", " };
         write!(f, "line {line}{comma}{key}: found {found}, expected {expected}")
     }
+}
+
+fn is_false(flag: &bool) -> bool {
+    !flag
 }
 
 fn stay() -> AtEnd {
@@ -168,6 +177,13 @@ pub struct StageSpec {
     #[serde(default = "stage_deadline", with = "span")]
     #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub deadline: u64,
+    /// On an installed system this stage may put its load on the machine while others work there.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub in_service: bool,
+    /// The node is drained for it first, on an installed system too: its hooks run, and nothing else starts until it has ended.
+    /// An interrupt's drain stands with the interrupt.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub drain: bool,
     /// Names of checks that must be observed even where the hardware says that it has no source for them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub require: Vec<String>,
@@ -220,6 +236,8 @@ impl StageSpec {
         StageSpec {
             name,
             deadline,
+            in_service: false,
+            drain: false,
             require: Vec::new(),
             counters: None,
             cpu_stress: None,

@@ -41,8 +41,18 @@ pub(crate) const SPEED_MBPS_MAX: u32 = 100_000_000;
 /// Smallest MTU: that of IPv4.
 pub(crate) const MTU_MIN: u32 = 68;
 
-const PROFILE_KEYS: [&str; 9] =
-    ["name", "description", "at_end", "limits", "stage", "package", "interrupt", "expected", "write"];
+const PROFILE_KEYS: [&str; 10] = [
+    "name",
+    "description",
+    "at_end",
+    "in_service",
+    "limits",
+    "stage",
+    "package",
+    "interrupt",
+    "expected",
+    "write",
+];
 const LIMITS_KEYS: [&str; 5] = ["silence", "claim_within", "hold", "reboot", "crashes"];
 const EXPECTED_KEYS: [&str; 8] =
     ["cpu", "memory", "disk_count", "disk", "nic_count", "nic", "gpu_count", "system"];
@@ -82,6 +92,7 @@ impl Profile {
             name,
             description: root.optional("description", description)?.unwrap_or_default(),
             at_end: root.optional("at_end", at_end)?.unwrap_or(AtEnd::Stay),
+            in_service: root.optional("in_service", |field| field.flag())?.unwrap_or_default(),
             limits: root.optional("limits", run_limits)?.unwrap_or_default(),
             stages,
             packages,

@@ -12,9 +12,11 @@ use crate::time::format_span_ms;
 const DEADLINE_MARGIN_MS: u64 = 10_000;
 
 /// The keys of a stage.
-pub(super) const KEYS: [&str; 12] = [
+pub(super) const KEYS: [&str; 14] = [
     "name",
     "deadline",
+    "in_service",
+    "drain",
     "require",
     "counters",
     "cpu_stress",
@@ -35,6 +37,8 @@ pub(super) fn stage(part: &Part<'_>) -> Result<StageSpec, BadProfile> {
     let by_default = StageSpec::of(name);
     let known = check_names::of(&by_default.name);
     let spec = StageSpec {
+        in_service: part.optional("in_service", |field| field.flag())?.unwrap_or_default(),
+        drain: part.optional("drain", |field| field.flag())?.unwrap_or_default(),
         require: part.optional("require", |field| required(field, &known))?.unwrap_or_default(),
         counters: part.optional("counters", counters::counters)?,
         cpu_stress: part.optional("cpu_stress", cpu_stress::cpu_stress)?,
@@ -56,6 +60,7 @@ pub(super) fn stage(part: &Part<'_>) -> Result<StageSpec, BadProfile> {
         ));
     }
     refuse_settings_of_another(part, &spec)?;
+    refuse_idle_leave(part, &spec)?;
     refuse_short_deadline(part, &spec, written.is_some())?;
     Ok(spec)
 }
@@ -83,6 +88,37 @@ fn refuse_settings_of_another(part: &Part<'_>, spec: &StageSpec) -> Result<(), B
     match tables.iter().find(|(key, is_written, of)| *is_written && !reads(key, of)) {
         Some((key, _, of)) => Err(part.refuse_at(key, &found(), &format!("this table in stage {of} alone"))),
         None => Ok(()),
+    }
+}
+
+/// Leave in a stage that puts no load on the machine would do nothing; a drain that another leave makes needless would not
+/// be noticed to be the weaker of the two.
+fn refuse_idle_leave(part: &Part<'_>, spec: &StageSpec) -> Result<(), BadProfile> {
+    let written = [("in_service", spec.in_service), ("drain", spec.drain)];
+    let Some((key, _)) = written.iter().find(|(_, is_written)| *is_written) else { return Ok(()) };
+    if !may_load(&spec.name) {
+        let expected = "a stage that puts a load on the machine: CPUStress, Memory, Storage, Network, GPU or Soak (an \
+                        interrupt's drain stands in its [[interrupt]])";
+        return Err(part.refuse_at(key, &format!("true in stage {}", spec.name), expected));
+    }
+    match spec.in_service && spec.drain {
+        true => Err(part.refuse_at("drain", "true beside in_service = true", "one of the two")),
+        false => Ok(()),
+    }
+}
+
+/// True for a stage that puts a load on the machine with some settings.
+fn may_load(stage: &Stage) -> bool {
+    match stage {
+        Stage::CpuStress | Stage::Memory | Stage::Storage | Stage::Network | Stage::Gpu | Stage::Soak => true,
+        Stage::Inventory
+        | Stage::SpecValidate
+        | Stage::Smart
+        | Stage::Psu
+        | Stage::Reporting
+        | Stage::Package { .. }
+        | Stage::Interrupt { .. }
+        | Stage::Unknown(_) => false,
     }
 }
 

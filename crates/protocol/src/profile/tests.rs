@@ -36,7 +36,7 @@ const BAD_KEYS_AND_VALUES: [(&str, Wanted); 32] = [
             2,
             "colour",
             "an unknown key",
-            "one of name, description, at_end, limits, stage, package, interrupt, expected, write",
+            "one of name, description, at_end, in_service, limits, stage, package, interrupt, expected, write",
         ),
     ),
     ("[[stage]]\ndeadline = \"5s\"", (2, "stage[1].name", "nothing", "one of Inventory, SpecValidate")),

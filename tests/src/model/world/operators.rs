@@ -57,6 +57,7 @@ impl World {
             | HeldFor::Stopped { .. }
             | HeldFor::ClaimFight { .. }
             | HeldFor::NeverClaimed { .. }
+            | HeldFor::InService { .. }
             | HeldFor::RebootNotSeen { .. }
             | HeldFor::RebootsMissed { .. } => OrderKind::Retry,
         };

@@ -268,7 +268,7 @@ impl Core {
 
     fn drains_for(&self, stage: &Stage) -> bool {
         let spec = self.settings.iter().find(|spec| spec.name == *stage);
-        spec.and_then(|spec| spec.interrupt.as_ref()).is_some_and(|interrupt| interrupt.drain)
+        spec.is_some_and(|spec| spec.drain || spec.interrupt.as_ref().is_some_and(|one| one.drain))
     }
 
     /// True once a stage that drains the node has nothing to wait for: its hook is done, and none runs.

@@ -114,6 +114,7 @@ impl Core {
             session: Some(self.facts.session.clone()),
             known_claim: self.memory.known_claim,
             home: Some(self.facts.home.clone()),
+            installed: Some(self.facts.installed),
             token_sha256: Some(self.token_sha256()),
             outbox: self.outbox.clone(),
             started: self.memory.started.clone(),

@@ -32,6 +32,7 @@ fn facts() -> Facts {
         boot_id: Some(BOOT.parse().unwrap()),
         boot_epoch: String::new(),
         home: HomeKind::Durable,
+        installed: true,
         ip: String::new(),
         serial: None,
         runtime: None,

@@ -29,6 +29,8 @@ pub struct Facts {
     pub boot_epoch: String,
     /// What kind of home it is.
     pub home: HomeKind,
+    /// True where the machine runs from disks of its own, or this is a pod: others may be working there.
+    pub installed: bool,
     /// Address, for people.
     pub ip: String,
     /// Serial of the machine.

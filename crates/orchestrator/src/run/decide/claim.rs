@@ -314,6 +314,7 @@ fn grant(step: &mut Step, request: &ClaimRequest, protocol: u32, token: Sha256He
             // What is not said to be durable is not trusted to be.
             Some(HomeKind::Volatile | HomeKind::Unknown(_)) | None => HomeKind::Volatile,
         },
+        installed: request.installed,
         since: step.now.wall,
         listened_ms: step.now.listened_ms,
         spoke: false,

@@ -8,6 +8,7 @@ mod claim;
 mod drain;
 mod heard;
 mod identity;
+mod in_service;
 mod notice;
 mod order;
 mod refused;

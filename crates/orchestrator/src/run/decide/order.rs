@@ -118,8 +118,8 @@ fn override_verdict(step: &mut Step, stage: Option<&Stage>, reason: &str, by: &s
         let text = format!("override: the run is held at {name}, not at {wanted}");
         return Err(Refused::order(OrderFor::OtherStage, text));
     }
-    if matches!(why, HeldFor::NeverClaimed { .. }) {
-        let text = format!("override: nothing of run {} was checked yet; retry or cancel it", step.run.id);
+    if let Some(instead) = nothing_checked(&why) {
+        let text = format!("override: nothing of {name} was checked yet in run {}; {instead}", step.run.id);
         return Err(Refused::order(OrderFor::NothingChecked, text));
     }
     step.withdraw_attempt();
@@ -132,6 +132,25 @@ fn override_verdict(step: &mut Step, stage: Option<&Stage>, reason: &str, by: &s
     step.go_on();
     order_attempt(step, Command::Continue);
     Ok(())
+}
+
+/// What to do instead of an override, where the hold is for no verdict: an override would leave out a stage that nobody saw.
+fn nothing_checked(why: &HeldFor) -> Option<&'static str> {
+    match why {
+        HeldFor::NeverClaimed { .. } => Some("retry or cancel it"),
+        HeldFor::InService { .. } => {
+            Some("cancel it and make one of a profile that gives leave, or boot the live image and retry")
+        }
+        HeldFor::Verdict { .. }
+        | HeldFor::Silence { .. }
+        | HeldFor::OverDeadline { .. }
+        | HeldFor::Drained { .. }
+        | HeldFor::Crashes { .. }
+        | HeldFor::Stopped { .. }
+        | HeldFor::ClaimFight { .. }
+        | HeldFor::RebootNotSeen { .. }
+        | HeldFor::RebootsMissed { .. } => None,
+    }
 }
 
 /// Ends a hold by an operator's word. Who changed hands before it does not count against the run after it.

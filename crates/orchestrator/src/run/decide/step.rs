@@ -11,7 +11,7 @@ use groundcrew_protocol::stage::{Stage, State};
 use groundcrew_protocol::wire::{Command, StageAttempt};
 
 use super::result::what_holds;
-use super::{Answer, Change, KeptResult, NewEvent, Refused};
+use super::{Answer, Change, KeptResult, NewEvent, Refused, in_service};
 use crate::run::state::{
     ATTEMPTS_KEPT_MAX, AttemptRecord, DIRECTIVES_MAX, Directive, Fate, HeldFor, Now, Run, StageRecord,
     Standing, Wait, WaitFor,
@@ -113,6 +113,10 @@ impl<'a> Step<'a> {
             return self.wait_for_claim();
         };
         let (claim, protocol) = (claim.number, claim.protocol);
+        if let Some(why) = in_service::lacks_leave(&self.run) {
+            self.run.plan = Vec::new();
+            return self.hold(why, ORCHESTRATOR);
+        }
         let number = self.run.stage().next_attempt();
         self.put_in_flight(number, claim, protocol);
         let name = &self.run.stage().spec.name;

@@ -50,6 +50,13 @@ pub enum HeldFor {
         /// The limit.
         limit_ms: u64,
     },
+    /// The machine runs an installed system, and a stage that is to come puts a load on it without leave.
+    InService {
+        /// The stage.
+        stage: Stage,
+        /// Its profile drains the node for it, which the agent does not know.
+        drains: bool,
+    },
     /// A reboot was asked for and not seen in time.
     RebootNotSeen {
         /// The limit.
@@ -73,7 +80,8 @@ impl HeldFor {
             | HeldFor::Crashes { .. }
             | HeldFor::Stopped { .. }
             | HeldFor::ClaimFight { .. }
-            | HeldFor::NeverClaimed { .. } => false,
+            | HeldFor::NeverClaimed { .. }
+            | HeldFor::InService { .. } => false,
         }
     }
 
@@ -106,6 +114,15 @@ impl HeldFor {
             HeldFor::NeverClaimed { limit_ms } => {
                 format!("no agent claimed the run within {}", span(*limit_ms))
             }
+            HeldFor::InService { stage, drains: false } => format!(
+                "{stage} puts a load on the machine, which runs an installed system, and the profile gives it no leave: write \
+                 `in_service = true` at its top or in the stage, or `drain = true` in the stage to drain the node first, and \
+                 make a new run; or boot the live image and retry"
+            ),
+            HeldFor::InService { stage, drains: true } => format!(
+                "{stage} puts a load on the machine, which runs an installed system, and its agent is of a version that does \
+                 not drain the node for a stage: bring it up to date and retry"
+            ),
             HeldFor::RebootNotSeen { limit_ms } => {
                 format!("a reboot was asked for and not seen within {}", span(*limit_ms))
             }
