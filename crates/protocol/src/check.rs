@@ -226,6 +226,20 @@ pub struct PlannedCheck {
     pub required: bool,
 }
 
+impl PlannedCheck {
+    /// True for a check that is a result of it. Serials count as the same in either case, and without the blanks that makers
+    /// pad them with.
+    pub fn is_fulfilled_by(&self, check: &Check) -> bool {
+        let is_of_it = |component: &str| {
+            check
+                .component
+                .as_deref()
+                .is_some_and(|found| found.trim().eq_ignore_ascii_case(component.trim()))
+        };
+        self.name == check.name && self.component.as_deref().is_none_or(is_of_it)
+    }
+}
+
 /// A check as an agent reports it and as it was judged.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -337,7 +351,7 @@ pub struct Judged {
 pub fn judge_stage(plan: &[PlannedCheck], reported: &[Check]) -> Judged {
     let mut checks: Vec<Check> = reported.iter().map(|check| judge_reported(plan, check)).collect();
     for planned in plan {
-        if reported.iter().any(|check| fulfils(planned, check)) {
+        if reported.iter().any(|check| planned.is_fulfilled_by(check)) {
             continue;
         }
         checks.push(Check {
@@ -353,15 +367,11 @@ pub fn judge_stage(plan: &[PlannedCheck], reported: &[Check]) -> Judged {
     Judged { verdict: Verdict::over(checks.iter().map(|check| check.verdict)), checks }
 }
 
-fn fulfils(planned: &PlannedCheck, check: &Check) -> bool {
-    planned.name == check.name && (planned.component.is_none() || planned.component == check.component)
-}
-
 fn judge_reported(plan: &[PlannedCheck], check: &Check) -> Check {
     // The most exact entry of the plan holds: one that names the component before one that does not.
     let planned = plan
         .iter()
-        .filter(|planned| fulfils(planned, check))
+        .filter(|planned| planned.is_fulfilled_by(check))
         .max_by_key(|planned| planned.component.is_some());
     let limit = planned.map_or_else(|| check.limit.clone(), |planned| planned.limit.clone());
     let required = planned.is_some_and(|planned| planned.required);

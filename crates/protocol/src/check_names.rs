@@ -312,10 +312,37 @@ pub const COUNTER_CHECKS: [&str; 10] = [
     CRITICAL_TEMPERATURE,
 ];
 
+/// Soak: what the names of the checks of its CPUs begin with.
+pub const SOAK_CPU: &str = "cpu.";
+/// Soak: the same of its memory.
+pub const SOAK_MEMORY: &str = "memory.";
+/// Soak: the same of its disks.
+pub const SOAK_STORAGE: &str = "storage.";
+/// Soak: the same of its GPUs.
+pub const SOAK_GPU: &str = "gpu.";
+/// Soak: the same of its supplies and fans.
+pub const SOAK_PSU: &str = "psu.";
+
+/// The parts of the stage Soak with the checks of each: its disks are read for a time, and nothing is written.
+const SOAK_PARTS: [(&str, &[&str]); 5] = [
+    (SOAK_CPU, &CPU_STRESS_CHECKS),
+    (SOAK_MEMORY, &MEMORY_CHECKS),
+    (SOAK_STORAGE, &[IO_ERRORS, DURATION, SEQUENTIAL_READ, SEQUENTIAL_LATENCY, RANDOM_READ, RANDOM_LATENCY]),
+    (SOAK_GPU, &GPU_CHECKS),
+    (SOAK_PSU, &PSU_CHECKS),
+];
+
 /// The checks of a stage that a profile may require, in the order of its plan. None where this version does not do the stage, so
 /// that an agent which does may have others, and where its settings decide.
-pub fn of(stage: &Stage) -> Vec<&'static str> {
+pub fn of(stage: &Stage) -> Vec<String> {
     let own: &[&str] = match stage {
+        Stage::Soak => {
+            let of_part = |(part, checks): &(&str, &[&str])| -> Vec<String> {
+                checks.iter().map(|check| format!("{part}{check}")).collect()
+            };
+            let own = SOAK_PARTS.iter().flat_map(of_part);
+            return own.chain(counters(stage).into_iter().map(str::to_owned)).collect();
+        }
         Stage::Inventory => &INVENTORY_CHECKS,
         Stage::Smart => &SMART_CHECKS,
         Stage::CpuStress => &CPU_STRESS_CHECKS,
@@ -325,15 +352,13 @@ pub fn of(stage: &Stage) -> Vec<&'static str> {
         Stage::Psu => &PSU_CHECKS,
         Stage::Gpu => &GPU_CHECKS,
         Stage::Package { mode, .. } if !mode.starts_with("interrupt") => &[STEPS],
-        // What its parts owe is named by them.
         Stage::SpecValidate
-        | Stage::Soak
         | Stage::Package { .. }
         | Stage::Interrupt { .. }
         | Stage::Reporting
         | Stage::Unknown(_) => &[],
     };
-    own.iter().copied().chain(counters(stage)).collect()
+    own.iter().copied().chain(counters(stage)).map(str::to_owned).collect()
 }
 
 /// The counters that are read around a stage.

@@ -1,11 +1,13 @@
 //! The checks that a stage owes, from the profile. Frozen by the orchestrator when a stage starts.
 
+mod components;
 mod counters;
 mod gpu;
 mod loads;
 mod power;
 mod soak;
 
+pub use components::planned_of;
 pub use counters::NO_EVENTS;
 pub use gpu::{GPU_DIAG_PASSED, GPU_ENABLED, GPU_KNOWN, GPU_NO, GPU_NOT_ACTIVE, NO_XIDS};
 pub use loads::FULL_DUPLEX;
@@ -207,7 +209,7 @@ mod tests {
 
     #[test]
     fn the_names_that_a_profile_may_require_are_those_that_are_planned() {
-        for name in ["Inventory", "CPUStress", "Memory", "Network", "PSU", "GPU", "Package:a/apply"] {
+        for name in ["Inventory", "CPUStress", "Memory", "Network", "PSU", "GPU", "Soak", "Package:a/apply"] {
             let plan = planned_checks(&spec(name, &[]));
             let planned: Vec<&str> = plan.iter().map(|check| &*check.name).collect();
             assert_eq!(names::of(&name.into()), planned, "{name}");

@@ -14,6 +14,7 @@ use groundcrew_protocol::check::{Judged, Observation, Verdict};
 use groundcrew_protocol::ids::{Attempt, NodeName};
 use groundcrew_protocol::inventory::Inventory;
 use groundcrew_protocol::limits::SENSOR_INTERVAL_MS;
+use groundcrew_protocol::plan::planned_of;
 use groundcrew_protocol::profile::{Profile, StageSpec};
 use groundcrew_protocol::report::{LOG_TAIL_LINES, Report, StageReport, run_verdict, series_of};
 use groundcrew_protocol::spec_diff::spec_validate;
@@ -165,7 +166,7 @@ impl Alone<'_> {
         let (tail, stage, screen) = (Arc::clone(tail), spec.name.clone(), Arc::clone(&self.screen));
         StageContext {
             spec: spec.clone(),
-            plan: Vec::new(),
+            plan: planned_of(self.profile, spec),
             expected_disks: self.profile.expected.disks.clone(),
             // Without a run there is no wipe override, so nothing may ever be written over.
             non_destructive: true,

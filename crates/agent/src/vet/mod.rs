@@ -167,8 +167,8 @@ impl StageContext {
     /// Every check that the stage itself owes and that is not among these, for one reason.
     fn still_owed(&self, checks: &[Check], observed: &Observation) -> Vec<Check> {
         let owed = self.plan().into_iter();
-        owed.filter(|planned| !checks.iter().any(|check| check.name == planned.name))
-            .map(|planned| self.check(&planned.name, observed.clone()))
+        owed.filter(|planned| !checks.iter().any(|check| planned.is_fulfilled_by(check)))
+            .map(|owed| Check::of(&owed.name, owed.component.as_deref(), observed.clone(), owed.limit))
             .collect()
     }
 

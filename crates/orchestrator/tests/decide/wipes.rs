@@ -12,6 +12,7 @@ const PROFILE: &str = r#"
 name = "wipes"
 [[stage]]
 name = "Storage"
+deadline = "2m"
 storage.destructive = true
 [[stage]]
 name = "CPUStress"

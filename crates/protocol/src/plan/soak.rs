@@ -1,6 +1,7 @@
 //! What the stage Soak owes: what the stages owe that it does together, each check by the name of its part.
 
 use crate::check::PlannedCheck;
+use crate::check_names as names;
 use crate::profile::{CpuStressSettings, MemorySettings, SoakSettings, StageSpec, StorageSettings};
 use crate::stage::Stage;
 
@@ -30,11 +31,11 @@ impl SoakPart {
     /// What the names of its checks begin with.
     pub fn prefix(self) -> &'static str {
         match self {
-            SoakPart::Cpu => "cpu.",
-            SoakPart::Memory => "memory.",
-            SoakPart::Storage => "storage.",
-            SoakPart::Gpu => "gpu.",
-            SoakPart::Psu => "psu.",
+            SoakPart::Cpu => names::SOAK_CPU,
+            SoakPart::Memory => names::SOAK_MEMORY,
+            SoakPart::Storage => names::SOAK_STORAGE,
+            SoakPart::Gpu => names::SOAK_GPU,
+            SoakPart::Psu => names::SOAK_PSU,
         }
     }
 
@@ -85,7 +86,6 @@ pub(super) fn soak(spec: &StageSpec) -> Vec<PlannedCheck> {
 mod tests {
     use super::*;
     use crate::check::{Check, Limit, Observation, Verdict, judge_stage};
-    use crate::check_names as names;
     use crate::plan::planned_checks;
 
     #[test]

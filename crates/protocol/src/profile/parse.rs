@@ -194,11 +194,12 @@ fn is_plain_name(name: &str) -> bool {
 
 pub(super) fn required(field: Field<'_>, known: &[&str]) -> Result<Vec<String>, BadProfile> {
     let is_check = |name: &str| {
-        (1..=64).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
+        (1..=64).contains(&name.len())
+            && name.bytes().all(|byte| byte.is_ascii_lowercase() || b"_.".contains(&byte))
     };
     let mut names = Vec::new();
     for item in field.items("an array of names of checks", REQUIRE_MAX)? {
-        let name = item.text_of("a name of a check: 1 to 64 of a-z and '_'", is_check)?;
+        let name = item.text_of("a name of a check: 1 to 64 of a-z, '_' and '.'", is_check)?;
         if names.contains(&name) {
             return Err(item.refuse("each name once"));
         }

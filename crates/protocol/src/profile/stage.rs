@@ -36,6 +36,7 @@ pub(super) fn stage(part: &Part<'_>) -> Result<StageSpec, BadProfile> {
     let written = part.optional("deadline", |field| field.span_ms(1..=SPAN_MS_MAX))?;
     let by_default = StageSpec::of(name);
     let known = check_names::of(&by_default.name);
+    let known: Vec<&str> = known.iter().map(String::as_str).collect();
     let spec = StageSpec {
         in_service: part.optional("in_service", |field| field.flag())?.unwrap_or_default(),
         drain: part.optional("drain", |field| field.flag())?.unwrap_or_default(),
@@ -123,6 +124,10 @@ fn may_load(stage: &Stage) -> bool {
 }
 
 fn refuse_short_deadline(part: &Part<'_>, spec: &StageSpec, is_written: bool) -> Result<(), BadProfile> {
+    if !is_written && spec.storage.as_ref().is_some_and(|storage| storage.destructive) {
+        let expected = "one that fits the disks: each is written over and read back, which takes a large one a day or two";
+        return Err(part.lacks("deadline", expected));
+    }
     let Some((load_ms, why)) = load(spec) else { return Ok(()) };
     let deadline_min = load_ms.saturating_add(DEADLINE_MARGIN_MS);
     if spec.deadline >= deadline_min {
@@ -223,6 +228,11 @@ mod tests {
         for (stage, key, expected) in [
             (
                 "name = \"Storage\"\nstorage.destructive = true",
+                "stage[1].deadline",
+                "one that fits the disks",
+            ),
+            (
+                "name = \"Storage\"\ndeadline = \"9h\"\nstorage.destructive = true",
                 "write.disks",
                 "the disks that stage Storage may write over",
             ),

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use groundcrew_protocol::check::{Judged, Limit, PlannedCheck, Verdict};
 use groundcrew_protocol::ids::{Attempt, BootId, ClaimNumber, DirectiveId};
 use groundcrew_protocol::limits;
-use groundcrew_protocol::plan::{names, planned_checks};
-use groundcrew_protocol::profile::{AtEnd, StageSpec};
+use groundcrew_protocol::plan::{names, planned_of};
+use groundcrew_protocol::profile::{AtEnd, Profile, StageSpec};
 use groundcrew_protocol::stage::{Stage, State};
 use groundcrew_protocol::wire::{Command, StageAttempt};
 
@@ -141,7 +141,7 @@ impl<'a> Step<'a> {
         self.put_attempt(number, claim, Fate::InFlight);
         let stage = &mut self.run.stages[self.run.at];
         stage.verdict = None;
-        self.run.plan = frozen_plan(&self.run.profile.settled(&stage.spec), protocol);
+        self.run.plan = frozen_plan(&self.run.profile, &stage.spec, protocol);
         self.wait_for_result();
     }
 
@@ -453,9 +453,9 @@ fn outlives_the_run(directive: &Directive) -> bool {
 }
 
 /// An agent of protocol 1 reports no checks: its word is then the one check, and the report shows that.
-fn frozen_plan(spec: &StageSpec, protocol: u32) -> Vec<PlannedCheck> {
+fn frozen_plan(profile: &Profile, spec: &StageSpec, protocol: u32) -> Vec<PlannedCheck> {
     if protocol >= limits::PROTOCOL_WITH_CHECKS {
-        return planned_checks(spec);
+        return planned_of(profile, &profile.settled(spec));
     }
     let limit = Limit::equal_to("passed");
     vec![PlannedCheck { name: names::AGENT_WORD.to_owned(), component: None, limit, required: false }]
