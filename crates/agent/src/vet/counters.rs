@@ -144,7 +144,7 @@ fn heat_finding(ended: &Ended) -> Finding {
             Finding { component: Some(key.clone()), ..of(Observation::Found { text }) }
         }
         Some(Stop::Silent) => {
-            let why = "all sensors of temperature that were there have gone silent: the load was stopped";
+            let why = "for 30 s no sensor of temperature that was there has answered: the load was stopped";
             of(Observation::Unreadable { why: why.to_owned() })
         }
         None if limits.bounded() == 0 => {

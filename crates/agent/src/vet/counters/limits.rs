@@ -14,14 +14,15 @@ use crate::probe::hwmon::Temperature;
 const PLAUSIBLE: RangeInclusive<f64> = 40.0..=130.0;
 /// Samples in a row over a limit.
 const SAMPLES: u32 = 3;
-/// Silence of all sensors.
+/// Silence of all sensors, or a reading that lasts.
 const SILENCE: Duration = Duration::from_secs(30);
 /// Chips that are a CPU's own.
 const CPUS: [&str; 5] = ["coretemp", "k10temp", "zenpower", "cpu_thermal", "via_cputemp"];
 
 /// What was seen of temperatures so far.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(super) struct Limits {
+    silence: Duration,
     /// How often in a row each sensor was over its limit.
     over: BTreeMap<String, u32>,
     /// Sensors with a limit that counts, by the most that were seen at once.
@@ -42,18 +43,38 @@ pub(super) enum Stop {
         /// Its limit.
         critical: f64,
     },
-    /// All sensors that were there have gone silent.
+    /// All sensors that were there have gone silent, or a reading hangs.
     Silent,
 }
 
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits::with_silence(SILENCE)
+    }
+}
+
 impl Limits {
+    /// Nothing seen yet, and this much silence is too much.
+    pub fn with_silence(silence: Duration) -> Limits {
+        Limits { silence, over: BTreeMap::new(), bounded: 0, last_seen: None, stop: None }
+    }
+
+    /// Judges a reading that was begun at a time and has not come back: a driver that hangs keeps all sensors from being seen. True
+    /// where the load is to be stopped.
+    pub fn wait(&mut self, begun: Instant, now: Instant) -> bool {
+        if self.stop.is_none() && now.saturating_duration_since(begun) >= self.silence {
+            self.stop = Some(Stop::Silent);
+        }
+        self.stop.is_some()
+    }
+
     /// Takes a sample of all sensors; true where the load is to be stopped.
     pub fn take(&mut self, temperatures: &[Temperature], now: Instant) -> bool {
         if !temperatures.is_empty() {
             self.last_seen = Some(now);
         }
         if let (None, Some(seen)) = (&self.stop, self.last_seen)
-            && now.saturating_duration_since(seen) >= SILENCE
+            && now.saturating_duration_since(seen) >= self.silence
         {
             self.stop = Some(Stop::Silent);
         }
@@ -145,5 +166,23 @@ mod tests {
         assert_eq!((at, limits.stop()), (Some(6), Some(&Stop::Silent)));
         assert_eq!(stopped_at(&[vec![there()], vec![one(); 20]].concat()).0, None, "one is left");
         assert_eq!(stopped_at(&silent(20)).0, None, "none were there");
+    }
+    #[test]
+    fn a_reading_that_hangs_stops_after_the_same_time() {
+        let begun = Instant::now();
+        for (seconds, stops) in [(0, false), (29, false), (30, true), (3000, true)] {
+            let mut limits = Limits::default();
+            assert_eq!(limits.wait(begun, begun + Duration::from_secs(seconds)), stops, "{seconds}");
+            assert_eq!(limits.stop().is_some(), stops);
+        }
+        // What came before it stays the reason.
+        let mut limits = stopped_at(&[
+            vec![sensor("nvme", 100.0, Some(90.0))],
+            vec![sensor("nvme", 100.0, Some(90.0))],
+            vec![sensor("nvme", 100.0, Some(90.0))],
+        ])
+        .1;
+        assert!(limits.wait(begun, begun + SILENCE));
+        assert!(matches!(limits.stop(), Some(Stop::TooHot { .. })));
     }
 }
