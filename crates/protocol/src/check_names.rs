@@ -72,8 +72,10 @@ pub const SPARE: &str = "spare";
 pub const PERCENTAGE_USED: &str = "percentage_used";
 /// SMART, NVMe: errors of the media or of its data's integrity.
 pub const MEDIA_ERRORS: &str = "media_errors";
-/// SMART, ATA: the log of self-tests holds a failed one that no later one has made good.
+/// SMART: the log of self-tests holds a failed one. Of an ATA disk one that no later one has made good.
 pub const FAILED_SELF_TESTS: &str = "failed_self_tests";
+/// SMART, ATA: errors that the disk's own log has counted.
+pub const ERROR_LOG: &str = "error_log";
 /// SMART: hours under power.
 pub const POWER_ON_HOURS: &str = "power_on_hours";
 /// SMART: TB that were written to it.
@@ -212,7 +214,7 @@ pub const INVENTORY_CHECKS: [&str; 9] = [CPU, MEMORY, DIMMS, DISKS, NICS, GPUS, 
 pub const CPU_STRESS_CHECKS: [&str; 5] = [MISCOMPARES, DURATION, RATE, THROTTLING, FREQUENCY];
 
 /// The checks of the stage SMART, of every kind of disk.
-pub const SMART_CHECKS: [&str; 19] = [
+pub const SMART_CHECKS: [&str; 20] = [
     HEALTH,
     PREFAIL,
     PAST_THRESHOLD,
@@ -229,6 +231,7 @@ pub const SMART_CHECKS: [&str; 19] = [
     PERCENTAGE_USED,
     MEDIA_ERRORS,
     FAILED_SELF_TESTS,
+    ERROR_LOG,
     POWER_ON_HOURS,
     WRITTEN,
     SELF_TEST,

@@ -117,6 +117,7 @@ fn smart(settings: &SmartSettings) -> Vec<PlannedCheck> {
         planned(names::PREFAIL, Limit::at_most(0.0)),
         planned(names::PAST_THRESHOLD, warns.clone()),
         planned(names::FAILED_SELF_TESTS, Limit::at_most(0.0)),
+        planned(names::ERROR_LOG, warns.clone()),
         planned(names::REALLOCATED, Limit::at_most(settings.reallocated_sectors_max)),
         planned(names::REPORTED_UNCORRECTABLE, Limit::at_most(settings.reported_uncorrectable_max)),
         planned(names::COMMAND_TIMEOUTS, warns.clone()),

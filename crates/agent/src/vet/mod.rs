@@ -13,6 +13,7 @@ mod gpu;
 mod interrupt;
 mod inventory;
 mod json_tool;
+mod local_disks;
 mod memory;
 mod network;
 mod outcome;

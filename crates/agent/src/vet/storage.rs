@@ -11,28 +11,21 @@ mod overwrite;
 mod parse;
 mod write;
 
-use std::path::PathBuf;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use groundcrew_protocol::check::{Check, Observation};
 use groundcrew_protocol::inventory::Disk;
-use groundcrew_protocol::order;
 use groundcrew_protocol::plan::names;
 use groundcrew_protocol::profile::StorageSettings;
 
 use self::fio::{Fio, Pattern};
 use self::parse::Load;
+use super::local_disks::{device, each, found, is_anothers};
 use super::{Done, StageContext, refused, stopped};
-use crate::probe::{Unreads, disks};
 
 /// Disks that are read at a time: more than a node with full shelves has. Each has a child under way, of which the agent keeps a
 /// record, and which takes some 20 MiB.
 const DISKS_AT_A_TIME: usize = 128;
-
-/// Block devices of the kernel's whose data is on another machine, by their name before the number.
-const REMOTE_DRIVERS: [&str; 3] = ["rbd", "nbd", "rnbd"];
 
 const NOT_DESTRUCTIVE: &str = "this attempt is allowed to wipe disks, and the stage writes over none (storage.destructive): \
     nothing was read or written; retry without that override";
@@ -51,7 +44,7 @@ pub(super) fn run(context: &StageContext, deadline: Instant) -> Done {
         Err(why) => return refused(context, why),
     };
     let (disks, remote): (Vec<Disk>, Vec<Disk>) =
-        disks.into_iter().partition(|disk| !is_remote(disk) || is_expected(context, disk));
+        disks.into_iter().partition(|disk| !is_anothers(context, disk));
     let left = deadline.saturating_duration_since(Instant::now());
     if let Some(why) = too_short(&settings, disks.len(), left) {
         return refused(context, why);
@@ -96,23 +89,6 @@ fn too_short(settings: &StorageSettings, disks: usize, left: Duration) -> Option
     })
 }
 
-/// A disk on another machine is everybody's, and is read only where the profile expects it by its serial.
-fn is_remote(disk: &Disk) -> bool {
-    let is_driver = |driver: &&str| {
-        disk.name.strip_prefix(driver).is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
-    };
-    let is_transport =
-        |transport: &str| matches!(transport, "iscsi" | "fc") || transport.starts_with("nvme-");
-    REMOTE_DRIVERS.iter().any(is_driver) || disk.transport.as_deref().is_some_and(is_transport)
-}
-
-fn is_expected(context: &StageContext, disk: &Disk) -> bool {
-    let serials = context.expected_disks.iter().filter_map(|expected| expected.serial.as_deref());
-    disk.serial
-        .as_deref()
-        .is_some_and(|serial| serials.into_iter().any(|wanted| wanted.trim().eq_ignore_ascii_case(serial)))
-}
-
 /// What came of a disk.
 struct Read {
     checks: Vec<Check>,
@@ -129,54 +105,6 @@ fn read_all(
 ) -> Vec<Read> {
     context.show(0.01, format!("{} disks are read", disks.len()));
     each(context, disks, DISKS_AT_A_TIME, "read", |disk| read(context, settings, disk, deadline))
-}
-
-/// The machine's disks.
-///
-/// # Errors
-/// Why they are not known.
-fn found(context: &StageContext) -> Result<Vec<Disk>, String> {
-    let mut unreads = Unreads::default();
-    let disks = disks::read(&context.root, &mut unreads);
-    match unreads.into_vec().first() {
-        Some(unread) => Err(format!("the list of disks could not be read: {}", unread.why)),
-        None => Ok(disks),
-    }
-}
-
-/// The node of a disk. The kernel writes a slash in a device's name as '!'.
-fn device(context: &StageContext, disk: &Disk) -> PathBuf {
-    context.root.path(&format!("/dev/{}", disk.name.replace('!', "/")))
-}
-
-/// Does it to each disk, to so many at a time, and says how many are through. What came of them is in the order of the disks.
-fn each<D: Sync, R: Send>(
-    context: &StageContext,
-    disks: &[D],
-    at_a_time: usize,
-    done: &str,
-    work: impl Fn(&D) -> R + Sync,
-) -> Vec<R> {
-    let (next, ended) = (AtomicUsize::new(0), AtomicUsize::new(0));
-    let all = Mutex::new(Vec::new());
-    std::thread::scope(|scope| {
-        for _worker in 0..disks.len().min(at_a_time) {
-            scope.spawn(|| {
-                loop {
-                    let index = next.fetch_add(1, Ordering::Relaxed);
-                    let Some(disk) = disks.get(index) else { return };
-                    let came = work(disk);
-                    all.lock().expect("nobody panics with the lock").push((index, came));
-                    let count = ended.fetch_add(1, Ordering::Relaxed) + 1;
-                    let part = count as f64 / disks.len() as f64;
-                    context.show(part, format!("{count} of {} disks {done}", disks.len()));
-                }
-            });
-        }
-    });
-    let mut all = all.into_inner().expect("nobody panics with the lock");
-    order::sort_by_key(&mut all, |(index, _)| *index);
-    all.into_iter().map(|(_, came)| came).collect()
 }
 
 /// One disk: from its beginning on, then here and there.

@@ -4,7 +4,8 @@ use serde_json::Value;
 
 use super::smartctl::Said;
 
-/// Bits of smartctl's exit status (smartctl(8), "EXIT STATUS").
+/// Bits of smartctl's exit status (smartctl(8), "EXIT STATUS"). Bit 2 says of `-x` only that the disk did not know one of the many
+/// commands in it, as healthy ones do: what it left unread is missing in the report, and is found missing there.
 pub(super) mod exit {
     /// The command line was not understood.
     pub const COMMAND_LINE: i32 = 1;
@@ -16,9 +17,15 @@ pub(super) mod exit {
     pub const PREFAIL: i32 = 1 << 4;
     /// An attribute was at its threshold some time ago.
     pub const PAST: i32 = 1 << 5;
-    /// The log of self-tests holds a failed one that no later one has made good.
+    /// The disk's log of errors holds some.
+    pub const ERRORS: i32 = 1 << 6;
+    /// The log of self-tests holds a failed one; of an ATA disk one that no later one has made good.
     pub const SELF_TEST: i32 = 1 << 7;
 }
+
+/// What smartctl's database (drivedb.h) calls attributes of disks that count something else under a number which is known:
+/// 197 to 199 of some SSDs are what was read and written, others are of no use or not known.
+const OTHER_MEANINGS: [&str; 4] = ["Host_", "_Sectors_Tot_Ct", "Not_In_Use", "Unknown_"];
 
 /// A number that a disk keeps, or why there is none.
 pub(super) type Number = Result<f64, Gap>;
@@ -104,6 +111,14 @@ impl Report {
         }
     }
 
+    /// A number of which a disk need not tell: where smartctl shows none, there is none.
+    pub fn kept(&self, pointer: &str) -> Number {
+        match self.at(pointer) {
+            None => Err(Gap::NotKept(format!("the disk does not tell it (nothing under {pointer})"))),
+            Some(_) => self.number(pointer),
+        }
+    }
+
     /// The attributes of an ATA disk.
     ///
     /// # Errors
@@ -115,16 +130,28 @@ impl Report {
         }
     }
 
-    /// The raw value of an ATA attribute. smartctl decodes it by its database of disks and writes it as text, of which
-    /// the first number counts: further ones are details.
-    pub fn attribute(&self, id: u64) -> Number {
+    /// An ATA attribute.
+    ///
+    /// # Errors
+    /// Where the disk keeps none under that number, or counts something else there by smartctl's database of disks.
+    fn entry(&self, id: u64) -> Result<&Value, Gap> {
         let table = self.attributes()?;
         let found =
             table.iter().find(|attribute| attribute.pointer("/id").and_then(Value::as_u64) == Some(id));
         let Some(attribute) = found else {
             return Err(Gap::NotKept(format!("the disk keeps no attribute {id}")));
         };
-        let text = attribute.pointer("/raw/string").and_then(Value::as_str);
+        let name = attribute.pointer("/name").and_then(Value::as_str).unwrap_or_default();
+        if OTHER_MEANINGS.iter().any(|other| name.contains(other)) {
+            return Err(Gap::NotKept(format!("attribute {id} of this disk is {name}")));
+        }
+        Ok(attribute)
+    }
+
+    /// The raw value of an ATA attribute. smartctl decodes it by its database of disks and writes it as text, of which
+    /// the first number counts: further ones are details.
+    pub fn attribute(&self, id: u64) -> Number {
+        let text = self.entry(id)?.pointer("/raw/string").and_then(Value::as_str);
         let leading = text.and_then(|text| {
             let digits: String = text.trim_start().chars().take_while(char::is_ascii_digit).collect();
             digits.parse::<f64>().ok()
@@ -135,6 +162,18 @@ impl Report {
                 text.unwrap_or("none")
             ))
         })
+    }
+
+    /// The low 16 bits of an attribute in which some makers keep three counts, of which this is the plain one. The text does
+    /// not do: of three such counts smartctl writes the highest first (`-v 188,raw16` in its database).
+    pub fn low_word(&self, id: u64) -> Number {
+        match self.entry(id)?.pointer("/raw/value") {
+            Some(raw) => match raw.as_u64() {
+                Some(value) => Ok((value & 0xffff) as f64),
+                None => Err(Gap::Unreadable(format!("attribute {id} has the raw value {raw}, no number"))),
+            },
+            None => Err(Gap::Unreadable(format!("attribute {id} has no raw value"))),
+        }
     }
 
     /// The names of ATA attributes that foretell a failure and are at their threshold: now, or in the past.

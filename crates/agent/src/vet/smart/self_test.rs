@@ -1,7 +1,8 @@
 //! A self-test that a disk does by itself: asked for, waited for, and proved to have run.
 //!
 //! A disk that takes the order and does nothing keeps the result of an earlier test. So a result counts only where the
-//! test was seen under way, or where the log of tests has changed.
+//! test was seen under way, or where the log of tests has changed. One that the stage cannot wait for is ended: a disk that
+//! tests itself is slower for whatever comes next.
 
 use std::time::{Duration, Instant};
 
@@ -17,6 +18,10 @@ use super::smartctl::{Said, Smartctl};
 
 /// Time between two questions how far it is.
 const POLL: Duration = Duration::from_secs(5);
+/// A disk that is told to end its self-test does so in the next moment.
+const ABORT_TIME: Duration = Duration::from_secs(30);
+/// Time between two questions whether it has.
+const ABORT_POLL: Duration = Duration::from_secs(1);
 /// What a disk says of the time it needs is for an idle disk: it gets twice as long, and this.
 const MARGIN: Duration = Duration::from_secs(120);
 /// The short self-test of NVMe is over within two minutes (NVM Express base specification, "Device Self-test").
@@ -47,35 +52,54 @@ fn ask_and_wait(smartctl: &Smartctl<'_>, kind: &SelfTest, report: &Report) -> Re
     if let Some(why) = unsupported(report) {
         return Ok(Observation::Absent { why });
     }
-    let before = look(smartctl, report.kind)?;
-    if before.running.is_some() {
-        return Err("another self-test is under way already".to_owned());
-    }
+    let before = without_another(smartctl, report.kind)?;
     let asked = smartctl.ask(&["-t", kind.as_str()])?;
     let refused = exit::COMMAND_LINE | exit::DEVICE | COMMAND_FAILED;
     if asked.exit & refused != 0 {
         let said = messages(&asked.json);
         return Err(format!("the self-test was not taken: smartctl exited with {}: {said}", asked.exit));
     }
-    let until = Instant::now() + allowed(kind, report);
+    let ended = wait(smartctl, report.kind, POLL, Instant::now() + allowed(kind, report));
+    if ended.is_err() {
+        smartctl.end_self_test();
+    }
+    let (after, seen) = ended?;
+    outcome(&before, &after, seen)
+}
+
+/// Where the self-tests stand once none is under way. One that is was begun by an attempt that was cut off, or by the machine's own
+/// smartd: how it comes out is no answer to this stage, and a disk does one at a time.
+fn without_another(smartctl: &Smartctl<'_>, kind: Kind) -> Result<State, String> {
+    let state = look(smartctl, kind)?;
+    if state.running.is_none() {
+        return Ok(state);
+    }
+    let text =
+        format!("{}: a self-test is under way that this stage did not begin: it is ended", smartctl.device);
+    smartctl.context.say(LogLevel::Warn, text);
+    smartctl.ask(&["-X"])?;
+    let ended = wait(smartctl, kind, ABORT_POLL, Instant::now() + ABORT_TIME);
+    ended.map(|(state, _)| state).map_err(|why| format!("an earlier self-test could not be ended: {why}"))
+}
+
+/// Waits until no self-test is under way: where they stand then, and whether one was seen.
+fn wait(
+    smartctl: &Smartctl<'_>,
+    kind: Kind,
+    poll: Duration,
+    until: Instant,
+) -> Result<(State, bool), String> {
     let mut seen = false;
     loop {
-        let state = look(smartctl, report.kind)?;
-        if let Some(left) = state.running {
-            seen = true;
-            let text = format!("{}: self-test under way, {left} % left", smartctl.device);
-            smartctl.context.say(LogLevel::Info, text);
-        } else {
-            return outcome(&before, &state, seen);
+        let state = look(smartctl, kind)?;
+        let Some(left) = state.running else { return Ok((state, seen)) };
+        seen = true;
+        let text = format!("{}: self-test under way, {left} % left", smartctl.device);
+        smartctl.context.say(LogLevel::Info, text);
+        if Instant::now() >= until.min(smartctl.deadline) {
+            return Err(format!("the self-test was not over in time; {left} % were left"));
         }
-        let now = Instant::now();
-        if now >= until.min(smartctl.deadline) {
-            return Err(format!(
-                "the self-test was not over in time; {} % were left",
-                state.running.unwrap_or(100)
-            ));
-        }
-        if smartctl.context.cancel.wait(POLL) {
+        if smartctl.context.cancel.wait(poll) {
             return Err("the stage was ended during the self-test".to_owned());
         }
     }

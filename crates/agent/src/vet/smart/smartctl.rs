@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use groundcrew_protocol::wire::LogLevel;
 use serde_json::Value;
 
+use crate::process::Cancel;
 use crate::process::tool::{
     Confined, Ending, Leftovers, Lines, Output, Surroundings, TERM_PATIENCE, Tool, run as run_tool,
 };
@@ -38,7 +39,22 @@ pub(super) struct Smartctl<'a> {
     pub deadline: Instant,
 }
 
+/// What puts an end to a self-test is given this long, beyond the stage's own time.
+const END_TIME: Duration = Duration::from_secs(5);
+
 impl Smartctl<'_> {
+    /// Ends a self-test that the stage has begun and cannot wait for. The stage's own time may be over, and its handle be asked.
+    pub fn end_self_test(&self) {
+        let ended = Cancel::new().map_err(|error| error.to_string()).and_then(|cancel| {
+            let context = StageContext { cancel, ..self.context.clone() };
+            let deadline = Instant::now() + END_TIME;
+            Smartctl { context: &context, device: self.device.clone(), deadline }.ask(&["-X"])
+        });
+        if let Err(why) = ended {
+            self.context.say(LogLevel::Warn, format!("{}: its self-test runs on: {why}", self.device));
+        }
+    }
+
     /// The command for people.
     pub fn command(&self, options: &[&str]) -> String {
         format!("{PROGRAM} -j {} {}", options.join(" "), self.device)

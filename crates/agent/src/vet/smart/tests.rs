@@ -1,13 +1,13 @@
 //! Reports against damage of every kind: what is mangled never passes.
 
-use groundcrew_protocol::check::{Check, Observation, Verdict, judge_stage};
+use groundcrew_protocol::check::{Check, Limit, Observation, Verdict, judge, judge_stage};
 use groundcrew_protocol::plan::{names, planned_checks};
 use groundcrew_protocol::profile::StageSpec;
 use groundcrew_protocol::stage::Stage;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::judge::{Finding, findings};
+use super::judge::{Finding, findings, over_both};
 use super::report::{Kind, Report};
 use super::self_test::{State, outcome, read};
 use super::smartctl::Said;
@@ -73,6 +73,17 @@ fn what_a_disk_says_is_judged_by_table() {
         (16, parsed(SATA), names::PREFAIL, Verdict::Fail),
         (128, parsed(SATA), names::FAILED_SELF_TESTS, Verdict::Fail),
         (32, parsed(SATA), names::PAST_THRESHOLD, Verdict::Warn),
+        (0, parsed(SATA), names::ERROR_LOG, Verdict::Pass),
+        (64, parsed(SATA), names::ERROR_LOG, Verdict::Warn),
+        (
+            0,
+            with(parsed(SATA), "/ata_smart_error_log/summary/count", json!(3)),
+            names::ERROR_LOG,
+            Verdict::Warn,
+        ),
+        (0, with(parsed(SATA), "/ata_smart_error_log", json!({})), names::ERROR_LOG, Verdict::Skipped),
+        (128, parsed(NVME), names::FAILED_SELF_TESTS, Verdict::Warn),
+        (128, sas(), names::FAILED_SELF_TESTS, Verdict::Warn),
         (0, with(parsed(SATA), attribute, json!("8 (0 1)")), names::REALLOCATED, Verdict::Fail),
         (0, with(parsed(SATA), attribute, json!("many")), names::REALLOCATED, Verdict::Inconclusive),
         (
@@ -100,6 +111,52 @@ fn what_a_disk_says_is_judged_by_table() {
         assert_eq!(found, Some((check, verdict)), "exit {exit}");
     }
     assert_eq!(Report::read(&said(0, sas())).unwrap().serial.as_deref(), Some("S1"));
+    // SAS disks need not keep what others do: that is skipped, and holds nobody.
+    let mut bare = sas();
+    for key in ["power_on_time", "scsi_grown_defect_list", "scsi_error_counter_log"] {
+        bare.as_object_mut().unwrap().remove(key);
+    }
+    let skipped = verdicts(0, bare).into_iter().filter(|(_, verdict)| *verdict == Verdict::Skipped).count();
+    assert_eq!(skipped, 4);
+}
+
+/// An ATA disk that keeps one attribute more, as smartctl prints it.
+fn keeping(attribute: Value) -> Value {
+    let mut report = parsed(SATA);
+    report.pointer_mut("/ata_smart_attributes/table").unwrap().as_array_mut().unwrap().push(attribute);
+    report
+}
+
+/// smartctl writes the three counts of `-v 188,raw16` highest first (atacmds.cpp, RAWFMT_RAW16), and names what its database
+/// (drivedb.h) knows of an attribute.
+#[test]
+fn an_attribute_is_what_the_database_of_disks_says_of_it() {
+    let raw = |id: u64, name: &str, value: u64, string: &str| {
+        let raw = json!({"value": value, "string": string});
+        keeping(
+            json!({"id": id, "name": name, "when_failed": "", "flags": {"prefailure": false}, "raw": raw}),
+        )
+    };
+    for (report, check, verdict) in [
+        (raw(188, "Command_Timeout", 7, "0 0 7"), names::COMMAND_TIMEOUTS, Verdict::Warn),
+        (raw(188, "Command_Timeout", 7, "7"), names::COMMAND_TIMEOUTS, Verdict::Warn),
+        (raw(188, "Command_Timeout", 7 << 32 | 5 << 16, "7 5 0"), names::COMMAND_TIMEOUTS, Verdict::Pass),
+        (raw(198, "Offline_Uncorrectable", 5, "5"), names::OFFLINE_UNCORRECTABLE, Verdict::Fail),
+        (raw(198, "Host_Reads_GiB", 5, "5"), names::OFFLINE_UNCORRECTABLE, Verdict::Skipped),
+        (raw(198, "Read_Sectors_Tot_Ct", 5, "5"), names::OFFLINE_UNCORRECTABLE, Verdict::Skipped),
+        (raw(197, "Not_In_Use", 5, "5"), names::PENDING, Verdict::Skipped),
+        (raw(187, "Unknown_JMF_Attribute", 5, "5"), names::REPORTED_UNCORRECTABLE, Verdict::Skipped),
+        (raw(187, "Total_Unc_NAND_Reads", 5, "5"), names::REPORTED_UNCORRECTABLE, Verdict::Fail),
+        (
+            with(raw(188, "Command_Timeout", 7, "7"), "/ata_smart_attributes/table/7/raw/value", json!("7")),
+            names::COMMAND_TIMEOUTS,
+            Verdict::Inconclusive,
+        ),
+    ] {
+        let said = report.pointer("/ata_smart_attributes/table/7").unwrap().to_string();
+        let found = verdicts(0, report).into_iter().find(|(name, _)| *name == check);
+        assert_eq!(found, Some((check, verdict)), "{said}");
+    }
 }
 
 proptest! {
@@ -125,6 +182,45 @@ proptest! {
         // An attribute whose number is gone is one that the disk does not keep: skipped, and never passed.
         prop_assert_ne!(verdict, Some(Verdict::Pass));
     }
+}
+
+#[test]
+fn of_what_a_disk_says_before_its_self_test_and_after_it_the_worse_counts() {
+    let plan = planned_checks(&StageSpec::of(Stage::Smart));
+    let limit = |name: &str| -> Limit {
+        plan.iter()
+            .find(|planned| planned.name == name)
+            .map(|planned| planned.limit.clone())
+            .unwrap_or_default()
+    };
+    let report = |exit: i32, json: Value| Report::read(&said(exit, json)).unwrap();
+    let verdict = |before: &Report, after: Result<&Report, String>, check: &str| {
+        let first = findings(before, "smartctl");
+        let found = over_both(before, first, after.map(|after| (after, "smartctl")), &limit);
+        let of = found.iter().find(|finding| finding.name == check).unwrap();
+        judge(&of.observed, &limit(check), false).0
+    };
+    let attribute =
+        |value: &str| with(parsed(SATA), "/ata_smart_attributes/table/3/raw/string", json!(value));
+    let warned = with(parsed(NVME), "/nvme_smart_health_information_log/critical_warning", json!(4));
+    let other = with(parsed(SATA), "/serial_number", json!("ANOTHER"));
+    for (before, after, check, expected) in [
+        (report(0, attribute("0")), report(0, attribute("8")), names::REALLOCATED, Verdict::Fail),
+        (report(0, attribute("8")), report(0, attribute("0")), names::REALLOCATED, Verdict::Fail),
+        (report(0, attribute("0")), report(0, attribute("many")), names::REALLOCATED, Verdict::Inconclusive),
+        (report(0, parsed(NVME)), report(0, warned), names::CRITICAL_WARNING, Verdict::Fail),
+        (report(0, parsed(SATA)), report(8, parsed(SATA)), names::HEALTH, Verdict::Fail),
+        (report(0, parsed(SATA)), report(0, other), names::HEALTH, Verdict::Inconclusive),
+        // A later test made the failed one good; one that has just failed is in the log.
+        (report(128, parsed(SATA)), report(0, parsed(SATA)), names::FAILED_SELF_TESTS, Verdict::Pass),
+        (report(0, parsed(SATA)), report(128, parsed(SATA)), names::FAILED_SELF_TESTS, Verdict::Fail),
+        (report(0, parsed(NVME)), report(128, parsed(NVME)), names::FAILED_SELF_TESTS, Verdict::Warn),
+    ] {
+        assert_eq!(verdict(&before, Ok(&after), check), expected, "{check}");
+    }
+    let (good, bad) = (report(0, parsed(SATA)), report(8, parsed(SATA)));
+    assert_eq!(verdict(&good, Err("it is gone".to_owned()), names::HEALTH), Verdict::Inconclusive);
+    assert_eq!(verdict(&bad, Err("it is gone".to_owned()), names::HEALTH), Verdict::Fail);
 }
 
 #[test]

@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use crate::vet::StageContext;
 use crate::vet::json_tool::{Call, Said};
+use crate::vet::local_disks::device;
 
 /// A few blocks are read.
 const LOOK_TIME: Duration = Duration::from_secs(60);
@@ -31,7 +32,7 @@ impl Held {
     /// # Errors
     /// Why it is not held.
     pub fn open(context: &StageContext, disk: &Disk) -> Result<Held, String> {
-        let path = super::device(context, disk);
+        let path = device(context, disk);
         let flags = OFlags::RDWR | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = openat(CWD, &path, flags, Mode::empty()).map_err(|error| match error {
             Errno::BUSY => format!(

@@ -200,25 +200,6 @@ fn disks_that_are_read_in_turns_need_time_for_all_turns() {
 }
 
 #[test]
-fn disks_of_other_machines_are_told_by_their_driver_or_their_way() {
-    let of = |name: &str, transport: Option<&str>| {
-        is_remote(&Disk { name: name.into(), transport: transport.map(str::to_owned), ..disk() })
-    };
-    for (name, transport) in [
-        ("rbd0", None),
-        ("nbd12", None),
-        ("rnbd1", None),
-        ("sdb", Some("iscsi")),
-        ("nvme1n1", Some("nvme-tcp")),
-    ] {
-        assert!(of(name, transport), "{name}");
-    }
-    for (name, transport) in [("sdb", Some("sata")), ("nvme0n1", Some("nvme")), ("vda", None)] {
-        assert!(!of(name, transport), "{name}");
-    }
-}
-
-#[test]
 fn a_report_that_breaks_off_or_contradicts_itself_gives_nothing() {
     for cut in (0..RANDOM.trim_end().len()).step_by(7) {
         assert!(load(&RANDOM.as_bytes()[..cut], Direction::Read).is_err(), "cut at {cut}");

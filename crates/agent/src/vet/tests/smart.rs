@@ -21,8 +21,7 @@ fn with_smartctl(machine: &Machine, self_test: SelfTest, script: &str) -> Stage 
     let mut stage = stage("SMART", &machine.root);
     stage.context.spec.smart = Some(SmartSettings { self_test, ..SmartSettings::default() });
     let state = stage.work.path().display();
-    let head =
-        format!("cd {state}; asked=$2; for device; do :; done; device=${{device#/dev/}}; F={FIXTURES}");
+    let head = format!("cd {state}; asked=$2; for device; do :; done; device=${{device##*/}}; F={FIXTURES}");
     stage.put_tool("smartctl", &format!("{head}\n{script}"));
     stage
 }
@@ -52,7 +51,9 @@ fn healthy_disks_pass_by_their_own_word_and_are_named_by_smartctls_serials() {
     let grown = outcome.checks.iter().find(|check| check.name == "grown_defects").unwrap();
     assert_eq!((grown.verdict, grown.component.as_deref()), (Verdict::Skipped, None));
     let names: Vec<&str> = outcome.artifacts.iter().map(|(name, _)| name.as_str()).collect();
-    assert_eq!(names, ["smartctl-nvme0n1.json", "smartctl-sda.json"]);
+    assert_eq!(names, ["smartctl.txt"]);
+    let printed = String::from_utf8_lossy(&outcome.artifacts[0].1).into_owned();
+    assert!(printed.contains("NVMESERIAL01") && printed.contains("SATASERIAL01"), "{printed}");
 }
 
 #[test]
@@ -72,11 +73,57 @@ fn a_critical_warning_fails_and_names_the_disk() {
 
 #[test]
 fn a_disk_that_cannot_be_reached_is_inconclusive_by_name_and_the_tools_own_words() {
-    let machine = machine(&["sda", "vda"]);
-    let play = "case $device in vda) cat $F/virtio.json; exit 1;; sda) cat $F/sata.json;; esac";
+    let machine = machine(&["sda", "cciss!c0d0"]);
+    let play = "case $device in c0d0) cat $F/virtio.json; exit 1;; sda) cat $F/sata.json;; esac";
     let outcome = run_stage(&with_smartctl(&machine, SelfTest::None, play).context);
     assert_inconclusive(&outcome, "Unable to detect device type");
-    assert_eq!(of(&outcome, "health", "vda").verdict, Verdict::Inconclusive);
+    assert_eq!(of(&outcome, "health", "cciss!c0d0").verdict, Verdict::Inconclusive);
+    let evidence = &of(&outcome, "health", "cciss!c0d0").evidence;
+    assert!(evidence.contains("/dev/cciss/c0d0"), "{evidence}");
+}
+
+/// Disks of other machines and what has no SMART once held a healthy machine for ever.
+#[test]
+fn disks_that_have_nothing_to_say_are_not_asked() {
+    let others = ["rbd0", "vda", "mmcblk0", "pmem0"];
+    let machine = machine(&[&others[..], &["sda", "nvme0n1", "nvme0n2"]].concat());
+    for namespace in ["nvme0n1", "nvme0n2"] {
+        machine.write(&format!("/sys/block/{namespace}/serial"), "NVMESERIAL01\n");
+    }
+    machine.write("/sys/devices/platform/host1/session1/block/sdb/size", "524288\n");
+    machine.write("/sys/devices/platform/host1/session1/block/sdb/device/serial", "LUN1\n");
+    machine.link("/sys/block/sdb", "../devices/platform/host1/session1/block/sdb");
+    machine.write("/sys/devices/pci0000:00/usb1/1-1/host9/block/sdc/size", "524288\n");
+    machine.write("/sys/devices/pci0000:00/usb1/1-1/host9/block/sdc/device/serial", "STICK1\n");
+    machine.link("/sys/block/sdc", "../devices/pci0000:00/usb1/1-1/host9/block/sdc");
+    let play = "echo $device >>asked; case $device in sda) cat $F/sata.json;; nvme*) cat $F/nvme.json;; \
+                *) cat $F/virtio.json; exit 1;; esac";
+    let mut stage = with_smartctl(&machine, SelfTest::None, play);
+    let asked = |stage: &Stage| {
+        let path = stage.work.path().join("asked");
+        let text = std::fs::read_to_string(&path).unwrap();
+        std::fs::remove_file(path).unwrap();
+        let mut names: Vec<String> = text.lines().map(str::to_owned).collect();
+        names.sort();
+        names
+    };
+    let outcome = run_stage(&stage.context);
+    assert_eq!(outcome.verdict, Verdict::Pass, "{outcome:#?}");
+    assert_eq!(asked(&stage), ["nvme0n1", "sda", "sdc"]);
+    assert_eq!(of(&outcome, "health", "STICK1").verdict, Verdict::Skipped);
+    // What the profile lists is asked, and held against it.
+    let disk = |serial: &str| ExpectedDisk { serial: Some(serial.into()), ..ExpectedDisk::default() };
+    stage.context.expected_disks = vec![disk("LUN1"), disk("stick1")];
+    let outcome = run_stage(&stage.context);
+    assert_eq!(asked(&stage), ["nvme0n1", "sda", "sdb", "sdc"]);
+    for serial in ["LUN1", "STICK1"] {
+        assert_eq!(of(&outcome, "health", serial).verdict, Verdict::Inconclusive, "{outcome:#?}");
+    }
+    let none = self::machine(&others);
+    let outcome = run_stage(&with_smartctl(&none, SelfTest::Short, "exit 1").context);
+    assert_eq!(outcome.verdict, Verdict::Skipped, "{outcome:#?}");
+    let health = outcome.checks.iter().find(|check| check.name == "health").unwrap();
+    assert!(health.reason.contains("mmcblk0: an eMMC or SD card has no SMART"), "{}", health.reason);
 }
 
 #[test]
@@ -130,4 +177,65 @@ fn a_self_test_counts_once_the_disks_log_shows_it() {
     // The disk takes the order and does nothing: what stands there is an earlier result.
     let never_ran = self_tested("{\"count\": 0}", 0);
     assert_inconclusive(&never_ran, "nothing shows that the self-test ran");
+}
+
+/// A disk whose self-test stands as the file `status` says, and whose log of tests counts those that it ended.
+const TESTED: &str = "case $asked in -x) cat $F/sata.json;; -X) echo 0 >status; echo 2 >count; echo '{}';; \
+    -t) echo 0 >status; echo 3 >count; cat $F/sata-self-test-asked.json;; \
+    -c) echo '{\"ata_smart_data\": {\"self_test\": {\"status\": {\"value\": '$(cat status)'}}}, \
+    \"ata_smart_self_test_log\": '$(cat count)'}';; esac";
+
+/// What an agent that was killed left under way once held the attempt that came after it.
+#[test]
+fn a_self_test_that_is_under_way_already_is_ended_for_the_stages_own() {
+    let machine = machine(&["sda"]);
+    let stage = with_smartctl(&machine, SelfTest::Short, TESTED);
+    std::fs::write(stage.work.path().join("status"), "249").unwrap();
+    std::fs::write(stage.work.path().join("count"), "1").unwrap();
+    let outcome = run_stage(&stage.context);
+    assert_eq!(of(&outcome, "self_test", "SATASERIAL01").verdict, Verdict::Pass, "{outcome:#?}");
+    let said = stage.said.lines.lock().unwrap();
+    assert!(said.iter().any(|(_, line)| line.contains("that this stage did not begin")), "{said:?}");
+}
+
+#[test]
+fn a_self_test_that_the_stage_cannot_wait_for_is_ended() {
+    let machine = machine(&["sda"]);
+    let never_over = TESTED.replace("-t) echo 0", "-t) echo 249");
+    let mut stage = with_smartctl(&machine, SelfTest::Short, &never_over);
+    std::fs::write(stage.work.path().join("status"), "0").unwrap();
+    std::fs::write(stage.work.path().join("count"), "1").unwrap();
+    let cancel = stage.context.cancel.clone();
+    stage.context.lines = Arc::new(move |_, line| {
+        if line.contains("self-test under way") {
+            cancel.ask();
+        }
+    });
+    let outcome = run_stage(&stage.context);
+    assert!(outcome.cancelled, "{outcome:#?}");
+    assert_eq!(std::fs::read_to_string(stage.work.path().join("status")).unwrap(), "0\n");
+}
+
+/// What a self-test brings to light without failing shows in what the disk says next.
+#[test]
+fn a_disk_is_judged_by_what_it_says_after_its_self_test_too() {
+    let machine = machine(&["sda"]);
+    let failing = "sed 's/\"passed\": true/\"passed\": false/' $F/sata.json >failing.json";
+    let script = TESTED
+        .replace(
+            "-x) cat $F/sata.json",
+            "-x) if [ -e tested ]; then cat failing.json; \
+        else cat $F/sata.json; fi",
+        )
+        .replace("-t) ", "-t) touch tested; ");
+    let stage = with_smartctl(&machine, SelfTest::Short, &format!("{failing}\n{script}"));
+    std::fs::write(stage.work.path().join("status"), "0").unwrap();
+    std::fs::write(stage.work.path().join("count"), "1").unwrap();
+    let outcome = run_stage(&stage.context);
+    assert_eq!(of(&outcome, "self_test", "SATASERIAL01").verdict, Verdict::Pass, "{outcome:#?}");
+    let health = of(&outcome, "health", "SATASERIAL01");
+    assert_eq!(health.verdict, Verdict::Fail);
+    assert!(health.evidence.contains("(after the self-test)"), "{}", health.evidence);
+    let names: Vec<&str> = outcome.artifacts.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(names, ["smartctl.txt", "smartctl-after.txt"]);
 }
