@@ -42,10 +42,10 @@ impl SoakPart {
     /// The stage that does it alone, as Soak has it done.
     pub fn spec(self, soak: &StageSpec) -> StageSpec {
         let settings = soak.soak.clone().unwrap_or_default();
-        let SoakSettings { duration } = settings;
+        let SoakSettings { duration, memory_mib_max: size_mib_max } = settings.clone();
         let of = |name: Stage| StageSpec {
             deadline: soak.deadline,
-            soak: Some(SoakSettings { duration }),
+            soak: Some(settings.clone()),
             ..StageSpec::of(name)
         };
         match self {
@@ -55,7 +55,8 @@ impl SoakPart {
             }
             SoakPart::Memory => {
                 let reserve_percent = RESERVE_PERCENT;
-                let settings = MemorySettings { duration, reserve_percent, ..MemorySettings::default() };
+                let settings =
+                    MemorySettings { duration, reserve_percent, size_mib_max, ..MemorySettings::default() };
                 StageSpec { memory: Some(settings), ..of(Stage::Memory) }
             }
             SoakPart::Storage => {
@@ -90,7 +91,10 @@ mod tests {
 
     #[test]
     fn what_a_part_owes_is_owed_by_its_name() {
-        let soak = StageSpec { soak: Some(SoakSettings { duration: 100_000 }), ..StageSpec::of(Stage::Soak) };
+        let soak = StageSpec {
+            soak: Some(SoakSettings { duration: 100_000, ..SoakSettings::default() }),
+            ..StageSpec::of(Stage::Soak)
+        };
         let plan = planned_checks(&soak);
         let mut names: Vec<&str> = plan.iter().map(|planned| planned.name.as_str()).collect();
         let count = names.len();
@@ -110,5 +114,20 @@ mod tests {
         };
         let verdict = |seconds: f64| judge_stage(&plan, &[check(seconds)]).checks[0].verdict;
         assert_eq!((verdict(89.0), verdict(90.0)), (Verdict::Fail, Verdict::Pass));
+    }
+
+    /// A profile that tests a part of the memory on purpose is not warned of it.
+    #[test]
+    fn how_much_memory_is_tested_is_the_profiles_to_say() {
+        let tested = |memory_mib_max| {
+            let soak = SoakSettings { memory_mib_max, ..SoakSettings::default() };
+            let soak = StageSpec { soak: Some(soak), ..StageSpec::of(Stage::Soak) };
+            let observed = Observation::measured(2.0, "% of the memory");
+            let check = Check::of("memory.memory_tested", None, observed, Limit::default());
+            let of_part = SoakPart::Memory.spec(&soak).memory.unwrap_or_default();
+            (of_part.size_mib_max, judge_stage(&planned_checks(&soak), &[check]).checks[0].verdict)
+        };
+        assert_eq!(tested(None), (None, Verdict::Warn));
+        assert_eq!(tested(Some(32)), (Some(32), Verdict::Pass));
     }
 }

@@ -46,6 +46,8 @@ pub const MEMORY_METHODS: [&str; 32] = [
     "wrrd128nt",
     "zero-one",
 ];
+/// The agent tests no less.
+const SIZE_MIB_MIN: u32 = 16;
 /// A petabyte: more than any machine has.
 const SIZE_MIB_MAX: u32 = 1 << 30;
 
@@ -94,9 +96,14 @@ pub(super) fn memory(field: Field<'_>) -> Result<MemorySettings, BadProfile> {
         workers: part.optional("workers", |field| field.whole(0..=WORKERS_MAX))?.unwrap_or(default.workers),
         method: part.optional("method", method)?.unwrap_or_default(),
         reserve_percent: part.optional("reserve_percent", percent)?.unwrap_or(default.reserve_percent),
-        size_mib_max: part.optional("size_mib_max", |field| field.whole(16..=SIZE_MIB_MAX))?.map(u64::from),
+        size_mib_max: part.optional("size_mib_max", size_mib)?,
         tested_percent_min: part.optional("tested_percent_min", percent)?,
     })
+}
+
+/// How much memory is tested at most. (Less than the least of it is no test.)
+pub(super) fn size_mib(field: Field<'_>) -> Result<u64, BadProfile> {
+    field.whole(SIZE_MIB_MIN..=SIZE_MIB_MAX).map(u64::from)
 }
 
 fn method(field: Field<'_>) -> Result<String, BadProfile> {

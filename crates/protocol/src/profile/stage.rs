@@ -310,6 +310,7 @@ mod tests {
                 "each of 1 peers is spoken with for \"1m\" each way",
             ),
             ("name = \"GPU\"\ngpu.diag = \"lon\"", "stage[1].gpu.diag", "is long meant"),
+            ("name = \"Soak\"\nsoak.memory_mib_max = 15", "stage[1].soak.memory_mib_max", "from 16 to"),
             ("name = \"PSU\"\npsu.supplies = 0", "stage[1].psu.supplies", "from 1 to 64"),
         ] {
             assert_refused(stage, key, expected);

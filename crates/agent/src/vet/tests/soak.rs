@@ -20,7 +20,7 @@ fn machine() -> Machine {
 /// `supply` is what the BMC says of the second of two.
 fn soak(machine: &Machine, cpu: &str, vm: &str, supply: &str) -> StageOutcome {
     let mut stage = stage("Soak", &machine.root);
-    stage.context.spec.soak = Some(SoakSettings { duration: 1_000 });
+    stage.context.spec.soak = Some(SoakSettings { duration: 1_000, ..SoakSettings::default() });
     let state = stage.work.path().display().to_string();
     let wait = |own: &str, other: &str| {
         format!(
@@ -91,7 +91,7 @@ fn what_fails_in_one_part_fails_under_its_name() {
 fn loads_that_end_before_anybody_looked_leave_supplies_inconclusive() {
     let machine = machine();
     let mut stage = stage("Soak", &machine.root);
-    stage.context.spec.soak = Some(SoakSettings { duration: 3_600_000 });
+    stage.context.spec.soak = Some(SoakSettings { duration: 3_600_000, ..SoakSettings::default() });
     stage.put_tool("stress-ng", "exit 3");
     let outcome = run_stage(&stage.context);
     assert_inconclusive(&outcome, "the loads ended before supplies and fans were looked at");
