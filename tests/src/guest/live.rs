@@ -37,6 +37,8 @@ pub struct Parts {
     pub sata: Vec<String>,
     /// A sector that no SATA disk of it can read.
     pub unreadable: Option<u64>,
+    /// More words for its kernel command line.
+    pub words: String,
     /// More arguments for QEMU: devices of the test's own.
     pub more: Vec<OsString>,
 }
@@ -46,7 +48,8 @@ impl Default for Parts {
     fn default() -> Parts {
         let one = |serial: &str| vec![serial.to_owned()];
         let (nvme, sata) = (one("NVME-1"), one("SATA-1"));
-        Parts { cpus: 2, memory_mib: 1536, nvme, sata, unreadable: None, more: Vec::new() }
+        let (words, more) = (String::new(), Vec::new());
+        Parts { cpus: 2, memory_mib: 1536, nvme, sata, unreadable: None, words, more }
     }
 }
 
@@ -79,9 +82,10 @@ impl Live {
         make_image(folder.path(), &pin);
         let stranger = "0".repeat(64);
         let words = format!(
-            "groundcrew.run={} groundcrew.token={} groundcrew.url=https://10.0.2.2:9 groundcrew.fpr={stranger}",
+            "groundcrew.run={} groundcrew.token={} groundcrew.url=https://10.0.2.2:9 groundcrew.fpr={stranger} {}",
             run.id,
             run.token.as_str(),
+            parts.words,
         );
         let mut qemu = kit.bare(parts.cpus, parts.memory_mib);
         qemu.arg("-kernel").arg(kit.kernel());

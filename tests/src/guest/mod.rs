@@ -16,6 +16,7 @@
 //! the thread that switched it on, so it cannot be shared between tests. Where the test fails, the guest's console and
 //! journal are printed. Nothing is taken from how long something takes: emulation is slow, and slower beside other work.
 
+pub mod bmc;
 pub mod keys;
 mod line;
 pub mod live;
@@ -41,6 +42,7 @@ use line::Line;
 use slots::Slot;
 use words::{Ended, Request};
 
+pub use bmc::{Bmc, Happening};
 pub use keys::OperatorKey;
 pub use line::Lost;
 pub use live::{Live, Parts};

@@ -2,7 +2,6 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -11,10 +10,10 @@ use groundcrew_protocol::operator::{RunView, StageView};
 use groundcrew_protocol::report::{Report, StageReport};
 use groundcrew_protocol::stage::{Stage, State};
 use groundcrew_protocol::wire::HomeKind;
-use groundcrew_tests::guest::{Live, Parts, Relay, left_out};
+use groundcrew_tests::guest::bmc::{FAN, REDUNDANCY, SUPPLIES};
+use groundcrew_tests::guest::{Bmc, Live, OperatorKey, Parts, Relay, left_out};
 use groundcrew_tests::harness::server::{Run, own_loopback};
 use groundcrew_tests::harness::{Process, Server, eventually};
-use http::Method;
 use serde_json::json;
 
 /// What a guest can do in seconds. Its limits say what an emulated machine is good for, not what a real one must be.
@@ -62,6 +61,26 @@ deadline = "10m"
 [stage.storage]
 sequential = "2s"
 random = "2s"
+
+[[stage]]
+name = "GPU"
+
+[[stage]]
+name = "Soak"
+deadline = "10m"
+[stage.soak]
+duration = "8s"
+memory_mib_max = 16
+[stage.psu]
+supplies = 2
+redundant = true
+
+[[stage]]
+name = "PSU"
+[stage.psu]
+supplies = 2
+redundant = true
+input_watts_min = 300
 "#;
 
 /// The network of an emulated machine carries what its processor has time for.
@@ -133,24 +152,66 @@ fn a_machine_of_the_live_image_walks_its_stages_and_switches_itself_off() {
     iperf3.wait_for_line("Server listening");
     let network = NETWORK.replace("PORT", &way.port().to_string());
     let run = server.create_run("live", &format!("{PROFILE}{network}"));
-    let mut machine = Live::boot("live", &server, &run, &Parts::default());
-    let stages = ["Inventory", "SpecValidate", "SMART", "CPUStress", "Memory", "Storage", "Network"];
+    let bmc = Bmc::start();
+    let parts = Parts { more: bmc.devices(), ..Parts::default() };
+    let mut machine = Live::boot("live", &server, &run, &parts);
+    let stages = [
+        "Inventory",
+        "SpecValidate",
+        "SMART",
+        "CPUStress",
+        "Memory",
+        "Storage",
+        "GPU",
+        "Soak",
+        "PSU",
+        "Network",
+    ];
     wait_for_stages(&server, &run, &stages);
     let view = server.wait_for_state(&run, State::Completed);
     assert_eq!(view.home, Some(HomeKind::Volatile));
     let report = report(&server, &run);
     for name in stages {
         let stage = stage(&report, name);
-        assert_eq!((stage.verdict, stage.attempts), (Some(Verdict::Pass), 1), "{stage:#?}");
+        // The machine has no GPU, nobody expects one, and that is what is said.
+        let verdict = if name == "GPU" { Verdict::Skipped } else { Verdict::Pass };
+        assert_eq!((stage.verdict, stage.attempts), (Some(verdict), 1), "{stage:#?}");
     }
+    assert_eq!(report.verdict, Verdict::Pass);
     // What was asked of real disks was asked of each.
     let both = ["NVME-1", "SATA-1"];
     assert_eq!(passed(stage(&report, "SMART"), "health"), both, "{:#?}", stage(&report, "SMART"));
+    let (gpu, soak, psu) = (stage(&report, "GPU"), stage(&report, "Soak"), stage(&report, "PSU"));
+    let why = checks(gpu, "gpu_driver")[0].observed.describe();
+    assert_eq!(why, "the machine has no GPU on the PCI bus");
+    // Of the BMC too: each supply by its name, under load and without, and its log beside every load.
+    for (stage, prefix) in [(psu, ""), (soak, "psu.")] {
+        let of = |name: &str| passed(stage, &format!("{prefix}{name}"));
+        assert_eq!(
+            (of("supply"), of("redundancy"), of("fans")),
+            (names(&SUPPLIES), names(&[REDUNDANCY]), names(&[FAN]))
+        );
+    }
+    for name in ["CPUStress", "Memory", "Storage", "Soak", "PSU", "Network"] {
+        let [events] = checks(stage(&report, name), "sel_events")[..] else {
+            panic!("{name} has one check of them")
+        };
+        assert_eq!(
+            (events.verdict, events.observed.describe().as_str()),
+            (Verdict::Pass, "none"),
+            "{events:#?}"
+        );
+        assert!(events.evidence.contains("2 entries before the stage and after it"), "{events:#?}");
+    }
     machine.wait_for_power_off();
     assert_eq!(machine.boots().len(), 1);
     let console = machine.console();
     assert!(console.contains("the power goes now"), "{console}");
     assert!(!console.contains("groundcrew init: mounting"), "{console}");
+}
+
+fn names(of: &[&str]) -> Vec<String> {
+    of.iter().map(ToString::to_string).collect()
 }
 
 /// A profile for a machine that lacks three parts, and that is to be looked at while it is held.
@@ -222,16 +283,30 @@ END
 setsid sh /run/killer >/dev/null 2>&1 </dev/null &"#;
 
 /// A run whose machine is held for one fault after the other, and the operator who looks at each.
-struct Ward {
-    server: Server,
-    run: Run,
-    machine: Live,
-    key: PathBuf,
+pub struct Ward {
+    pub server: Server,
+    pub run: Run,
+    pub machine: Live,
+    key: OperatorKey,
 }
 
 impl Ward {
+    /// Boots the machine for a run of this profile.
+    pub fn boot(name: &str, profile: &str, parts: &Parts) -> Ward {
+        let server = Server::start();
+        let key = OperatorKey::registered(&server);
+        let run = server.create_run(name, profile);
+        let machine = Live::boot(name, &server, &run, parts);
+        Ward { server, run, machine, key }
+    }
+
+    /// A command on the machine, over SSH with the operator's key.
+    pub fn ssh(&self, command: &str) -> Command {
+        self.machine.ssh(&self.key.path(), command)
+    }
+
     /// Waits until the run is held in that stage, at that attempt, and says what its checks of that name say.
-    fn held(&self, name: &str, attempts: u32) -> StageReport {
+    pub fn held(&self, name: &str, attempts: u32) -> StageReport {
         let what = format!("hold in {name}, attempt {attempts}");
         self.server.wait_for(&self.run, &what, |view| {
             let is_there = |stage: &StageView| {
@@ -243,23 +318,30 @@ impl Ward {
     }
 
     /// Logs in, which an operator may do as long as the run is held. What the command says.
-    fn log_in(&self, command: &str) -> String {
-        eventually("a login with the key of the hold", || {
-            let output = self.machine.ssh(&self.key, command).output().expect("ssh can be started");
-            output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
-        })
+    pub fn log_in(&self, command: &str) -> String {
+        self.key.log_in(&self.machine, command)
     }
 
     /// What the hold says of itself names all of these.
-    fn expect_reason(&self, parts: &[&str]) {
+    pub fn expect_reason(&self, parts: &[&str]) {
         let reason = self.server.view(&self.run).summary.reason;
         for part in parts {
             assert!(reason.contains(part), "{part} in {reason}");
         }
     }
 
-    fn expect_refusal(&self) {
-        let output = self.machine.ssh(&self.key, "true").output().expect("ssh can be started");
+    /// Gives an order that ends the hold, and waits until the key of it is out of its file.
+    pub fn end_of_key(&self, order: impl FnOnce() -> RunView) {
+        // Each hold before has put its key in and taken it out.
+        let outs = || self.machine.console().matches("the operator's key is out of").count();
+        let before = outs();
+        order();
+        eventually("the end of the key", || (outs() > before).then_some(()));
+    }
+
+    /// The key opens nothing.
+    pub fn expect_refusal(&self) {
+        let output = self.ssh("true").output().expect("ssh can be started");
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(output.status.code() == Some(255) && said.contains("Permission denied"), "{output:?}");
     }
@@ -267,7 +349,7 @@ impl Ward {
     /// Nobody with the key gets in where its time is over, also while it lies in its file.
     fn expect_refusal_after_the_hold(&self) {
         let script = "date -s @4102444800 >/dev/null; echo set; read now; date -s \"@$now\" >/dev/null";
-        let mut ssh = self.machine.ssh(&self.key, script);
+        let mut ssh = self.ssh(script);
         let mut session =
             ssh.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("ssh can be started");
         let mut said = String::new();
@@ -283,7 +365,7 @@ impl Ward {
 }
 
 /// The checks of that verdict, each with its component.
-fn found(stage: &StageReport, verdict: Verdict) -> Vec<String> {
+pub fn found(stage: &StageReport, verdict: Verdict) -> Vec<String> {
     let found = stage.checks.iter().filter(|check| check.verdict == verdict);
     found.map(|check| format!("{} {}", check.name, check.component.as_deref().unwrap_or("-"))).collect()
 }
@@ -293,19 +375,8 @@ fn a_faulty_machine_is_held_for_each_fault_by_its_component() {
     if left_out() {
         return;
     }
-    let folder = tempfile::tempdir().expect("there is a temporary folder");
-    let key = folder.path().join("key");
-    let mut make = Command::new("ssh-keygen");
-    let made = make.args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(&key).status();
-    assert!(made.expect("ssh-keygen can be started").success());
-    let server = Server::start();
-    let public = std::fs::read_to_string(key.with_extension("pub")).expect("it was just made");
-    let body = serde_json::json!({"authorized_key": public.trim()});
-    let _kept: serde_json::Value = server.must(Method::PUT, "/api/v1/hold-key", &body);
-    let run = server.create_run("faulty", FAULTY);
     let parts = Parts { unreadable: Some(40_000), ..Parts::default() };
-    let machine = Live::boot("faulty", &server, &run, &parts);
-    let ward = Ward { server, run, machine, key };
+    let ward = Ward::boot("faulty", FAULTY, &parts);
     missing_parts(&ward);
     a_missing_tool(&ward);
     a_warning_of_a_disk(&ward);
@@ -361,7 +432,7 @@ fn an_agent_that_is_killed(ward: &Ward) {
     let cpu = stage(&report, "CPUStress");
     assert_eq!((cpu.verdict, cpu.attempts), (Some(Verdict::Pass), 2), "{cpu:#?}");
     assert_eq!(ward.server.count_of(&ward.run, "crashed"), 1);
-    assert_eq!(ward.log_in("cat /run/seen"), "", "what a killed agent had started ran on");
+    assert_eq!(ward.log_in("until [ -e /run/seen ]; do sleep 0.1; done; cat /run/seen"), "", "what a killed agent had started ran on");
     assert_eq!(ward.machine.boots().len(), 1, "process 1 lives on");
 }
 
@@ -397,11 +468,7 @@ fn a_peer_that_refuses(ward: &Ward) {
     assert_eq!(found(&network, Verdict::Fail), [""; 0], "the link itself is well");
     ward.expect_reason(&["10.0.2.2:9: iperf3 measured nothing: unable to connect to server"]);
     assert_eq!(ward.log_in("echo in"), "in");
-    // Each hold before has put its key in and taken it out.
-    let outs = || ward.machine.console().matches("the operator's key is out of").count();
-    let before = outs();
-    ward.server.order(&ward.run, "override", "nobody listens there");
-    ward.server.wait_for_state(&ward.run, State::Completed);
-    eventually("the end of the key", || (outs() > before).then_some(()));
+    ward.end_of_key(|| ward.server.order(&ward.run, "override", "nobody listens there"));
+    assert_eq!(ward.server.view(&ward.run).summary.state, State::Completed);
     ward.expect_refusal();
 }

@@ -4,6 +4,7 @@ mod drains;
 mod ground;
 mod interrupts;
 mod live;
+mod power;
 mod reboot;
 mod runs;
 mod shipped;

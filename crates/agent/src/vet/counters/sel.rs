@@ -2,7 +2,7 @@
 //!
 //! `ipmitool sel elist` writes an entry a line, with its record id first: two entries are told apart by it alone. What happened
 //! to the hardware fails, what is only said warns. A log that is full has lost the newest, and tells nothing. Reading is pure;
-//! the lines are ipmitool 1.8.19's (`ipmi_sel_print_std_entry`), not yet seen of a BMC that logged any.
+//! the lines are ipmitool 1.8.19's (`ipmi_sel_print_std_entry`), seen of a BMC that a test plays.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
