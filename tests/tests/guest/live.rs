@@ -346,9 +346,11 @@ impl Ward {
         assert!(output.status.code() == Some(255) && said.contains("Permission denied"), "{output:?}");
     }
 
-    /// Nobody with the key gets in where its time is over, also while it lies in its file.
+    /// Nobody with the key gets in where its time is over, also while it lies in its file: the agent, which would take it out,
+    /// stands still meanwhile.
     fn expect_refusal_after_the_hold(&self) {
-        let script = "date -s @4102444800 >/dev/null; echo set; read now; date -s \"@$now\" >/dev/null";
+        let script = "agent=$(pgrep -f '^/proc/self/exe agent$')\nkill -STOP $agent\ndate -s @4102444800 >/dev/null\n\
+                      echo set; read now; date -s \"@$now\" >/dev/null\nkill -CONT $agent";
         let mut ssh = self.ssh(script);
         let mut session =
             ssh.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("ssh can be started");
