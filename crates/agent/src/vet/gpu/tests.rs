@@ -163,6 +163,11 @@ fn errors_in_the_kernels_log_are_told_apart() {
         ("[ 5.0] NVRM: Xid (PCI:0000:17:00): 48, pid=1234, DBE (double bit error)", Verdict::Fail),
         ("[ 5.0] NVRM: Xid (PCI:0000:17:00): 31, pid=1234, name=python, MMU Fault", Verdict::Warn),
         ("[ 5.0] NVRM: Xid (PCI:0000:17:00): 63, pid=1234, Row Remapper: New row marked", Verdict::Warn),
+        ("[ 5.0] NVRM: Xid (PCI:0000:17:00): 144, NVLINK: SAW Error", Verdict::Fail),
+        ("[ 5.0] NVRM: Xid (PCI:0000:17:00): 158, GPU Fatal Timeout", Verdict::Fail),
+        ("[ 5.0] NVRM: Xid (PCI:0000:17:00): 172, Uncorrectable SRAM error", Verdict::Fail),
+        // It sums up others, and one by itself says nothing more.
+        ("[ 5.0] NVRM: Xid (PCI:0000:17:00): 154, GPU recovery action changed", Verdict::Warn),
         ("[ 5.0] NVRM: Xid (PCI:0000:17:00): what", Verdict::Inconclusive),
         ("[ 5.0] NVRM: Xid (PCI:0000:17:00", Verdict::Inconclusive),
         ("[ 5.0] NVRM: Xid (PCI:0000:17:00): 31, a\n[ 6.0] NVRM: Xid (PCI:0000:27:00): 95, b", Verdict::Fail),

@@ -1,6 +1,7 @@
 //! Errors that NVIDIA's driver wrote into the kernel's log since the machine started: `NVRM: Xid (PCI:0000:17:00): 79, …`.
 //!
-//! Which are the hardware's is a table after NVIDIA's catalog (docs.nvidia.com/deploy/xid-errors, of R535 and later); an
+//! Which are the hardware's is a table after NVIDIA's catalog (docs.nvidia.com/deploy/xid-errors/analyzing-xid-catalog.html, of
+//! drivers up to R575); an
 //! application's own faults warn, and so does what the table does not have. Reading is pure.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,7 +12,7 @@ use groundcrew_protocol::plan::{NO_XIDS, names};
 use super::{Ask, Finding};
 
 /// Codes by which the hardware failed.
-const HARDWARE: [(u32, &str); 17] = [
+const HARDWARE: [(u32, &str); 31] = [
     (46, "the GPU stopped processing"),
     (48, "an error of two bits that nothing corrected"),
     (54, "auxiliary power is not connected"),
@@ -26,9 +27,23 @@ const HARDWARE: [(u32, &str); 17] = [
     (110, "a fault of the GPU's security"),
     (119, "the GPU's system processor did not answer"),
     (120, "an error of the GPU's system processor"),
+    (136, "a link of NVLink could not be trained"),
     (140, "an error of memory that nothing recovered"),
     (143, "the GPU could not be initialised"),
-    (145, "an error of NVLink's links"),
+    (144, "an error of NVLink (SAW)"),
+    (145, "an error of NVLink (RLW)"),
+    (146, "an error of NVLink (TLW)"),
+    (147, "an error of NVLink (TREX)"),
+    (148, "an error of NVLink (NVLPW_CTRL)"),
+    (149, "an error of NVLink (NETIR)"),
+    (150, "an error of NVLink (MSE)"),
+    (157, "a broken part could not be retired"),
+    (158, "the GPU did not answer any more"),
+    (161, "a channel of memory could not be retired"),
+    (167, "PCIe did not answer any more"),
+    (169, "an internal microcontroller halted"),
+    (171, "an error of memory that nothing corrected (DRAM)"),
+    (172, "an error of memory that nothing corrected (SRAM)"),
 ];
 
 /// The kernel's log as it stands.
