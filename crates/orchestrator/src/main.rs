@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use anyhow::{Context, anyhow};
 use clap::Parser;
 use groundcrew_orchestrator::api::auth::make_operator_token;
+use groundcrew_orchestrator::api::iperf3::{self, Iperf3};
 use groundcrew_orchestrator::api::openapi;
 use groundcrew_orchestrator::api::tokens::{expect_name, revoke_audit};
 use groundcrew_orchestrator::live::clock::wall_now;
@@ -130,7 +131,11 @@ fn options(arguments: Serve, data: std::path::PathBuf, key: KeyFile) -> Options 
         connections_max: arguments.connections_max,
         requests_per_second_max: arguments.requests_per_second_max,
         url: arguments.url,
-        iperf_port: arguments.iperf_port,
+        iperf3: arguments
+            .iperf_port
+            .or(arguments.iperf3.then_some(iperf3::PORT))
+            .map(|port| Iperf3 { port, link_mbps: arguments.iperf_link_mbps }),
+        keeps_iperf3: arguments.iperf3,
         agent_homes: arguments.agent_homes,
         notify: arguments.notify,
         kubernetes: arguments.kubernetes.cluster(),

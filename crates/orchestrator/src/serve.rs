@@ -15,6 +15,7 @@ use crate::agents::Agents;
 use crate::agents::homes::Homes;
 use crate::api::app::{App, Parts};
 use crate::api::auth::make_operator_token;
+use crate::api::iperf3::Iperf3;
 use crate::kubernetes::observe::{Cluster, ObserveError, Observer};
 use crate::listen::run_listener;
 use crate::live::Live;
@@ -58,8 +59,10 @@ pub struct Options {
     pub requests_per_second_max: u32,
     /// Address of this server for nodes.
     pub url: Option<String>,
-    /// Port of an iperf3 server that agents are told of.
-    pub iperf_port: Option<u16>,
+    /// The iperf3 that agents are told of.
+    pub iperf3: Option<Iperf3>,
+    /// True where it is this server's own, and is kept up.
+    pub keeps_iperf3: bool,
     /// Where homes of agents lie that share a file system with this server.
     pub agent_homes: Option<Homes>,
     /// The cluster whose pods of agents are watched.
@@ -130,6 +133,8 @@ pub struct Server {
     connections_max: usize,
     steps: Option<(Signal, u64)>,
     observer: Option<Observer>,
+    /// Where its own iperf3 is to serve.
+    iperf3: Option<SocketAddr>,
 }
 
 impl Server {
@@ -160,7 +165,7 @@ impl Server {
     /// # Errors
     /// Where the store cannot be closed in order. Nothing acknowledged is lost by that.
     pub async fn run(self) -> Result<(), ServeError> {
-        let Server { app, listener, connections_max, steps, observer, .. } = self;
+        let Server { app, listener, connections_max, steps, observer, iperf3, .. } = self;
         let mut routes = api::routes();
         routes.extend(dashboard::routes());
         let router = api::router(routes, app.clone());
@@ -173,6 +178,9 @@ impl Server {
         }
         if let Some(observer) = observer {
             tasks.spawn(observer.run(app.clone(), stop_tasks.clone()));
+        }
+        if let Some(address) = iperf3 {
+            tasks.spawn(task::iperf3::run(app.clone(), address, stop_tasks.clone()));
         }
         let (stopped, telling) = (app.stop.clone(), app.clone());
         let told = tokio::spawn(async move {
@@ -238,7 +246,7 @@ async fn start_on(store: &Store, options: Options, stop: CancellationToken) -> R
         served: tls::Served::new(identity),
         certificates: files,
         url: options.url,
-        iperf_port: options.iperf_port,
+        iperf3: options.iperf3,
         stop,
         agents: Agents::new(options.agent_homes, observer.is_some()),
         notices,
@@ -249,7 +257,9 @@ async fn start_on(store: &Store, options: Options, stop: CancellationToken) -> R
     task::agents::load(&app).await?;
     write(&options.data.join(ADDRESS_FILE), &format!("https://{}\n", reachable(address)))?;
     let connections_max = allow_connections(options.connections_max);
-    Ok(Server { address, fingerprint, first_token, app, listener, connections_max, steps, observer })
+    let own = options.iperf3.filter(|_| options.keeps_iperf3);
+    let iperf3 = own.map(|server| SocketAddr::new(address.ip(), server.port));
+    Ok(Server { address, fingerprint, first_token, app, listener, connections_max, steps, observer, iperf3 })
 }
 
 /// Lets the clock of listening go on with each signal, for tests.

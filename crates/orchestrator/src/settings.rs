@@ -148,9 +148,17 @@ pub struct Serve {
     /// are refused; results are taken all the same.
     #[arg(long, value_name = "PERCENT", default_value_t = 5, value_parser = clap::value_parser!(u8).range(0..=100))]
     pub keep_free_percent: u8,
-    /// Port of an iperf3 server that agents are told of.
-    #[arg(long, value_name = "PORT")]
+    /// Keep up an iperf3 server, with which nodes measure their links where a profile names the peer `orchestrator`: one client
+    /// at a time, at the address that this server listens on. Whoever reaches its port may fill the link.
+    #[arg(long)]
+    pub iperf3: bool,
+    /// Port of the iperf3 server that agents are told of: of one that somebody else runs on this host, and with --iperf3 of the
+    /// one that this server keeps up (5201 where nothing is said).
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     pub iperf_port: Option<u16>,
+    /// Mb/s of the link that the iperf3 server serves over: a node with a faster link cannot be judged by it.
+    #[arg(long, value_name = "MBPS", value_parser = clap::value_parser!(u32).range(1..))]
+    pub iperf_link_mbps: Option<u32>,
     /// Where the homes of agents lie that share a file system with this server, as /srv/{namespace}/{agent}: agents of this
     /// host are watched, and how one ended comes into its agent-info.json.
     #[arg(long, value_name = "PATH")]

@@ -109,6 +109,15 @@ impl Machine {
         self
     }
 
+    /// Gives the agent a tool of this machine's.
+    pub fn with_tool(self, name: &str) -> Machine {
+        let found = std::env::split_paths("/usr/bin:/bin:/usr/sbin:/sbin").map(|folder| folder.join(name));
+        let tool =
+            found.into_iter().find(|path| path.exists()).unwrap_or_else(|| panic!("{name} is not installed"));
+        std::os::unix::fs::symlink(tool, self.folder.join("bin").join(name)).expect("the folder is ours");
+        self
+    }
+
     /// The agent's home.
     pub fn home(&self) -> PathBuf {
         self.in_memory.as_ref().map_or(&*self.folder, tempfile::TempDir::path).join("home")

@@ -60,6 +60,11 @@ impl Server {
         Server::start_with(vec!["--clock-step-ms".to_owned(), step_ms.to_string()])
     }
 
+    /// Starts one in a fresh folder that keeps up an iperf3.
+    pub fn start_keeping_iperf3() -> Server {
+        Server::start_with(vec!["--iperf3".to_owned()])
+    }
+
     /// Starts one in a fresh folder that watches the homes of its machines.
     pub fn start_watching_homes() -> Server {
         let folder = tempfile::tempdir().expect("there is a temporary folder");

@@ -20,6 +20,7 @@ mod flushed;
 mod in_service;
 mod informed;
 mod interrupts;
+mod iperf3;
 mod killed;
 mod manifests;
 mod notices;

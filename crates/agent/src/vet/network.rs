@@ -10,10 +10,10 @@ mod link;
 
 use std::time::{Duration, Instant};
 
-use groundcrew_protocol::check::{Check, Observation};
+use groundcrew_protocol::check::{Check, Observation, PlannedCheck};
 use groundcrew_protocol::inventory::Nic;
 use groundcrew_protocol::plan::names;
-use groundcrew_protocol::profile::{NetworkPeer, NetworkSettings};
+use groundcrew_protocol::profile::{NetworkPeer, NetworkSettings, ORCHESTRATOR_PEER};
 use groundcrew_protocol::wire::LogLevel;
 
 use self::ethtool::Negotiated;
@@ -23,17 +23,19 @@ use super::json_tool::Call;
 use super::{Done, StageContext, refused, stopped};
 use crate::probe::{Unreads, ip, nics};
 
-/// A server speaks with one client at a time: one that is busy is asked again for this long.
-const BUSY_PATIENCE: Duration = Duration::from_secs(120);
-/// Time between two such questions.
+/// A server speaks with one client at a time. Time between two questions of one that is busy.
 const BUSY_PAUSE: Duration = Duration::from_secs(2);
 /// iperf3 may take this long beside its load: to be answered, and to have what the server counted.
 const MARGIN: Duration = Duration::from_secs(15);
+/// Beside its load a flow takes about this: to begin, and to be summed up.
+const FLOW_OVERHEAD: Duration = Duration::from_secs(2);
 /// ethtool asks the driver, which may ask the card.
 const ETHTOOL_TIME: Duration = Duration::from_secs(20);
 /// Over this share of its link's speed, in percent, nothing arrives over a card: the rest is for clocks that differ, and for what
 /// stood in buffers when the time began.
 const SHARE_PERCENT_MAX: f64 = 105.0;
+/// Why nobody can be spoken with where the profile names the orchestrator.
+const NO_SERVER: &str = "the orchestrator says of no iperf3 server (groundcrewd serve --iperf3)";
 /// Why a peer says nothing of a link.
 const NO_LINK: &str = "the peer is this machine: it went over no link";
 
@@ -49,7 +51,13 @@ pub(super) fn run(context: &StageContext, deadline: Instant) -> Done {
     links(context, &interfaces, deadline, &mut done);
     for (index, peer) in settings.peers.iter().enumerate() {
         context.show(index as f64 / settings.peers.len() as f64, format!("speaks with {}", peer.host));
-        speak(context, &settings, peer, &interfaces, deadline, &mut done);
+        // How long a busy peer is asked again: the others are to have their time as well.
+        let to_come = u32::try_from(settings.peers.len() - index).unwrap_or(u32::MAX);
+        let patience = Patience { deadline, flows_to_come: 2 * to_come };
+        match peer.host == ORCHESTRATOR_PEER {
+            true => done.checks.extend(unheard(context)),
+            false => speak(context, &settings, peer, &interfaces, &patience, &mut done),
+        }
     }
     if settings.peers.is_empty() {
         let why = "the profile names nobody to speak with ([[stage.network.peer]])".to_owned();
@@ -57,6 +65,31 @@ pub(super) fn run(context: &StageContext, deadline: Instant) -> Done {
     }
     done.stopped = stopped(context, deadline);
     done
+}
+
+/// What is owed of a peer with whom nobody can speak.
+fn unheard(context: &StageContext) -> Vec<Check> {
+    let why = || Observation::Unreadable { why: NO_SERVER.to_owned() };
+    let of_peer =
+        |planned: &PlannedCheck| ![names::LINKS, names::LINK_SPEED, names::DUPLEX].contains(&&*planned.name);
+    let owed = context.plan().into_iter().filter(of_peer);
+    owed.map(|planned| Check::of(&planned.name, Some(ORCHESTRATOR_PEER), why(), planned.limit)).collect()
+}
+
+/// How long a peer that is busy is asked again.
+struct Patience {
+    /// The stage's end.
+    deadline: Instant,
+    /// Flows of this peer and of those after it.
+    flows_to_come: u32,
+}
+
+impl Patience {
+    /// Until when: the rest of the time is what the flows need that are to come. `done` of this peer's are over.
+    fn until(&self, settings: &NetworkSettings, done: u32) -> Instant {
+        let needed = (Duration::from_millis(settings.duration) + FLOW_OVERHEAD) * (self.flows_to_come - done);
+        self.deadline.checked_sub(needed).unwrap_or(self.deadline)
+    }
 }
 
 /// What each interface with a device negotiated. One without a link may have no cable, or a broken one: the profile says how
@@ -120,20 +153,20 @@ fn speak(
     settings: &NetworkSettings,
     peer: &NetworkPeer,
     interfaces: &[Nic],
-    deadline: Instant,
+    patience: &Patience,
     done: &mut Done,
 ) {
     let component = format!("{}:{}", peer.host, peer.port);
-    let flows = [Way::Send, Way::Receive].map(|way| {
+    let flows = [(Way::Send, 0), (Way::Receive, 1)].map(|(way, over)| {
         let call = Call {
             context,
             program: "iperf3",
             arguments: iperf3::arguments(settings, peer, way),
             time: Duration::from_millis(settings.duration) + MARGIN,
-            deadline,
+            deadline: patience.deadline,
             about: component.clone(),
         };
-        let (flow, raw) = when_not_busy(&call, settings, way);
+        let (flow, raw) = when_not_busy(&call, settings, way, patience.until(settings, over));
         let name = format!("iperf3-{}-{}.json", component.replace(':', "_"), way.word());
         done.artifacts.extend(raw.map(|bytes| (name, bytes)));
         (way, call.command(), flow)
@@ -174,8 +207,8 @@ fn when_not_busy(
     call: &Call<'_>,
     settings: &NetworkSettings,
     way: Way,
+    until: Instant,
 ) -> (Result<Flow, String>, Option<Vec<u8>>) {
-    let until = Instant::now() + BUSY_PATIENCE;
     loop {
         let said = match call.run() {
             Ok(said) => said,
@@ -183,7 +216,7 @@ fn when_not_busy(
         };
         let flow = iperf3::flow(&said.stdout, way, settings.streams);
         let Err(why) = &flow else { return (flow, Some(said.stdout)) };
-        if !iperf3::is_busy(why) || Instant::now() >= until.min(call.deadline) {
+        if !iperf3::is_busy(why) || Instant::now() >= until {
             return (flow, Some(said.stdout));
         }
         call.context.say(LogLevel::Info, format!("{}: {why}; asked again", call.about));

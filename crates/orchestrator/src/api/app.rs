@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::auth::OperatorTokens;
 use super::body::Budget;
 use super::error::ApiError;
+use super::iperf3::Iperf3;
 use super::metrics::Counters;
 use super::packages::UPLOADS_MAX;
 use super::sessions::Sessions;
@@ -50,8 +51,8 @@ pub struct App {
     pub certificates: tls::Files,
     /// Address of this server for nodes, as `https://host:port`; without one, the name under which an operator calls.
     pub url: Option<String>,
-    /// Port of an iperf3 server that agents are told of.
-    pub iperf_port: Option<u16>,
+    /// The iperf3 that serves nodes, where one does.
+    pub iperf3: Option<Iperf3>,
     /// Told when the server stops.
     pub stop: CancellationToken,
     /// Bounds how many requests with a bad token are looked into.
@@ -83,8 +84,8 @@ pub struct Parts {
     pub certificates: tls::Files,
     /// See [`App::url`].
     pub url: Option<String>,
-    /// See [`App::iperf_port`].
-    pub iperf_port: Option<u16>,
+    /// See [`App::iperf3`].
+    pub iperf3: Option<Iperf3>,
     /// Told when the server stops.
     pub stop: CancellationToken,
     /// What runtimes know of agents.
@@ -99,7 +100,7 @@ impl App {
     /// # Errors
     /// Those of the store.
     pub async fn new(parts: Parts) -> Result<Arc<App>, StoreError> {
-        let Parts { store, live, served, certificates, url, iperf_port, stop, agents, notices } = parts;
+        let Parts { store, live, served, certificates, url, iperf3, stop, agents, notices } = parts;
         let clock: Clock = {
             let live = live.clone();
             Arc::new(move |run: &RunId| live.now(run))
@@ -120,7 +121,7 @@ impl App {
             live,
             served,
             url,
-            iperf_port,
+            iperf3,
             stop,
             clock,
         };

@@ -6,7 +6,7 @@ use axum::extract::State;
 use axum::response::Response;
 use groundcrew_protocol::wire::{ClaimAnswer, ClaimRequest, ErrorBody, Hello, HelloAnswer};
 use groundcrew_protocol::{PROTOCOL, PROTOCOL_OLDEST, limits};
-use http::StatusCode;
+use http::{HeaderMap, StatusCode};
 
 use super::agent::{advance, expect_count, expect_text};
 use super::app::App;
@@ -54,6 +54,7 @@ pub async fn hello(
 pub async fn claim(
     State(app): State<Arc<App>>,
     boot: Boot,
+    headers: HeaderMap,
     Json(request, _held): Json<ClaimRequest>,
 ) -> Result<Response, ApiError> {
     expect_count("outbox", request.outbox.len(), limits::OUTBOX_MAX)?;
@@ -90,14 +91,15 @@ pub async fn claim(
         unreachable!("a claim that was not refused is answered as one");
     };
     let (generation, pins, _edition) = app.live.announced();
-    let answer = ClaimAnswer {
+    let mut answer = ClaimAnswer {
         generation,
         pins,
         server_time: wall_now(),
-        iperf_port: app.iperf_port,
+        iperf_port: app.iperf3.map(|server| server.port),
         drains: app.live.drains.of(&boot.run.node),
         ..*answer
     };
+    super::iperf3::resolve(&mut answer.stage_settings, &headers, app.iperf3);
     Ok(ok(&answer))
 }
 

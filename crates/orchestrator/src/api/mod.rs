@@ -16,6 +16,7 @@ pub mod error;
 pub mod events;
 pub mod heartbeat;
 pub mod hold_key;
+pub mod iperf3;
 pub mod logs;
 pub mod metrics;
 pub mod nodes;

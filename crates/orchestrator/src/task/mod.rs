@@ -8,6 +8,7 @@ pub mod agents;
 pub mod certificate;
 pub mod deadline;
 pub mod drains;
+pub mod iperf3;
 pub mod notices;
 pub mod retention;
 

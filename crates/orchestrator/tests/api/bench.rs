@@ -7,6 +7,7 @@ use axum::Router;
 use axum::body::Body;
 use bytes::Bytes;
 use groundcrew_orchestrator::api::app::App;
+use groundcrew_orchestrator::api::iperf3::Iperf3;
 use groundcrew_orchestrator::serve::{Options, Server};
 use groundcrew_orchestrator::store::StoreOptions;
 use groundcrew_orchestrator::tls::seal::KeyFile;
@@ -35,7 +36,8 @@ pub fn options(data: PathBuf) -> Options {
         connections_max: 64,
         requests_per_second_max: 10_000,
         url: None,
-        iperf_port: Some(5201),
+        iperf3: Some(Iperf3 { port: 5201, link_mbps: None }),
+        keeps_iperf3: false,
         clock_step_ms: None,
         store: StoreOptions::default(),
     }

@@ -32,7 +32,7 @@ pub use hooks::{HOOKS_BYTES_MAX, HookCommand, Hooks};
 pub use interrupt::{InterruptKind, InterruptSettings, PackageInterrupt};
 pub use load::Leave;
 pub use memory::{MEMORY_METHODS, MemorySettings};
-pub use network::{NetworkPeer, NetworkSettings};
+pub use network::{NetworkPeer, NetworkSettings, ORCHESTRATOR_PEER};
 pub use package::PackageSettings;
 pub use psu::PsuSettings;
 pub use smart::{SelfTest, SmartSettings};

@@ -20,6 +20,8 @@ const KEYS: [&str; 9] = [
     "retransmits_percent_warn",
 ];
 const PEER_KEYS: [&str; 3] = ["host", "port", "speed_mbps"];
+/// The peer that is the orchestrator's own iperf3: a claim puts address and port in its place.
+pub const ORCHESTRATOR_PEER: &str = "orchestrator";
 /// iperf3's own.
 const PORT: u16 = 5201;
 /// More interfaces than any machine has.
@@ -63,7 +65,7 @@ pub struct NetworkSettings {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct NetworkPeer {
-    /// Its address or name.
+    /// Its address or name; `orchestrator` is the iperf3 that serves beside the orchestrator.
     pub host: String,
     /// Where its iperf3 listens.
     #[serde(default = "port")]

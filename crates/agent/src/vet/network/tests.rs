@@ -228,3 +228,13 @@ proptest! {
         prop_assert!(iperf3::flow(&bytes, Way::Send, 1).is_err());
     }
 }
+
+#[test]
+fn a_busy_peer_is_asked_while_those_behind_it_keep_their_time() {
+    let settings = NetworkSettings { duration: 10_000, ..NetworkSettings::default() };
+    let now = Instant::now();
+    for (left_s, flows_to_come, done, wanted_s) in [(120, 2, 0, 96), (120, 2, 1, 108), (120, 6, 0, 48)] {
+        let patience = Patience { deadline: now + Duration::from_secs(left_s), flows_to_come };
+        assert_eq!(patience.until(&settings, done) - now, Duration::from_secs(wanted_s));
+    }
+}
