@@ -434,7 +434,11 @@ fn an_agent_that_is_killed(ward: &Ward) {
     let cpu = stage(&report, "CPUStress");
     assert_eq!((cpu.verdict, cpu.attempts), (Some(Verdict::Pass), 2), "{cpu:#?}");
     assert_eq!(ward.server.count_of(&ward.run, "crashed"), 1);
-    assert_eq!(ward.log_in("until [ -e /run/seen ]; do sleep 0.1; done; cat /run/seen"), "", "what a killed agent had started ran on");
+    assert_eq!(
+        ward.log_in("until [ -e /run/seen ]; do sleep 0.1; done; cat /run/seen"),
+        "",
+        "what a killed agent had started ran on"
+    );
     assert_eq!(ward.machine.boots().len(), 1, "process 1 lives on");
 }
 
