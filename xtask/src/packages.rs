@@ -86,6 +86,12 @@ pub const PACKAGES: &[Package] = &[
         needs: &[Need::Test],
     },
     Package {
+        sign: Sign::File("/usr/sbin/sshd"),
+        name: "openssh-server",
+        why: "lets a test in, or not, with the key of a hold",
+        needs: &[Need::Test],
+    },
+    Package {
         sign: Sign::Program("iperf3"),
         name: "iperf3",
         why: "does the work of the stage Network, and is its peer in tests",

@@ -7,14 +7,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use groundcrew_client::{BaseUrl, Client, Download, Error, PinSet};
+use groundcrew_protocol::hold::{HoldAnswer, HoldRequest};
 use groundcrew_protocol::ids::{
     Attempt, ClaimNumber, PackageName, PackageVersion, RunId, Sha256Hex, TokenText,
 };
 use groundcrew_protocol::limits::{CALL_TIMEOUT_MS, SHORT_CALL_TIMEOUT_MS};
 use groundcrew_protocol::stage::Stage;
 use groundcrew_protocol::wire::{
-    ClaimAnswer, ClaimRequest, Heartbeat, HeartbeatAnswer, Hello, HelloAnswer, HoldAnswer, HoldRequest,
-    Intent, IntentAnswer, ResultAnswer, ResultRequest, StreamAnswer, agent_path,
+    ClaimAnswer, ClaimRequest, Heartbeat, HeartbeatAnswer, Hello, HelloAnswer, Intent, IntentAnswer,
+    ResultAnswer, ResultRequest, StreamAnswer, agent_path,
 };
 use http::Method;
 use serde::Serialize;

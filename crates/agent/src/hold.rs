@@ -1,12 +1,13 @@
-//! The key of a hold in authorized_keys: put in once, taken out again by something that keeps trying.
+//! The keys of a hold in authorized_keys: put in once, taken out again by something that keeps trying.
 //!
 //! A line is ours by its comment, `groundcrew-hold:RUN`; every other line stays as it is, byte for byte. The
 //! option `expiry-time` (sshd(8), AUTHORIZED_KEYS FILE FORMAT) ends the key even where nobody takes it out. Its time is
 //! written in the machine's own zone: a `Z` for UTC is known to newer servers only, and older ones refuse the line.
+//! What is made belongs to the user who is to log in: sshd reads the file as that user, and takes it from no third one.
 
 use std::fs::DirBuilder;
 use std::io::Read;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::Path;
 
 use groundcrew_durable::Error;
@@ -15,10 +16,14 @@ use groundcrew_protocol::ids::RunId;
 use groundcrew_protocol::time::WallMs;
 use jiff::tz::TimeZone;
 
+use crate::settings::users::{self, User};
+
 /// An authorized_keys over this size is left alone.
 const KEYS_BYTES_MAX: u64 = 1024 * 1024;
 /// Only its owner reads a new one, as sshd wants it.
 const KEYS_MODE: u32 = 0o600;
+/// How the comment of every line of ours begins.
+const COMMENT: &str = "groundcrew-hold:";
 /// And nobody but them looks into its folder.
 const FOLDER_MODE: u32 = 0o700;
 
@@ -30,9 +35,8 @@ const ZONE_BYTES_MAX: u64 = 256 * 1024;
 /// Twice what a zone needs in a build without optimisation.
 const ZONE_STACK_BYTES: usize = 4 * 1024 * 1024;
 
-/// The machine's public host keys.
-const HOST_KEYS: [&str; 3] =
-    ["/etc/ssh/ssh_host_ed25519_key.pub", "/etc/ssh/ssh_host_ecdsa_key.pub", "/etc/ssh/ssh_host_rsa_key.pub"];
+/// The files of an SSH server's public host keys.
+const HOST_KEYS: [&str; 3] = ["ssh_host_ed25519_key.pub", "ssh_host_ecdsa_key.pub", "ssh_host_rsa_key.pub"];
 const HOST_KEY_BYTES_MAX: u64 = 2_048;
 
 /// Why a key could not be put in or taken out.
@@ -71,44 +75,86 @@ pub enum HoldError {
     },
 }
 
-/// Puts the run's key into the file at `path`, in the place of an earlier one of the same run. True where that changed it.
+/// Puts the run's keys, a line each, into the file at `path`, in the place of earlier ones of the same run. True where that
+/// changed it. A file that is made belongs to `user`, else to the owner of its folder.
 ///
 /// # Errors
-/// [`HoldError::BadKey`] where the key could hold options or a second line; [`HoldError::File`].
-pub fn install(path: &Path, run: &RunId, key: &str, expires_at: WallMs) -> Result<bool, HoldError> {
-    let line = line_of(run, key, expires_at, &zone_in(Path::new(ZONE_FILE))?)?;
-    make_folder(path)?;
-    change(path, |text| with_key(text, run, Some(&line)))
+/// [`HoldError::BadKey`] where a key could hold options or a second line; [`HoldError::File`].
+pub fn install(
+    path: &Path,
+    user: Option<&User>,
+    run: &RunId,
+    keys: &str,
+    expires_at: WallMs,
+) -> Result<bool, HoldError> {
+    let zone = zone_in(Path::new(ZONE_FILE))?;
+    let mut lines = String::new();
+    for key in keys.split('\n') {
+        lines.push_str(&line_of(run, key, expires_at, &zone)?);
+        lines.push('\n');
+    }
+    make_folder(path, user)?;
+    change(path, user, |text| with_lines(text, |of| of != run.as_str(), &lines))
 }
 
-/// Takes the run's key out of the file at `path`. True where there was one.
+/// Takes the run's keys out of the file at `path`. True where there was one.
 ///
 /// # Errors
 /// [`HoldError::File`].
 pub fn remove(path: &Path, run: &RunId) -> Result<bool, HoldError> {
-    change(path, |text| with_key(text, run, None))
+    change(path, None, |text| with_lines(text, |of| of != run.as_str(), ""))
+}
+
+/// Takes out what agents without a memory have left: every key of a hold but those of the run `stays`. True where there was
+/// one. A file belongs to one agent.
+///
+/// # Errors
+/// [`HoldError::File`].
+pub fn sweep(path: &Path, stays: Option<&RunId>) -> Result<bool, HoldError> {
+    change(path, None, |text| with_lines(text, |of| stays.is_some_and(|run| of == run.as_str()), ""))
+}
+
+/// Who logs in by the file at `path`: `user`, else the owner of the file or of the nearest folder above it that there is.
+pub fn login_of(path: &Path, user: Option<&User>) -> Option<String> {
+    if let Some(user) = user {
+        return Some(user.name.clone());
+    }
+    let owner = path.ancestors().find_map(|place| std::fs::metadata(place).ok())?.uid();
+    users::find(Path::new(users::PASSWD), |user| user.uid == owner).map(|user| user.name)
 }
 
 /// Makes the folder of the file where it is missing, as a live image's `.ssh` is; not those above it, which a mistyped path
 /// would name.
-fn make_folder(path: &Path) -> Result<(), HoldError> {
-    let made = path.parent().map(|folder| (folder, DirBuilder::new().mode(FOLDER_MODE).create(folder)));
-    match made {
-        Some((folder, Err(source))) if source.kind() != std::io::ErrorKind::AlreadyExists => {
-            Err(HoldError::Folder { folder: folder.display().to_string(), source })
-        }
-        Some(_) | None => Ok(()),
-    }
+fn make_folder(path: &Path, user: Option<&User>) -> Result<(), HoldError> {
+    let Some(folder) = path.parent() else { return Ok(()) };
+    let made = DirBuilder::new().mode(FOLDER_MODE).create(folder);
+    let made = match made {
+        Err(source) if source.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+        Ok(()) => owner_in(folder, user)
+            .map_or(Ok(()), |(uid, gid)| std::os::unix::fs::chown(folder, Some(uid), Some(gid))),
+        Err(source) => Err(source),
+    };
+    made.map_err(|source| HoldError::Folder { folder: folder.display().to_string(), source })
 }
 
-fn change(path: &Path, edit: impl Fn(&[u8]) -> Vec<u8>) -> Result<bool, HoldError> {
+/// To whom root gives what it makes at `path`: `user`, else the owner of the folder. Others make what is theirs.
+fn owner_in(path: &Path, user: Option<&User>) -> Option<(u32, u32)> {
+    if !rustix::process::geteuid().is_root() {
+        return None;
+    }
+    let of_folder = || path.parent()?.metadata().ok().map(|folder| (folder.uid(), folder.gid()));
+    user.map(|user| (user.uid, user.gid)).or_else(of_folder)
+}
+
+fn change(path: &Path, user: Option<&User>, edit: impl Fn(&[u8]) -> Vec<u8>) -> Result<bool, HoldError> {
     let failed = |source| HoldError::File { path: path.display().to_string(), source };
     let before = read_bounded(path, KEYS_BYTES_MAX).map_err(failed)?;
     let after = edit(before.as_deref().unwrap_or_default());
     if before.as_deref().unwrap_or_default() == after {
         return Ok(false);
     }
-    write_whole(path, &after, &Options { mode_for_new: KEYS_MODE }).map_err(failed)?;
+    let options = Options { mode_for_new: KEYS_MODE, owner_for_new: owner_in(path, user) };
+    write_whole(path, &after, &options).map_err(failed)?;
     Ok(true)
 }
 
@@ -147,32 +193,36 @@ fn line_of(run: &RunId, key: &str, expires_at: WallMs, zone: &TimeZone) -> Resul
 }
 
 fn comment_of(run: &RunId) -> String {
-    format!("groundcrew-hold:{run}")
+    format!("{COMMENT}{run}")
 }
 
-/// The file's bytes without the run's lines, and with `line` at the end.
-fn with_key(text: &[u8], run: &RunId, line: Option<&str>) -> Vec<u8> {
-    let comment = format!(" {}", comment_of(run)).into_bytes();
-    let mut kept: Vec<u8> = Vec::with_capacity(text.len() + 256);
+/// The run whose line this is, where it is one of ours. What only mentions a hold lets nobody in, and is somebody's note.
+fn run_of(line: &[u8]) -> Option<&str> {
+    let line = std::str::from_utf8(line).ok()?.trim_ascii();
+    let (key, comment) = line.rsplit_once(' ')?;
+    let run = comment.strip_prefix(COMMENT)?;
+    (!key.starts_with('#')).then_some(run)
+}
+
+/// The file's bytes without those lines of ours whose run does not stay, and with `lines` at the end.
+fn with_lines(text: &[u8], stays: impl Fn(&str) -> bool, lines: &str) -> Vec<u8> {
+    let mut kept: Vec<u8> = Vec::with_capacity(text.len() + lines.len() + 1);
     for one in text.split_inclusive(|byte| *byte == b'\n') {
-        if !one.trim_ascii_end().ends_with(&comment) {
+        if run_of(one).is_none_or(&stays) {
             kept.extend_from_slice(one);
         }
     }
-    if let Some(line) = line {
-        if kept.last().is_some_and(|byte| *byte != b'\n') {
-            kept.push(b'\n');
-        }
-        kept.extend_from_slice(line.as_bytes());
+    if !lines.is_empty() && kept.last().is_some_and(|byte| *byte != b'\n') {
         kept.push(b'\n');
     }
+    kept.extend_from_slice(lines.as_bytes());
     kept
 }
 
-/// The machine's public host keys; one that cannot be read is not told.
-pub fn host_keys() -> Vec<String> {
-    let read = |path: &&str| {
-        let bytes = read_bounded(Path::new(path), HOST_KEY_BYTES_MAX).ok()??;
+/// The public host keys of the SSH server whose folder that is; one that cannot be read is not told.
+pub fn host_keys(folder: &Path) -> Vec<String> {
+    let read = |name: &&str| {
+        let bytes = read_bounded(&folder.join(name), HOST_KEY_BYTES_MAX).ok()??;
         String::from_utf8(bytes).ok().map(|text| text.trim().to_owned())
     };
     HOST_KEYS.iter().filter_map(read).collect()
@@ -196,8 +246,8 @@ mod tests {
         let others =
             b"ssh-rsa AAAA someone@else\n# groundcrew-hold:r-1 is mentioned here\nno newline at the end";
         std::fs::write(&path, others).unwrap();
-        assert!(install(&path, &run("r-1"), KEY, WallMs(1_800_000_000_000)).unwrap());
-        assert!(!install(&path, &run("r-1"), KEY, WallMs(1_800_000_000_000)).unwrap());
+        assert!(install(&path, None, &run("r-1"), KEY, WallMs(1_800_000_000_000)).unwrap());
+        assert!(!install(&path, None, &run("r-1"), KEY, WallMs(1_800_000_000_000)).unwrap());
         let text = std::fs::read_to_string(&path).unwrap();
         assert_eq!(text.matches("groundcrew-hold:r-1\n").count(), 1, "{text}");
         let line =
@@ -238,7 +288,7 @@ mod tests {
     fn a_key_goes_in_from_a_thread_with_a_small_stack() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("keys");
-        let install = move || install(&path, &run("r-1"), KEY, WallMs(0));
+        let install = move || install(&path, None, &run("r-1"), KEY, WallMs(0));
         // As the I/O thread has it.
         let thread = std::thread::Builder::new().stack_size(256 * 1024).spawn(install).unwrap();
         assert!(thread.join().unwrap().unwrap());
@@ -248,20 +298,87 @@ mod tests {
     fn the_folder_of_the_keys_is_made_and_those_above_it_are_not() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(".ssh/authorized_keys");
-        assert!(install(&path, &run("r-1"), KEY, WallMs(0)).unwrap());
+        assert!(install(&path, None, &run("r-1"), KEY, WallMs(0)).unwrap());
         let mode = std::os::unix::fs::MetadataExt::mode(&std::fs::metadata(path.parent().unwrap()).unwrap());
         assert_eq!(mode & 0o777, FOLDER_MODE);
         let mistyped = folder.path().join("hmoe/root/.ssh/authorized_keys");
-        let error = install(&mistyped, &run("r-1"), KEY, WallMs(0)).unwrap_err();
+        let error = install(&mistyped, None, &run("r-1"), KEY, WallMs(0)).unwrap_err();
         assert!(error.to_string().contains("hmoe/root/.ssh"), "{error}");
+    }
+
+    #[test]
+    fn several_keys_go_in_and_out_together_and_each_ends() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("keys");
+        let other = KEY.replace("admin@desk", "ben").replace("IOMq", "IOMr");
+        assert!(install(&path, None, &run("r-1"), &format!("{KEY}\n{other}"), WallMs(0)).unwrap());
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert_eq!(text.matches("expiry-time=").count(), 2, "{text}");
+        assert_eq!(text.matches(" groundcrew-hold:r-1\n").count(), 2, "{text}");
+        // One of them is taken back.
+        assert!(install(&path, None, &run("r-1"), &other, WallMs(0)).unwrap());
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(text.matches("expiry-time=").count() == 1 && text.contains("IOMr"), "{text}");
+        assert!(remove(&path, &run("r-1")).unwrap());
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "");
+    }
+
+    #[test]
+    fn what_agents_without_a_memory_have_left_is_swept_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("keys");
+        assert!(!sweep(&path, None).unwrap());
+        assert!(!path.exists(), "a sweep makes no file");
+        let others = "ssh-rsa AAAA someone@else\n# was groundcrew-hold:r-1\n";
+        std::fs::write(&path, others).unwrap();
+        for name in ["r-1", "r-2"] {
+            install(&path, None, &run(name), KEY, WallMs(0)).unwrap();
+        }
+        assert!(sweep(&path, Some(&run("r-2"))).unwrap() && !sweep(&path, Some(&run("r-2"))).unwrap());
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(text.ends_with(" groundcrew-hold:r-2\n") && text.lines().count() == 3, "{text}");
+        assert!(sweep(&path, None).unwrap());
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), others);
+    }
+
+    /// As root it is another's, otherwise this process's own: sshd reads the file as the user who logs in.
+    #[test]
+    fn what_is_made_belongs_to_the_user_who_logs_in() {
+        let owner = |path: &Path| std::fs::metadata(path).map(|found| (found.uid(), found.gid())).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let home = folder.path().join("home");
+        std::fs::create_dir(&home).unwrap();
+        if rustix::process::geteuid().is_root() {
+            std::os::unix::fs::chown(&home, Some(54_321), Some(54_322)).unwrap();
+        }
+        let path = home.join(".ssh/authorized_keys");
+        install(&path, None, &run("r-1"), KEY, WallMs(0)).unwrap();
+        assert_eq!((owner(&path), owner(path.parent().unwrap())), (owner(&home), owner(&home)));
+        // It stays theirs when it is changed.
+        remove(&path, &run("r-1")).unwrap();
+        assert_eq!(owner(&path), owner(&home));
+        let (uid, gid) = if rustix::process::geteuid().is_root() { (12_345, 12_346) } else { owner(&home) };
+        let ann = User { name: "ann".to_owned(), uid, gid, home: home.clone() };
+        let path = home.join("keys/ann");
+        install(&path, Some(&ann), &run("r-1"), KEY, WallMs(0)).unwrap();
+        assert_eq!((owner(&path), owner(path.parent().unwrap())), ((uid, gid), (uid, gid)));
+        assert_eq!(login_of(&path, Some(&ann)).as_deref(), Some("ann"));
+    }
+
+    #[test]
+    fn who_logs_in_is_the_owner_of_what_there_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let ours = rustix::process::geteuid().as_raw();
+        let name = users::find(Path::new(users::PASSWD), |user| user.uid == ours).map(|user| user.name);
+        assert_eq!(login_of(&folder.path().join("none/.ssh/keys"), None), name);
     }
 
     #[test]
     fn another_runs_key_stays() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("keys");
-        install(&path, &run("r-1"), KEY, WallMs(0)).unwrap();
-        install(&path, &run("r-12"), KEY, WallMs(0)).unwrap();
+        install(&path, None, &run("r-1"), KEY, WallMs(0)).unwrap();
+        install(&path, None, &run("r-12"), KEY, WallMs(0)).unwrap();
         remove(&path, &run("r-1")).unwrap();
         assert!(std::fs::read_to_string(&path).unwrap().ends_with("groundcrew-hold:r-12\n"));
     }
@@ -278,7 +395,7 @@ mod tests {
             "ssh-ed25519 \"AAAAC3NzaC1lZDI1NTE5AAAA",
         ] {
             assert!(
-                matches!(install(&path, &run("r-1"), bad, WallMs(0)), Err(HoldError::BadKey { .. })),
+                matches!(install(&path, None, &run("r-1"), bad, WallMs(0)), Err(HoldError::BadKey { .. })),
                 "{bad:?}"
             );
         }
@@ -292,7 +409,7 @@ mod tests {
         std::fs::write(&target, "x\n").unwrap();
         let path = folder.path().join("keys");
         std::os::unix::fs::symlink(&target, &path).unwrap();
-        assert!(install(&path, &run("r-1"), KEY, WallMs(0)).is_err());
+        assert!(install(&path, None, &run("r-1"), KEY, WallMs(0)).is_err());
         assert_eq!(std::fs::read(&target).unwrap(), b"x\n");
     }
 }

@@ -7,6 +7,7 @@
 mod hooks_file;
 mod kernel_line;
 mod sources;
+pub mod users;
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
@@ -24,11 +25,16 @@ use crate::clock::ClockFrom;
 pub use hooks_file::HooksError;
 use sources::{Given, Values};
 pub use sources::{SettingsError, Source};
+use users::User;
 
 /// Where the kernel shows its command line.
 pub const KERNEL_LINE: &str = "/proc/cmdline";
 /// The home, unless told otherwise.
 pub const HOME_DEFAULT: &str = "/var/lib/groundcrew";
+/// Where sshd looks for keys, from a user's home.
+const USERS_KEYS: &str = ".ssh/authorized_keys";
+/// Where an SSH server has its host keys.
+const HOST_KEYS_DEFAULT: &str = "/etc/ssh";
 /// Root's home, whose keys let anybody do anything.
 const ROOT_HOME: &str = "/root";
 
@@ -53,8 +59,10 @@ pub const FLAGS_HELP: &str = "  --url URL               https://HOST[:PORT] of t
   --allow-services        may restart services of this machine, where an interrupt of the run's profile names them
   --allow-packages        may apply packages to this machine: a run's profile then says which, and where
   --allow-wipe            may write over disks of this machine, where a run's profile names them and an operator says so
-  --authorized-keys FILE  where the key of a hold goes; none is taken without it
+  --authorized-keys FILE  where the keys of a hold go; none is taken without it or --hold-user
+  --hold-user NAME        whose file that is: who owns what is made there; by itself, their ~/.ssh/authorized_keys
   --allow-root-keys       that file may be root's own
+  --host-keys FOLDER      where the public host keys of this machine's SSH server are (default /etc/ssh)
 Each can be given in the environment (GROUNDCREW_URL, GROUNDCREW_ALLOW_POWER=yes), the first six on the
 kernel command line (groundcrew.url=). A flag wins over the environment, and that over the kernel. An empty
 variable or kernel parameter counts as not given.";
@@ -114,8 +122,12 @@ pub struct Settings {
     pub allow_packages: bool,
     /// Whether disks of this machine may be written over.
     pub allow_wipe: bool,
-    /// Where the key of a hold goes; absent: nowhere.
+    /// Where the keys of a hold go; absent: nowhere.
     pub authorized_keys: Option<PathBuf>,
+    /// Where the public host keys of this machine's SSH server are.
+    pub host_keys: PathBuf,
+    /// Whose file that is; absent: the owner's of its folder.
+    pub hold_user: Option<User>,
     /// Time between two heartbeats, in milliseconds. For tests alone, and in the environment alone
     /// (`GROUNDCREW_HEARTBEAT_INTERVAL_MS`): orders arrive with the answers, and a test must not wait for them.
     pub heartbeat_interval_ms: u64,
@@ -148,13 +160,17 @@ impl Settings {
     ) -> Result<Settings, SettingsError> {
         let values = Values::gather(flags, environment, kernel_line)?;
         let home = values.parse("home", absolute)?.unwrap_or_else(|| HOME_DEFAULT.into());
-        let keys = values.parse("authorized-keys", absolute)?;
-        if let (Some(path), Some(given)) = (&keys, values.given("authorized-keys"))
+        let hold_user = values.parse("hold-user", user)?;
+        let theirs = hold_user.as_ref().map(|user| user.home.join(USERS_KEYS));
+        let keys = values.parse("authorized-keys", absolute)?.or(theirs);
+        let by =
+            ["authorized-keys", "hold-user"].into_iter().find_map(|flag| Some((flag, values.given(flag)?)));
+        if let (Some(path), Some((flag, given))) = (&keys, by)
             && !values.switch("allow-root-keys")?
             && is_roots(path, root_home)
         {
             let expected = "a file that is not root's own, or --allow-root-keys beside it";
-            return Err(given.bad("authorized-keys", expected.to_owned()));
+            return Err(given.bad(flag, expected.to_owned()));
         }
         let hooks = match values.parse("hooks", absolute)? {
             Some(path) => hooks_file::read(&path, &home)?,
@@ -181,6 +197,8 @@ impl Settings {
             allow_packages: values.switch("allow-packages")?,
             allow_wipe: values.switch("allow-wipe")?,
             authorized_keys: keys,
+            hold_user,
+            host_keys: values.parse("host-keys", absolute)?.unwrap_or_else(|| HOST_KEYS_DEFAULT.into()),
             heartbeat_interval_ms: values
                 .parse(sources::HEARTBEAT_INTERVAL, heartbeat_interval_ms)?
                 .unwrap_or(HEARTBEAT_INTERVAL_MS),
@@ -241,6 +259,13 @@ pub fn drain_max_age(text: &str) -> Result<Duration, String> {
     parsed
         .map(Duration::from_millis)
         .ok_or_else(|| "a length of time from 1s to 30d, as in \"90m\"".to_owned())
+}
+
+fn user(name: &str) -> Result<User, String> {
+    let found = users::find(Path::new(users::PASSWD), |user| user.name == name);
+    found.filter(|user| user.home.is_absolute()).ok_or_else(|| {
+        format!("a user with a home whom {} lists; for another, --authorized-keys alone", users::PASSWD)
+    })
 }
 
 /// A cluster makes UUIDs; a static pod's is the hash of its manifest.

@@ -1,5 +1,7 @@
 //! The command line of `groundcrewctl`.
 
+mod hold;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
@@ -7,6 +9,7 @@ use groundcrew_protocol::ids::{
     DrainId, MacAddress, NodeName, PackageName, PackageVersion, ProfileName, RunId, SinkName,
 };
 use groundcrew_protocol::time::parse_span_ms;
+pub(crate) use hold::{HoldKeyCommand, RunKeyArguments, SshArguments};
 
 /// Asks and instructs a Groundcrew orchestrator.
 #[derive(Debug, Parser)]
@@ -71,7 +74,7 @@ pub(crate) enum Command {
     /// Operators' tokens.
     #[command(subcommand)]
     Token(TokenCommand),
-    /// The SSH key that lets operators into held machines.
+    /// The SSH keys that operators have registered for held machines.
     #[command(subcommand)]
     HoldKey(HoldKeyCommand),
     /// Show the certificate that is served, and how a rotation stands.
@@ -247,6 +250,10 @@ pub(crate) enum RunCommand {
     Release(EndArguments),
     /// End a run and its agent at once.
     Abort(EndArguments),
+    /// Log in to the machine of a held run: with the key of its hold, or where keys are registered with yours.
+    Ssh(SshArguments),
+    /// Print the key that was made for the hold of a run, or write it to a file.
+    HoldKey(RunKeyArguments),
     /// Make a new boot token, in place of the old one.
     Token(RunArgument),
     /// Delete one that has ended, with its log, readings and artifacts.
@@ -272,21 +279,6 @@ pub(crate) enum ArtifactCommand {
         #[arg(long, value_name = "FILE", conflicts_with = "json")]
         output: Option<PathBuf>,
     },
-}
-
-/// The SSH key that lets operators into held machines.
-#[derive(Debug, Subcommand)]
-pub(crate) enum HoldKeyCommand {
-    /// Show it.
-    Show,
-    /// Set it, in the place of another; held machines have it within five minutes.
-    Set {
-        /// The public key: a file (as id_ed25519.pub), or the line itself.
-        #[arg(value_name = "FILE|KEY")]
-        key: String,
-    },
-    /// Take it away, also from machines that are held.
-    Clear,
 }
 
 /// Operators' tokens.
@@ -463,6 +455,8 @@ mod tests {
             (&["up"], "--profile"),
             (&["artifact", "get", "r-1", "CPUStress", "x", "n"], "invalid digit"),
             (&["hold-key", "set"], "FILE|KEY"),
+            (&["hold-key", "set", "--name", "A b", "k"], "name of a hold key"),
+            (&["run", "hold-key", "r-1", "--output", "f", "--json"], "cannot be used with"),
             (&["run", "override", "r-1"], "--reason"),
             (&["run", "cancel", "r-1", "--stage", "SMART"], "--stage"),
         ] {

@@ -47,10 +47,18 @@ pub(crate) struct Refusal {
 #[error("the run is not Completed")]
 pub(crate) struct NotCompleted;
 
+/// A program that was run in this one's place ended so; it has said why itself.
+#[derive(Debug, thiserror::Error)]
+#[error("it ended with status {0}")]
+pub(crate) struct Ended(pub(crate) u8);
+
 /// The exit code of a failure: 64 for a wrong command line, 128 and the signal's number, otherwise 1.
 pub(crate) fn exit_code(error: &anyhow::Error) -> ExitCode {
     if error.is::<Usage>() {
         return ExitCode::from(EXIT_USAGE);
+    }
+    if let Some(Ended(code)) = error.downcast_ref::<Ended>() {
+        return ExitCode::from(*code);
     }
     match error.downcast_ref::<Interrupted>() {
         Some(interrupted) => ExitCode::from(128 + interrupted.number),
@@ -60,7 +68,7 @@ pub(crate) fn exit_code(error: &anyhow::Error) -> ExitCode {
 
 /// False where the reason was printed already, or nobody reads any more.
 pub(crate) fn is_said_aloud(error: &anyhow::Error) -> bool {
-    !error.is::<NotCompleted>() && !is_closed_pipe(error)
+    !error.is::<NotCompleted>() && !error.is::<Ended>() && !is_closed_pipe(error)
 }
 
 /// A failure as it is printed: a sentence, or with `json` one object in a line.

@@ -2,6 +2,7 @@
 
 use comfy_table::{Attribute, Cell, Color, ColumnConstraint, ContentArrangement, Row, Table, TableStyle};
 use groundcrew_protocol::check::Verdict;
+use groundcrew_protocol::hold::{RegisteredKey, RegisteredKeys};
 use groundcrew_protocol::operator::{
     ArtifactView, AuditList, CertificateView, Node, NodeList, PackageList, ProfileList, RunCreated, RunList,
     RunSummary, RunView, StageView, TaskView, TokenView,
@@ -196,6 +197,20 @@ pub(crate) fn runs(list: &RunList, reader: &Reader, now: WallMs) -> String {
     more(text, next)
 }
 
+/// The keys that operators have registered for holds.
+pub(crate) fn hold_keys(list: &RegisteredKeys) -> String {
+    if list.keys.is_empty() {
+        return "No keys are registered: each hold has one of its own, with which `groundcrewctl run ssh RUN` logs in.\n"
+            .to_owned();
+    }
+    list.keys.iter().map(hold_key).collect()
+}
+
+/// One of them: its name, and the line whole, since it is compared and copied.
+pub(crate) fn hold_key(key: &RegisteredKey) -> String {
+    format!("{}  {}\n", key.name, clean(&key.authorized_key))
+}
+
 /// Why it stands where it stands, in a few words.
 fn in_short(run: &RunSummary, now: WallMs) -> String {
     if !run.reason.is_empty() {
@@ -231,6 +246,10 @@ pub(crate) fn run(view: &RunView, reader: &Reader, now: WallMs) -> String {
         rows.push(("Rebooting", drains::reboot(rebooting, now)));
     }
     rows.push(("Agent", agent(view, now)));
+    rows.extend(view.hold_key.iter().map(|key| ("Key", clean(key))));
+    rows.extend(
+        view.hold_key_failed.iter().map(|why| ("Key", format!("none could be made: {}", clean(why)))),
+    );
     rows.extend(view.machine_unproved.iter().map(|why| ("Machine", format!("not proved: {}", clean(why)))));
     if let Some(skew_ms) = view.skew_ms {
         let side = if skew_ms > 0 { "ahead of" } else { "behind" };

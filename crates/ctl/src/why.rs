@@ -127,9 +127,13 @@ fn held(view: &RunView, now: WallMs, why: &mut Why) {
         )),
         Some(_) => {}
     }
+    if let Some(failed) = &view.hold_key_failed {
+        why.sentences.push(format!("No SSH key could be made for this hold: {}", sentence(failed)));
+    }
     let run = &summary.run;
     why.commands.extend([
         (format!("run report {run}"), "shows every check"),
+        (format!("run ssh {run}"), "logs in to the machine"),
         (format!("run retry {run}"), "does the stage again"),
         (format!("run override {run} --reason …"), "accepts the verdict"),
         (format!("run release {run}"), "ends the hold and the run"),

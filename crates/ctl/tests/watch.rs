@@ -382,3 +382,34 @@ async fn whoever_closes_the_pipe_has_read_enough_but_of_a_run_that_is_followed()
         command(&server, &["run", "show", "r_1"]).stderr(std::io::pipe().unwrap().1).status().await.unwrap();
     assert_eq!(wrong.code(), Some(64));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn keys_of_holds_are_listed_taken_away_and_fetched() {
+    let script = |path: &str, _count: usize| {
+        let body = match path {
+            "/api/v1/hold-keys" => json!({"keys": [{"name": "ann", "authorized_key": "ssh-ed25519 BBBB"}]}),
+            "/api/v1/hold-keys/ben" => json!({}),
+            "/api/v1/runs/r-1/hold-key" => {
+                json!({"run": "r-1", "private_key": "the private half\n", "public_key": "ssh-ed25519 C", "expires_at": 0})
+            }
+            other => panic!("{other}"),
+        };
+        (200, body.to_string())
+    };
+    let server = serve(Arc::new(script)).await;
+    for (words, said) in [
+        (&["hold-key", "list"][..], "ann  ssh-ed25519 BBBB\n"),
+        (&["hold-key", "clear", "--name", "ben"], "Hold key ben is deleted.\n"),
+        (&["run", "hold-key", "r-1"], "the private half\n"),
+    ] {
+        let (code, stdout, stderr) = ctl(&server, words).await;
+        assert_eq!((code, stdout.as_str()), (Some(0), said), "{words:?}: {stderr}");
+    }
+    let (code, stdout, _) = ctl(&server, &["run", "hold-key", "r-1", "--json"]).await;
+    assert!(code == Some(0) && stdout.contains(r#""private_key":"the private half\n""#), "{stdout}");
+    // Without an address of the machine ssh is not even tried.
+    let (code, _, stderr) = ctl(&server, &["run", "ssh", "r-1"]).await;
+    assert!(code == Some(1) && stderr.contains("--host"), "{stderr}");
+    let (code, _, stderr) = ctl(&server, &["run", "ssh", "r-1", "--host", "192.0.2.1"]).await;
+    assert!(code == Some(1) && stderr.contains("no host keys"), "{stderr}");
+}

@@ -9,6 +9,7 @@ pub mod listen;
 pub mod live;
 pub mod notify;
 pub mod owner;
+pub mod pair;
 pub mod points;
 pub mod report;
 pub mod run;

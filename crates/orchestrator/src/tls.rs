@@ -100,6 +100,11 @@ impl Files {
         Files { data: data.to_owned(), folder: data.join("tls"), key }
     }
 
+    /// The file of the outer key.
+    pub fn key(&self) -> &KeyFile {
+        &self.key
+    }
+
     fn current_path(&self) -> PathBuf {
         self.folder.join("current.pem")
     }

@@ -104,6 +104,11 @@ text_id!(
     |t| is_name(t, 63, b"-.")
 );
 text_id!(
+    /// The name of a public key that an operator has registered for holds.
+    HoldKeyName, "name of a hold key", "1 to 63 of a-z, 0-9, '-' and '.', with a letter or digit at both ends",
+    |t| is_name(t, 63, b"-.")
+);
+text_id!(
     /// Identifies a drain that an operator has asked the orchestrator for.
     DrainId, "drain id", "1 to 40 of a-z, 0-9 and '-', with a letter or digit at both ends", |t| is_name(t, 40, b"-")
 );

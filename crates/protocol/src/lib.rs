@@ -8,6 +8,7 @@ pub mod agent_info;
 pub mod check;
 pub mod check_names;
 pub mod drain;
+pub mod hold;
 pub mod ids;
 pub mod inventory;
 pub mod limits;

@@ -48,6 +48,9 @@ pub const BACKOFF_FIRST_MS: u64 = 2_000;
 pub const BACKOFF_MAX_MS: u64 = 30_000;
 /// What only an operator can mend (401, 403, 404, 410, a wrong pin, a claim taken over) is asked again this often.
 pub const SLOW_RETRY_MS: u64 = 300_000;
+/// Keys that a hold has, all lines together: what an agent remembers of its run is read whole, and has other things in it.
+/// Some two hundred ed25519 keys, or thirty of RSA with 4,096 bits.
+pub const HOLD_KEYS_BYTES_MAX: usize = 24 * 1024;
 /// Changes of a claim's hands within [`CLAIM_CHANGES_WINDOW_MS`] that hold the run.
 pub const CLAIM_CHANGES_MAX: usize = 3;
 /// The time in which changes of hands are counted.

@@ -246,6 +246,15 @@ pub struct RunView {
     /// there knows that it is that machine.
     #[serde(default)]
     pub host_keys: Vec<String>,
+    /// The user as whom an operator logs in to the held machine, where its agent can tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hold_user: Option<String>,
+    /// The public half of the key that was made for this hold; absent where there is none, or no hold.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hold_key: Option<String>,
+    /// Why no key could be made for this hold.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hold_key_failed: Option<String>,
     /// Why the latest claim from another machine than the node was refused, since the orchestrator's start.
     #[serde(default)]
     pub wrong_machine: Option<String>,
@@ -411,15 +420,6 @@ pub struct TaskView {
     pub failures: u64,
     /// When the last pass ended.
     pub last: Option<WallMs>,
-}
-
-/// The key that lets operators into held machines.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-#[serde(deny_unknown_fields)]
-pub struct HoldKey {
-    /// A line for authorized_keys: type, key and comment, without options. Absent: nobody is let in.
-    pub authorized_key: Option<String>,
 }
 
 /// Something that somebody did: a row of the audit trail.

@@ -443,32 +443,6 @@ pub struct ResultAnswer {
     pub generation: Generation,
 }
 
-/// An agent in a hold asks for the key that lets an operator in.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-pub struct HoldRequest {
-    /// The sender's claim.
-    #[serde(default)]
-    pub claim: ClaimNumber,
-    /// Address under which the machine can be reached.
-    #[serde(default)]
-    pub ip: String,
-    /// The machine's public SSH host keys.
-    #[serde(default)]
-    pub host_keys: Vec<String>,
-}
-
-/// Answer to it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-pub struct HoldAnswer {
-    /// A line for authorized_keys, without options; absent where no operator has given a key.
-    #[serde(default)]
-    pub authorized_key: Option<String>,
-    /// When it must be taken off again.
-    pub expires_at: WallMs,
-}
-
 /// Body of every answer that is an error.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]

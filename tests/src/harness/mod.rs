@@ -8,6 +8,7 @@
 //!        ──▶ Gate     a way between both that holds what is large in the middle
 //!        ──▶ Sink     whom the orchestrator tells of shutdowns, well or badly behaved
 //!        ──▶ Browser  Chromium without a screen, for the pages and their script
+//!        ──▶ Sshd     a real SSH server, for the key of a hold
 //!        ──▶ programs a root with a shell, and scripts that stand in for a machine's programs
 //!        ──▶ Cgroup   a cgroup with little memory           mounts   mounts that only one test sees
 //!        ──▶ Terminal a pseudo-terminal, for what shows itself otherwise to somebody who looks
@@ -26,6 +27,7 @@ pub mod process;
 pub mod programs;
 pub mod server;
 pub mod sink;
+pub mod sshd;
 pub mod terminal;
 
 use std::fs::{File, OpenOptions};
@@ -44,6 +46,7 @@ pub use mounts::{in_own_mounts, mount};
 pub use process::{Handle, Process};
 pub use server::{Run, Server};
 pub use sink::{Answers, Sink};
+pub use sshd::Sshd;
 pub use terminal::Terminal;
 
 /// What has not come after this never comes.

@@ -12,10 +12,11 @@ use groundcrew_client::Error;
 use groundcrew_orchestrator::api::error::ApiError;
 use groundcrew_orchestrator::live::answer::heartbeat_answer;
 use groundcrew_orchestrator::run::decide::{
-    Answer, Change, Input, NewRun, OrderKind, Refused, create, decide,
+    Answer, Change, HoldSaid, Input, NewRun, OrderKind, Refused, create, decide,
 };
 use groundcrew_orchestrator::run::state::{Claim, HeldFor, Now, Run, Standing};
 use groundcrew_orchestrator::store::{LogChunk, Taken};
+use groundcrew_protocol::hold::HoldAnswer;
 use groundcrew_protocol::ids::{
     Attempt, ClaimNumber, DirectiveId, DrainId, Generation, RunId, Sha256Hex, TokenText,
 };
@@ -23,8 +24,7 @@ use groundcrew_protocol::profile::Profile;
 use groundcrew_protocol::stage::Stage;
 use groundcrew_protocol::time::WallMs;
 use groundcrew_protocol::wire::{
-    self, ClaimRequest, Heartbeat, HeartbeatAnswer, HelloAnswer, HoldAnswer, Intent, LogRequest,
-    ResultRequest,
+    self, ClaimRequest, Heartbeat, HeartbeatAnswer, HelloAnswer, Intent, LogRequest, ResultRequest,
 };
 
 use super::logs::{HomeId, Ledger, LogStore};
@@ -258,10 +258,8 @@ impl Server {
             }
             Request::Log(body, home, token) => Response::Log(self.log(&body, home, &token)),
             Request::Hold(claim, token) => Response::Control(self.speaks(&token).and_then(|()| {
-                let change = self.decide(Input::Hold { claim, host_keys: Vec::new() });
-                change.map(|_| {
-                    Reply::Hold(HoldAnswer { authorized_key: Some("key".into()), expires_at: WallMs(1) })
-                })
+                let change = self.decide(Input::Hold { claim, said: HoldSaid::default(), key: None });
+                change.map(|_| Reply::Hold(HoldAnswer::new(vec!["key".into()], WallMs(1))))
             })),
             Request::Heartbeat(heartbeat, token) => {
                 let claim = heartbeat.claim;

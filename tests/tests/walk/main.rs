@@ -17,6 +17,7 @@ mod drain_stalled;
 mod drains;
 mod fetched;
 mod flushed;
+mod holds;
 mod in_service;
 mod informed;
 mod interrupts;

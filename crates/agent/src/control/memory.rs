@@ -45,7 +45,7 @@ pub struct Memory {
     /// Outcomes of the latest directives.
     #[serde(default)]
     pub directives: VecDeque<DirectiveReport>,
-    /// The line in authorized_keys that a hold has put there and that must be taken out again.
+    /// The lines in authorized_keys that a hold has put there and that must be taken out again, one below the other.
     #[serde(default)]
     pub hold_key: Option<String>,
     /// When that line must be gone, on the orchestrator's clock.

@@ -12,7 +12,7 @@ const KERNEL_LINE_BYTES_MAX: u64 = 64 * 1024;
 const KERNEL_PREFIX: &str = "groundcrew.";
 
 /// Parameters with a value, by the name of their flag; true where the kernel command line may give it.
-const VALUES: [(&str, bool); 12] = [
+const VALUES: [(&str, bool); 14] = [
     ("url", true),
     ("run", true),
     ("token", true),
@@ -25,6 +25,8 @@ const VALUES: [(&str, bool); 12] = [
     ("drain-secret-file", false),
     ("hooks", false),
     ("authorized-keys", false),
+    ("hold-user", false),
+    ("host-keys", false),
 ];
 /// A parameter that the environment alone may give, as a pod's manifest does.
 pub(super) const POD_UID: &str = "pod-uid";

@@ -212,6 +212,26 @@ fn root_s_own_keys_need_a_word_of_their_own() {
 }
 
 #[test]
+fn a_user_for_holds_brings_their_own_file_and_root_needs_the_same_word() {
+    let mut given = given();
+    given.environment.insert("GROUNDCREW_HOLD_USER", "root".into());
+    let error = error_of(&given);
+    assert!(error.contains("GROUNDCREW_HOLD_USER") && error.contains("--allow-root-keys"), "{error}");
+    given.environment.insert("GROUNDCREW_ALLOW_ROOT_KEYS", "yes".into());
+    let settings = load(&given).unwrap();
+    let user = settings.hold_user.unwrap();
+    assert_eq!((user.name.as_str(), user.uid), ("root", 0));
+    assert_eq!(settings.authorized_keys, Some(user.home.join(".ssh/authorized_keys")));
+    // A path of its own beside it counts.
+    given.environment.insert("GROUNDCREW_AUTHORIZED_KEYS", "/srv/keys".into());
+    assert_eq!(load(&given).unwrap().authorized_keys.as_deref(), Some(Path::new("/srv/keys")));
+    given.environment.insert("GROUNDCREW_HOLD_USER", "nobody-of-this-name".into());
+    let error = error_of(&given);
+    assert!(error.contains("nobody-of-this-name") && error.contains("/etc/passwd"), "{error}");
+    assert_eq!(settings.host_keys, Path::new("/etc/ssh"));
+}
+
+#[test]
 fn the_environment_alone_names_the_pod() {
     let mut given = given();
     assert_eq!(load(&given).unwrap().pod_uid, None);

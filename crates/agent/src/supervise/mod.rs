@@ -125,6 +125,8 @@ pub(crate) struct Agent {
     activity: Activity,
     info: InfoFile,
     said_failure: bool,
+    /// True once authorized_keys was swept of what other agents have left there.
+    keys_swept: bool,
     /// The run is over: lines go to the console alone, and no readings are taken.
     is_over: Arc<AtomicBool>,
 }
@@ -194,8 +196,7 @@ impl Agent {
         console: Console,
         (core, info): (Core, InfoFile),
     ) -> Result<Agent, StartError> {
-        let health = HomeHealth::default();
-        let io = IoThread::start(health).map_err(system("the I/O thread"))?;
+        let io = IoThread::start(HomeHealth::default()).map_err(system("the I/O thread"))?;
         let (outbox, outbox_notes) = Outbox::open(home, io.clone()).map_err(system("the outbox"))?;
         let (log, log_notes) = Spool::open(home, Kind::Log).map_err(system("the spool of log lines"))?;
         let lines = LineSender::new(log.clone(), io.clone());
@@ -248,6 +249,7 @@ impl Agent {
             activity: Activity::default(),
             info,
             said_failure: false,
+            keys_swept: false,
             is_over,
             io,
             settings,
@@ -382,6 +384,7 @@ impl Agent {
         self.outbox.retry().await;
         self.persist_again().await;
         self.keep_hooks_again().await;
+        self.sweep_keys().await;
         if let (Some(why), false) = (self.io.health().failure(), self.said_failure) {
             self.said_failure = true;
             self.say(

@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use groundcrew_protocol::PROTOCOL;
+use groundcrew_protocol::hold::HoldRequest;
 use groundcrew_protocol::ids::{ClaimNumber, TokenText};
 use groundcrew_protocol::limits;
 use groundcrew_protocol::time::WallMs;
 use groundcrew_protocol::wire::{
-    ClaimRequest, Hello, HoldRequest, HomeKind, Intent, LogLevel, LogLine, OutboxEntry, ResultRequest,
+    ClaimRequest, Hello, HomeKind, Intent, LogLevel, LogLine, OutboxEntry, ResultRequest,
 };
 
 use super::Agent;
@@ -281,8 +282,10 @@ impl Agent {
             Call::Result { claim, entry } => self.send_result(claim, entry).await,
             Call::Intent(intent) => self.answer_later(async move { send_intent(&to, &intent).await }),
             Call::Hold { claim } => {
-                let request =
-                    HoldRequest { claim, ip: self.core.ip().to_owned(), host_keys: hold::host_keys() };
+                let keys = self.settings.authorized_keys.as_deref();
+                let user = keys.and_then(|path| hold::login_of(path, self.settings.hold_user.as_ref()));
+                let (ip, host_keys) = (self.core.ip().to_owned(), hold::host_keys(&self.settings.host_keys));
+                let request = HoldRequest { claim, ip, host_keys, user };
                 self.answer_later(async move {
                     to.hold(&request).await.map(Reply::Hold).map_err(|error| failure_of(&error))
                 });
@@ -339,11 +342,11 @@ impl Agent {
             self.say(LogLevel::Warn, "a hold's key is remembered, and the settings name no authorized_keys");
             return key.is_none();
         };
-        let run = self.settings.run.clone();
+        let (run, user) = (self.settings.run.clone(), self.settings.hold_user.clone());
         let place = path.display().to_string();
         let installs = key.is_some();
         let changed = self.io.run("changing authorized_keys", move || match key {
-            Some((line, expires_at)) => hold::install(&path, &run, &line, expires_at),
+            Some((lines, expires_at)) => hold::install(&path, user.as_ref(), &run, &lines, expires_at),
             None => hold::remove(&path, &run),
         });
         let changed = changed.await;
@@ -357,6 +360,26 @@ impl Agent {
             Err(error) => self.say(LogLevel::Error, crate::errors::chain(&error)),
         }
         done
+    }
+
+    /// Takes out what agents without a memory of it have left in authorized_keys: one whose home is lost, or that had another
+    /// run. Tried until it is done once; what this home remembers is the control loop's affair.
+    pub(super) async fn sweep_keys(&mut self) {
+        let Some(path) = self.settings.authorized_keys.clone().filter(|_| !self.keys_swept) else { return };
+        let stays = self.core.memory().hold_key.is_some().then(|| self.settings.run.clone());
+        let place = path.display().to_string();
+        match self.io.run("sweeping authorized_keys", move || hold::sweep(&path, stays.as_ref())).await {
+            Ok(found) => {
+                self.keys_swept = true;
+                if found {
+                    self.say(
+                        LogLevel::Warn,
+                        format!("keys of an earlier hold were left in {place}, and are out"),
+                    );
+                }
+            }
+            Err(error) => self.say(LogLevel::Error, crate::errors::chain(&error)),
+        }
     }
 
     fn power_off(&mut self) {

@@ -8,6 +8,7 @@ mod logs;
 mod office;
 mod packages;
 mod runs;
+mod ssh;
 
 use anyhow::Result;
 use groundcrew_protocol::operator::{

@@ -1,9 +1,10 @@
-//! What concerns no single run: the key of holds, the certificate, the orchestrator's tasks, and who did what.
+//! What concerns no single run: the keys of holds, the certificate, the orchestrator's tasks, and who did what.
 
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use groundcrew_protocol::operator::{AuditList, CertificateView, HoldKey, TaskView};
+use groundcrew_protocol::hold::{HoldKey, RegisterKey, RegisteredKey, RegisteredKeys};
+use groundcrew_protocol::operator::{AuditList, CertificateView, TaskView};
 
 use super::{Desk, page};
 use crate::api::Answer;
@@ -11,26 +12,36 @@ use crate::arguments::{HoldKeyCommand, PageArguments};
 use crate::{tables, words};
 
 const HOLD_KEY: &str = "/api/v1/hold-key";
+const HOLD_KEYS: &str = "/api/v1/hold-keys";
 /// A public key is a line of a few hundred bytes.
 const KEY_FILE_BYTES_MAX: u64 = 16 * 1024;
 
-/// Does one command about the key of holds.
+/// Does one command about the keys that are registered for holds.
 pub(super) async fn hold_key(desk: &Desk, command: HoldKeyCommand) -> Result<()> {
-    let answer = match command {
-        HoldKeyCommand::Show => desk.api.get(HOLD_KEY).await?,
-        HoldKeyCommand::Set { key } => {
-            let key = HoldKey { authorized_key: Some(key_of(&key)?) };
-            desk.api.put(HOLD_KEY, &key).await?
+    match command {
+        HoldKeyCommand::List => {
+            let answer = desk.api.get(HOLD_KEYS).await?;
+            desk.show(&answer, |answer| Ok(tables::hold_keys(&answer.parse::<RegisteredKeys>()?)))
         }
-        HoldKeyCommand::Clear => desk.api.put(HOLD_KEY, &HoldKey { authorized_key: None }).await?,
-    };
-    let text = |answer: &Answer| {
-        Ok(match answer.parse::<HoldKey>()?.authorized_key {
-            Some(key) => format!("{}\n", words::clean(&key)),
-            None => "No key: nobody is let into held machines.\n".to_owned(),
-        })
-    };
-    desk.show(&answer, text)
+        HoldKeyCommand::Show => {
+            let answer = desk.api.get(HOLD_KEY).await?;
+            let text = |answer: &Answer| {
+                Ok(match answer.parse::<HoldKey>()?.authorized_key {
+                    Some(key) => format!("{}\n", words::clean(&key)),
+                    None => "No key is registered as default.\n".to_owned(),
+                })
+            };
+            desk.show(&answer, text)
+        }
+        HoldKeyCommand::Set { key, name } => {
+            let key = RegisterKey { authorized_key: key_of(&key)? };
+            let answer = desk.api.put(&format!("{HOLD_KEYS}/{name}"), &key).await?;
+            desk.show(&answer, |answer| Ok(tables::hold_key(&answer.parse::<RegisteredKey>()?)))
+        }
+        HoldKeyCommand::Clear { name } => {
+            desk.delete(&format!("{HOLD_KEYS}/{name}"), "hold key", name.as_str()).await
+        }
+    }
 }
 
 /// The line of a public key: as it was given, or from the file of that name.

@@ -9,7 +9,7 @@ use groundcrew_protocol::operator::{CreateRun, Order, RunCreated, RunList, RunVi
 use groundcrew_protocol::stage::Stage;
 use http::Method;
 
-use super::{Desk, bundle, logs, page};
+use super::{Desk, bundle, logs, page, ssh};
 use crate::api::{Answer, run_path};
 use crate::arguments::{EndArguments, OverrideArguments, RetryArguments, RunCommand};
 use crate::error::NotCompleted;
@@ -53,6 +53,8 @@ pub(super) async fn run(desk: &Desk, command: RunCommand) -> Result<()> {
         RunCommand::Cancel(EndArguments { run, reason }) => end(desk, "cancel", &run, reason).await,
         RunCommand::Release(EndArguments { run, reason }) => end(desk, "release", &run, reason).await,
         RunCommand::Abort(EndArguments { run, reason }) => end(desk, "abort", &run, reason).await,
+        RunCommand::Ssh(arguments) => ssh::log_in(desk, arguments).await,
+        RunCommand::HoldKey(arguments) => ssh::hold_key(desk, arguments).await,
         RunCommand::Delete(argument) => {
             desk.delete(&run_path(&argument.run, ""), "run", argument.run.as_str()).await
         }

@@ -15,6 +15,7 @@ pub mod drains;
 pub mod error;
 pub mod events;
 pub mod heartbeat;
+pub mod hold;
 pub mod hold_key;
 pub mod iperf3;
 pub mod logs;
@@ -93,7 +94,7 @@ fn agent_routes() -> Vec<Route> {
         Route::new(Method::POST, "/api/v1/runs/{run}/heartbeat", Agent, post(heartbeat::heartbeat)),
         Route::new(Method::POST, "/api/v1/runs/{run}/intent", Agent, post(result::intent)),
         Route::new(Method::POST, "/api/v1/runs/{run}/result", Agent, post(result::result)),
-        Route::new(Method::POST, "/api/v1/runs/{run}/hold", Agent, post(result::hold)),
+        Route::new(Method::POST, "/api/v1/runs/{run}/hold", Agent, post(hold::hold)),
         Route::new(Method::POST, "/api/v1/runs/{run}/log", Agent, post(logs::log)),
         Route::new(Method::POST, "/api/v1/runs/{run}/sensor", Agent, post(sensors::sensor)),
         Route::new(Method::PUT, "/api/v1/runs/{run}/artifact", Agent, put(sensors::put_artifact)),
@@ -124,6 +125,7 @@ fn run_routes() -> Vec<Route> {
         Route::new(Method::POST, "/api/v1/runs/{run}/cancel", Operator, post(orders::cancel)),
         Route::new(Method::POST, "/api/v1/runs/{run}/release", Operator, post(orders::release)),
         Route::new(Method::POST, "/api/v1/runs/{run}/abort", Operator, post(orders::abort)),
+        Route::new(Method::POST, "/api/v1/runs/{run}/hold-key", Operator, post(hold::hand_out)),
     ]
 }
 
@@ -156,6 +158,9 @@ fn operator_routes() -> Vec<Route> {
         Route::new(Method::DELETE, "/api/v1/tokens/{name}", Operator, delete(tokens::revoke_token)),
         Route::new(Method::GET, "/api/v1/hold-key", Operator, get(hold_key::get_hold_key)),
         Route::new(Method::PUT, "/api/v1/hold-key", Operator, put(hold_key::put_hold_key)),
+        Route::new(Method::GET, "/api/v1/hold-keys", Operator, get(hold_key::list_hold_keys)),
+        Route::new(Method::PUT, "/api/v1/hold-keys/{name}", Operator, put(hold_key::register_hold_key)),
+        Route::new(Method::DELETE, "/api/v1/hold-keys/{name}", Operator, delete(hold_key::delete_hold_key)),
         Route::new(Method::GET, "/api/v1/audit", Operator, get(audit::audit)),
         Route::new(Method::GET, "/api/v1/tasks", Operator, get(tasks::tasks)),
         Route::new(Method::GET, "/api/v1/certificate", Operator, get(tasks::certificate)),

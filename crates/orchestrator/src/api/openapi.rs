@@ -18,7 +18,7 @@ use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
     modifiers(&Tokens),
     paths(
         super::claim::hello, super::claim::claim, super::heartbeat::heartbeat, super::result::intent,
-        super::result::result, super::result::hold, super::logs::log, super::sensors::sensor,
+        super::result::result, super::hold::hold, super::logs::log, super::sensors::sensor,
         super::sensors::put_artifact, super::run_packages::fetch_package, super::runs::runs, super::runs::create_run,
         super::runs::get_run,
         super::runs::delete_run, super::runs::reissue_token, super::events::events, super::logs::logs,
@@ -29,7 +29,9 @@ use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
         super::nodes::profiles, super::nodes::get_profile, super::nodes::put_profile, super::nodes::delete_profile,
         super::packages::packages, super::packages::get_package, super::packages::put_package,
         super::packages::delete_package, super::tokens::tokens, super::tokens::add_token, super::tokens::revoke_token,
-        super::hold_key::get_hold_key, super::hold_key::put_hold_key, super::tasks::tasks,
+        super::hold_key::get_hold_key, super::hold_key::put_hold_key,
+        super::hold_key::list_hold_keys, super::hold_key::register_hold_key, super::hold_key::delete_hold_key,
+        super::hold::hand_out, super::tasks::tasks,
         super::tasks::certificate, super::audit::audit, super::metrics::metrics, super::metrics::healthz,
     )
 )]

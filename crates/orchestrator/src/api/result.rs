@@ -1,27 +1,21 @@
-//! What an agent is about to do, what came out of an attempt, and its request for a hold.
+//! What an agent is about to do, and what came out of an attempt.
 
 use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::Response;
 use groundcrew_protocol::limits;
-use groundcrew_protocol::wire::{
-    ErrorBody, HoldAnswer, HoldRequest, Intent, IntentAnswer, ResultAnswer, ResultRequest,
-};
+use groundcrew_protocol::wire::{ErrorBody, Intent, IntentAnswer, ResultAnswer, ResultRequest};
 
 use super::agent::{advance, expect_count, expect_text};
 use super::app::App;
 use super::auth::Agent;
 use super::body::{Json, ok};
 use super::error::ApiError;
-use super::hold_key::HOLD_KEY;
-use crate::live::clock::wall_now;
 use crate::run::decide::{Answer, Input};
 
 /// Disks that one intent may name.
 const DISKS_MAX: usize = 1_024;
-/// Host keys that a machine may have.
-const HOST_KEYS_MAX: usize = 64;
 
 /// Records what the agent is about to do and cannot take back. It acts only once this is answered with 200.
 #[utoipa::path(post, path = "/api/v1/runs/{run}/intent", tag = "agent", security(("run" = [])),
@@ -76,23 +70,4 @@ fn expect_bounded(result: &ResultRequest) -> Result<(), ApiError> {
         }
     }
     Ok(())
-}
-
-/// Gives an agent in a hold the key that lets operators in.
-#[utoipa::path(post, path = "/api/v1/runs/{run}/hold", tag = "agent", security(("run" = [])),
-    params(("run" = String, Path, description = "Id of the run")), request_body = HoldRequest,
-    responses((status = 200, body = HoldAnswer), (status = "4XX", body = ErrorBody)))]
-pub async fn hold(
-    State(app): State<Arc<App>>,
-    agent: Agent,
-    Json(request, _held): Json<HoldRequest>,
-) -> Result<Response, ApiError> {
-    expect_count("host_keys", request.host_keys.len(), HOST_KEYS_MAX)?;
-    let HoldRequest { claim, host_keys, .. } = request;
-    let landed = advance(&app, &agent.run, Input::Hold { claim, host_keys }).await?;
-    app.live.hear(&agent.run);
-    let authorized_key = app.store.setting(HOLD_KEY).await?;
-    let until = landed.run.wait.as_ref().map(|wait| wait.until);
-    let expires_at = until.unwrap_or_else(|| wall_now().plus(landed.run.profile.limits.hold));
-    Ok(ok(&HoldAnswer { authorized_key, expires_at }))
 }

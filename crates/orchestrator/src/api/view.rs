@@ -7,7 +7,7 @@ use groundcrew_protocol::report::{counted, run_verdict};
 
 use crate::live::{Live, LiveRun};
 use crate::run::decide;
-use crate::run::state::{Run, StageRecord};
+use crate::run::state::{HoldKey, Run, StageRecord};
 
 /// A run in a list.
 pub fn summary(run: &Run, live: &Live, known: &LiveRun) -> RunSummary {
@@ -62,6 +62,9 @@ pub fn view(run: &Run, live: &Live, known: &LiveRun, gaps: Vec<String>) -> RunVi
         home_failed: said.as_ref().is_some_and(|said| said.home_failed),
         home: run.claim.as_ref().map(|claim| claim.home.clone()),
         host_keys: run.host_keys.clone(),
+        hold_user: run.hold_user.clone(),
+        hold_key: run.hold_key.as_ref().and_then(HoldKey::public).cloned(),
+        hold_key_failed: run.hold_key.as_ref().and_then(HoldKey::failure).cloned(),
         wrong_machine: known.state().wrong_machine.clone(),
         machine_unproved: decide::unproved(run),
         skew_ms: said.and_then(|said| said.skew_ms).filter(|skew| skew.abs() > limits::SKEW_SHOWN_MS),

@@ -38,7 +38,7 @@ use serde::{Deserialize, Serialize};
 use super::notice::Notice;
 use super::runtime::RuntimeEnd;
 pub use super::wait::{Wait, WaitFor};
-pub use held::HeldFor;
+pub use held::{HeldFor, HoldKey};
 
 /// A moment for decisions.
 ///
@@ -120,6 +120,12 @@ pub struct Run {
     /// The machine's public SSH host keys, from the agent's request for a hold.
     #[serde(default)]
     pub host_keys: Vec<String>,
+    /// As whom an operator logs in there, from the same request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hold_user: Option<String>,
+    /// The key of the hold that stands; none outlives it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hold_key: Option<HoldKey>,
     /// The node's drains that the agent of this run was told of. One a drain.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub drains: Vec<DrainTold>,

@@ -188,6 +188,18 @@ impl Store {
             .map_err(StoreError::database("reading a setting"))
     }
 
+    /// The settings whose key begins so, by their keys.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn settings_under(&self, prefix: &str) -> Result<Vec<(String, String)>, StoreError> {
+        sqlx::query_as("SELECT key, value FROM settings WHERE substr(key, 1, length(?1)) = ?1 ORDER BY key")
+            .bind(prefix)
+            .fetch_all(&self.inner.readers)
+            .await
+            .map_err(StoreError::database("reading settings"))
+    }
+
     /// Writes a setting; `None` takes it away.
     ///
     /// # Errors

@@ -2,7 +2,7 @@
 //!
 //! The outer key is a file of at least 32 bytes that nobody can guess; its SHA-256 is the key of ChaCha20-Poly1305. What is
 //! sealed is bound to its certificate, so that it opens beside no other. A backup copies the data folder, and so what is
-//! sealed alone.
+//! sealed alone. The keys of holds are sealed with it too, each bound to its run ([`crate::pair`]).
 
 use std::path::{Path, PathBuf};
 
@@ -68,29 +68,43 @@ impl KeyFile {
             Some(key) => key,
             None => self.make()?,
         };
+        self.seal_with(&key, secret, certificate)
+    }
+
+    /// Seals another secret, bound to these words. The outer key is there, since the certificate's key is sealed with it: one
+    /// that is lost is not made anew.
+    ///
+    /// # Errors
+    /// [`SealError::Missing`], [`SealError::Unusable`].
+    pub fn seal_beside(&self, secret: &[u8], bound_to: &str) -> Result<Vec<u8>, SealError> {
+        let key = self.read()?.ok_or_else(|| SealError::Missing(self.path.clone()))?;
+        self.seal_with(&key, secret, bound_to)
+    }
+
+    fn seal_with(&self, key: &LessSafeKey, secret: &[u8], bound_to: &str) -> Result<Vec<u8>, SealError> {
         let mut nonce = [0; NONCE_LEN];
         getrandom::fill(&mut nonce).map_err(|error| self.unusable(error.to_string()))?;
         let mut sealed = secret.to_vec();
         key.seal_in_place_append_tag(
             Nonce::assume_unique_for_key(nonce),
-            Aad::from(certificate.as_bytes()),
+            Aad::from(bound_to.as_bytes()),
             &mut sealed,
         )
         .map_err(|_unspecified| self.unusable("sealing failed".to_owned()))?;
         Ok([nonce.as_slice(), &sealed].concat())
     }
 
-    /// Opens what [`KeyFile::seal`] made.
+    /// Opens what [`KeyFile::seal`] or [`KeyFile::seal_beside`] made.
     ///
     /// # Errors
     /// [`SealError`].
-    pub fn open(&self, sealed: &[u8], certificate: &str) -> Result<Vec<u8>, SealError> {
+    pub fn open(&self, sealed: &[u8], bound_to: &str) -> Result<Vec<u8>, SealError> {
         let key = self.read()?.ok_or_else(|| SealError::Missing(self.path.clone()))?;
         let other = || SealError::Other(self.path.clone());
         let (nonce, rest) = sealed.split_first_chunk::<NONCE_LEN>().ok_or_else(other)?;
         let mut secret = rest.to_vec();
         let nonce = Nonce::assume_unique_for_key(*nonce);
-        let opened = key.open_in_place(nonce, Aad::from(certificate.as_bytes()), &mut secret);
+        let opened = key.open_in_place(nonce, Aad::from(bound_to.as_bytes()), &mut secret);
         let length = opened.map_err(|_unspecified| other())?.len();
         secret.truncate(length);
         Ok(secret)
@@ -157,6 +171,7 @@ mod tests {
         assert!(matches!(file.open(&sealed, "ab"), Err(SealError::Unusable { .. })));
         std::fs::remove_file(file.path()).unwrap();
         assert!(matches!(file.open(&sealed, "ab"), Err(SealError::Missing(_))));
+        assert!(matches!(file.seal_beside(b"secret", "ab"), Err(SealError::Missing(_))));
         assert!(!file.path().exists(), "a key that is lost is not replaced by another");
     }
 }

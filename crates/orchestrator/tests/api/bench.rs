@@ -48,7 +48,7 @@ pub struct Bench {
     pub app: Arc<App>,
     pub operator: String,
     router: Router,
-    _data: tempfile::TempDir,
+    folder: tempfile::TempDir,
     server: Server,
 }
 
@@ -99,7 +99,12 @@ impl Bench {
         routes.extend(dashboard::routes());
         let router = api::router(routes, app.clone());
         let operator = server.first_token.clone().unwrap();
-        Bench { app, operator, router, _data: data, server }
+        Bench { app, operator, router, folder: data, server }
+    }
+
+    /// Its data folder.
+    pub fn data(&self) -> PathBuf {
+        self.folder.path().join("data")
     }
 
     /// Lets its server run to its end, with the stop asked for already.

@@ -7,6 +7,7 @@ mod bounds;
 mod cluster;
 mod drains;
 mod following;
+mod holds;
 mod kubernetes;
 mod manifests;
 mod nodes;

@@ -96,21 +96,3 @@ fn a_new_claim_says_of_each_order_that_it_came_too_late() {
     assert!(bench.told("directive_too_late"));
     assert_eq!(bench.at(), (walking(inventory()), 3, IN_FLIGHT));
 }
-
-#[test]
-fn host_keys_are_kept_in_a_hold_and_bounded() {
-    use groundcrew_orchestrator::run::decide::{Input, Refused};
-    use groundcrew_protocol::ids::ClaimNumber;
-    let hold = |keys: Vec<String>| Input::Hold { claim: ClaimNumber(1), host_keys: keys };
-    let key = "ssh-ed25519 AAAA".to_owned();
-    let mut bench = Bench::held();
-    bench.put(&hold(vec![key.clone(), "with\nline".into(), "k".repeat(4_096)])).unwrap();
-    assert_eq!(bench.run.host_keys, std::slice::from_ref(&key));
-    assert!(!bench.put(&hold(vec![key.clone()])).unwrap().changed);
-    bench.put(&hold(vec![key.clone(); 100])).unwrap();
-    assert_eq!(bench.run.host_keys.len(), 8);
-    // An agent that was held for its silence is not in a hold: what it speaks of has gone on.
-    let mut bench = Bench::claimed();
-    bench.pass(SILENCE);
-    assert!(matches!(bench.put(&hold(vec![key])), Err(Refused::Order { .. })));
-}

@@ -6,6 +6,7 @@ mod claims;
 mod deadlines;
 mod directives;
 mod drains;
+mod holds;
 mod identity;
 mod in_service;
 mod intents;

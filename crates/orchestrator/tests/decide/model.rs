@@ -218,6 +218,8 @@ pub fn check_document(run: &Run) -> Result<(), String> {
         "directives and hands are bounded",
     )?;
     ensure(run.offered.len() <= run.stages.len() && run.host_keys.len() <= 8, "offers and keys are bounded")?;
+    let is_held = matches!(run.standing, Standing::Held { .. });
+    ensure(is_held || run.hold_key.is_none(), "no key outlives its hold")?;
     let numbers: Vec<u64> = run.notices.iter().map(|notice| notice.number).collect();
     ensure(
         numbers.len() <= 8 && numbers.windows(2).all(|pair| pair[0] < pair[1]),

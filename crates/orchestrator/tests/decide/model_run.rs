@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use groundcrew_orchestrator::run::decide::{Answer, Input, OrderKind, Refused};
-use groundcrew_orchestrator::run::state::{Run, Standing, WaitFor};
+use groundcrew_orchestrator::run::decide::{Answer, HoldSaid, Input, OrderKind, Refused};
+use groundcrew_orchestrator::run::state::{HoldKey, Run, Standing, WaitFor};
 use groundcrew_protocol::ids::{Attempt, BootId, ClaimNumber, DirectiveId, Sha256Hex, SinkName};
 use groundcrew_protocol::runtime::AgentRuntime;
 use groundcrew_protocol::stage::State;
@@ -104,7 +104,9 @@ impl World {
             Op::Intent { home, kind, current } => self.intent(*home, *kind, *current),
             Op::Hold { home } => {
                 let claim = self.claim_of(*home, 0);
-                self.put(Input::Hold { claim, host_keys: vec!["ssh-ed25519 A".into()] }, false).map(|_| ())
+                let said = HoldSaid { host_keys: vec!["ssh-ed25519 A".into()], user: None };
+                let key = Some(HoldKey::Made { public: format!("ssh-ed25519 {home}"), sealed: "…".into() });
+                self.put(Input::Hold { claim, said, key }, false).map(|_| ())
             }
             Op::Order { order, stage, reason } => self.order(*order, *stage, *reason),
             Op::End { home, end } => {

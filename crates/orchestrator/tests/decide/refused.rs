@@ -5,7 +5,9 @@
 
 use std::collections::BTreeSet;
 
-use groundcrew_orchestrator::run::decide::{Input, OrderFor, OrderKind, Refused, SpentFor, UnfitFor, decide};
+use groundcrew_orchestrator::run::decide::{
+    HoldSaid, Input, OrderFor, OrderKind, Refused, SpentFor, UnfitFor, decide,
+};
 use groundcrew_orchestrator::run::state::{DIRECTIVES_MAX, Directive, Machine};
 use groundcrew_protocol::ids::{Attempt, ClaimNumber, DirectiveId, Sha256Hex};
 use groundcrew_protocol::runtime::AgentRuntime;
@@ -183,8 +185,8 @@ fn input_of(row: &str, bench: &mut Bench, own: ClaimRequest) -> Input {
         Input::Result(Box::new(bench.outcome(claim, stage, attempt, Outcome::Pass)))
     };
     let heard = |claim: u64| Input::Heard { claim: ClaimNumber(claim), directives: Vec::new() };
-    let hold =
-        |claim: u64| Input::Hold { claim: ClaimNumber(claim), host_keys: vec!["ssh-ed25519 A".into()] };
+    let said = HoldSaid { host_keys: vec!["ssh-ed25519 A".into()], user: None };
+    let hold = |claim: u64| Input::Hold { claim: ClaimNumber(claim), said: said.clone(), key: None };
     let here = bench.run.stages[0].spec.name.clone();
     let latest = bench.run.stages[0].attempts_made.0;
     let intent = |claim: u64, kind: &str, in_stage: bool| Intent {

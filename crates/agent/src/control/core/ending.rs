@@ -1,10 +1,11 @@
 //! How things end: a stage, a hold, the run, this process.
 
+use groundcrew_protocol::hold::HoldAnswer;
 use groundcrew_protocol::ids::{Attempt, ClaimNumber};
 use groundcrew_protocol::limits;
 use groundcrew_protocol::time::WallMs;
 use groundcrew_protocol::wire::{
-    DirectiveOutcome, HoldAnswer, HomeKind, Intent, IntentKind, LogLevel, OutboxEntry, StageAttempt,
+    DirectiveOutcome, HomeKind, Intent, IntentKind, LogLevel, OutboxEntry, StageAttempt,
 };
 
 use super::{Action, Call, Core, EndedBy, Power, Under};
@@ -74,13 +75,20 @@ impl Core {
             return; // The hold is over meanwhile.
         }
         self.hold_ask_ms = now_ms + limits::SLOW_RETRY_MS;
-        let Some(line) = answer.authorized_key else {
+        let expires_at = answer.expires_at;
+        let lines = answer.into_lines();
+        if lines.is_empty() {
             if self.memory.hold_key.is_some() && !self.key_leaves {
-                self.say(LogLevel::Info, "the key for holds was taken back");
+                self.say(LogLevel::Info, "the keys for this hold were taken back");
             }
             self.take_key_out();
-            return self.say_of_key(LogLevel::Info, "no operator has given a key for holds");
-        };
+            return self.say_of_key(LogLevel::Info, "the orchestrator has no key for this hold");
+        }
+        let line = lines.join("\n");
+        if line.len() > limits::HOLD_KEYS_BYTES_MAX {
+            return self
+                .say_of_key(LogLevel::Error, "the keys for this hold are too many, and none is taken");
+        }
         if !self.facts.keys_allowed {
             return self.say_of_key(
                 LogLevel::Warn,
@@ -92,12 +100,12 @@ impl Core {
         // First on disk, so that whoever comes after a crash knows what to take out. Putting it in is repeated by
         // every agent that comes into this hold, and changes nothing where it is in already.
         let known = (self.memory.hold_key.as_ref(), self.memory.hold_key_expires);
-        if known != (Some(&line), answer.expires_at) {
+        if known != (Some(&line), expires_at) {
             self.memory.hold_key = Some(line.clone());
-            self.memory.hold_key_expires = answer.expires_at;
+            self.memory.hold_key_expires = expires_at;
             self.persist();
         }
-        self.actions.push(Action::InstallKey { line, expires_at: answer.expires_at });
+        self.actions.push(Action::InstallKey { line, expires_at });
     }
 
     /// Says something of the hold's key, once and not at every asking.

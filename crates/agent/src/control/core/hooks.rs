@@ -85,12 +85,16 @@ impl Core {
 
     /// True where an abort leaves something to be undone, for which another agent is to come.
     pub fn leaves_owed(&self) -> bool {
-        self.undoes && self.hooks.desk.owes()
+        self.undoes && (self.hooks.desk.owes() || self.memory.hold_key.is_some())
     }
 
     /// It is undone by the next agent, once no drain holds.
     pub(super) fn say_what_is_owed(&mut self) {
-        if self.leaves_owed() {
+        if self.undoes && self.memory.hold_key.is_some() {
+            let text = "keys of the hold are still in authorized_keys: this agent ends with a failure, and the next one takes them out";
+            self.say(LogLevel::Error, text);
+        }
+        if self.undoes && self.hooks.desk.owes() {
             let why = match self.drained() {
                 Some(active) => format!("a drain holds, {}", why_drained(active)),
                 None => "it has failed too often".to_owned(),

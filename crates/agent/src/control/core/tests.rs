@@ -1,13 +1,13 @@
 //! What each event in each situation makes the loop do. Random orders are the model test's.
 
 use groundcrew_durable::drain_marker::read::{Absence, Drain};
+use groundcrew_protocol::hold::HoldAnswer;
 use groundcrew_protocol::ids::{Generation, Sha256Hex, TokenText};
 use groundcrew_protocol::limits::{BACKOFF_FIRST_MS, BACKOFF_MAX_MS, SLOW_RETRY_MS};
 use groundcrew_protocol::profile::AtEnd;
 use groundcrew_protocol::time::WallMs;
 use groundcrew_protocol::wire::{
-    ClaimAnswer, Command, DirectiveOutcome, HeartbeatAnswer, HelloAnswer, HoldAnswer, HomeKind, ResultAnswer,
-    Taken,
+    ClaimAnswer, Command, DirectiveOutcome, HeartbeatAnswer, HelloAnswer, HomeKind, ResultAnswer, Taken,
 };
 
 use super::*;
@@ -194,7 +194,7 @@ fn taken(stands: &str, attempt: u32, generation: u64) -> Reply {
 }
 
 fn hold_key(expires_ms: i64) -> Reply {
-    Reply::Hold(HoldAnswer { authorized_key: Some(KEY.into()), expires_at: WallMs(expires_ms) })
+    Reply::Hold(HoldAnswer::new(vec![KEY.into()], WallMs(expires_ms)))
 }
 
 fn stands_at(stands: &str) -> HeartbeatAnswer {

@@ -2,14 +2,15 @@
 
 use groundcrew_protocol::check::PlannedCheck;
 use groundcrew_protocol::drain::DrainOrder;
+use groundcrew_protocol::hold::HoldAnswer;
 use groundcrew_protocol::ids::{Attempt, BootId, ClaimNumber, DirectiveId, MacAddress, RandomId, Sha256Hex};
 use groundcrew_protocol::profile::{HookCommand, StageSpec};
 use groundcrew_protocol::runtime::AgentRuntime;
 use groundcrew_protocol::stage::Stage;
 use groundcrew_protocol::time::WallMs;
 use groundcrew_protocol::wire::{
-    ClaimAnswer, ClaimRequest, HeartbeatAnswer, HelloAnswer, HoldAnswer, HomeKind, Intent, LogLevel,
-    OutboxEntry, OverrideFlags, ResultAnswer, StageAttempt,
+    ClaimAnswer, ClaimRequest, HeartbeatAnswer, HelloAnswer, HomeKind, Intent, LogLevel, OutboxEntry,
+    OverrideFlags, ResultAnswer, StageAttempt,
 };
 
 use crate::control::hooks::{Kept, Which};

@@ -4,12 +4,14 @@ use groundcrew_protocol::check::Verdict;
 use groundcrew_protocol::wire::{Command, DirectiveOutcome, DirectiveReport, Intent, IntentKind};
 
 use super::step::{AGENT, ORCHESTRATOR, Step, cut};
-use super::{Answer, Change, OrderFor, Refused, UnfitFor, drain, runtime, wipe};
-use crate::run::state::{Directive, Fate, HeldFor, IntentRecord, Standing, WaitFor};
+use super::{Answer, Change, HoldSaid, OrderFor, Refused, UnfitFor, drain, runtime, wipe};
+use crate::run::state::{Directive, Fate, HeldFor, HoldKey, IntentRecord, Standing, WaitFor};
 
 /// Host keys that are kept of a machine, and the length of each.
 const HOST_KEYS_MAX: usize = 8;
 const HOST_KEY_BYTES_MAX: usize = 2_048;
+/// Longest name of a user: useradd(8) takes 32 characters, directories of users more.
+const USER_BYTES_MAX: usize = 64;
 /// Characters that are kept of an agent's reason for not doing a directive.
 const REASON_CHARS_MAX: usize = 500;
 /// Characters that are kept of an outcome that this version does not know.
@@ -173,18 +175,40 @@ fn record_intent(step: &mut Step, intent: &Intent) {
     step.tell("intent", AGENT, text);
 }
 
-/// An agent in a hold gives its host keys.
-pub(super) fn hold(mut step: Step, host_keys: &[String]) -> Result<Change, Refused> {
+/// An agent in a hold gives its host keys, and may bring the key that was made for it.
+pub(super) fn hold(mut step: Step, said: &HoldSaid, key: Option<&HoldKey>) -> Result<Change, Refused> {
     end_silence(&mut step);
     if !matches!(step.run.standing, Standing::Held { .. }) {
         let text = format!("hold: run {} is {}, not held", step.run.id, step.run.state());
         return Err(Refused::order(OrderFor::AgentHoldsAlone, text));
     }
     let fits = |key: &&String| key.len() <= HOST_KEY_BYTES_MAX && !key.chars().any(char::is_control);
-    let keys: Vec<String> = host_keys.iter().filter(fits).take(HOST_KEYS_MAX).cloned().collect();
-    if step.run.host_keys != keys {
-        step.run.host_keys = keys;
+    let keys: Vec<String> = said.host_keys.iter().filter(fits).take(HOST_KEYS_MAX).cloned().collect();
+    let user = said.user.clone().filter(|name| is_user(name));
+    if step.run.host_keys != keys || step.run.hold_user != user {
+        (step.run.host_keys, step.run.hold_user) = (keys, user);
         step.tell("hold_entered", AGENT, "the agent waits for an operator".to_owned());
     }
+    match (&step.run.hold_key, key) {
+        // The first that was made stands, however often it is asked for.
+        (_, None) | (Some(HoldKey::Made { .. }), Some(_)) => {}
+        (_, Some(made @ HoldKey::Made { .. })) => {
+            step.run.hold_key = Some(made.clone());
+            step.tell("hold_key_made", ORCHESTRATOR, "an SSH key was made for this hold alone".to_owned());
+        }
+        (known, Some(failed @ HoldKey::Failed { why })) => {
+            if known.as_ref() != Some(failed) {
+                let text = format!("no SSH key could be made for this hold: {why}");
+                step.run.hold_key = Some(failed.clone());
+                step.tell("hold_key_failed", ORCHESTRATOR, text);
+            }
+        }
+    }
     Ok(step.done(Answer::Done))
+}
+
+/// A name that login programs take, and that no option of theirs begins with.
+fn is_user(name: &str) -> bool {
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
+    (1..=USER_BYTES_MAX).contains(&name.len()) && name.bytes().all(fits) && !name.starts_with('-')
 }

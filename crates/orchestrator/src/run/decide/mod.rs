@@ -35,7 +35,7 @@ pub use self::identity::unproved;
 pub use self::refused::{OrderFor, Refused, SpentFor, UnfitFor};
 use self::step::Step;
 use super::runtime::RuntimeEnded;
-use super::state::{Machine, Now, Run, StageRecord, Standing};
+use super::state::{HoldKey, Machine, Now, Run, StageRecord, Standing};
 
 /// Something that happened to a run.
 #[derive(Debug, Clone, PartialEq)]
@@ -66,8 +66,10 @@ pub enum Input {
     Hold {
         /// The claim.
         claim: ClaimNumber,
-        /// The machine's public host keys.
-        host_keys: Vec<String>,
+        /// What it says of its machine.
+        said: HoldSaid,
+        /// The key that was made for this hold, or why none was; `None` where none is needed.
+        key: Option<HoldKey>,
     },
     /// An operator decides.
     Order {
@@ -122,6 +124,15 @@ pub enum Input {
     },
     /// The store was restored from a backup.
     Restored,
+}
+
+/// What an agent in a hold says of its machine.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct HoldSaid {
+    /// The machine's public host keys.
+    pub host_keys: Vec<String>,
+    /// As whom an operator logs in.
+    pub user: Option<String>,
 }
 
 /// What an operator can decide.
@@ -243,6 +254,8 @@ pub fn create(new: NewRun, now: Now) -> Change {
         offered: Vec::new(),
         operator_retries: 0,
         host_keys: Vec::new(),
+        hold_user: None,
+        hold_key: None,
         drains: Vec::new(),
         notify: new.notify,
         notices: Vec::new(),
@@ -273,9 +286,9 @@ pub fn decide(run: &Run, input: &Input, now: Now) -> Result<Change, Refused> {
             Ok(step.done(Answer::Done))
         }
         Input::Intent(intent) => heard::intent(step, intent),
-        Input::Hold { claim, host_keys } => {
+        Input::Hold { claim, said, key } => {
             step.fence(*claim)?;
-            heard::hold(step, host_keys)
+            heard::hold(step, said, key.as_ref())
         }
         Input::Order { order, stage, reason, by } => order::order(step, *order, stage.as_ref(), reason, by),
         Input::Drains { wanted, held, max_age_ms } => {

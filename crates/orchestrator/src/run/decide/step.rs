@@ -64,6 +64,9 @@ impl<'a> Step<'a> {
         if let Some(result) = &mut self.result {
             result.own = std::mem::take(&mut self.own);
         }
+        if !matches!(self.run.standing, Standing::Held { .. }) {
+            self.run.hold_key = None; // However the hold ended, its key is destroyed with it.
+        }
         // The run itself is compared last: that is the dear part.
         let changed = !self.events.is_empty() || self.result.is_some() || self.run != *self.before;
         let own = self.own;

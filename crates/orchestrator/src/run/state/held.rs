@@ -1,8 +1,44 @@
-//! Why a run is held, and the sentence that an operator reads.
+//! Why a run is held, and the sentence that an operator reads; the key of a hold.
 
 use groundcrew_protocol::check::Verdict;
 use groundcrew_protocol::stage::Stage;
 use serde::{Deserialize, Serialize};
+
+/// The SSH key of a hold for which no operator has registered one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum HoldKey {
+    /// It was made.
+    Made {
+        /// The public half: a line for authorized_keys.
+        public: String,
+        /// The private half, sealed ([`crate::pair`]).
+        sealed: String,
+    },
+    /// It could not be made; that is tried again when the agent asks again.
+    Failed {
+        /// Why not.
+        why: String,
+    },
+}
+
+impl HoldKey {
+    /// The public half, where it was made.
+    pub fn public(&self) -> Option<&String> {
+        match self {
+            HoldKey::Made { public, .. } => Some(public),
+            HoldKey::Failed { .. } => None,
+        }
+    }
+
+    /// Why it was not made.
+    pub fn failure(&self) -> Option<&String> {
+        match self {
+            HoldKey::Made { .. } => None,
+            HoldKey::Failed { why } => Some(why),
+        }
+    }
+}
 
 /// Why a run is held.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -48,7 +48,7 @@ fn a_key_that_could_not_be_put_in_is_asked_for_again() {
 fn a_key_that_comes_after_the_hold_began_arrives() {
     let (mut agent, done) = claimed("FailedHolding", 0);
     assert_eq!(done, ["hold"]);
-    let none = || Reply::Hold(HoldAnswer { authorized_key: None, expires_at: WallMs(i64::MAX) });
+    let none = || Reply::Hold(HoldAnswer::new(Vec::new(), WallMs(i64::MAX)));
     assert!(agent.told(none()).is_empty());
     for _ in 0..3 {
         assert!(agent.after(SLOW_RETRY_MS - 1).is_empty());
@@ -64,12 +64,12 @@ fn a_key_that_comes_after_the_hold_began_arrives() {
 fn a_key_that_was_replaced_or_taken_back_does_not_stay() {
     let mut agent = holding();
     assert_eq!(agent.after(SLOW_RETRY_MS), ["hold"]);
-    let other = HoldAnswer { authorized_key: Some("ssh-ed25519 other".into()), expires_at: WallMs(7) };
+    let other = HoldAnswer::new(vec!["ssh-ed25519 other".into(), "ssh-ed25519 third".into()], WallMs(7));
     assert_eq!(agent.told(Reply::Hold(other)), ["key in"]);
-    assert_eq!(agent.core.memory().hold_key.as_deref(), Some("ssh-ed25519 other"));
+    assert_eq!(agent.core.memory().hold_key.as_deref(), Some("ssh-ed25519 other\nssh-ed25519 third"));
     assert_eq!(agent.core.memory().hold_key_expires, WallMs(7));
     assert_eq!(agent.after(SLOW_RETRY_MS), ["hold"]);
-    let none = || Reply::Hold(HoldAnswer { authorized_key: None, expires_at: WallMs(7) });
+    let none = || Reply::Hold(HoldAnswer::new(Vec::new(), WallMs(7)));
     assert_eq!(agent.told(none()), ["key out"]);
     // It is tried until it is out, also while the run goes on holding.
     assert!(agent.on(Event::KeyRemoved(false)).is_empty());
@@ -77,6 +77,42 @@ fn a_key_that_was_replaced_or_taken_back_does_not_stay() {
     assert!(agent.on(Event::KeyRemoved(true)).is_empty());
     assert_eq!(agent.core.memory().hold_key, None);
     assert!(agent.on(Event::Reconcile(WallMs(5))).is_empty());
+}
+
+#[test]
+fn a_key_goes_out_where_the_run_is_gone_and_where_another_claim_counts() {
+    for failure in [Failure::Gone(String::new()), Failure::OldClaim(String::new())] {
+        let is_gone = matches!(failure, Failure::Gone(_));
+        let mut agent = holding();
+        let done = agent.beat_fails(failure);
+        assert!(done.iter().any(|done| done == "key out"), "{done:?}");
+        assert!(agent.on(Event::KeyRemoved(false)).is_empty());
+        assert_eq!(agent.on(Event::Reconcile(WallMs(5))), ["key out"], "gone: {is_gone}");
+    }
+}
+
+#[test]
+fn an_abort_that_leaves_a_key_in_calls_for_another_agent() {
+    for is_out in [true, false] {
+        let mut agent = holding();
+        let done = agent.beat(directive(6, Command::Abort, "Cancelled", "", 0));
+        assert!(done.iter().any(|done| done == "key out"), "{done:?}");
+        agent.on(Event::KeyRemoved(is_out));
+        assert_eq!(agent.core.leaves_owed(), !is_out);
+        // The next one knows of it from the home, and takes it out once it is told where the run stands.
+        let memory = agent.core.memory().clone();
+        let (mut next, done) = claimed_with(facts(), memory, Vec::new(), claim("Cancelled", 0));
+        assert_eq!(done.iter().any(|done| done == "key out"), !is_out, "{done:?}");
+        assert!(next.on(Event::KeyRemoved(true)).is_empty() && next.core.memory().hold_key.is_none());
+    }
+}
+
+#[test]
+fn keys_that_are_too_many_are_not_taken() {
+    let (mut agent, _) = claimed("FailedHolding", 0);
+    let long = format!("ssh-rsa {}", "A".repeat(4_000));
+    assert!(agent.told(Reply::Hold(HoldAnswer::new(vec![long; 7], WallMs(i64::MAX)))).is_empty());
+    assert_eq!(agent.core.memory().hold_key, None);
 }
 
 #[test]
