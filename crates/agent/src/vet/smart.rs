@@ -6,6 +6,7 @@
 //! what has no SMART at all.
 
 mod judge;
+mod nvme_cli;
 mod report;
 mod self_test;
 mod smartctl;
@@ -27,6 +28,9 @@ use super::{Done, StageContext, refused, stopped};
 
 /// Disks that are asked at a time. Each has a child under way, of which the agent keeps a record.
 const DISKS_AT_A_TIME: usize = 32;
+/// A disk that is not asked, and why.
+type LeftOut<'d> = (&'d Disk, String);
+
 /// Asks every disk and judges what it says.
 pub(super) fn run(context: &StageContext, deadline: Instant) -> Done {
     let disks = match found(context) {
@@ -39,10 +43,9 @@ pub(super) fn run(context: &StageContext, deadline: Instant) -> Done {
         match left_out_for(context, disk, &asked) {
             None => asked.push(disk.clone()),
             Some(why) => {
-                let why = format!("{}: {why}", disk.name);
-                context.say(LogLevel::Info, format!("is not asked: {why}"));
+                context.say(LogLevel::Info, format!("{} is not asked: {why}", disk.name));
                 serials.extend(disk.serial.clone());
-                left_out.push(why);
+                left_out.push((disk, why));
             }
         }
     }
@@ -61,6 +64,7 @@ pub(super) fn run(context: &StageContext, deadline: Instant) -> Done {
     done.artifacts.extend(joined("smartctl-after", after));
     done.stopped = stopped(context, deadline);
     done.checks.extend(missing(context, &serials));
+    done.checks.extend(listed_without_smart(context, &done.checks, &left_out));
     done.checks.extend(kept_by_nobody(context, &done.checks, asked.len(), &left_out));
     done
 }
@@ -181,14 +185,38 @@ fn missing(context: &StageContext, serials: &[String]) -> Vec<Check> {
         .collect()
 }
 
+/// Disks of the profile that are there and have nothing to say.
+fn listed_without_smart(context: &StageContext, checks: &[Check], left_out: &[LeftOut]) -> Vec<Check> {
+    let has_result = |serial: &str| checks.iter().any(|check| check.component.as_deref() == Some(serial));
+    let listed = left_out.iter().filter(|(disk, _)| is_expected(context, disk));
+    let absent = |(disk, why): &LeftOut| {
+        let serial = disk.serial.as_deref().filter(|serial| !has_result(serial))?;
+        let observed = Observation::Absent { why: why.clone() };
+        Some(Check::of(names::HEALTH, Some(serial), observed, context.limit(names::HEALTH)))
+    };
+    listed.filter_map(absent).collect()
+}
+
 /// Planned checks of which no disk here keeps anything: an attribute of another kind of disk.
-fn kept_by_nobody(context: &StageContext, checks: &[Check], asked: usize, left_out: &[String]) -> Vec<Check> {
+fn kept_by_nobody(
+    context: &StageContext,
+    checks: &[Check],
+    asked: usize,
+    left_out: &[LeftOut],
+) -> Vec<Check> {
+    let said = |(disk, why): &LeftOut| format!("{}: {why}", disk.name);
     let why = match (asked, left_out) {
         (0, []) => "this machine has no disk".to_owned(),
-        (0, left_out) => format!("no disk here can be asked: {}", left_out.join("; ")),
+        (0, left_out) => {
+            let all: Vec<String> = left_out.iter().map(said).collect();
+            format!("no disk here can be asked: {}", all.join("; "))
+        }
         (count, _) => format!("none of the {count} disks that could be read keeps it"),
     };
-    context.still_owed(checks, &Observation::Absent { why })
+    let owed = context.plan().into_iter();
+    owed.filter(|planned| !checks.iter().any(|check| check.name == planned.name))
+        .map(|planned| context.check(&planned.name, Observation::Absent { why: why.clone() }))
+        .collect()
 }
 
 #[cfg(test)]

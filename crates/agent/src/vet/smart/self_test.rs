@@ -13,9 +13,12 @@ use groundcrew_protocol::wire::LogLevel;
 use serde_json::Value;
 
 use super::judge::Finding;
+use super::nvme_cli::{self, Ability, NvmeCli};
 use super::report::{Kind, Report, exit, messages};
 use super::smartctl::{Said, Smartctl};
 
+/// The version from which on smartctl does self-tests of NVMe disks.
+const SINCE_VERSION: (u64, u64) = (7, 4);
 /// Time between two questions how far it is.
 const POLL: Duration = Duration::from_secs(5);
 /// A disk that is told to end its self-test does so in the next moment.
@@ -38,30 +41,112 @@ pub(super) struct State {
     pub log: Value,
 }
 
+/// What does a disk's self-tests.
+enum Hand<'a> {
+    Smartctl(&'a Smartctl<'a>, Kind),
+    /// For NVMe disks, where smartctl is older than 7.4.
+    NvmeCli(&'a Smartctl<'a>),
+}
+
+impl<'a> Hand<'a> {
+    fn of(smartctl: &'a Smartctl<'a>, report: &Report) -> Hand<'a> {
+        let part = |at: usize| report.at(&format!("/smartctl/version/{at}")).and_then(Value::as_u64);
+        let version = part(0).zip(part(1));
+        match report.kind == Kind::Nvme && version.is_some_and(|version| version < SINCE_VERSION) {
+            true => Hand::NvmeCli(smartctl),
+            false => Hand::Smartctl(smartctl, report.kind),
+        }
+    }
+
+    /// The order for people.
+    fn command(&self, kind: &SelfTest) -> String {
+        match self {
+            Hand::Smartctl(smartctl, _) => smartctl.command(&["-t", kind.as_str()]),
+            Hand::NvmeCli(smartctl) => NvmeCli(smartctl).order(code(kind)),
+        }
+    }
+
+    fn look(&self) -> Result<State, String> {
+        match self {
+            Hand::Smartctl(smartctl, kind) => {
+                let options: &[&str] = match kind {
+                    Kind::Ata => &["-c", "-l", "selftest"],
+                    Kind::Nvme | Kind::Scsi => &["-l", "selftest"],
+                };
+                read(&smartctl.ask(options)?, *kind)
+            }
+            Hand::NvmeCli(smartctl) => NvmeCli(smartctl).state(),
+        }
+    }
+
+    fn begin(&self, kind: &SelfTest) -> Result<(), String> {
+        match self {
+            Hand::Smartctl(smartctl, _) => {
+                let asked = smartctl.ask(&["-t", kind.as_str()])?;
+                let refused = exit::COMMAND_LINE | exit::DEVICE | COMMAND_FAILED;
+                if asked.exit & refused != 0 {
+                    let said = messages(&asked.json);
+                    return Err(format!(
+                        "the self-test was not taken: smartctl exited with {}: {said}",
+                        asked.exit
+                    ));
+                }
+                Ok(())
+            }
+            Hand::NvmeCli(smartctl) => NvmeCli(smartctl).command(code(kind)),
+        }
+    }
+
+    fn end(&self) -> Result<(), String> {
+        match self {
+            Hand::Smartctl(smartctl, _) => smartctl.ask(&["-X"]).map(|_| ()),
+            Hand::NvmeCli(smartctl) => NvmeCli(smartctl).command(nvme_cli::END),
+        }
+    }
+}
+
+/// The code of a self-test of NVMe disks.
+fn code(kind: &SelfTest) -> &'static str {
+    match kind {
+        SelfTest::Long => nvme_cli::EXTENDED,
+        SelfTest::Short | SelfTest::None | SelfTest::Unknown(_) => nvme_cli::SHORT,
+    }
+}
+
 /// Asks for a self-test, waits for its end, and says how it came out.
 pub(super) fn run(smartctl: &Smartctl<'_>, kind: &SelfTest, report: &Report) -> Finding {
-    let command = smartctl.command(&["-t", kind.as_str()]);
-    let observed = match ask_and_wait(smartctl, kind, report) {
+    let hand = Hand::of(smartctl, report);
+    let observed = match ask_and_wait(smartctl, &hand, kind, report) {
         Ok(observed) => observed,
         Err(why) => Observation::Unreadable { why },
     };
-    Finding { name: names::SELF_TEST, observed, evidence: command }
+    Finding { name: names::SELF_TEST, observed, evidence: hand.command(kind) }
 }
 
-fn ask_and_wait(smartctl: &Smartctl<'_>, kind: &SelfTest, report: &Report) -> Result<Observation, String> {
-    if let Some(why) = unsupported(report) {
-        return Ok(Observation::Absent { why });
+fn ask_and_wait(
+    smartctl: &Smartctl<'_>,
+    hand: &Hand<'_>,
+    kind: &SelfTest,
+    report: &Report,
+) -> Result<Observation, String> {
+    let ability = match hand {
+        Hand::Smartctl(..) => Ability { has_self_tests: !says_no(report), extended: None },
+        Hand::NvmeCli(smartctl) => NvmeCli(smartctl).ability()?,
+    };
+    if !ability.has_self_tests {
+        return Ok(Observation::Absent { why: "the disk says that it has no self-tests".to_owned() });
     }
-    let before = without_another(smartctl, report.kind)?;
-    let asked = smartctl.ask(&["-t", kind.as_str()])?;
-    let refused = exit::COMMAND_LINE | exit::DEVICE | COMMAND_FAILED;
-    if asked.exit & refused != 0 {
-        let said = messages(&asked.json);
-        return Err(format!("the self-test was not taken: smartctl exited with {}: {said}", asked.exit));
-    }
-    let ended = wait(smartctl, report.kind, POLL, Instant::now() + allowed(kind, report));
+    let before = without_another(smartctl, hand)?;
+    hand.begin(kind)?;
+    let ended = wait(smartctl, hand, POLL, Instant::now() + allowed(kind, report, ability.extended));
     if ended.is_err() {
-        smartctl.end_self_test();
+        // The stage's own time may be over, and its handle be asked.
+        let over = smartctl.beyond_the_stage(|smartctl| Hand::of(smartctl, report).end());
+        if let Err(why) = over {
+            smartctl
+                .context
+                .say(LogLevel::Warn, format!("{}: its self-test runs on: {why}", smartctl.device));
+        }
     }
     let (after, seen) = ended?;
     outcome(&before, &after, seen)
@@ -69,29 +154,29 @@ fn ask_and_wait(smartctl: &Smartctl<'_>, kind: &SelfTest, report: &Report) -> Re
 
 /// Where the self-tests stand once none is under way. One that is was begun by an attempt that was cut off, or by the machine's own
 /// smartd: how it comes out is no answer to this stage, and a disk does one at a time.
-fn without_another(smartctl: &Smartctl<'_>, kind: Kind) -> Result<State, String> {
-    let state = look(smartctl, kind)?;
+fn without_another(smartctl: &Smartctl<'_>, hand: &Hand<'_>) -> Result<State, String> {
+    let state = hand.look()?;
     if state.running.is_none() {
         return Ok(state);
     }
     let text =
         format!("{}: a self-test is under way that this stage did not begin: it is ended", smartctl.device);
     smartctl.context.say(LogLevel::Warn, text);
-    smartctl.ask(&["-X"])?;
-    let ended = wait(smartctl, kind, ABORT_POLL, Instant::now() + ABORT_TIME);
+    hand.end()?;
+    let ended = wait(smartctl, hand, ABORT_POLL, Instant::now() + ABORT_TIME);
     ended.map(|(state, _)| state).map_err(|why| format!("an earlier self-test could not be ended: {why}"))
 }
 
 /// Waits until no self-test is under way: where they stand then, and whether one was seen.
 fn wait(
     smartctl: &Smartctl<'_>,
-    kind: Kind,
+    hand: &Hand<'_>,
     poll: Duration,
     until: Instant,
 ) -> Result<(State, bool), String> {
     let mut seen = false;
     loop {
-        let state = look(smartctl, kind)?;
+        let state = hand.look()?;
         let Some(left) = state.running else { return Ok((state, seen)) };
         seen = true;
         let text = format!("{}: self-test under way, {left} % left", smartctl.device);
@@ -109,18 +194,17 @@ fn wait(
 const COMMAND_FAILED: i32 = 1 << 2;
 
 /// The disk's own word that it has no self-tests.
-fn unsupported(report: &Report) -> Option<String> {
+fn says_no(report: &Report) -> bool {
     let says_no = |pointer: &str| report.at(pointer).and_then(Value::as_bool) == Some(false);
-    let is_without = match report.kind {
+    match report.kind {
         Kind::Ata => says_no("/ata_smart_data/capabilities/self_tests_supported"),
         Kind::Nvme => says_no("/nvme_optional_admin_commands/self_test"),
         Kind::Scsi => false,
-    };
-    is_without.then(|| "the disk says that it has no self-tests".to_owned())
+    }
 }
 
 /// How long it may take.
-fn allowed(kind: &SelfTest, report: &Report) -> Duration {
+fn allowed(kind: &SelfTest, report: &Report, extended: Option<Duration>) -> Duration {
     let minutes = |key: &str| {
         let minutes = report.at(&format!("/ata_smart_data/self_test/polling_minutes/{key}"))?.as_u64()?;
         Some(Duration::from_secs(minutes.saturating_mul(60).min(7 * 86_400)))
@@ -129,18 +213,11 @@ fn allowed(kind: &SelfTest, report: &Report) -> Duration {
         (Kind::Ata, SelfTest::Long) => minutes("extended"),
         (Kind::Ata, SelfTest::Short | SelfTest::None | SelfTest::Unknown(_)) => minutes("short"),
         (Kind::Nvme, SelfTest::Short | SelfTest::None | SelfTest::Unknown(_)) => Some(NVME_SHORT),
+        (Kind::Nvme, SelfTest::Long) => extended,
         // They do not say: the stage's deadline bounds it.
-        (Kind::Nvme, SelfTest::Long) | (Kind::Scsi, _) => None,
+        (Kind::Scsi, _) => None,
     };
     said.map_or(Duration::MAX / 4, |said| said * 2 + MARGIN).min(Duration::from_secs(30 * 86_400))
-}
-
-fn look(smartctl: &Smartctl<'_>, kind: Kind) -> Result<State, String> {
-    let options: &[&str] = match kind {
-        Kind::Ata => &["-c", "-l", "selftest"],
-        Kind::Nvme | Kind::Scsi => &["-l", "selftest"],
-    };
-    read(&smartctl.ask(options)?, kind)
 }
 
 /// Reads where the self-tests stand.

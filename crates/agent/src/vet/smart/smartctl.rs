@@ -39,20 +39,22 @@ pub(super) struct Smartctl<'a> {
     pub deadline: Instant,
 }
 
-/// What puts an end to a self-test is given this long, beyond the stage's own time.
+/// What is done beyond the stage's own time gets this long.
 const END_TIME: Duration = Duration::from_secs(5);
 
 impl Smartctl<'_> {
-    /// Ends a self-test that the stage has begun and cannot wait for. The stage's own time may be over, and its handle be asked.
-    pub fn end_self_test(&self) {
-        let ended = Cancel::new().map_err(|error| error.to_string()).and_then(|cancel| {
-            let context = StageContext { cancel, ..self.context.clone() };
-            let deadline = Instant::now() + END_TIME;
-            Smartctl { context: &context, device: self.device.clone(), deadline }.ask(&["-X"])
-        });
-        if let Err(why) = ended {
-            self.context.say(LogLevel::Warn, format!("{}: its self-test runs on: {why}", self.device));
-        }
+    /// Does what must be done for the disk although the stage's time may be over, and its handle be asked.
+    ///
+    /// # Errors
+    /// Why it was not done.
+    pub fn beyond_the_stage(
+        &self,
+        work: impl FnOnce(&Smartctl<'_>) -> Result<(), String>,
+    ) -> Result<(), String> {
+        let cancel = Cancel::new().map_err(|error| error.to_string())?;
+        let context = StageContext { cancel, ..self.context.clone() };
+        let deadline = Instant::now() + END_TIME;
+        work(&Smartctl { context: &context, device: self.device.clone(), deadline })
     }
 
     /// The command for people.

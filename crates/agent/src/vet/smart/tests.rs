@@ -159,25 +159,42 @@ fn an_attribute_is_what_the_database_of_disks_says_of_it() {
     }
 }
 
+/// Disks that are bad, and the check that says so.
+fn bad_disks() -> Vec<(Value, &'static str)> {
+    let log = |key: &str, value: i64| {
+        with(parsed(NVME), &format!("/nvme_smart_health_information_log/{key}"), json!(value))
+    };
+    vec![
+        (log("media_errors", 7), names::MEDIA_ERRORS),
+        (log("critical_warning", 4), names::CRITICAL_WARNING),
+        (log("percentage_used", 101), names::PERCENTAGE_USED),
+        (with(parsed(NVME), "/smart_status/passed", json!(false)), names::HEALTH),
+        (with(parsed(SATA), "/smart_status/passed", json!(false)), names::HEALTH),
+        (with(parsed(SATA), "/ata_smart_attributes/table/3/raw/string", json!("7")), names::REALLOCATED),
+        (with(sas(), "/smart_status/passed", json!(false)), names::HEALTH),
+        (with(sas(), "/scsi_grown_defect_list", json!(3)), names::GROWN_DEFECTS),
+        (
+            with(sas(), "/scsi_error_counter_log/read/total_uncorrected_errors", json!(3)),
+            names::UNCORRECTED_ERRORS,
+        ),
+    ]
+}
+
 proptest! {
     /// A leaf that becomes anything else makes no check better than it was.
     #[test]
     fn nothing_mangled_makes_a_bad_disk_good(
-        nvme in any::<bool>(),
+        which in any::<proptest::sample::Index>(),
         leaf in any::<proptest::sample::Index>(),
         other in prop_oneof![
             Just(Value::Null), Just(json!("")), Just(json!("x")), Just(json!([])), Just(json!({})), Just(json!(false)),
         ],
     ) {
-        let bad = if nvme {
-            with(parsed(NVME), "/nvme_smart_health_information_log/media_errors", json!(7))
-        } else {
-            with(parsed(SATA), "/ata_smart_attributes/table/3/raw/string", json!("7"))
-        };
-        let check = if nvme { names::MEDIA_ERRORS } else { names::REALLOCATED };
-        let mut all = Vec::new();
-        leaves(&bad, "", &mut all);
-        let mangled = with(bad, &leaf.get(&all[..]).clone(), other);
+        let all = bad_disks();
+        let (bad, check) = which.get(&all).clone();
+        let mut leaves_of = Vec::new();
+        leaves(&bad, "", &mut leaves_of);
+        let mangled = with(bad, &leaf.get(&leaves_of[..]).clone(), other);
         let verdict = verdicts(0, mangled).into_iter().find(|(name, _)| *name == check).map(|(_, verdict)| verdict);
         // An attribute whose number is gone is one that the disk does not keep: skipped, and never passed.
         prop_assert_ne!(verdict, Some(Verdict::Pass));

@@ -239,3 +239,45 @@ fn a_disk_is_judged_by_what_it_says_after_its_self_test_too() {
     let names: Vec<&str> = outcome.artifacts.iter().map(|(name, _)| name.as_str()).collect();
     assert_eq!(names, ["smartctl.txt", "smartctl-after.txt"]);
 }
+
+/// smartctl 7.3, as Debian 12 has it, does no self-tests of NVMe disks. `log` is what the disk's first result is after its test.
+fn nvme_tested(identity: &str, first: &str) -> StageOutcome {
+    let machine = machine(&["nvme0n1"]);
+    let mut stage = with_smartctl(&machine, SelfTest::Short, "cat $F/nvme.json");
+    let page = format!("printf '\\0\\0\\0\\0'$first; head -c {} /dev/zero", 564 - 5);
+    let script = format!(
+        "cd {}; case $1 in id-ctrl) head -c 256 /dev/zero; printf '{identity}'; head -c 3839 /dev/zero;; \
+         device-self-test) echo \"$@\" >asked;; \
+         get-log) first='\\017'; [ -e asked ] && first='{first}'; {page};; esac",
+        stage.work.path().display()
+    );
+    stage.put_tool("nvme", &script);
+    let outcome = run_stage(&stage.context);
+    if let Ok(asked) = std::fs::read_to_string(stage.work.path().join("asked")) {
+        assert!(
+            asked.starts_with("device-self-test ") && asked.ends_with(" --self-test-code=0x1\n"),
+            "{asked}"
+        );
+    }
+    outcome
+}
+
+#[test]
+fn an_nvme_disk_tests_itself_by_nvme_cli_where_smartctl_cannot() {
+    const HAS: &str = "\\020";
+    let of_test = |outcome: &StageOutcome| of(outcome, "self_test", "NVMESERIAL01").verdict;
+    // Code 1, the short one, in the high half of the byte, and its result in the low one.
+    let passed = nvme_tested(HAS, "\\020");
+    assert_eq!(of_test(&passed), Verdict::Pass, "{passed:#?}");
+    let failed = nvme_tested(HAS, "\\027");
+    assert_eq!(of_test(&failed), Verdict::Fail);
+    assert!(failed.message.contains("segments failed (code 7)"), "{}", failed.message);
+    assert_eq!(of_test(&nvme_tested(HAS, "\\021")), Verdict::Inconclusive, "aborted");
+    assert_eq!(of_test(&nvme_tested(HAS, "\\017")), Verdict::Inconclusive, "it never ran");
+    assert_eq!(of_test(&nvme_tested("\\0", "\\020")), Verdict::Skipped, "it has none");
+    // A tool that fails says nothing of the disk.
+    let machine = machine(&["nvme0n1"]);
+    let mut stage = with_smartctl(&machine, SelfTest::Short, "cat $F/nvme.json");
+    stage.put_tool("nvme", "echo 'no such command' >&2; exit 1");
+    assert_inconclusive(&run_stage(&stage.context), "exited with 1: no such command");
+}
