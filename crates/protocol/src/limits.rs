@@ -67,6 +67,9 @@ pub const REBOOT_DEADLINE_MS: u64 = 1_800_000;
 pub const STAGE_DEADLINE_MS: u64 = 120_000;
 /// Deadline of the stage PSU whose profile names none: five questions to a BMC, each of which may take a minute and a half.
 pub const PSU_DEADLINE_MS: u64 = 600_000;
+/// Deadline of the stages SMART and GPU whose profile names none: what they ask for by default, a short self-test and level 2 of
+/// `dcgmi diag`, takes some minutes of a healthy disk or GPU.
+pub const SELF_TEST_DEADLINE_MS: u64 = 900_000;
 /// Deadline of an interrupt whose profile names none: a minute for what is to be acknowledged before a reboot, five for
 /// services that are slow to start, and one to spare. A reboot that was asked for has the run's limit.
 pub const INTERRUPT_DEADLINE_MS: u64 = 420_000;

@@ -230,6 +230,8 @@ impl StageSpec {
             limits::INTERRUPT_DEADLINE_MS
         } else if name == Stage::Psu {
             limits::PSU_DEADLINE_MS
+        } else if [Stage::Smart, Stage::Gpu].contains(&name) {
+            limits::SELF_TEST_DEADLINE_MS
         } else {
             limits::STAGE_DEADLINE_MS
         };

@@ -2,7 +2,7 @@
 
 use super::parse::{SPAN_MS_MAX, required, stage_name};
 use super::part::Part;
-use super::{BadProfile, StageSpec};
+use super::{BadProfile, GpuDiag, SelfTest, StageSpec};
 use super::{counters, cpu_stress, gpu, memory, network, psu, smart, soak, storage};
 use crate::check_names;
 use crate::stage::{Stage, stage_words};
@@ -123,9 +123,29 @@ fn may_load(stage: &Stage) -> bool {
     }
 }
 
+/// What a deadline must fit that no default can, because the hardware alone says how long the stage takes.
+fn needs_deadline(spec: &StageSpec) -> Option<&'static str> {
+    if spec.storage.as_ref().is_some_and(|storage| storage.destructive) {
+        return Some(
+            "one that fits the disks: each is written over and read back, which takes a large one a day or two",
+        );
+    }
+    if spec.smart.as_ref().is_some_and(|smart| smart.self_test == SelfTest::Long) {
+        return Some(
+            "one that fits the disks: a long self-test reads all of each, which takes a large one a day",
+        );
+    }
+    let diag = spec.gpu.as_ref().filter(|_| spec.name == Stage::Gpu).map(|gpu| &gpu.diag);
+    match diag {
+        Some(GpuDiag::Long | GpuDiag::Extended) => {
+            Some("one that fits the diagnosis: half an hour for \"long\", hours for \"extended\"")
+        }
+        Some(GpuDiag::None | GpuDiag::Quick | GpuDiag::Medium | GpuDiag::Unknown(_)) | None => None,
+    }
+}
+
 fn refuse_short_deadline(part: &Part<'_>, spec: &StageSpec, is_written: bool) -> Result<(), BadProfile> {
-    if !is_written && spec.storage.as_ref().is_some_and(|storage| storage.destructive) {
-        let expected = "one that fits the disks: each is written over and read back, which takes a large one a day or two";
+    if let (false, Some(expected)) = (is_written, needs_deadline(spec)) {
         return Err(part.lacks("deadline", expected));
     }
     let Some((load_ms, why)) = load(spec) else { return Ok(()) };
@@ -311,9 +331,30 @@ mod tests {
             ),
             ("name = \"GPU\"\ngpu.diag = \"lon\"", "stage[1].gpu.diag", "is long meant"),
             ("name = \"Soak\"\nsoak.memory_mib_max = 15", "stage[1].soak.memory_mib_max", "from 16 to"),
+            ("name = \"GPU\"\ngpu.diag = \"long\"", "stage[1].deadline", "one that fits the diagnosis"),
+            (
+                "name = \"SMART\"\nsmart.self_test = \"long\"",
+                "stage[1].deadline",
+                "a long self-test reads all",
+            ),
             ("name = \"PSU\"\npsu.supplies = 0", "stage[1].psu.supplies", "from 1 to 64"),
         ] {
             assert_refused(stage, key, expected);
+        }
+    }
+
+    /// Two minutes end what these stages ask for by default on a healthy machine.
+    #[test]
+    fn a_stage_has_time_for_what_it_does_by_default() {
+        for (name, deadline_ms) in [
+            ("Inventory", 120_000),
+            ("CPUStress", 120_000),
+            ("SMART", 900_000),
+            ("GPU", 900_000),
+            ("PSU", 600_000),
+        ] {
+            let profile = Profile::parse(&format!("name = \"p\"\n[[stage]]\nname = \"{name}\"\n")).unwrap();
+            assert_eq!(profile.stages[0].deadline, deadline_ms, "{name}");
         }
     }
 
