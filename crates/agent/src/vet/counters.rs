@@ -54,7 +54,9 @@ impl Watch {
         let mut found: Vec<(&str, Finding)> = Vec::new();
         for (name, before) in &self.before {
             let Some(after) = after.get(name) else { continue };
-            found.extend(compare(name, before, after).into_iter().map(|finding| (*name, finding)));
+            let silent = read::uncounted(&context.root, name);
+            let findings = compare(name, before, after).into_iter().map(|finding| finding.beside(&silent));
+            found.extend(findings.map(|finding| (*name, finding)));
         }
         if let Some(before) = &self.log {
             let after = sel::read(context);
@@ -107,6 +109,15 @@ struct Finding {
 }
 
 impl Finding {
+    /// The same, with the devices of which nothing is known where it is said of all that nothing was counted.
+    fn beside(mut self, silent: &[String]) -> Finding {
+        if self.stood_still() && !silent.is_empty() {
+            let devices = list(silent.iter());
+            self.evidence = format!("{}\nnot counted, having no AER: {devices}", self.evidence);
+        }
+        self
+    }
+
     /// What cannot be told comes before what grew, and what grew more before what grew less.
     fn weight(&self) -> f64 {
         match &self.observed {

@@ -132,6 +132,17 @@ fn pcie(root: &Root, files: &[&str]) -> Reading {
     kept(counts, "no PCI device here reports its errors (no AER in /sys/bus/pci/devices)")
 }
 
+/// Devices of which nobody counts errors, where others beside them are counted: a link without AER.
+pub(super) fn uncounted(root: &Root, name: &str) -> Vec<String> {
+    let file = match name {
+        names::PCIE_UNCORRECTED => "aer_dev_fatal",
+        names::PCIE_CORRECTED => "aer_dev_correctable",
+        _ => return Vec::new(),
+    };
+    let devices = entries(root, PCI).unwrap_or_default();
+    devices.into_iter().filter(|device| !root.exists(&format!("{PCI}/{device}/{file}"))).collect()
+}
+
 /// The total and the parts of a table of AER: a word and a count each line, of which one is `TOTAL_…`.
 fn aer(text: &str) -> Option<(u64, Vec<(String, u64)>)> {
     let mut total = None;

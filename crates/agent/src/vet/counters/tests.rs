@@ -290,3 +290,21 @@ proptest! {
         prop_assert!(!stood_still || text.contains('5'), "{text:?} {findings:?}");
     }
 }
+
+/// That one device of forty counted nothing is no word on the other thirty-nine.
+#[test]
+fn devices_whose_errors_nobody_counts_are_named_beside_those_that_counted_none() {
+    let machine = machine();
+    for (name, is_named) in
+        [(names::PCIE_CORRECTED, true), (names::PCIE_UNCORRECTED, true), (names::NIC_ERRORS, false)]
+    {
+        let reading = read::read(&machine.root, name).unwrap();
+        let silent = read::uncounted(&machine.root, name);
+        let evidence = compare(name, &reading, &reading).remove(0).beside(&silent).evidence;
+        let (counted, uncounted) =
+            evidence.split_once("not counted, having no AER: ").unwrap_or((&evidence, ""));
+        assert_eq!(uncounted.contains("0000:17:00.0"), is_named, "{evidence}");
+        assert_eq!(counted.contains("0000:65:00.0"), is_named, "{evidence}");
+        assert!(!uncounted.contains("0000:65:00.0"), "{evidence}");
+    }
+}
