@@ -37,6 +37,10 @@ pub struct Parts {
     pub sata: Vec<String>,
     /// A sector that no SATA disk of it can read.
     pub unreadable: Option<u64>,
+    /// QEMU's name for its network card.
+    pub nic: &'static str,
+    /// More settings of its agent, as `GROUNDCREW_ALLOW_PACKAGES=yes`.
+    pub settings: Vec<String>,
     /// More words for its kernel command line.
     pub words: String,
     /// More arguments for QEMU: devices of the test's own.
@@ -48,8 +52,18 @@ impl Default for Parts {
     fn default() -> Parts {
         let one = |serial: &str| vec![serial.to_owned()];
         let (nvme, sata) = (one("NVME-1"), one("SATA-1"));
-        let (words, more) = (String::new(), Vec::new());
-        Parts { cpus: 2, memory_mib: 1536, nvme, sata, unreadable: None, words, more }
+        let (settings, words, more) = (Vec::new(), String::new(), Vec::new());
+        Parts {
+            cpus: 2,
+            memory_mib: 1536,
+            nvme,
+            sata,
+            unreadable: None,
+            nic: "e1000e",
+            settings,
+            words,
+            more,
+        }
     }
 }
 
@@ -79,7 +93,7 @@ impl Live {
         let to = server.url().trim_start_matches("https://").parse().expect("it has an address and a port");
         let way = Relay::to(to);
         let pin = format!("https://10.0.2.2:{},{}", way.port(), server.fingerprint());
-        make_image(folder.path(), &pin);
+        make_image(folder.path(), &pin, &parts.settings);
         let stranger = "0".repeat(64);
         let words = format!(
             "groundcrew.run={} groundcrew.token={} groundcrew.url=https://10.0.2.2:9 groundcrew.fpr={stranger} {}",
@@ -104,7 +118,7 @@ impl Live {
         let ssh = free.local_addr().expect("a listener has an address");
         drop(free);
         qemu.args(["-netdev", &format!("user,id=net0,hostfwd=tcp:{ssh}-:22")]);
-        qemu.args(["-device", "e1000e,netdev=net0,romfile="]);
+        qemu.args(["-device", &format!("{},id=nic0,netdev=net0,romfile=", parts.nic)]);
         qemu.arg("-chardev").arg(joined("file,id=console,append=on,path=", &console_in(folder.path())));
         qemu.args(["-serial", "chardev:console"]);
         let mut monitor = joined("unix:", &monitor_in(folder.path()));
@@ -134,6 +148,11 @@ impl Live {
         };
         ask(json!({"execute": "qmp_capabilities"}));
         ask(json!({"execute": command, "arguments": arguments}));
+    }
+
+    /// Puts its network cable in, or pulls it.
+    pub fn plug(&self, is_in: bool) {
+        self.tell("set_link", &json!({"name": "nic0", "up": is_in}));
     }
 
     /// A command over SSH, with that key.
@@ -182,9 +201,12 @@ impl Drop for Live {
     }
 }
 
-fn make_image(folder: &Path, pin: &str) {
+fn make_image(folder: &Path, pin: &str, settings: &[String]) {
     let mut make = Command::new(binary("xtask"));
     make.args(["image", "--pin", pin, "--set", HEARTBEAT, "--agent"]).arg(binary("groundcrew"));
+    for setting in settings {
+        make.args(["--set", setting]);
+    }
     let output = make.arg("--out").arg(folder).output().expect("the binary can be started");
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "making a live image: {said}");

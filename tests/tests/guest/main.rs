@@ -6,6 +6,7 @@ mod interrupts;
 mod live;
 mod power;
 mod reboot;
+mod resumed;
 mod runs;
 mod shipped;
 mod tricks;
