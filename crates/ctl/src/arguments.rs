@@ -143,6 +143,12 @@ pub(crate) enum ProfileCommand {
         /// Its name.
         name: ProfileName,
     },
+    /// Write the hardware of a run's machine as the part `[expected]` of a profile, on standard output. The machine must be
+    /// known to be good: no stage of the run may have failed or be open.
+    FromRun {
+        /// The run.
+        run: RunId,
+    },
     /// Delete one. Runs keep the profile that they were made with.
     Delete {
         /// Its name.

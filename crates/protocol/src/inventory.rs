@@ -16,7 +16,7 @@ pub struct Inventory {
     /// Network interfaces with a device behind them, and virtual ones that a driver names.
     pub nics: Vec<Nic>,
     /// Display controllers on the PCI bus, and accelerators that are GPUs in all but their class. Not each is a GPU:
-    /// see [`Gpu::is_console`].
+    /// see [`Gpu::computes`].
     pub gpus: Vec<Gpu>,
     /// What the firmware says of the machine.
     pub dmi: Dmi,
@@ -183,12 +183,32 @@ impl Gpu {
         CONSOLE_VENDORS.contains(&self.vendor.as_str())
             || CONSOLE_DEVICES.contains(&(self.vendor.as_str(), self.device.as_str()))
     }
+
+    /// True for a GPU that is there to compute, which is what a profile counts and a driver must be bound to: whatever NVIDIA
+    /// makes, and of others what is no VGA controller (class 0300), which comes with a CPU or shows a console; but for Intel's,
+    /// whose cards say that they are one, beside the one within a CPU, which sits on the first bus.
+    pub fn computes(&self) -> bool {
+        const INTEL: &str = "8086";
+        let is_vga = self.class.starts_with("0300");
+        let is_card = self.vendor == INTEL && !self.pci.starts_with("0000:00:");
+        self.is_nvidias() || (!self.is_console() && (!is_vga || is_card))
+    }
+
+    /// True for one of NVIDIA's.
+    pub fn is_nvidias(&self) -> bool {
+        self.vendor == "10de"
+    }
+
+    /// Vendor and device, as a profile names a kind of GPU: `10de:2330`.
+    pub fn kind(&self) -> String {
+        format!("{}:{}", self.vendor, self.device)
+    }
 }
 
 impl Inventory {
-    /// The GPUs, without the display controllers that only show a console.
+    /// The GPUs that are there to compute.
     pub fn real_gpus(&self) -> impl Iterator<Item = &Gpu> {
-        self.gpus.iter().filter(|gpu| !gpu.is_console())
+        self.gpus.iter().filter(|gpu| gpu.computes())
     }
 }
 

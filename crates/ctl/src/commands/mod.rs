@@ -7,6 +7,7 @@ mod drains;
 mod logs;
 mod office;
 mod packages;
+mod profiles;
 mod runs;
 mod ssh;
 
@@ -147,6 +148,7 @@ async fn profile(desk: &Desk, command: ProfileCommand) -> Result<()> {
             let toml = desk.api.get(&format!("/api/v1/profiles/{name}")).await?.text();
             desk.done(&json!({"name": name, "toml": toml}), &toml)
         }
+        ProfileCommand::FromRun { run } => profiles::from_run(desk, &run).await,
         ProfileCommand::Delete { name } => {
             desk.delete(&format!("/api/v1/profiles/{name}"), "profile", name.as_str()).await
         }

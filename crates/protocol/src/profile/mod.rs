@@ -279,10 +279,24 @@ pub struct Expected {
     /// Network interfaces.
     #[serde(rename = "nic")]
     pub nics: Vec<ExpectedNic>,
-    /// Number of GPUs on the PCI bus; a controller that only shows a console is none.
+    /// Number of GPUs on the PCI bus that are there to compute; what comes with a CPU or only shows a console is none.
     pub gpu_count: Option<Count>,
+    /// GPUs by what they are.
+    #[serde(rename = "gpu")]
+    pub gpus: Vec<ExpectedGpu>,
     /// Firmware and maker.
     pub system: ExpectedSystem,
+}
+
+impl Expected {
+    /// Writes it as the part of a profile that it is: `[expected]` and what belongs to it.
+    pub fn to_toml(&self) -> String {
+        #[derive(Serialize)]
+        struct Part<'a> {
+            expected: &'a Expected,
+        }
+        toml::to_string_pretty(&Part { expected: self }).expect("it holds nothing that TOML has no form for")
+    }
 }
 
 /// A count with a tolerance.
@@ -331,24 +345,21 @@ pub struct ExpectedCpu {
 }
 
 /// Expected memory.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct ExpectedMemory {
     /// GiB installed.
     pub total_gib: Option<f64>,
-    /// How much less (the kernel keeps some for itself) or more may be found, in percent.
-    pub tolerance_percent: f64,
+    /// How much less or more may be found, in percent. Where nothing is written: 0.1 of the sum of the modules, and 5 of what the
+    /// kernel manages, which keeps some for itself.
+    pub tolerance_percent: Option<f64>,
     /// Modules installed.
     pub dimms: Option<Count>,
     /// Speed in MT/s that every module must have at least.
     pub speed_mts: Option<u32>,
-}
-
-impl Default for ExpectedMemory {
-    fn default() -> Self {
-        ExpectedMemory { total_gib: None, tolerance_percent: 5.0, dimms: None, speed_mts: None }
-    }
+    /// Text that every module's part number holds.
+    pub part: Option<String>,
 }
 
 /// An expected disk. By serial where one is written; otherwise any disk of that model and size, each counted once.
@@ -383,6 +394,22 @@ pub struct ExpectedNic {
     pub speed_mbps: Option<u32>,
     /// MTU.
     pub mtu: Option<u32>,
+}
+
+/// Expected GPUs of one kind.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct ExpectedGpu {
+    /// PCI ids of vendor and device in lower case, as `10de:2330`.
+    pub device: String,
+    /// How many there are; one where nothing is written.
+    #[serde(default = "one")]
+    pub count: Count,
+}
+
+fn one() -> Count {
+    Count { at_least: 1, at_most: 1 }
 }
 
 /// Expected firmware and maker.

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::part::{Field, Part, bad_syntax, one_of};
 use super::{
-    AtEnd, BadProfile, Count, Expected, ExpectedCpu, ExpectedDisk, ExpectedMemory, ExpectedNic,
+    AtEnd, BadProfile, Count, Expected, ExpectedCpu, ExpectedDisk, ExpectedGpu, ExpectedMemory, ExpectedNic,
     ExpectedSystem, InterruptSettings, PackageSettings, Profile, RunLimits, StageSpec, WriteAllowance,
 };
 use super::{interrupt, package, stage};
@@ -54,10 +54,11 @@ const PROFILE_KEYS: [&str; 10] = [
     "write",
 ];
 const LIMITS_KEYS: [&str; 5] = ["silence", "claim_within", "hold", "reboot", "crashes"];
-const EXPECTED_KEYS: [&str; 8] =
-    ["cpu", "memory", "disk_count", "disk", "nic_count", "nic", "gpu_count", "system"];
+const EXPECTED_KEYS: [&str; 9] =
+    ["cpu", "memory", "disk_count", "disk", "nic_count", "nic", "gpu_count", "gpu", "system"];
 const CPU_KEYS: [&str; 5] = ["model", "sockets", "cores", "logical", "microcode"];
-const MEMORY_KEYS: [&str; 4] = ["total_gib", "tolerance_percent", "dimms", "speed_mts"];
+const MEMORY_KEYS: [&str; 5] = ["total_gib", "tolerance_percent", "dimms", "speed_mts", "part"];
+const GPU_KEYS: [&str; 2] = ["device", "count"];
 const DISK_KEYS: [&str; 6] = ["serial", "model", "size_gb", "tolerance_percent", "wwn", "firmware"];
 const NIC_KEYS: [&str; 4] = ["mac", "driver", "speed_mbps", "mtu"];
 const SYSTEM_KEYS: [&str; 3] = ["vendor", "product", "firmware_version"];
@@ -280,6 +281,7 @@ fn expected(field: Field<'_>) -> Result<Expected, BadProfile> {
         nic_count: part.optional("nic_count", count)?,
         nics: part.optional("nic", expected_nics)?.unwrap_or_default(),
         gpu_count: part.optional("gpu_count", count)?,
+        gpus: part.optional("gpu", expected_gpus)?.unwrap_or_default(),
         system: part.optional("system", expected_system)?.unwrap_or_default(),
     })
 }
@@ -315,12 +317,12 @@ fn expected_cpu(field: Field<'_>) -> Result<ExpectedCpu, BadProfile> {
 
 fn expected_memory(field: Field<'_>) -> Result<ExpectedMemory, BadProfile> {
     let part = field.table(&MEMORY_KEYS)?;
-    let default = ExpectedMemory::default();
     Ok(ExpectedMemory {
         total_gib: part.optional("total_gib", |field| field.number(SIZE_MIN..=SIZE_MAX))?,
-        tolerance_percent: part.optional("tolerance_percent", percent)?.unwrap_or(default.tolerance_percent),
+        tolerance_percent: part.optional("tolerance_percent", percent)?,
         dimms: part.optional("dimms", count)?,
         speed_mts: part.optional("speed_mts", |field| field.whole(1..=SPEED_MTS_MAX))?,
+        part: part.optional("part", |field| field.name())?,
     })
 }
 
@@ -388,6 +390,25 @@ fn expected_nics(field: Field<'_>) -> Result<Vec<ExpectedNic>, BadProfile> {
         nics.push(nic);
     }
     Ok(nics)
+}
+
+fn expected_gpus(field: Field<'_>) -> Result<Vec<ExpectedGpu>, BadProfile> {
+    const IDS: &str = "the PCI ids of its vendor and device, as \"10de:2330\"";
+    fn is_kind(text: &str) -> bool {
+        let is_id = |id: &str| id.len() == 4 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
+        text.split_once(':').is_some_and(|(vendor, device)| is_id(vendor) && is_id(device))
+    }
+    let mut gpus: Vec<ExpectedGpu> = Vec::new();
+    for item in field.items("an array of tables, one for each kind of GPU", LIST_MAX)? {
+        let part = item.table(&GPU_KEYS)?;
+        let device = part.needed("device", IDS)?.text_of(IDS, is_kind)?.to_ascii_lowercase();
+        if gpus.iter().any(|gpu| gpu.device == device) {
+            return Err(part.refuse_at("device", &format!("\"{device}\" a second time"), "each kind once"));
+        }
+        let count = part.optional("count", count)?.unwrap_or_else(super::one);
+        gpus.push(ExpectedGpu { device, count });
+    }
+    Ok(gpus)
 }
 
 fn expected_system(field: Field<'_>) -> Result<ExpectedSystem, BadProfile> {

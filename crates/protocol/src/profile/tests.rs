@@ -137,6 +137,19 @@ fn bad_keys_and_values_are_refused_with_line_key_found_and_expected() {
 }
 
 #[test]
+fn a_gpu_is_expected_by_its_ids_and_each_kind_once() {
+    let of = |gpus: &str| with_name(&format!("[[stage]]\nname = \"SMART\"\n[expected]\ngpu = [{gpus}]"));
+    let ids = "the PCI ids of its vendor and device";
+    assert_refused(&of("{ device = \"H100\" }"), (5, "expected.gpu[1].device", "\"H100\"", ids));
+    assert_refused(&of("{ count = 8 }"), (5, "expected.gpu[1].device", "nothing", ids));
+    let twice = "{ device = \"10de:2330\" }, { device = \"10DE:2330\" }";
+    assert_refused(
+        &of(twice),
+        (5, "expected.gpu[2].device", "\"10de:2330\" a second time", "each kind once"),
+    );
+}
+
+#[test]
 fn bad_stages_and_settings_are_refused_with_line_key_found_and_expected() {
     let stress = "[[stage]]\nname = \"CPUStress\"\n";
     let rows: [(String, Wanted); 14] = [

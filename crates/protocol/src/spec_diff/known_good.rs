@@ -1,13 +1,13 @@
 //! Writes down a machine that is known to be good, as what others like it are expected to be.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{GIB, installed_bytes, said, why_unread};
 use crate::ids::MacAddress;
 use crate::inventory::{Dimm, Disk, Inventory, Nic};
 use crate::profile::{
-    COUNT_MAX, Count, Expected, ExpectedCpu, ExpectedDisk, ExpectedMemory, ExpectedNic, ExpectedSystem,
-    LIST_MAX, MTU_MIN, SIZE_MAX, SIZE_MIN, SPEED_MBPS_MAX, SPEED_MTS_MAX, TEXT_BYTES_MAX,
+    COUNT_MAX, Count, Expected, ExpectedCpu, ExpectedDisk, ExpectedGpu, ExpectedMemory, ExpectedNic,
+    ExpectedSystem, LIST_MAX, MTU_MIN, SIZE_MAX, SIZE_MIN, SPEED_MBPS_MAX, SPEED_MTS_MAX, TEXT_BYTES_MAX,
 };
 
 /// The hardware of a machine as an expectation that this machine meets. What its inventory does not say, or could
@@ -31,6 +31,7 @@ pub fn expected_of(inventory: &Inventory) -> Expected {
         nic_count: exactly(nics.iter().filter(|nic| !nic.is_virtual).count()).filter(|_| is_whole("nics")),
         nics: nics_of(nics),
         gpu_count: exactly(inventory.real_gpus().count()).filter(|_| is_whole("gpus")),
+        gpus: if is_whole("gpus") { gpus_of(inventory) } else { Vec::new() },
         system: ExpectedSystem {
             vendor: writable(inventory.dmi.vendor.as_deref()),
             product: writable(inventory.dmi.product.as_deref()),
@@ -62,8 +63,31 @@ fn memory(inventory: &Inventory) -> ExpectedMemory {
             .filter(|gib| (SIZE_MIN..=SIZE_MAX).contains(gib)),
         dimms: dimms.and_then(|dimms| exactly(dimms.len())),
         speed_mts: dimms.and_then(slowest),
-        ..ExpectedMemory::default()
+        part: dimms.and_then(part),
+        tolerance_percent: None,
     }
+}
+
+/// The part number, where all modules have the same.
+fn part(dimms: &[Dimm]) -> Option<String> {
+    let (first, others) = dimms.split_first()?;
+    let part = writable(first.part.as_deref())?;
+    others.iter().all(|dimm| said(dimm.part.as_deref()) == Some(&part)).then_some(part)
+}
+
+/// Every kind of GPU, or none where one of them does not say which it is.
+fn gpus_of(inventory: &Inventory) -> Vec<ExpectedGpu> {
+    let is_id = |id: &str| id.len() == 4 && id.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+    for gpu in inventory.real_gpus() {
+        if !is_id(&gpu.vendor) || !is_id(&gpu.device) {
+            return Vec::new();
+        }
+        *counts.entry(gpu.kind()).or_default() += 1;
+    }
+    let one = |(device, count)| Some(ExpectedGpu { device, count: exactly(count)? });
+    let all: Option<Vec<ExpectedGpu>> = counts.into_iter().map(one).collect();
+    all.filter(|all| all.len() <= LIST_MAX).unwrap_or_default()
 }
 
 /// Every disk, or none where one of them says nothing that would tell it apart.

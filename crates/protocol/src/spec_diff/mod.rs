@@ -5,6 +5,7 @@
 //! lists things changes nothing.
 
 mod disks;
+mod gpus;
 mod known_good;
 mod matching;
 mod nics;
@@ -19,10 +20,15 @@ use std::collections::BTreeMap;
 pub use known_good::expected_of;
 
 use crate::check::{Check, Judged, Limit, Observation, Verdict};
-use crate::inventory::{Inventory, Memory};
+use crate::inventory::{Dimm, Inventory, Memory};
 use crate::order;
 use crate::profile::{Count, Expected, ExpectedCpu, ExpectedMemory, ExpectedSystem};
 
+/// How far the sum of the modules may be off where a profile writes nothing: a module's size is exact, and the smallest of a
+/// large machine is more than that of it.
+const MODULES_TOLERANCE_PERCENT: f64 = 0.1;
+/// The same of what the kernel manages: it keeps some for itself.
+const KERNEL_TOLERANCE_PERCENT: f64 = 5.0;
 /// Bytes of a GiB.
 const GIB: f64 = 1_073_741_824.0;
 
@@ -32,13 +38,7 @@ pub fn spec_diff(expected: &Expected, inventory: &Inventory) -> Vec<Check> {
     checks.extend(memory(&expected.memory, inventory));
     checks.extend(disks::checks(expected, inventory));
     checks.extend(nics::checks(expected, inventory));
-    checks.extend(listed(
-        expected.gpu_count,
-        inventory.real_gpus().count(),
-        "gpu_count",
-        "GPUs",
-        why_unread(inventory, "gpus"),
-    ));
+    checks.extend(gpus::checks(expected, inventory));
     checks.extend(system(&expected.system, inventory));
     checks
 }
@@ -86,17 +86,19 @@ fn cpu(expected: &ExpectedCpu, inventory: &Inventory) -> Vec<Check> {
 fn memory(expected: &ExpectedMemory, inventory: &Inventory) -> Vec<Check> {
     let mut checks = Vec::new();
     if let Some(total_gib) = expected.total_gib {
-        let slack = total_gib * expected.tolerance_percent / 100.0;
+        let (observed, source, usual) = match installed_bytes(inventory) {
+            Some((bytes, source)) => {
+                (Observation::measured(bytes as f64 / GIB, "GiB"), source.text(), source.tolerance_percent())
+            }
+            None => (unreadable(why_unread(inventory, "memory"), "its memory"), "", KERNEL_TOLERANCE_PERCENT),
+        };
+        let slack = total_gib * expected.tolerance_percent.unwrap_or(usual) / 100.0;
         let limit = Limit {
             fail_below: Some(total_gib - slack),
             warn_above: Some(total_gib + slack),
             ..Limit::default()
         };
-        let (observed, evidence) = match installed_bytes(inventory) {
-            Some((bytes, source)) => (Observation::measured(bytes as f64 / GIB, "GiB"), source),
-            None => (unreadable(why_unread(inventory, "memory"), "its memory"), ""),
-        };
-        checks.push(Check::of("memory.total", None, observed, limit).with_evidence(evidence));
+        checks.push(Check::of("memory.total", None, observed, limit).with_evidence(source));
     }
     let unread = why_unread(inventory, "dimms");
     let dimms = inventory.memory.dimms.as_ref();
@@ -110,40 +112,81 @@ fn memory(expected: &ExpectedMemory, inventory: &Inventory) -> Vec<Check> {
     }
     if let Some(speed_mts) = expected.speed_mts {
         let limit = Limit::at_least(f64::from(speed_mts));
-        checks.extend(dimm_speeds(&inventory.memory, limit, no_dimms));
+        let speed = |dimm: &Dimm| match dimm.speed_mts {
+            Some(speed_mts) => Observation::measured(f64::from(speed_mts), "MT/s"),
+            None => unreadable(None, "the module's speed"),
+        };
+        checks.extend(each_dimm(&inventory.memory, "memory.speed", &limit, speed, no_dimms));
+    }
+    if let Some(part) = &expected.part {
+        let limit = Limit::containing(part.trim());
+        let part = |dimm: &Dimm| match said(dimm.part.as_deref()) {
+            Some(part) => Observation::Found { text: part.to_owned() },
+            None => unreadable(None, "the module's part number"),
+        };
+        checks.extend(each_dimm(&inventory.memory, "memory.part", &limit, part, no_dimms));
     }
     checks
 }
 
-/// Each module's speed; one check without a module where none is known, so that what is expected never vanishes.
-fn dimm_speeds(memory: &Memory, limit: Limit, no_dimms: impl Fn() -> Observation) -> Vec<Check> {
-    let speed =
-        |component: Option<&str>, observed| Check::of("memory.speed", component, observed, limit.clone());
-    let Some(dimms) = &memory.dimms else { return vec![speed(None, no_dimms())] };
+/// A check of each module; one without a module where none is known, so that what is expected never vanishes.
+fn each_dimm(
+    memory: &Memory,
+    name: &str,
+    limit: &Limit,
+    observe: impl Fn(&Dimm) -> Observation,
+    no_dimms: impl Fn() -> Observation,
+) -> Vec<Check> {
+    let check = |component: Option<&str>, observed| Check::of(name, component, observed, limit.clone());
+    let Some(dimms) = &memory.dimms else { return vec![check(None, no_dimms())] };
     if dimms.is_empty() {
-        return vec![speed(None, Observation::Missing { what: "a memory module".to_owned() })];
+        return vec![check(None, Observation::Missing { what: "a memory module".to_owned() })];
     }
-    let mut dimms: Vec<(&str, Option<u32>)> =
-        dimms.iter().map(|dimm| (dimm.locator.trim(), dimm.speed_mts)).collect();
-    order::sort(&mut dimms);
+    let mut dimms: Vec<&Dimm> = dimms.iter().collect();
+    fn key(dimm: &Dimm) -> impl Ord + '_ {
+        (dimm.locator.trim(), dimm.speed_mts, dimm.part.as_deref())
+    }
+    order::sort_by(&mut dimms, |one, other| key(one).cmp(&key(other)));
     let mut labels = Labels::default();
-    let one = |(locator, speed_mts): (&str, Option<u32>)| {
-        let observed = match speed_mts {
-            Some(speed_mts) => Observation::measured(f64::from(speed_mts), "MT/s"),
-            None => unreadable(None, "the module's speed"),
-        };
-        speed(Some(&labels.unique(if locator.is_empty() { "module" } else { locator })), observed)
+    let one = |dimm: &Dimm| {
+        let locator = dimm.locator.trim();
+        check(Some(&labels.unique(if locator.is_empty() { "module" } else { locator })), observe(dimm))
     };
     dimms.into_iter().map(one).collect()
 }
 
-/// What is installed and how that is known: the sum of the modules, or what the kernel manages.
-fn installed_bytes(inventory: &Inventory) -> Option<(u64, &'static str)> {
+/// How it is known what is installed.
+#[derive(Clone, Copy)]
+enum Source {
+    /// The sum of the modules.
+    Modules,
+    /// What the kernel manages.
+    Kernel,
+}
+
+impl Source {
+    fn text(self) -> &'static str {
+        match self {
+            Source::Modules => "sum of the modules that SMBIOS names",
+            Source::Kernel => "what the kernel manages (MemTotal)",
+        }
+    }
+
+    fn tolerance_percent(self) -> f64 {
+        match self {
+            Source::Modules => MODULES_TOLERANCE_PERCENT,
+            Source::Kernel => KERNEL_TOLERANCE_PERCENT,
+        }
+    }
+}
+
+/// What is installed, and how that is known.
+fn installed_bytes(inventory: &Inventory) -> Option<(u64, Source)> {
     let is_whole = why_unread(inventory, "dimms").is_none();
     let dimms = inventory.memory.dimms.iter().filter(|_| is_whole).flatten();
     match dimms.fold(0_u64, |sum, dimm| sum.saturating_add(dimm.size_bytes)) {
-        0 => inventory.memory.total_bytes.map(|bytes| (bytes, "what the kernel manages (MemTotal)")),
-        sum => Some((sum, "sum of the modules that SMBIOS names")),
+        0 => inventory.memory.total_bytes.map(|bytes| (bytes, Source::Kernel)),
+        sum => Some((sum, Source::Modules)),
     }
 }
 

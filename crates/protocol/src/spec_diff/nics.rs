@@ -9,7 +9,8 @@ use crate::profile::{Expected, ExpectedNic};
 /// Ranks that [`rank`] gives.
 const RANKS: u8 = 5;
 
-/// Number of interfaces that are not virtual, and each expected interface with its fields.
+/// Number of interfaces that are not virtual, each expected interface with its fields, and each that is not virtual beyond those
+/// that are listed, unless the profile says how many there are.
 pub(super) fn checks(expected: &Expected, inventory: &Inventory) -> Vec<Check> {
     let unread = why_unread(inventory, "nics");
     let physical = inventory.nics.iter().filter(|nic| !nic.is_virtual).count();
@@ -30,6 +31,16 @@ pub(super) fn checks(expected: &Expected, inventory: &Inventory) -> Vec<Check> {
                 checks.push(not_found(wanted, spare, &component, unread));
             }
         }
+    }
+    if expected.nics.is_empty() || expected.nic_count.is_some() {
+        return checks;
+    }
+    let extra = (0..nics.len()).filter(|index| !taken.contains(index) && !nics[*index].is_virtual);
+    for nic in extra.map(|index| nics[index]) {
+        let component = labels.unique(said(nic.mac.as_deref()).unwrap_or(&nic.name));
+        let observed = Observation::Unexpected { what: format!("interface {component}") };
+        let check = Check::of("nic", Some(&component), observed, Limit::default());
+        checks.push(check.with_evidence(nic.name.clone()));
     }
     checks
 }

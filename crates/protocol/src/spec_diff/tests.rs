@@ -41,6 +41,16 @@ pub(super) fn dimm(locator: &str, gib: u64, speed_mts: Option<u32>) -> Dimm {
     Dimm { locator: locator.to_owned(), size_bytes: gib * GIB_BYTES, speed_mts, ..Dimm::default() }
 }
 
+/// One of NVIDIA's.
+pub(super) fn gpu(device: &str) -> Gpu {
+    Gpu {
+        pci: "0000:17:00.0".to_owned(),
+        vendor: "10de".to_owned(),
+        device: device.to_owned(),
+        ..Gpu::default()
+    }
+}
+
 /// A server with two sockets, two modules, two disks, two interfaces and one GPU.
 pub(super) fn machine() -> Inventory {
     let mut machine = Inventory::default();
@@ -57,7 +67,7 @@ pub(super) fn machine() -> Inventory {
         nic("eth1", "02:00:00:00:00:02", Some(25_000)),
         Nic { is_virtual: true, ..nic("dummy0", "02:00:00:00:00:03", None) },
     ];
-    machine.gpus = vec![Gpu { pci: "0000:17:00.0".to_owned(), vendor: "10de".to_owned(), ..Gpu::default() }];
+    machine.gpus = vec![gpu("2330")];
     machine.dmi.vendor = text("ACME");
     machine.dmi.product = text("Server 1");
     machine.firmware.version = text("2.1");
@@ -156,6 +166,69 @@ fn memory_is_the_sum_of_the_modules_or_what_the_kernel_manages() {
     assert_outcomes(total, |inventory| inventory.memory = Memory::default(), &["memory.total inconclusive"]);
 }
 
+/// 23 of 24 modules are within five percent of all of them.
+#[test]
+fn one_module_less_is_no_tolerance() {
+    let total = "[expected.memory]\ntotal_gib = 768";
+    let modules =
+        |count: usize| move |i: &mut Inventory| i.memory.dimms = Some(vec![dimm("A", 32, None); count]);
+    assert_outcomes(total, modules(24), &["memory.total pass"]);
+    assert_outcomes(total, modules(23), &["memory.total fail"]);
+    assert_outcomes(total, modules(25), &["memory.total warn"]);
+    // The kernel keeps some for itself.
+    let kernel = |gib: u64| {
+        move |i: &mut Inventory| i.memory = Memory { dimms: None, total_bytes: Some(gib * GIB_BYTES) }
+    };
+    assert_outcomes(total, kernel(736), &["memory.total pass"]);
+    assert_outcomes(total, kernel(729), &["memory.total fail"]);
+    let written = format!("{total}\ntolerance_percent = 5.0");
+    assert_outcomes(&written, modules(23), &["memory.total pass"]);
+}
+
+#[test]
+fn every_module_is_of_the_part_that_was_bought() {
+    let expected = "[expected.memory]\npart = \"M321R4GA3BB6\"";
+    let parts = |parts: &[Option<&str>]| {
+        let of = |part: &Option<&str>| Dimm { part: part.map(str::to_owned), ..dimm("A", 32, None) };
+        let dimms = parts.iter().map(of).collect();
+        move |i: &mut Inventory| i.memory.dimms = Some(dimms)
+    };
+    let bought = Some(" M321R4GA3BB6-CQKVG ");
+    assert_outcomes(expected, parts(&[bought, bought]), &["memory.part[A #2] pass", "memory.part[A] pass"]);
+    assert_outcomes(
+        expected,
+        parts(&[None, Some("HMCG88AEBRA")]),
+        &["memory.part[A #2] fail", "memory.part[A] inconclusive"],
+    );
+    assert_outcomes(expected, |i| i.memory.dimms = Some(Vec::new()), &["memory.part fail"]);
+    assert_outcomes(expected, |i| i.memory.dimms = None, &["memory.part inconclusive"]);
+}
+
+/// As many cards of another kind are not what was bought.
+#[test]
+fn gpus_are_counted_by_what_they_are() {
+    let expected = "[[expected.gpu]]\ndevice = \"10DE:2330\"\ncount = 2";
+    let with = |devices: &'static [&'static str]| {
+        move |i: &mut Inventory| i.gpus = devices.iter().map(|device| gpu(device)).collect()
+    };
+    assert_outcomes(expected, with(&["2330", "2330"]), &["gpu[10de:2330] pass"]);
+    assert_outcomes(expected, with(&["2330"]), &["gpu[10de:2330] fail"]);
+    assert_outcomes(expected, with(&["2330", "2330", "2330"]), &["gpu[10de:2330] warn"]);
+    assert_outcomes(expected, with(&["27b8", "27b8"]), &["gpu[10de:2330] fail", "gpu[10de:27b8] warn"]);
+    assert_outcomes(expected, |i| i.unread.push(unread("gpus")), &["gpu[10de:2330] inconclusive"]);
+    assert_outcomes("[[expected.gpu]]\ndevice = \"10de:2330\"", with(&["2330"]), &["gpu[10de:2330] pass"]);
+}
+
+#[test]
+fn interfaces_beyond_those_that_are_listed_warn_where_nobody_counts_them() {
+    let listed = "[[expected.nic]]\nmac = \"02:00:00:00:00:01\"";
+    let there = "nic[02:00:00:00:00:01] pass";
+    assert_outcomes(listed, |_| {}, &[there, "nic[02:00:00:00:00:02] warn"]);
+    assert_outcomes(listed, |i| i.nics[1].is_virtual = true, &[there]);
+    let counted = format!("[expected]\nnic_count = 2\n{listed}");
+    assert_outcomes(&counted, |_| {}, &[there, "nic_count pass"]);
+}
+
 #[test]
 fn modules_are_counted_and_each_has_its_speed() {
     let count = "[expected.memory]\ndimms = 2";
@@ -188,8 +261,11 @@ fn counts_fail_below_and_warn_above_and_know_when_they_do_not_know() {
         ("disk_count", "disks", |i, n| i.disks.resize(n, disk("sdc", "S3", "ACME", 1))),
         ("gpu_count", "gpus", |i, n| {
             i.gpus.resize(n, Gpu { vendor: "10de".to_owned(), ..Gpu::default() });
-            // One more, which only shows a console and does not count.
+            // More, which only show a console or came with the CPU, and do not count.
             i.gpus.push(Gpu { vendor: "1a03".to_owned(), class: "030000".to_owned(), ..Gpu::default() });
+            let of_cpu = Gpu { class: "030000".to_owned(), pci: "0000:00:02.0".to_owned(), ..Gpu::default() };
+            i.gpus.push(Gpu { vendor: "8086".to_owned(), ..of_cpu.clone() });
+            i.gpus.push(Gpu { vendor: "1002".to_owned(), ..of_cpu });
         }),
         ("nic_count", "nics", |i, n| {
             // One more, which is virtual and does not count.
@@ -318,13 +394,20 @@ fn interfaces_are_found_by_address_or_kind() {
         let of = |name: &str, verdict: &str| format!("{name}[02:00:00:00:00:01] {verdict}");
         assert_outcomes(
             by_mac,
-            |inventory| change(&mut inventory.nics[0]),
+            |inventory| {
+                inventory.nics.truncate(1);
+                change(&mut inventory.nics[0]);
+            },
             &[&of("nic.driver", driver), &of("nic.mtu", mtu), &of("nic.speed", speed), &of("nic", "pass")],
         );
     }
-    let gone = |inventory: &mut Inventory| drop(inventory.nics.remove(0));
+    let gone = |inventory: &mut Inventory| drop(inventory.nics.drain(..2));
     assert_outcomes(by_mac, gone, &["nic[02:00:00:00:00:01] fail"]);
-    assert_outcomes(by_mac, |i| i.nics[0].mac = None, &["nic[02:00:00:00:00:01] inconclusive"]);
+    let silent = |inventory: &mut Inventory| {
+        inventory.nics.truncate(1);
+        inventory.nics[0].mac = None;
+    };
+    assert_outcomes(by_mac, silent, &["nic[02:00:00:00:00:01] inconclusive", "nic[eth0] warn"]);
     assert_outcomes(
         by_mac,
         |i| {
