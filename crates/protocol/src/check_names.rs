@@ -10,9 +10,9 @@ pub const MEMORY: &str = "memory";
 pub const DIMMS: &str = "dimms";
 /// Inventory: disks could be read.
 pub const DISKS: &str = "disks";
-/// Inventory: network interfaces could be read.
+/// Inventory: network interfaces could be read. Network: how many there are that are not virtual, where the profile expects some.
 pub const NICS: &str = "nics";
-/// Inventory: each GPU on the PCI bus has a driver.
+/// Inventory: each GPU on the PCI bus has a driver. GPU: how many there are, where the profile expects some.
 pub const GPUS: &str = "gpus";
 /// Inventory: the firmware names the machine.
 pub const DMI: &str = "dmi";
@@ -184,6 +184,12 @@ pub const GPU_PCIE_SPEED: &str = "gpu_pcie_speed";
 pub const GPU_ECC_MODE: &str = "gpu_ecc_mode";
 /// GPU: its hardware slows it down, for heat or power.
 pub const GPU_SLOWDOWN: &str = "gpu_slowdown";
+/// GPU: a GPU is slowed down by its hardware for its heat.
+pub const GPU_THERMAL_SLOWDOWN: &str = "gpu_thermal_slowdown";
+/// GPU: a GPU is slowed down by its hardware because a supply says that it cannot give more.
+pub const GPU_POWER_BRAKE: &str = "gpu_power_brake";
+/// GPU: a GPU is slowed down by its driver, to stay under its target temperature.
+pub const GPU_WARM_SLOWDOWN: &str = "gpu_warm_slowdown";
 /// GPU: errors that its driver wrote into the kernel's log.
 pub const XIDS: &str = "xids";
 /// GPU: links of NVLink that are active.
@@ -274,7 +280,7 @@ pub const NETWORK_CHECKS: [&str; 10] = [
 pub const PSU_CHECKS: [&str; 6] = [SUPPLIES, SUPPLY, REDUNDANCY, INPUT_POWER, FANS, SYSTEM_POWER];
 
 /// The checks of the stage GPU.
-pub const GPU_CHECKS: [&str; 23] = [
+pub const GPU_CHECKS: [&str; 26] = [
     GPU_DRIVER,
     GPU_TEMPERATURE,
     GPU_ECC_MODE,
@@ -288,6 +294,9 @@ pub const GPU_CHECKS: [&str; 23] = [
     GPU_PCIE_WIDTH,
     GPU_PCIE_SPEED,
     GPU_SLOWDOWN,
+    GPU_THERMAL_SLOWDOWN,
+    GPU_POWER_BRAKE,
+    GPU_WARM_SLOWDOWN,
     XIDS,
     NVLINKS,
     NVLINK_ERRORS,

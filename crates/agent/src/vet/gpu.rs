@@ -3,9 +3,9 @@
 //!
 //! `nvidia-smi` is asked in groups of fields ([`smi`]), so that one that a driver does not have costs its group alone; the
 //! kernel's log is searched for the driver's errors ([`xid`]); `dcgmi diag` puts a load on the GPUs ([`dcgm`]). What was read at
-//! several times is one check, the worst of them ([`worst`]). So are the links between GPUs ([`nvlink`]); those between machines
-//! are compared before and after ([`infiniband`]). A GPU of another maker is inconclusive by name: this agent has no
-//! test of it. Nothing here was seen on hardware yet.
+//! several times is one check, the worst of them ([`worst`]). So is the state of the links between GPUs ([`nvlink`]); what these
+//! count, and those between machines ([`infiniband`]), is compared before and after. A GPU of another maker is inconclusive by name: this agent has no
+//! test of it, and where the profile asks for none its driver and its link are enough. Nothing here was seen on hardware yet.
 
 mod dcgm;
 mod infiniband;
@@ -19,13 +19,14 @@ use std::time::{Duration, Instant};
 use groundcrew_protocol::check::Observation;
 use groundcrew_protocol::inventory::Gpu;
 use groundcrew_protocol::plan::{GPU_KNOWN, names};
+use groundcrew_protocol::profile::GpuDiag;
 
 use self::dcgm::Diagnosis;
 use self::smi::{Group, Row};
 use super::finding::Finding;
 use super::json_tool::Call;
 use super::{Done, StageContext, refused, stopped, worst};
-use crate::probe::{Unreads, gpus};
+use crate::probe::{Root, Unreads, gpus};
 
 /// The driver answers in seconds, and where a GPU hangs in a minute or not at all.
 const CALL_TIME: Duration = Duration::from_secs(120);
@@ -33,7 +34,6 @@ const CALL_TIME: Duration = Duration::from_secs(120);
 const DIAG_TIME: Duration = Duration::from_secs(24 * 3600);
 /// Time between two looks at GPUs under load: the shortest test of a diagnosis lasts longer.
 const SAMPLE_PAUSE: Duration = Duration::from_secs(5);
-const NVIDIA: &str = "10de";
 
 /// Looks at the bus, asks the driver and the kernel's log, puts a load on the GPUs, and asks again.
 pub(super) fn run(context: &StageContext, deadline: Instant) -> Done {
@@ -43,13 +43,18 @@ pub(super) fn run(context: &StageContext, deadline: Instant) -> Done {
         return refused(context, format!("the PCI bus could not be read: {}", unread.why));
     }
     let (ours, others): (Vec<&Gpu>, Vec<&Gpu>) =
-        on_bus.iter().filter(|gpu| computes(gpu)).partition(|gpu| gpu.vendor == NVIDIA);
+        on_bus.iter().filter(|gpu| gpu.computes()).partition(|gpu| gpu.is_nvidias());
     let settings = context.spec.gpu.clone().unwrap_or_default();
     let ports = infiniband::read(&context.root);
     let mut done = Done::default();
-    let mut findings: Vec<Finding> = others.iter().map(|gpu| of_another_maker(gpu)).collect();
+    let of_others = |gpu: &&Gpu| of_another_maker(&context.root, gpu, &settings.diag);
+    let mut findings: Vec<Finding> = others.iter().flat_map(of_others).collect();
     if !ours.is_empty() {
         findings.extend(nvidia(context, &ours, deadline, &mut done.artifacts));
+    } else if let Ok(log) = xid::log(&|program, arguments| ask(context, program, arguments, deadline)) {
+        // One that fell off the bus is on it no more: its driver wrote so.
+        let named = xid::findings(None, Ok(log), &mut done.artifacts).into_iter();
+        findings.extend(named.filter(|finding| finding.component.is_some()));
     }
     findings.extend(infiniband::findings(
         &ports,
@@ -57,7 +62,12 @@ pub(super) fn run(context: &StageContext, deadline: Instant) -> Done {
         settings.infiniband_ports_min.is_some(),
     ));
     done.checks = findings.into_iter().map(|finding| finding.judged(context)).collect();
-    let why = match on_bus.iter().any(computes) {
+    if context.owes(names::GPUS) {
+        let there: Vec<&str> = ours.iter().chain(&others).map(|gpu| gpu.pci.as_str()).collect();
+        let count = Observation::measured(there.len() as f64, "GPUs");
+        done.checks.push(context.check(names::GPUS, count).with_evidence(there.join(", ")));
+    }
+    let why = match on_bus.iter().any(Gpu::computes) {
         true => "no GPU here has a source for it".to_owned(),
         false => "the machine has no GPU on the PCI bus".to_owned(),
     };
@@ -65,16 +75,6 @@ pub(super) fn run(context: &StageContext, deadline: Instant) -> Done {
     done.checks.extend(rest);
     done.stopped = stopped(context, deadline);
     done
-}
-
-/// True for a GPU that is there to compute: whatever NVIDIA makes, and of others what is no VGA controller (class 0300), which
-/// comes with a CPU or shows a console; but for Intel's, whose cards say that they are one, beside the one within a CPU, which
-/// sits on the first bus.
-fn computes(gpu: &Gpu) -> bool {
-    const INTEL: &str = "8086";
-    let is_vga = gpu.class.starts_with("0300");
-    let is_card = gpu.vendor == INTEL && !gpu.pci.starts_with("0000:00:");
-    gpu.vendor == NVIDIA || (!gpu.is_console() && (!is_vga || is_card))
 }
 
 /// A GPU and what it is called.
@@ -101,11 +101,12 @@ fn nvidia(
     let (mut seen, mut diagnosed, mut log) = (Vec::new(), Vec::new(), None);
     let settings = context.spec.gpu.clone().unwrap_or_default();
     let nvlinks_min = settings.nvlinks_min;
+    let mut before = Vec::new();
+    let links = nvlink::Said::of(&ask, &mut before);
     if let Some(diagnosis) = Diagnosis::of(&context.spec) {
-        let mut before = Vec::new();
-        worst::merge(&mut seen, of_driver(&ask, &gpus, nvlinks_min, &mut before), &limit);
+        worst::merge(&mut seen, of_driver(&ask, &gpus, &mut before), &limit);
+        worst::merge(&mut seen, links.state(&gpus, nvlinks_min), &limit);
         log = xid::log(&ask).ok();
-        artifacts.extend(before.into_iter().map(|(name, bytes)| (format!("before-{name}"), bytes)));
         context.show(0.2, diagnosis.command());
         let look = || {
             let sample = of_groups(&ask, &gpus, smi::under_load(), &mut Vec::new());
@@ -119,7 +120,11 @@ fn nvidia(
             Finding::of(names::GPU_PCIE_SPEED, Some(&gpu.component), observed, "")
         }));
     }
-    worst::merge(&mut seen, of_driver(&ask, &gpus, nvlinks_min, artifacts), &limit);
+    artifacts.extend(before.into_iter().map(|(name, bytes)| (format!("before-{name}"), bytes)));
+    worst::merge(&mut seen, of_driver(&ask, &gpus, artifacts), &limit);
+    let after = nvlink::Said::of(&ask, artifacts);
+    worst::merge(&mut seen, after.state(&gpus, nvlinks_min), &limit);
+    seen.extend(after.grown_since(&links, &gpus));
     seen.extend(diagnosed);
     seen.extend(xid::findings(log, xid::log(&ask), artifacts));
     seen
@@ -142,14 +147,34 @@ fn sampled<T>(mut look: impl FnMut() + Send, load: impl FnOnce() -> T) -> T {
     })
 }
 
-fn of_another_maker(gpu: &Gpu) -> Finding {
-    let why = format!("this agent has no test of the GPU {}:{} at {}", gpu.vendor, gpu.device, gpu.pci);
-    Finding {
-        name: names::GPU_DRIVER,
-        component: Some(gpu.pci.clone()),
-        observed: Observation::Unreadable { why },
-        evidence: gpus::FOLDER.to_owned(),
-    }
+/// What can be said of a GPU that this agent has no test of: that it has its driver, and the lanes of its link. That is enough
+/// where the profile asks for no load.
+fn of_another_maker(root: &Root, gpu: &Gpu, diag: &GpuDiag) -> Vec<Finding> {
+    let folder = format!("{}/{}", gpus::FOLDER, gpu.pci);
+    let of = |name, observed| Finding::of(name, Some(&gpu.pci), observed, &folder);
+    let driver = match (&gpu.driver, diag) {
+        (None, _) => {
+            Observation::Missing { what: format!("the driver of the GPU {} at {}", gpu.kind(), gpu.pci) }
+        }
+        (Some(_), GpuDiag::None) => Observation::Found { text: GPU_KNOWN.to_owned() },
+        (
+            Some(_),
+            GpuDiag::Quick | GpuDiag::Medium | GpuDiag::Long | GpuDiag::Extended | GpuDiag::Unknown(_),
+        ) => Observation::Unreadable {
+            why: format!("this agent has no test of the GPU {} at {}", gpu.kind(), gpu.pci),
+        },
+    };
+    let lanes =
+        |file: &str| root.detail(&format!("{folder}/{file}")).and_then(|text| text.parse::<u32>().ok());
+    let width = match (lanes("current_link_width"), lanes("max_link_width")) {
+        (Some(now), Some(most)) if most > 0 => {
+            Observation::measured(f64::from(now) / f64::from(most) * 100.0, "% of the lanes")
+        }
+        (Some(_) | None, Some(_) | None) => {
+            Observation::Absent { why: "the kernel does not say the lanes of its link".to_owned() }
+        }
+    };
+    vec![of(names::GPU_DRIVER, driver), of(names::GPU_PCIE_WIDTH, width)]
 }
 
 /// A question to a tool: what it printed, or why it says nothing.
@@ -192,12 +217,7 @@ fn named<'a>(known: &Result<Vec<Row>, String>, on_bus: &[&'a Gpu]) -> Vec<Named<
 }
 
 /// Each GPU of the bus by what its driver says of it now.
-fn of_driver(
-    ask: &Ask<'_>,
-    gpus: &[Named<'_>],
-    nvlinks_min: Option<u32>,
-    artifacts: &mut Artifacts,
-) -> Vec<Finding> {
+fn of_driver(ask: &Ask<'_>, gpus: &[Named<'_>], artifacts: &mut Artifacts) -> Vec<Finding> {
     let mut findings = Vec::new();
     let known: Result<Vec<Row>, String> = smi::query(ask, &smi::IDENTITY, artifacts);
     for Named { gpu, component, .. } in gpus {
@@ -215,7 +235,6 @@ fn of_driver(
         findings.push(Finding::of(names::GPU_DRIVER, Some(component), observed, &evidence));
     }
     findings.extend(of_groups(ask, gpus, smi::GROUPS.iter(), artifacts));
-    findings.extend(nvlink::findings(ask, gpus, nvlinks_min, artifacts));
     findings
 }
 

@@ -155,6 +155,11 @@ impl StageContext {
         planned.map(|planned| planned.limit).unwrap_or_default()
     }
 
+    /// Whether the plan has a check of this name.
+    fn owes(&self, name: &str) -> bool {
+        self.whole_plan().iter().any(|planned| planned.name == name)
+    }
+
     /// A check of this stage, held against the plan's limit.
     fn check(&self, name: &str, observed: Observation) -> Check {
         Check::of(name, None, observed, self.limit(name))

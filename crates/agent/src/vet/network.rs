@@ -21,7 +21,7 @@ use self::iperf3::{Flow, Way};
 use self::link::Link;
 use super::json_tool::Call;
 use super::{Done, StageContext, refused, stopped};
-use crate::probe::{Unreads, ip, nics};
+use crate::probe::{Root, Unreads, ip, nics};
 
 /// A server speaks with one client at a time. Time between two questions of one that is busy.
 const BUSY_PAUSE: Duration = Duration::from_secs(2);
@@ -48,6 +48,12 @@ pub(super) fn run(context: &StageContext, deadline: Instant) -> Done {
         return refused(context, format!("the list of interfaces could not be read: {}", unread.why));
     }
     let mut done = Done::default();
+    if context.owes(names::NICS) {
+        let there: Vec<&str> =
+            interfaces.iter().filter(|nic| !nic.is_virtual).map(|nic| nic.name.as_str()).collect();
+        let count = Observation::measured(there.len() as f64, "interfaces");
+        done.checks.push(context.check(names::NICS, count).with_evidence(there.join(", ")));
+    }
     links(context, &interfaces, deadline, &mut done);
     for (index, peer) in settings.peers.iter().enumerate() {
         context.show(index as f64 / settings.peers.len() as f64, format!("speaks with {}", peer.host));
@@ -128,7 +134,9 @@ fn links(context: &StageContext, interfaces: &[Nic], deadline: Instant, done: &m
         let command = call.command();
         let said = call.run();
         let Negotiated { speed, duplex, held_back } = match &said {
-            Ok(said) => ethtool::link(said, nic.is_virtual),
+            Ok(said) => {
+                ethtool::link(said, nic.is_virtual || has_no_link_of_its_own(&context.root, &nic.name))
+            }
             Err(why) => Negotiated::unreadable(why),
         };
         let of_link = [(names::LINK_SPEED, speed), (names::DUPLEX, duplex)];
@@ -145,6 +153,16 @@ fn links(context: &StageContext, interfaces: &[Nic], deadline: Instant, done: &m
             done.checks.push(context.check(name, Observation::Absent { why: why.to_owned() }));
         }
     }
+}
+
+/// True for a function of another card (SR-IOV), and for IP over InfiniBand: where these know no speed, the card itself does, and
+/// what an InfiniBand port negotiated is the stage GPU's.
+fn has_no_link_of_its_own(root: &Root, name: &str) -> bool {
+    /// The kernel's number for it (include/uapi/linux/if_arp.h).
+    const ARPHRD_INFINIBAND: &str = "32";
+    let folder = format!("/sys/class/net/{name}");
+    root.exists(&format!("{folder}/device/physfn"))
+        || root.detail(&format!("{folder}/type")).as_deref() == Some(ARPHRD_INFINIBAND)
 }
 
 /// Speaks with a peer, each way once.

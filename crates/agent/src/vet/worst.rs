@@ -6,14 +6,12 @@ use groundcrew_protocol::plan::names;
 use super::finding::Finding;
 
 /// What a GPU only ever counts up, while its driver stays loaded.
-const COUNTS: [&str; 7] = [
+const COUNTS: [&str; 5] = [
     names::GPU_ECC_UNCORRECTED,
     names::GPU_ECC_CORRECTED,
     names::GPU_ECC_LIFETIME,
     names::GPU_RETIRED_PAGES,
     names::GPU_REMAPPED_ROWS,
-    names::NVLINK_ERRORS,
-    names::NVLINK_RECOVERIES,
 ];
 
 /// Takes in what was read later. `limit` is that of a check by the plan.
@@ -63,7 +61,9 @@ fn stands(was: &Finding, is: &Finding, limit: &Limit) -> bool {
         return (Verdict::over([before, after]) == after) != best_counts;
     }
     match (number(was), number(is)) {
-        (Some(before), Some(after)) if [names::GPU_PCIE_WIDTH, names::NVLINKS].contains(&is.name) => {
+        (Some(before), Some(after))
+            if [names::GPU_PCIE_WIDTH, names::NVLINKS].contains(&is.name) =>
+        {
             after <= before
         }
         (Some(before), Some(after)) => after >= before,

@@ -2,16 +2,18 @@
 //! which nobody looked at is not made good by the disk beside it.
 //!
 //! Other parts are counted instead, by SpecValidate and by the stage: an interface by its MAC, GPUs and supplies by their number.
+//! Interfaces and GPUs are counted again by the stage that tests them, so that one which went away since is not left out of it.
 
 use super::planned_checks;
-use crate::check::PlannedCheck;
+use crate::check::{Limit, PlannedCheck};
 use crate::check_names as names;
-use crate::profile::{ExpectedDisk, Profile, StageSpec};
+use crate::profile::{Expected, ExpectedDisk, Profile, StageSpec};
 use crate::stage::Stage;
 
 /// The planned checks of a stage of this profile, each disk that it expects by its serial among them.
 pub fn planned_of(profile: &Profile, spec: &StageSpec) -> Vec<PlannedCheck> {
     let mut plan = planned_checks(spec);
+    plan.extend(counted(&profile.expected, spec));
     let (name, disks) = of_each_disk(profile, spec);
     let Some(owed) = plan.iter().find(|planned| planned.name == name).cloned() else { return plan };
     let serials = disks.iter().filter_map(|disk| disk.serial.as_deref());
@@ -19,6 +21,30 @@ pub fn planned_of(profile: &Profile, spec: &StageSpec) -> Vec<PlannedCheck> {
         serials.map(|serial| PlannedCheck { component: Some(serial.trim().to_owned()), ..owed.clone() }),
     );
     plan
+}
+
+/// How many GPUs or interfaces there must be, where the profile expects some of what the stage tests.
+fn counted(expected: &Expected, spec: &StageSpec) -> Option<PlannedCheck> {
+    let of_kinds = expected.gpus.iter().map(|gpu| gpu.count.at_least).fold(0, u32::saturating_add);
+    let gpus = expected.gpu_count.map_or(0, |count| count.at_least).max(of_kinds);
+    let (name, least) = match &spec.name {
+        Stage::Gpu => (names::GPUS.to_owned(), gpus),
+        Stage::Soak => (format!("{}{}", names::SOAK_GPU, names::GPUS), gpus),
+        Stage::Network => (names::NICS.to_owned(), expected.nic_count.map_or(0, |count| count.at_least)),
+        Stage::Inventory
+        | Stage::SpecValidate
+        | Stage::Smart
+        | Stage::CpuStress
+        | Stage::Memory
+        | Stage::Storage
+        | Stage::Psu
+        | Stage::Reporting
+        | Stage::Package { .. }
+        | Stage::Interrupt { .. }
+        | Stage::Unknown(_) => return None,
+    };
+    let limit = Limit::at_least(f64::from(least));
+    (least > 0).then_some(PlannedCheck { name, component: None, limit, required: true })
 }
 
 /// The check that each disk owes, whatever kind it is of, and which disks those are.
@@ -110,5 +136,29 @@ mod tests {
         assert_eq!(of.len(), 2);
         assert_eq!((&of[0].limit, of[0].required), (&of[1].limit, of[1].required));
         assert!(of[1].required);
+    }
+
+    /// A stage whose GPU is gone had nothing to test, and was skipped.
+    #[test]
+    fn what_is_expected_and_went_away_is_missed_by_the_stage_that_tests_it() {
+        for (stage, rest, name, least) in [
+            ("name = \"GPU\"", "[expected]\ngpu_count = 8", "gpus", Some(8.0)),
+            ("name = \"GPU\"", "[expected]\ngpu_count = { at_least = 1, at_most = 8 }", "gpus", Some(1.0)),
+            ("name = \"GPU\"", "[[expected.gpu]]\ndevice = \"10de:2330\"\ncount = 4", "gpus", Some(4.0)),
+            ("name = \"GPU\"", "[expected]\ngpu_count = 0", "gpus", None),
+            ("name = \"Soak\"\ndeadline = \"5m\"", "[expected]\ngpu_count = 2", "gpu.gpus", Some(2.0)),
+            ("name = \"Network\"", "[expected]\nnic_count = 2", "nics", Some(2.0)),
+            ("name = \"PSU\"", "[expected]\nnic_count = 2", "nics", None),
+        ] {
+            let profile = profile(stage, rest);
+            let at = profile.stages.iter().position(|spec| stage.contains(&spec.name.to_string())).unwrap();
+            let plan = planned_of(&profile, &profile.settled(&profile.stages[at]));
+            let owed = plan.iter().find(|planned| planned.name == name);
+            assert_eq!(owed.and_then(|owed| owed.limit.fail_below), least, "{stage} {rest}");
+            let Some(owed) = owed else { continue };
+            let gone = Check::of(name, None, Observation::measured(0.0, "x"), Limit::default());
+            let of = |checks: &[Check]| judge_stage(std::slice::from_ref(owed), checks).verdict;
+            assert_eq!((of(&[gone]), of(&[])), (Verdict::Fail, Verdict::Inconclusive));
+        }
     }
 }

@@ -36,6 +36,10 @@ pub(super) fn gpu(settings: &GpuSettings) -> Vec<PlannedCheck> {
         planned(names::GPU_PCIE_WIDTH, Limit::at_least(100.0)),
         planned(names::GPU_PCIE_SPEED, Limit::at_least(100.0)),
         planned(names::GPU_SLOWDOWN, Limit::equal_to(GPU_NOT_ACTIVE)),
+        planned(names::GPU_THERMAL_SLOWDOWN, Limit::equal_to(GPU_NOT_ACTIVE)),
+        planned(names::GPU_POWER_BRAKE, Limit::equal_to(GPU_NOT_ACTIVE)),
+        // The driver keeps a GPU under its target; a warm room is enough for that.
+        planned(names::GPU_WARM_SLOWDOWN, Limit { only_warns: true, ..Limit::equal_to(GPU_NOT_ACTIVE) }),
         planned(names::XIDS, Limit::equal_to(NO_XIDS)),
     ];
     plan.extend(links(settings));

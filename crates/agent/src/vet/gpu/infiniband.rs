@@ -11,8 +11,10 @@ use super::Finding;
 use crate::probe::Root;
 
 const FOLDER: &str = "/sys/class/infiniband";
-/// What a counter of 16 bits stops at (InfiniBand specification, volume 1, "PortCounters").
-const FULL: u64 = 0xffff;
+/// What a counter of 8 bits, and one of 16, stops at (InfiniBand specification, volume 1, "PortCounters"; the kernel's
+/// drivers/infiniband/core/sysfs.c has the width of each).
+const FULL_8: u64 = 0xff;
+const FULL_16: u64 = 0xffff;
 const SYMBOL_ERRORS: [&str; 1] = ["symbol_error"];
 const LINK_ERRORS: [&str; 2] = ["link_downed", "link_error_recovery"];
 
@@ -55,7 +57,7 @@ pub(super) fn read(root: &Root) -> Result<BTreeMap<String, Port>, String> {
                 let count = match root.attribute(&path) {
                     Ok(None) => Err(Gap::NotKept),
                     Ok(Some(text)) => match text.parse() {
-                        Ok(FULL) => Err(Gap::Unreadable(format!("{path} is full"))),
+                        Ok(count) if count == full(name) => Err(Gap::Unreadable(format!("{path} is full"))),
                         Ok(count) => Ok(count),
                         Err(_) => Err(Gap::Unreadable(format!("{path} says {text:?}, expected a count"))),
                     },
@@ -72,6 +74,11 @@ pub(super) fn read(root: &Root) -> Result<BTreeMap<String, Port>, String> {
         }
     }
     Ok(ports)
+}
+
+/// What a counter stops at.
+fn full(name: &str) -> u64 {
+    if LINK_ERRORS.contains(&name) { FULL_8 } else { FULL_16 }
 }
 
 type Ports = Result<BTreeMap<String, Port>, String>;

@@ -1,5 +1,5 @@
 //! NVLink, by `nvidia-smi nvlink -s` (the speed of each link, or that it is inactive) and `-e` (what each has counted since its
-//! counters were set anew). Reading is pure.
+//! counters were set anew, of which what it grew by within the stage counts). Reading is pure.
 //!
 //! After nvidia-smi(1) of driver 535 and its print on machines with H100 (docs.nvidia.com, "NVLink" in the guides to HGX and
 //! DGX). A link that is inactive may have nothing at its other end: the profile says how many must be active, and GPUs of one
@@ -10,49 +10,71 @@ use groundcrew_protocol::plan::names;
 
 use super::{Artifacts, Ask, Finding, Named};
 
-/// What counts as an error that was corrected, by a part of its name. Others, as histograms of forward error correction, count
-/// what is usual.
-const CORRECTED: [&str; 6] = ["Replay", "CRC", "ECC", "Malformed", "overrun", "integrity"];
-const RECOVERY: &str = "Recovery";
+/// What counts as an error that was corrected, by a part of its name in lower case, which generations write each in their own way.
+/// Others, as histograms of forward error correction, count what is usual.
+const CORRECTED: [&str; 6] = ["replay", "crc", "ecc", "malformed", "overrun", "integrity"];
+const RECOVERY: &str = "recovery";
 /// What is printed of a GPU whose links are all down.
 const ALL_INACTIVE: &str = "all links are inactive";
 
-/// Asks for both.
-pub(super) fn findings(
-    ask: &Ask<'_>,
-    gpus: &[Named<'_>],
-    wanted: Option<u32>,
-    artifacts: &mut Artifacts,
-) -> Vec<Finding> {
-    let mut said = |option: &str| {
-        let stdout = ask("nvidia-smi", &["nvlink", option])?;
-        artifacts.push((format!("nvidia-smi-nvlink{option}.txt"), stdout.clone()));
-        String::from_utf8(stdout).map_err(|_| "nvidia-smi printed no text".to_owned())
-    };
-    let (speeds, counts) = (said("-s"), said("-e"));
-    let mut findings = Vec::new();
-    let all: Vec<Result<Links, String>> = gpus.iter().map(|gpu| of_gpu(&speeds, gpu, speed)).collect();
-    let most = all.iter().flatten().map(active).max().unwrap_or(0);
-    let fastest = all.iter().flatten().flatten().filter_map(|(_, speed)| *speed).fold(0.0, f64::max);
-    for (gpu, links) in gpus.iter().zip(&all) {
-        let of = |name, observed: Result<Observation, String>, option| {
-            let observed = observed.unwrap_or_else(|why| Observation::Unreadable { why });
-            Finding::of(name, Some(&gpu.component), observed, option)
+/// What nvidia-smi says of all links at one time.
+pub(super) struct Said {
+    speeds: Result<String, String>,
+    counts: Result<String, String>,
+}
+
+impl Said {
+    /// Asks for both.
+    pub fn of(ask: &Ask<'_>, artifacts: &mut Artifacts) -> Said {
+        let mut said = |option: &str| {
+            let stdout = ask("nvidia-smi", &["nvlink", option])?;
+            artifacts.push((format!("nvidia-smi-nvlink{option}.txt"), stdout.clone()));
+            String::from_utf8(stdout).map_err(|_| "nvidia-smi printed no text".to_owned())
         };
-        let observed = links.clone().map(|links| state(&links, wanted, most, fastest));
-        findings.push(of(names::NVLINKS, observed, "nvidia-smi nvlink -s"));
-        let is_idle = links.as_ref().is_ok_and(|links| active(links) == 0);
-        for (name, kinds) in [(names::NVLINK_ERRORS, &CORRECTED[..]), (names::NVLINK_RECOVERIES, &[RECOVERY])]
-        {
-            let counted = of_gpu(&counts, gpu, |line| count(line, kinds));
-            let observed = match is_idle {
-                true => Ok(Observation::Absent { why: "no link of its NVLink is active".to_owned() }),
-                false => counted.and_then(|counts| sum(&counts)),
-            };
-            findings.push(of(name, observed, "nvidia-smi nvlink -e"));
-        }
+        Said { speeds: said("-s"), counts: said("-e") }
     }
-    findings
+
+    /// Which links of each GPU are active.
+    pub fn state(&self, gpus: &[Named<'_>], wanted: Option<u32>) -> Vec<Finding> {
+        let all: Vec<Result<Links, String>> =
+            gpus.iter().map(|gpu| of_gpu(&self.speeds, gpu, speed)).collect();
+        let most = all.iter().flatten().map(active).max().unwrap_or(0);
+        let fastest = all.iter().flatten().flatten().filter_map(|(_, speed)| *speed).fold(0.0, f64::max);
+        let state = |(gpu, links): (&Named<'_>, Result<Links, String>)| {
+            let observed = match links {
+                Ok(links) => state(&links, wanted, most, fastest),
+                Err(why) => Observation::Unreadable { why },
+            };
+            Finding::of(names::NVLINKS, Some(&gpu.component), observed, "nvidia-smi nvlink -s")
+        };
+        gpus.iter().zip(all).map(state).collect()
+    }
+
+    /// What the active links of each GPU have counted since an earlier answer: what they had counted before says nothing of now.
+    pub fn grown_since(&self, before: &Said, gpus: &[Named<'_>]) -> Vec<Finding> {
+        let of = |gpu: &Named<'_>, name, kinds: &[&str]| {
+            let counted = |said: &Said| {
+                of_gpu(&said.counts, gpu, |line| count(line, kinds)).and_then(|counts| sum(&counts))
+            };
+            let is_idle = of_gpu(&self.speeds, gpu, speed).is_ok_and(|links| active(&links) == 0);
+            let mut evidence = "nvidia-smi nvlink -e".to_owned();
+            let observed = match (is_idle, counted(before), counted(self)) {
+                (true, _, _) => Observation::Absent { why: "no link of its NVLink is active".to_owned() },
+                (false, Err(why), _) | (false, Ok(_), Err(why)) => Observation::Unreadable { why },
+                (false, Ok(before), Ok(after)) if after < before => Observation::Unreadable {
+                    why: format!("it went back from {before} to {after} within the stage"),
+                },
+                (false, Ok(before), Ok(after)) => {
+                    evidence.push_str(&format!(": {before} before, {after} after"));
+                    Observation::measured(after - before, "errors")
+                }
+            };
+            Finding::of(name, Some(&gpu.component), observed, &evidence)
+        };
+        let of_gpu =
+            |gpu| [of(gpu, names::NVLINK_ERRORS, &CORRECTED), of(gpu, names::NVLINK_RECOVERIES, &[RECOVERY])];
+        gpus.iter().flat_map(of_gpu).collect()
+    }
 }
 
 /// What each link says, in the order in which they are printed; `None`: inactive, or not of this kind.
@@ -98,7 +120,8 @@ fn speed(text: &str) -> Result<Option<f64>, String> {
 /// A counter of one of these kinds.
 fn count(text: &str, kinds: &[&str]) -> Result<Option<f64>, String> {
     let (name, value) = text.rsplit_once(": ").unwrap_or((text, ""));
-    if !kinds.iter().any(|kind| name.contains(kind)) || value == "N/A" {
+    let lower = name.to_lowercase();
+    if !kinds.iter().any(|kind| lower.contains(kind)) || value == "N/A" {
         return Ok(None);
     }
     let count = value.trim().parse::<u64>();
@@ -127,10 +150,10 @@ fn state(links: &Links, wanted: Option<u32>, most: usize, fastest: f64) -> Obser
 }
 
 /// All counters of all links. Nothing that is counted is no zero.
-fn sum(counts: &Links) -> Result<Observation, String> {
+fn sum(counts: &Links) -> Result<f64, String> {
     let all: Vec<f64> = counts.iter().filter_map(|(_, count)| *count).collect();
     match all.is_empty() {
         true => Err("nvidia-smi nvlink counts no such errors of its active links".to_owned()),
-        false => Ok(Observation::measured(all.iter().sum(), "errors")),
+        false => Ok(all.iter().sum()),
     }
 }

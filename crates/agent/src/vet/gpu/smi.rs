@@ -50,14 +50,14 @@ static LINK_SPEED: Group = Group {
     checks: &[Of::Share { name: names::GPU_PCIE_SPEED, field: 1, of: 2, unit: "% of the generation" }],
 };
 
-/// What is looked at under load: the first of [`GROUPS`], and the speed of the link.
+/// What changes under load: the first of [`GROUPS`], and the speed of the link.
 pub(super) fn under_load() -> impl Iterator<Item = &'static Group> {
-    const CHANGING: usize = 2;
+    const CHANGING: usize = 3;
     GROUPS[..CHANGING].iter().chain(std::iter::once(&LINK_SPEED))
 }
 
 /// What is asked at any time. What changes from one moment to the next comes first.
-pub(super) static GROUPS: [Group; 7] = [
+pub(super) static GROUPS: [Group; 8] = [
     Group {
         option: "--query-gpu",
         fields: &["pci.bus_id", "temperature.gpu", "pcie.link.width.current", "pcie.link.width.max"],
@@ -70,6 +70,21 @@ pub(super) static GROUPS: [Group; 7] = [
         option: "--query-gpu",
         fields: &["pci.bus_id", "clocks_throttle_reasons.hw_slowdown"],
         checks: &[Of::Word { name: names::GPU_SLOWDOWN, field: 1 }],
+    },
+    // Why: the first two are what the hardware's slowdown is made of, the third is the driver's own doing.
+    Group {
+        option: "--query-gpu",
+        fields: &[
+            "pci.bus_id",
+            "clocks_throttle_reasons.hw_thermal_slowdown",
+            "clocks_throttle_reasons.hw_power_brake_slowdown",
+            "clocks_throttle_reasons.sw_thermal_slowdown",
+        ],
+        checks: &[
+            Of::Word { name: names::GPU_THERMAL_SLOWDOWN, field: 1 },
+            Of::Word { name: names::GPU_POWER_BRAKE, field: 2 },
+            Of::Word { name: names::GPU_WARM_SLOWDOWN, field: 3 },
+        ],
     },
     Group {
         option: "--query-gpu",

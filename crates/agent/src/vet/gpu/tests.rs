@@ -32,6 +32,7 @@ fn healthy() -> BTreeMap<&'static str, String> {
         ("retired_pages.pending", at("[N/A]")),
         ("remapped_rows.pending", at("0, 0, 0")),
         ("clocks_throttle_reasons.hw_slowdown", at("Not Active")),
+        ("clocks_throttle_reasons.sw_thermal_slowdown", at("Not Active, Not Active, Not Active")),
         ("-s", nvlink(&["26.562 GB/s", "26.562 GB/s"])),
         ("-e", nvlink(&["Replay Errors: 0", "Recovery Errors: 0", "CRC Errors: 0"])),
         ("dmesg", "[    0.000000] Linux version 6.1.0\n".to_owned()),
@@ -50,7 +51,7 @@ fn nvlink(lines: &[&str]) -> String {
 fn gpu(driver: Option<&str>) -> Gpu {
     Gpu {
         pci: BUS.into(),
-        vendor: NVIDIA.into(),
+        vendor: "10de".into(),
         device: "2330".into(),
         class: "030200".into(),
         driver: driver.map(str::to_owned),
@@ -70,7 +71,10 @@ fn verdicts(said: &BTreeMap<&'static str, String>, gpu: &Gpu) -> BTreeMap<String
     };
     let mut artifacts = Vec::new();
     let gpus = named(&smi::query(&ask, &smi::IDENTITY, &mut artifacts), &[gpu]);
-    let mut findings = of_driver(&ask, &gpus, None, &mut artifacts);
+    let mut findings = of_driver(&ask, &gpus, &mut artifacts);
+    let links = nvlink::Said::of(&ask, &mut artifacts);
+    findings.extend(links.state(&gpus, None));
+    findings.extend(links.grown_since(&links, &gpus));
     findings.extend(of_groups(&ask, &gpus, smi::under_load(), &mut artifacts));
     findings.extend(xid::findings(None, xid::log(&ask), &mut artifacts));
     judged(findings)
@@ -103,6 +107,8 @@ fn a_healthy_gpu_passes_and_is_named_by_its_serial() {
     assert_eq!(all.len(), names::GPU_CHECKS.iter().filter(is_own).count());
 }
 
+const REASONS: &str = "clocks_throttle_reasons.sw_thermal_slowdown";
+
 #[test]
 fn what_a_gpu_says_is_judged_by_table() {
     use Verdict::{Fail, Inconclusive, Pass, Warn};
@@ -132,6 +138,10 @@ fn what_a_gpu_says_is_judged_by_table() {
         ("pcie.link.gen.max", "5, 0", names::GPU_PCIE_SPEED, Inconclusive),
         ("clocks_throttle_reasons.hw_slowdown", "Active", names::GPU_SLOWDOWN, Fail),
         ("clocks_throttle_reasons.hw_slowdown", "perhaps", names::GPU_SLOWDOWN, Inconclusive),
+        (REASONS, "Active, Not Active, Not Active", names::GPU_THERMAL_SLOWDOWN, Fail),
+        (REASONS, "Not Active, Active, Not Active", names::GPU_POWER_BRAKE, Fail),
+        (REASONS, "Not Active, Not Active, Active", names::GPU_WARM_SLOWDOWN, Warn),
+        (REASONS, "Not Active, Not Active, warm", names::GPU_WARM_SLOWDOWN, Inconclusive),
     ] {
         let mut said = healthy();
         said.insert(group, format!("00000000:17:00.0, {rest}\n"));
@@ -153,7 +163,27 @@ fn a_gpu_without_its_driver_or_unknown_to_it_fails() {
     assert_eq!(all[names::GPU_ECC_UNCORRECTED], Verdict::Pass);
     let none = verdicts(&BTreeMap::new(), &gpu(Some("nvidia")));
     assert!(none.values().all(|verdict| *verdict == Verdict::Inconclusive), "{none:?}");
-    assert_eq!(judged(vec![of_another_maker(&gpu(None))])[names::GPU_DRIVER], Verdict::Inconclusive);
+}
+
+/// This agent has a test of NVIDIA's alone. Where the profile asks for no load, a driver and a whole link are enough.
+#[test]
+fn a_gpu_of_another_maker_passes_only_where_no_load_is_asked_for() {
+    use Verdict::{Fail, Inconclusive, Pass, Skipped};
+    let machine = crate::probe::fixture::Machine::empty();
+    let verdicts = |driver: Option<&str>, diag: GpuDiag| {
+        let amd = Gpu { vendor: "1002".into(), device: "74a1".into(), ..gpu(driver) };
+        let all = judged(of_another_maker(&machine.root, &amd, &diag));
+        [all[names::GPU_DRIVER], all[names::GPU_PCIE_WIDTH]]
+    };
+    let width = |file: &str, lanes: &str| machine.write(&format!("{}/{BUS}/{file}", gpus::FOLDER), lanes);
+    assert_eq!(verdicts(Some("amdgpu"), GpuDiag::None), [Pass, Skipped]);
+    width("current_link_width", "16\n");
+    width("max_link_width", "16\n");
+    assert_eq!(verdicts(Some("amdgpu"), GpuDiag::None), [Pass, Pass]);
+    assert_eq!(verdicts(Some("amdgpu"), GpuDiag::Medium), [Inconclusive, Pass]);
+    assert_eq!(verdicts(None, GpuDiag::None), [Fail, Pass]);
+    width("current_link_width", "8\n");
+    assert_eq!(verdicts(Some("amdgpu"), GpuDiag::None), [Pass, Fail]);
 }
 
 #[test]
@@ -340,7 +370,7 @@ fn gpus_that_compute_are_told_from_those_that_show_a_console() {
         (of("0000:03:00.0", "1a03", "030000"), false),
         (of("0000:01:00.0", "1af4", "038000"), false),
     ] {
-        assert_eq!(computes(&gpu), expected, "{gpu:?}");
+        assert_eq!(gpu.computes(), expected, "{gpu:?}");
     }
 }
 

@@ -22,8 +22,8 @@ impl Negotiated {
     }
 }
 
-/// Speed and duplex. A virtual interface that knows neither has no such thing.
-pub(super) fn link(said: &Said, is_virtual: bool) -> Negotiated {
+/// Speed and duplex. An interface that may know neither, and says so, has no such thing.
+pub(super) fn link(said: &Said, may_have_none: bool) -> Negotiated {
     let text = String::from_utf8_lossy(&said.stdout);
     let unreadable = |why: String| Observation::Unreadable { why };
     if said.exit != 0 {
@@ -36,9 +36,9 @@ pub(super) fn link(said: &Said, is_virtual: bool) -> Negotiated {
         found.next().map(str::trim)
     };
     let unknown = |what: &str, found: Option<&str>| match found {
-        Some(word) if is_virtual && word.starts_with("Unknown!") => {
-            Observation::Absent { why: format!("a virtual interface has no {what}") }
-        }
+        Some(word) if may_have_none && word.starts_with("Unknown!") => Observation::Absent {
+            why: format!("it has no {what} of its own: it is virtual, or speaks over another's link"),
+        },
         Some(word) => unreadable(format!("ethtool says {word:?} for the {what}")),
         None => unreadable(format!("ethtool does not say the {what}")),
     };

@@ -30,11 +30,13 @@ fn with_tools(machine: &Machine, gpus: u32, twist: &str) -> Stage {
         "cd {state}; asked=${{1##*,}}; asked=${{asked##*=}}\n\
          if [ $asked = pcie.link.gen.max ]; then until [ -e under ]; do sleep 0.05; done; touch sampled; fi\n{twist}\n\
          case $asked in serial) printf '{}';; pcie.link.width.max) printf '{}';; hw_slowdown|*.hw_slowdown) printf '{}';;\n\
+         *.sw_thermal_slowdown) printf '{}';;\n\
          ecc.mode.current) printf '{}';; ecc.errors.*|remapped_rows.pending) printf '{}';; pcie.link.gen.max) printf '{}';;\n\
          retired_pages.*) printf '{}';; esac",
         rows("#, SERIAL#"),
         rows("41, 16, 16"),
         rows("Not Active"),
+        rows("Not Active, Not Active, Not Active"),
         rows("Enabled"),
         rows("0, 0, 0"),
         rows("5, 5"),
@@ -151,5 +153,38 @@ fn a_gpu_of_intels_is_no_absent_gpu() {
     let machine = Machine::empty();
     machine.pci("0000:37:00.0", "0x038000", "0x8086", "0x0bd5");
     let outcome = run_stage(&stage("GPU", &machine.root).context);
+    assert_eq!(verdict(&outcome, "gpu_driver"), Verdict::Fail, "{}", outcome.message);
+    machine.link("/sys/bus/pci/devices/0000:37:00.0/driver", "../../../../bus/pci/drivers/i915");
+    let outcome = run_stage(&stage("GPU", &machine.root).context);
     assert_inconclusive(&outcome, "no test of the GPU 8086:0bd5 at 0000:37:00.0");
+}
+
+/// It is on the bus no more, and nobody expects one: but its driver wrote why.
+#[test]
+fn a_gpu_that_fell_off_the_bus_is_told_by_the_kernels_log() {
+    let machine = machine(0);
+    std::fs::create_dir_all(machine.root.path("/sys/bus/pci/devices")).unwrap();
+    let fallen =
+        with_tools(&machine, 0, "echo '[ 9.0] NVRM: Xid (PCI:0000:17:00): 79, pid=1, fallen off' && exit");
+    assert_eq!(verdict(&run_stage(&fallen.context), "xids"), Verdict::Fail);
+    assert_eq!(verdict(&run_stage(&with_tools(&machine, 0, "").context), "xids"), Verdict::Skipped);
+}
+
+#[test]
+fn gpus_that_are_expected_are_counted_again() {
+    let profile = "name = \"p\"\n[[stage]]\nname = \"Inventory\"\n[[stage]]\nname = \"GPU\"\ngpu.diag = \"none\"\n[expected]\ngpu_count = 2";
+    let profile = groundcrew_protocol::profile::Profile::parse(profile).unwrap();
+    let with = |gpus: u32| {
+        let machine = machine(gpus);
+        std::fs::create_dir_all(machine.root.path("/sys/bus/pci/devices")).unwrap();
+        let mut stage = with_tools(&machine, gpus, "");
+        stage.context.spec.gpu = Some(GpuSettings { diag: GpuDiag::None, ..GpuSettings::default() });
+        stage.context.plan = groundcrew_protocol::plan::planned_of(&profile, &stage.context.spec);
+        run_stage(&stage.context)
+    };
+    let outcome = with(2);
+    assert_eq!(outcome.verdict, Verdict::Pass, "{}", outcome.message);
+    assert_eq!(verdict(&with(1), "gpus"), Verdict::Fail);
+    // The only ones fell off the bus: nothing is left to test, and that is no pass.
+    assert_eq!(with(0).verdict, Verdict::Fail);
 }

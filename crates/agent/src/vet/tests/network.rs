@@ -141,3 +141,46 @@ fn an_interface_without_a_link_is_told_and_counts_where_the_profile_says_how_man
     stage.context.spec.network.as_mut().unwrap().links_min = Some(1);
     assert_eq!(verdict(&run_stage(&stage.context), "links"), Verdict::Fail);
 }
+
+/// A card that went away after the inventory was no check at all.
+#[test]
+fn interfaces_that_are_expected_are_counted_again() {
+    let machine = fixture::server();
+    let with = |nic_count: u32| {
+        let profile = format!(
+            "name = \"p\"\n[[stage]]\nname = \"Inventory\"\n[[stage]]\nname = \"Network\"\n[expected]\nnic_count = {nic_count}"
+        );
+        let profile = groundcrew_protocol::profile::Profile::parse(&profile).unwrap();
+        let mut stage = network(&machine.root, Vec::new());
+        stage.put_tool("ethtool", "printf 'Settings\\n\\tSpeed: 10000Mb/s\\n\\tDuplex: Full\\n'");
+        stage.context.plan = groundcrew_protocol::plan::planned_of(&profile, &stage.context.spec);
+        run_stage(&stage.context)
+    };
+    let outcome = with(1);
+    let nics = outcome.checks.iter().find(|of| of.name == "nics").unwrap();
+    let Observation::Measured { value: Some(count), .. } = nics.observed else { panic!("{nics:?}") };
+    assert_eq!(verdict(&with(count as u32), "nics"), Verdict::Pass);
+    assert_eq!(verdict(&with(count as u32 + 1), "nics"), Verdict::Fail);
+}
+
+/// What speaks over another's link may not know its speed, and is no unreadable one.
+#[test]
+fn an_interface_without_a_link_of_its_own_may_not_know_its_speed() {
+    let machine = fixture::server();
+    let with = |file: &str, text: &str| {
+        machine.write(&format!("/sys/class/net/eno1/{file}"), text);
+        let mut stage = network(&machine.root, Vec::new());
+        stage.put_tool("ethtool", "printf 'Settings\\n\\tSpeed: Unknown!\\n\\tDuplex: Unknown! (255)\\n'");
+        let outcome = run_stage(&stage.context);
+        let of = |name: &str| {
+            let mut checks = outcome.checks.iter();
+            checks.find(|of| of.name == name && of.component.as_deref() == Some("eno1")).unwrap().verdict
+        };
+        [of("link_speed"), of("duplex")]
+    };
+    // An Ethernet card of its own must know.
+    assert_eq!(with("type", "1\n"), [Verdict::Inconclusive; 2]);
+    assert_eq!(with("type", "32\n"), [Verdict::Skipped; 2]);
+    assert_eq!(with("type", "1\n"), [Verdict::Inconclusive; 2]);
+    assert_eq!(with("device/physfn/vendor", "0x15b3\n"), [Verdict::Skipped; 2]);
+}
