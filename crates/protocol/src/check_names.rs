@@ -136,6 +136,10 @@ pub const REDUNDANCY: &str = "redundancy";
 pub const INPUT_POWER: &str = "input_power";
 /// PSU: a fan turns as it should.
 pub const FANS: &str = "fans";
+/// PSU: fans that turn as they should.
+pub const FAN_COUNT: &str = "fan_count";
+/// PSU: the BMC's sensors of temperature are within their thresholds.
+pub const TEMPERATURES: &str = "temperatures";
 /// PSU: what the whole machine takes, in watts.
 pub const SYSTEM_POWER: &str = "system_power";
 /// Around a stage: memory errors that nothing corrected (EDAC), by module.
@@ -277,7 +281,8 @@ pub const NETWORK_CHECKS: [&str; 10] = [
 ];
 
 /// The checks of the stage PSU.
-pub const PSU_CHECKS: [&str; 6] = [SUPPLIES, SUPPLY, REDUNDANCY, INPUT_POWER, FANS, SYSTEM_POWER];
+pub const PSU_CHECKS: [&str; 8] =
+    [SUPPLIES, SUPPLY, REDUNDANCY, INPUT_POWER, FANS, FAN_COUNT, TEMPERATURES, SYSTEM_POWER];
 
 /// The checks of the stage GPU.
 pub const GPU_CHECKS: [&str; 26] = [

@@ -11,7 +11,7 @@ pub use components::planned_of;
 pub use counters::NO_EVENTS;
 pub use gpu::{GPU_DIAG_PASSED, GPU_ENABLED, GPU_KNOWN, GPU_NO, GPU_NOT_ACTIVE, NO_XIDS};
 pub use loads::FULL_DUPLEX;
-pub use power::{FAN_GOOD, FULLY_REDUNDANT, SUPPLY_GOOD};
+pub use power::{FAN_GOOD, FULLY_REDUNDANT, SUPPLY_GOOD, TEMPERATURE_GOOD};
 pub use soak::SoakPart;
 
 use crate::check::{Limit, PlannedCheck};

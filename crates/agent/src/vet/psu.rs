@@ -11,7 +11,8 @@ mod supplies;
 
 use std::time::{Duration, Instant};
 
-use groundcrew_protocol::plan::names;
+use groundcrew_protocol::check::Observation;
+use groundcrew_protocol::plan::{FAN_GOOD, names};
 
 use super::finding::Finding;
 use super::json_tool::{Call, Said};
@@ -24,8 +25,7 @@ const CALL_TIME: Duration = Duration::from_secs(90);
 const DEVICES: [&str; 3] = ["/dev/ipmi0", "/dev/ipmi/0", "/dev/ipmidev/0"];
 
 /// All that the stage looks at.
-const CHECKS: [&str; 6] =
-    [names::SUPPLIES, names::SUPPLY, names::REDUNDANCY, names::INPUT_POWER, names::FANS, names::SYSTEM_POWER];
+const CHECKS: [&str; 8] = names::PSU_CHECKS;
 
 /// Where the kernel tells of an IPMI device that the firmware describes (SMBIOS type 38), by its type and number.
 const DMI_ENTRIES: &str = "/sys/firmware/dmi/entries";
@@ -90,6 +90,13 @@ pub(super) fn look(
         Bmc::Unreachable(why) => bmc::all_unreadable(&CHECKS, &why),
         Bmc::None => sensors::read(&context.root),
     }
+}
+
+/// How many of these fans turn as they should.
+fn fan_count(fans: &[Finding], evidence: &str) -> Finding {
+    let is_good = |fan: &&Finding| matches!(&fan.observed, Observation::Found { text } if text == FAN_GOOD);
+    let count = Observation::measured(fans.iter().filter(is_good).count() as f64, "fans");
+    Finding::of(names::FAN_COUNT, None, count, evidence)
 }
 
 /// One question to the BMC.

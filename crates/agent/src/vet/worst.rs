@@ -62,7 +62,7 @@ fn stands(was: &Finding, is: &Finding, limit: &Limit) -> bool {
     }
     match (number(was), number(is)) {
         (Some(before), Some(after))
-            if [names::GPU_PCIE_WIDTH, names::NVLINKS].contains(&is.name) =>
+            if [names::GPU_PCIE_WIDTH, names::NVLINKS, names::FAN_COUNT].contains(&is.name) =>
         {
             after <= before
         }

@@ -9,6 +9,8 @@ use crate::profile::PsuSettings;
 pub const SUPPLY_GOOD: &str = "present";
 /// What the check [`names::FANS`] finds of a fan that turns as it should.
 pub const FAN_GOOD: &str = "ok";
+/// What the check [`names::TEMPERATURES`] finds of sensors that are within their thresholds.
+pub const TEMPERATURE_GOOD: &str = "ok";
 /// What the check [`names::REDUNDANCY`] finds where one supply may fail.
 pub const FULLY_REDUNDANT: &str = "Fully Redundant";
 
@@ -34,6 +36,14 @@ pub(super) fn psu(settings: &PsuSettings) -> Vec<PlannedCheck> {
             ..planned(names::INPUT_POWER, watts)
         },
         planned(names::FANS, Limit::equal_to(FAN_GOOD)),
+        PlannedCheck {
+            required: settings.fans_min.is_some(),
+            ..planned(
+                names::FAN_COUNT,
+                Limit { fail_below: settings.fans_min.map(f64::from), ..Limit::default() },
+            )
+        },
+        planned(names::TEMPERATURES, Limit::equal_to(TEMPERATURE_GOOD)),
         planned(names::SYSTEM_POWER, Limit::default()),
     ]
 }

@@ -5,9 +5,11 @@ use serde::{Deserialize, Serialize};
 use super::BadProfile;
 use super::part::Field;
 
-const KEYS: [&str; 4] = ["supplies", "redundant", "input_watts_min", "input_watts_max"];
+const KEYS: [&str; 5] = ["supplies", "redundant", "input_watts_min", "input_watts_max", "fans_min"];
 /// More than any machine has.
 const SUPPLIES_MAX: u32 = 64;
+/// More than any machine has.
+const FANS_MAX: u32 = 1024;
 /// More than any supply takes.
 const WATTS_MAX: f64 = 1e6;
 
@@ -24,6 +26,8 @@ pub struct PsuSettings {
     pub input_watts_min: Option<f64>,
     /// Watts over which the input power of a supply fails.
     pub input_watts_max: Option<f64>,
+    /// Fans that must turn. Without a number, one whose sensor reads nothing may be an empty place.
+    pub fans_min: Option<u32>,
 }
 
 /// Reads `[stage.psu]`.
@@ -35,5 +39,6 @@ pub(super) fn psu(field: Field<'_>) -> Result<PsuSettings, BadProfile> {
         redundant: part.optional("redundant", |field| field.flag())?.unwrap_or_default(),
         input_watts_min: watts("input_watts_min")?,
         input_watts_max: watts("input_watts_max")?,
+        fans_min: part.optional("fans_min", |field| field.whole(1..=FANS_MAX))?,
     })
 }

@@ -5,7 +5,7 @@
 //! supply at all is one that was not understood: a machine that runs has one.
 
 use groundcrew_protocol::check::Observation;
-use groundcrew_protocol::plan::{FAN_GOOD, names};
+use groundcrew_protocol::plan::{FAN_GOOD, TEMPERATURE_GOOD, names};
 
 use super::Finding;
 use super::events::{Event, Row, rows};
@@ -43,7 +43,8 @@ pub(super) fn ask(
         Ok(rows) => Supplies::of(rows, expected),
         Err(why) => Supplies::unreadable(why),
     };
-    let input = table(&ALL).and_then(|text| supplies.input_power(&text));
+    let all = table(&ALL);
+    let input = all.as_deref().map_err(Clone::clone).and_then(|text| supplies.input_power(text));
     let mut findings = supplies.findings;
     findings.extend(match (&supply_rows, &unit_rows) {
         (Ok(supply_rows), Ok(unit_rows)) => {
@@ -56,7 +57,11 @@ pub(super) fn ask(
     findings.extend(input.unwrap_or_else(|why| all_unreadable(&[names::INPUT_POWER], &why)));
     findings.extend(match table(&FANS).and_then(|text| fans(&text)) {
         Ok(findings) => findings,
-        Err(why) => all_unreadable(&[names::FANS], &why),
+        Err(why) => all_unreadable(&[names::FANS, names::FAN_COUNT], &why),
+    });
+    findings.extend(match all.and_then(|text| temperatures(&text)) {
+        Ok(findings) => findings,
+        Err(why) => all_unreadable(&[names::TEMPERATURES], &why),
     });
     let observed = system_power(ask(&POWER), artifacts);
     findings.push(Finding::of(names::SYSTEM_POWER, None, observed, "ipmitool dcmi power reading"));
@@ -80,21 +85,58 @@ fn text(arguments: &[&str], said: Said) -> Result<String, String> {
 
 fn fans(text: &str) -> Result<Vec<Finding>, String> {
     let rows = rows(text)?;
-    // A place that has no fan says `ns`: no sensor reads there.
-    let mut findings: Vec<Finding> = rows
+    // A place that has no fan says `ns`: no sensor reads there. So may one whose fan is gone: the profile knows how many there are.
+    let (silent, others): (Vec<&Row<'_>>, Vec<&Row<'_>>) = rows.iter().partition(|row| row.status == "ns");
+    let mut findings: Vec<Finding> = others
         .iter()
-        .filter(|row| row.status != "ns")
         .map(|row| Finding::of(names::FANS, Some(row.name), fan(row), &row.evidence()))
         .collect();
-    if findings.is_empty() {
-        let observed = match rows.len() {
-            0 => Observation::Absent { why: "the BMC tells of no fan".to_owned() },
-            count => {
-                Observation::Unreadable { why: format!("none of the BMC's {count} sensors of fans reads") }
-            }
-        };
-        findings.push(Finding::of(names::FANS, None, observed, ""));
+    if rows.is_empty() {
+        let absent = || Observation::Absent { why: "the BMC tells of no fan".to_owned() };
+        return Ok([names::FANS, names::FAN_COUNT].map(|name| Finding::of(name, None, absent(), "")).into());
     }
+    let without: Vec<&str> = silent.iter().map(|row| row.name).collect();
+    let count = super::fan_count(&findings, &format!("without a reading: {}", without.join(", ")));
+    if findings.is_empty() {
+        let why = format!("none of the BMC's {} sensors of fans reads", rows.len());
+        findings.push(Finding::of(names::FANS, None, Observation::Unreadable { why }, ""));
+    }
+    findings.push(count);
+    Ok(findings)
+}
+
+/// Each sensor of temperature that is beyond a threshold of the BMC's, and all others as one: within a critical one it warns.
+fn temperatures(text: &str) -> Result<Vec<Finding>, String> {
+    const UNIT: &str = "degrees C";
+    /// Beyond a threshold that is not critical (`ipmi_sdr_get_thresh_status`).
+    const WARN: [&str; 3] = ["nc", "lnc", "unc"];
+    let rows = rows(text)?;
+    let of =
+        |row: &Row<'_>, observed| Finding::of(names::TEMPERATURES, Some(row.name), observed, &row.evidence());
+    let mut findings = Vec::new();
+    let mut good = 0_u32;
+    for row in rows.iter().filter(|row| row.readings().iter().any(|(_, unit)| *unit == UNIT)) {
+        let text = format!("status {}: {}", row.status, row.said);
+        match (row.failure().is_some(), row.status) {
+            (true, status) if WARN.contains(&status) => {
+                findings.push(of(row, Observation::Unexpected { what: text }));
+            }
+            (true, _) => findings.push(of(row, Observation::Found { text })),
+            (false, "ok") => good += 1,
+            (false, _) => findings.push(of(row, Observation::Unreadable { why: text })),
+        }
+    }
+    let rest = match (good, findings.is_empty()) {
+        (0, false) => return Ok(findings),
+        (0, true) => Observation::Absent { why: "no sensor of the BMC's reads a temperature".to_owned() },
+        (_, _) => Observation::Found { text: TEMPERATURE_GOOD.to_owned() },
+    };
+    findings.push(Finding::of(
+        names::TEMPERATURES,
+        None,
+        rest,
+        &format!("{good} sensors of ipmitool sdr elist"),
+    ));
     Ok(findings)
 }
 

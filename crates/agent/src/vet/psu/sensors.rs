@@ -33,6 +33,8 @@ pub(super) fn read(root: &Root) -> Vec<Finding> {
     }
     findings.extend(power);
     findings.extend(fans(root));
+    // The kernel's own are watched around every stage (`critical_temperature`).
+    findings.push(absent(names::TEMPERATURES, "there is no BMC, which would have thresholds"));
     findings.push(absent(names::SYSTEM_POWER, "without a BMC nobody tells what the whole machine takes"));
     findings
 }
@@ -105,9 +107,15 @@ fn fans(root: &Root) -> Vec<Finding> {
             findings.push(Finding::of(names::FANS, Some(&name), Observation::Found { text }, &evidence));
         }
     }
-    if findings.is_empty() {
+    let absent = |name| {
         let why = "no sensor tells of a fan that turns".to_owned();
-        findings.push(Finding::of(names::FANS, None, Observation::Absent { why }, ""));
+        Finding::of(name, None, Observation::Absent { why }, "")
+    };
+    match findings.is_empty() {
+        true => vec![absent(names::FANS), absent(names::FAN_COUNT)],
+        false => {
+            findings.push(super::fan_count(&findings, CHIPS));
+            findings
+        }
     }
-    findings
 }

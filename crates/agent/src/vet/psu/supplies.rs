@@ -66,6 +66,8 @@ pub(super) struct Supplies {
     names: Vec<String>,
     /// Entities of places that are empty, and may be.
     empty: Vec<String>,
+    /// Entities of supplies that are there, have no failure, and do not say that they rest.
+    at_work: Vec<String>,
 }
 
 impl Supplies {
@@ -76,6 +78,7 @@ impl Supplies {
             findings: vec![of(names::SUPPLIES), of(names::SUPPLY)],
             names: Vec::new(),
             empty: Vec::new(),
+            at_work: Vec::new(),
         }
     }
 
@@ -90,12 +93,20 @@ impl Supplies {
         // A supply may have a sensor of each kind, and counts once.
         let present = u32::try_from(say(Event::Presence).max(say(Event::DevicePresent))).unwrap_or(u32::MAX);
         let may_be_empty = expected.is_some_and(|expected| present >= expected);
-        let mut supplies = Supplies { findings: Vec::new(), names: Vec::new(), empty: Vec::new() };
+        let (findings, names, empty, at_work) = Default::default();
+        let mut supplies = Supplies { findings, names, empty, at_work };
         supplies.names.extend(rows.iter().map(|row| row.name.to_owned()));
         for (row, place) in places {
             let observed = match place {
                 Place::Reading => continue,
-                Place::Supply(observed) => observed,
+                Place::Supply(observed) => {
+                    let rests = row.events().iter().any(|(event, _)| *event == Event::Rests);
+                    let is_good = matches!(&observed, Observation::Found { text } if text == SUPPLY_GOOD);
+                    if is_good && !rests {
+                        supplies.at_work.push(row.entity.to_owned());
+                    }
+                    observed
+                }
                 Place::Empty if may_be_empty => {
                     supplies.empty.push(row.entity.to_owned());
                     absent("no supply is in this place, and as many as the profile wants are in others")
@@ -143,6 +154,13 @@ impl Supplies {
                 }
                 None => continue,
             };
+            // One without its cable, or a dead one, of which the BMC tells no event; some rest and do not say so.
+            let takes_nothing = watts.is_some_and(|(watts, _)| watts <= 0.0) && names_power(row.name);
+            if takes_nothing && !is_judged && self.at_work.iter().any(|entity| entity == row.entity) {
+                let what = "a supply that is present and takes in nothing".to_owned();
+                let observed = Observation::Unexpected { what };
+                findings.push(Finding::of(names::SUPPLY, Some(row.name), observed, &row.evidence()));
+            }
             // The number is the profile's to judge, its threshold the BMC's.
             if let (Some(text), false) = (row.failure(), is_judged) {
                 let found = Observation::Found { text };

@@ -82,6 +82,9 @@ fn a_failed_supply_fails_though_its_status_is_ok() {
     assert_eq!(of(&all, names::INPUT_POWER, "PS1 Input Power"), Verdict::Pass);
     assert_eq!(of(&all, names::FANS, "FAN1"), Verdict::Pass);
     assert!(!all.contains_key(&(names::FANS.to_owned(), "FAN2".to_owned())), "an empty place is no fan");
+    assert_eq!(of(&all, names::FAN_COUNT, ""), Verdict::Pass);
+    // Recorded beside them: a temperature beyond its critical threshold.
+    assert_eq!(of(&all, names::TEMPERATURES, "CPU1 Temp"), Verdict::Fail);
     assert_eq!(of(&all, names::SYSTEM_POWER, ""), Verdict::Pass);
     let settings =
         PsuSettings { supplies: Some(3), input_watts_min: Some(1.0), redundant: true, ..Default::default() };
@@ -105,6 +108,65 @@ fn a_bmc_that_does_not_say_that_a_supply_is_there_is_no_pass() {
         assert_eq!(of(&none, names::SUPPLY, ""), Verdict::Inconclusive);
         assert_eq!(of(&none, names::SUPPLIES, ""), Verdict::Inconclusive);
         assert_eq!(of(&none, names::SYSTEM_POWER, ""), Verdict::Inconclusive);
+    }
+}
+
+/// A fan that is gone reads as little as a place that never had one: the profile knows how many there are.
+#[test]
+fn fans_that_turn_are_counted() {
+    let count = |fans: &str, fans_min: Option<u32>| {
+        let settings = PsuSettings { fans_min, ..Default::default() };
+        of(&verdicts(settings, ["", "", fans], (1, "", NO_DCMI)), names::FAN_COUNT, "")
+    };
+    for (fans, fans_min, expected) in [
+        (FANS, None, Verdict::Pass),
+        (FANS, Some(1), Verdict::Pass),
+        (FANS, Some(2), Verdict::Fail),
+        ("F1 | 30h | ok | 29.1 | 0 RPM", Some(1), Verdict::Fail),
+        ("F1 | 30h | ns | 29.1 | No Reading", Some(1), Verdict::Fail),
+        ("", None, Verdict::Skipped),
+        ("", Some(1), Verdict::Inconclusive),
+        ("no table", Some(1), Verdict::Inconclusive),
+    ] {
+        assert_eq!(count(fans, fans_min), expected, "{fans:?} {fans_min:?}");
+    }
+}
+
+#[test]
+fn temperatures_are_held_against_the_bmcs_own_thresholds() {
+    for (row, component, expected) in [
+        ("CPU1 Temp | 05h | ok | 3.1 | 47 degrees C", "", Verdict::Pass),
+        ("CPU1 Temp | 05h | unc | 3.1 | 91 degrees C", "CPU1 Temp", Verdict::Warn),
+        ("CPU1 Temp | 05h | ucr | 3.1 | 97 degrees C", "CPU1 Temp", Verdict::Fail),
+        ("Inlet | 05h | lcr | 7.1 | -9 degrees C", "Inlet", Verdict::Fail),
+        ("CPU1 Temp | 05h | us | 3.1 | 47 degrees C", "CPU1 Temp", Verdict::Inconclusive),
+        ("CPU2 Temp | 05h | ns | 3.2 | No Reading", "", Verdict::Skipped),
+        ("FAN1 | 05h | lcr | 29.1 | 100 RPM", "", Verdict::Skipped),
+        ("no table", "", Verdict::Inconclusive),
+    ] {
+        let all = verdicts(PsuSettings::default(), [PSUS, row, ""], (1, "", NO_DCMI));
+        assert_eq!(of(&all, names::TEMPERATURES, component), expected, "{row}");
+    }
+}
+
+/// Of a supply without its cable some BMCs tell no event.
+#[test]
+fn a_supply_at_work_that_takes_in_nothing_warns() {
+    for (status, watts, expected) in [
+        ("Presence detected", 0, Some(Verdict::Warn)),
+        ("Presence detected", 12, None),
+        ("Presence detected, Power Supply Inactive", 0, None),
+        ("Presence detected, Failure detected", 0, None),
+    ] {
+        let supply = format!("PS1 Status | 01h | ok | 10.1 | {status}\n");
+        let power = format!("PS1 Input Power | 03h | ok | 10.1 | {watts} Watts\n");
+        let settings = PsuSettings { input_watts_min: Some(10.0), ..Default::default() };
+        let all = verdicts(settings, [&supply, &power, ""], (1, "", NO_DCMI));
+        let seen = all.get(&(names::SUPPLY.to_owned(), "PS1 Input Power".to_owned())).copied();
+        assert_eq!(seen, expected, "{status} {watts}");
+        // The number is there for the profile's limit all the same.
+        let number = of(&all, names::INPUT_POWER, "PS1 Input Power");
+        assert_eq!(number, if watts == 0 { Verdict::Fail } else { Verdict::Pass });
     }
 }
 
@@ -346,7 +408,8 @@ fn without_a_bmc_the_kernels_sensors_count() {
     let all = judged(PsuSettings::default(), sensors::read(&machine.root));
     assert_eq!(of(&all, names::SUPPLY, "AC"), Verdict::Pass);
     assert_eq!(of(&all, names::FANS, "hwmon3 fan1"), Verdict::Pass);
-    assert_eq!(all.len(), 6, "neither a battery nor an empty plug: {all:?}");
+    assert_eq!(of(&all, names::FAN_COUNT, ""), Verdict::Pass);
+    assert_eq!(all.len(), CHECKS.len(), "neither a battery nor an empty plug: {all:?}");
     machine.write("/sys/class/power_supply/AC/online", "0\n");
     machine.write("/sys/class/hwmon/hwmon3/fan1_alarm", "1\n");
     let all = judged(PsuSettings::default(), sensors::read(&machine.root));
