@@ -29,6 +29,9 @@ const MOUNTS: [(&str, &str, &CStr); 8] = [
     ("/sys/fs/cgroup", "cgroup2", c""),
 ];
 
+/// What cgroups beneath the first one are to account for: the test of memory has a cgroup of its own.
+const CONTROLLERS: (&str, &str) = ("/sys/fs/cgroup/cgroup.subtree_control", "+memory");
+
 /// Mounts all of it. What fails is said, and the rest goes on: an agent that lacks something can say so.
 pub(super) fn lay() {
     for (folder, kind, options) in MOUNTS {
@@ -37,6 +40,10 @@ pub(super) fn lay() {
         if let Err(error) = done {
             super::say(format_args!("mounting {kind} on {folder}: {error}"));
         }
+    }
+    let (file, controllers) = CONTROLLERS;
+    if let Err(error) = std::fs::write(file, controllers) {
+        super::say(format_args!("writing {controllers} to {file}: {error}"));
     }
 }
 

@@ -43,6 +43,10 @@ for card in /sys/class/net/*; do
     [ -e "$card/device" ] && cards="$cards ${card##*/}"
 done
 [ -n "$cards" ] || say "no network card"
+# Also those without an address: a link that is down says nothing of its speed.
+for card in $cards; do
+    ip link set "$card" up
+done
 IFS=: read -r address _ gateway netmask host device _ dns more <<END
 $spec
 END
@@ -51,11 +55,19 @@ case $address in
 [0-9]*.*)
     [ -n "$device" ] || device=${cards# } device=${device%% *}
     say "$device has $address by the kernel command line"
-    ip link set "$device" up
     ip addr replace "$address/${netmask:-32}" dev "$device"
     [ -n "$gateway" ] && ip route replace default via "$gateway" dev "$device"
     for server in $dns ${more%%:*}; do
         echo "nameserver $server" >>/etc/resolv.conf
+    done
+    # Cards negotiate for some seconds; one without a cable never has a carrier.
+    for _ in $(seq 40); do
+        down=
+        for card in $cards; do
+            [ "$(cat "/sys/class/net/$card/carrier" 2>/dev/null)" = 1 ] || down=$card
+        done
+        [ -n "$down" ] || break
+        sleep 0.25
     done
     ;;
 *)
