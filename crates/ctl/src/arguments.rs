@@ -148,6 +148,9 @@ pub(crate) enum ProfileCommand {
     FromRun {
         /// The run.
         run: RunId,
+        /// Leave out serial numbers, WWNs and MAC addresses: other machines of its make meet the rest.
+        #[arg(long)]
+        of_make: bool,
     },
     /// Delete one. Runs keep the profile that they were made with.
     Delete {

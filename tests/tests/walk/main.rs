@@ -23,6 +23,7 @@ mod informed;
 mod interrupts;
 mod iperf3;
 mod killed;
+mod known_good;
 mod manifests;
 mod notices;
 mod orders;

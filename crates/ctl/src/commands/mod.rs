@@ -148,7 +148,7 @@ async fn profile(desk: &Desk, command: ProfileCommand) -> Result<()> {
             let toml = desk.api.get(&format!("/api/v1/profiles/{name}")).await?.text();
             desk.done(&json!({"name": name, "toml": toml}), &toml)
         }
-        ProfileCommand::FromRun { run } => profiles::from_run(desk, &run).await,
+        ProfileCommand::FromRun { run, of_make } => profiles::from_run(desk, &run, of_make).await,
         ProfileCommand::Delete { name } => {
             desk.delete(&format!("/api/v1/profiles/{name}"), "profile", name.as_str()).await
         }

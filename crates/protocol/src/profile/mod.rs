@@ -288,17 +288,6 @@ pub struct Expected {
     pub system: ExpectedSystem,
 }
 
-impl Expected {
-    /// Writes it as the part of a profile that it is: `[expected]` and what belongs to it.
-    pub fn to_toml(&self) -> String {
-        #[derive(Serialize)]
-        struct Part<'a> {
-            expected: &'a Expected,
-        }
-        toml::to_string_pretty(&Part { expected: self }).expect("it holds nothing that TOML has no form for")
-    }
-}
-
 /// A count with a tolerance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
