@@ -20,6 +20,9 @@ pub const DMI: &str = "dmi";
 pub const FIRMWARE: &str = "firmware";
 /// Inventory: power supplies could be read.
 pub const PSUS: &str = "psus";
+/// Inventory: lanes of the PCIe link of an NVMe disk or a network interface that work, of those that it and its port have, in
+/// percent.
+pub const PCIE_WIDTH: &str = "pcie_width";
 /// CPUStress: operations whose result was wrong.
 pub const MISCOMPARES: &str = "miscompares";
 /// CPUStress: bogo operations per second.
@@ -96,6 +99,9 @@ pub const SEQUENTIAL_LATENCY: &str = "sequential_latency";
 pub const RANDOM_READ: &str = "random_read";
 /// Storage: what 99 of 100 such reads ended within, in milliseconds.
 pub const RANDOM_LATENCY: &str = "random_latency";
+/// Storage, Network: speed that the PCIe link of an NVMe disk or of a card reached under load, of the one that it and its port can,
+/// in percent.
+pub const PCIE_SPEED: &str = "pcie_speed";
 /// Storage: errors of writing a file and reading it back, in the folder that the profile names.
 pub const FILE_ERRORS: &str = "file_errors";
 /// Storage, destructive: errors of writing over a disk and reading it back by checksums.
@@ -218,7 +224,8 @@ pub const GPU_DIAG: &str = "gpu_diag";
 pub const STAGE_KNOWN: &str = "stage_known";
 
 /// The parts of the inventory, each a check of the stage Inventory.
-pub const INVENTORY_CHECKS: [&str; 9] = [CPU, MEMORY, DIMMS, DISKS, NICS, GPUS, DMI, FIRMWARE, PSUS];
+pub const INVENTORY_CHECKS: [&str; 10] =
+    [CPU, MEMORY, DIMMS, DISKS, NICS, GPUS, DMI, FIRMWARE, PSUS, PCIE_WIDTH];
 
 /// The checks of the stage CPUStress.
 pub const CPU_STRESS_CHECKS: [&str; 5] = [MISCOMPARES, DURATION, RATE, THROTTLING, FREQUENCY];
@@ -251,13 +258,14 @@ pub const SMART_CHECKS: [&str; 20] = [
 pub const MEMORY_CHECKS: [&str; 3] = [MISCOMPARES, DURATION, MEMORY_TESTED];
 
 /// The checks of the stage Storage, with those that some settings bring.
-pub const STORAGE_CHECKS: [&str; 12] = [
+pub const STORAGE_CHECKS: [&str; 13] = [
     IO_ERRORS,
     DURATION,
     SEQUENTIAL_READ,
     SEQUENTIAL_LATENCY,
     RANDOM_READ,
     RANDOM_LATENCY,
+    PCIE_SPEED,
     SURFACE,
     FILE_ERRORS,
     WRITE_ERRORS,
@@ -267,7 +275,7 @@ pub const STORAGE_CHECKS: [&str; 12] = [
 ];
 
 /// The checks of the stage Network.
-pub const NETWORK_CHECKS: [&str; 10] = [
+pub const NETWORK_CHECKS: [&str; 11] = [
     LINKS,
     LINK_SPEED,
     DUPLEX,
@@ -278,6 +286,7 @@ pub const NETWORK_CHECKS: [&str; 10] = [
     RECEIVE_RATE,
     RECEIVE_SHARE,
     RECEIVE_RETRANSMITS,
+    PCIE_SPEED,
 ];
 
 /// The checks of the stage PSU.
@@ -344,7 +353,10 @@ pub const SOAK_PSU: &str = "psu.";
 const SOAK_PARTS: [(&str, &[&str]); 5] = [
     (SOAK_CPU, &CPU_STRESS_CHECKS),
     (SOAK_MEMORY, &MEMORY_CHECKS),
-    (SOAK_STORAGE, &[IO_ERRORS, DURATION, SEQUENTIAL_READ, SEQUENTIAL_LATENCY, RANDOM_READ, RANDOM_LATENCY]),
+    (
+        SOAK_STORAGE,
+        &[IO_ERRORS, DURATION, SEQUENTIAL_READ, SEQUENTIAL_LATENCY, RANDOM_READ, RANDOM_LATENCY, PCIE_SPEED],
+    ),
     (SOAK_GPU, &GPU_CHECKS),
     (SOAK_PSU, &PSU_CHECKS),
 ];

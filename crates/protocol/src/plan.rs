@@ -52,7 +52,7 @@ pub fn planned_checks(spec: &StageSpec) -> Vec<PlannedCheck> {
 /// What a stage owes without the counters around it.
 fn own_checks(spec: &StageSpec) -> Vec<PlannedCheck> {
     match &spec.name {
-        Stage::Inventory => INVENTORY_CHECKS.iter().map(|name| planned(name, Limit::default())).collect(),
+        Stage::Inventory => inventory(),
         Stage::CpuStress => cpu_stress(&spec.cpu_stress.clone().unwrap_or_default()),
         stage if stage.is_interrupt() => vec![interrupt(spec)],
         // There is no check of an interrupt but its own.
@@ -85,6 +85,13 @@ fn interrupt(spec: &StageSpec) -> PlannedCheck {
         ) => planned(names::COMMANDS, Limit::equal_to(COMMANDS_DONE)),
         Some(InterruptKind::Unknown(_)) | None => planned(names::STAGE_KNOWN, Limit::default()),
     }
+}
+
+/// That a part could be read is all that is asked of it here; but a link that lost lanes has lost them at any time.
+fn inventory() -> Vec<PlannedCheck> {
+    let limit =
+        |name: &str| if name == names::PCIE_WIDTH { Limit::at_least(100.0) } else { Limit::default() };
+    INVENTORY_CHECKS.iter().map(|name| planned(name, limit(name))).collect()
 }
 
 fn cpu_stress(settings: &CpuStressSettings) -> Vec<PlannedCheck> {

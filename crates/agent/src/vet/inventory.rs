@@ -2,6 +2,7 @@
 //!
 //! Whether it is the hardware that should be there is SpecValidate's question.
 
+use std::collections::BTreeMap;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
@@ -9,7 +10,7 @@ use groundcrew_protocol::check::{Check, Observation};
 use groundcrew_protocol::inventory::{Dmi, Firmware, Gpu, Inventory};
 use groundcrew_protocol::plan::{INVENTORY_CHECKS, names};
 
-use super::{Done, StageContext};
+use super::{Done, StageContext, pcie};
 use crate::probe::{Root, gpus, inventory};
 use crate::process::tool::Stopped;
 
@@ -66,6 +67,9 @@ fn checks(context: &StageContext, inventory: &Inventory) -> Vec<Check> {
         if *name == names::GPUS && inventory.real_gpus().next().is_some() {
             return inventory.real_gpus().map(|gpu| gpu_check(context, gpu)).collect();
         }
+        if *name == names::PCIE_WIDTH {
+            return widths(context, inventory);
+        }
         let (observed, source) = part(name, inventory, &context.root);
         vec![context.check(name, observed).with_evidence(source)]
     };
@@ -81,6 +85,27 @@ fn gpu_check(context: &StageContext, gpu: &Gpu) -> Check {
     };
     let evidence = format!("{}/{}/driver", gpus::FOLDER, gpu.pci);
     Check { component: Some(gpu.pci.clone()), ..context.check(names::GPUS, observed) }.with_evidence(evidence)
+}
+
+/// Lanes of each device that has a link of its own; a GPU's are asked of its driver, in its own stage. A card's functions have one
+/// link between them, and virtual ones none.
+fn widths(context: &StageContext, inventory: &Inventory) -> Vec<Check> {
+    let disks = inventory.disks.iter().filter(|disk| disk.name.starts_with("nvme")).filter_map(|disk| {
+        Some((disk.pci.as_deref()?, disk.serial.clone().unwrap_or_else(|| disk.name.clone())))
+    });
+    let nics = inventory.nics.iter().filter(|nic| !nic.is_virtual);
+    let nics = nics.filter_map(|nic| Some((nic.pci.as_deref()?, nic.name.clone())));
+    let devices: BTreeMap<&str, String> = disks.chain(nics).collect();
+    if devices.is_empty() {
+        let why = "no NVMe disk and no network interface here is a device on PCIe";
+        return vec![context.check(names::PCIE_WIDTH, absent(why))];
+    }
+    let check = |(pci, component): (&str, String)| {
+        let (observed, evidence) = pcie::observed(&context.root, pci, pcie::Of::Width);
+        let limit = context.limit(names::PCIE_WIDTH);
+        Check::of(names::PCIE_WIDTH, Some(&component), observed, limit).with_evidence(evidence)
+    };
+    devices.into_iter().map(check).collect()
 }
 
 /// What a part says of itself, and where it was read.

@@ -20,6 +20,7 @@ mod outcome;
 mod package;
 mod package_agent;
 mod package_copies;
+mod pcie;
 mod psu;
 mod smart;
 mod soak;

@@ -20,7 +20,7 @@ use self::ethtool::Negotiated;
 use self::iperf3::{Flow, Way};
 use self::link::Link;
 use super::json_tool::Call;
-use super::{Done, StageContext, refused, stopped};
+use super::{Done, StageContext, pcie, refused, stopped};
 use crate::probe::{Root, Unreads, ip, nics};
 
 /// A server speaks with one client at a time. Time between two questions of one that is busy.
@@ -55,6 +55,56 @@ pub(super) fn run(context: &StageContext, deadline: Instant) -> Done {
         done.checks.push(context.check(names::NICS, count).with_evidence(there.join(", ")));
     }
     links(context, &interfaces, deadline, &mut done);
+    let cards: Vec<String> = with_links(&interfaces).filter_map(|nic| nic.pci.clone()).collect();
+    let load = || speak_with_all(context, &settings, &interfaces, deadline, &mut done);
+    let (used, speeds) = pcie::fastest(&context.root, &cards, load);
+    if settings.peers.is_empty() {
+        let why = "the profile names nobody to speak with ([[stage.network.peer]])".to_owned();
+        done.checks.extend(context.still_owed(&done.checks, &Observation::Unreadable { why }));
+    } else {
+        done.checks.extend(speed_checks(context, &interfaces, &used, &speeds));
+    }
+    done.stopped = stopped(context, deadline);
+    done
+}
+
+/// Interfaces of cards whose link is up.
+fn with_links(interfaces: &[Nic]) -> impl Iterator<Item = &Nic> {
+    interfaces.iter().filter(|nic| nic.pci.is_some() && !nic.is_virtual && nic.state.as_deref() == Some("up"))
+}
+
+/// How fast the PCIe links of cards got while something was sent over them.
+fn speed_checks(
+    context: &StageContext,
+    interfaces: &[Nic],
+    used: &[String],
+    speeds: &pcie::Speeds,
+) -> Vec<Check> {
+    let limit = context.limit(names::PCIE_SPEED);
+    let check = |nic: &Nic| {
+        let (observed, evidence) = match nic.pci.as_ref().filter(|_| used.contains(&nic.name)) {
+            Some(pci) => speeds.get(pci)?.clone(),
+            None => (absent(&format!("no peer is reached over {}", nic.name)), String::new()),
+        };
+        Some(Check::of(names::PCIE_SPEED, Some(&nic.name), observed, limit.clone()).with_evidence(evidence))
+    };
+    let checks: Vec<Check> = with_links(interfaces).filter_map(check).collect();
+    if checks.is_empty() {
+        let why = absent("no interface with a device on the PCI bus has a link");
+        return vec![context.check(names::PCIE_SPEED, why)];
+    }
+    checks
+}
+
+/// Speaks with one peer after the other. The interfaces over which that went.
+fn speak_with_all(
+    context: &StageContext,
+    settings: &NetworkSettings,
+    interfaces: &[Nic],
+    deadline: Instant,
+    done: &mut Done,
+) -> Vec<String> {
+    let mut used = Vec::new();
     for (index, peer) in settings.peers.iter().enumerate() {
         context.show(index as f64 / settings.peers.len() as f64, format!("speaks with {}", peer.host));
         // How long a busy peer is asked again: the others are to have their time as well.
@@ -62,22 +112,18 @@ pub(super) fn run(context: &StageContext, deadline: Instant) -> Done {
         let patience = Patience { deadline, flows_to_come: 2 * to_come };
         match peer.host == ORCHESTRATOR_PEER {
             true => done.checks.extend(unheard(context)),
-            false => speak(context, &settings, peer, &interfaces, &patience, &mut done),
+            false => used.extend(speak(context, settings, peer, interfaces, &patience, done)),
         }
     }
-    if settings.peers.is_empty() {
-        let why = "the profile names nobody to speak with ([[stage.network.peer]])".to_owned();
-        done.checks.extend(context.still_owed(&done.checks, &Observation::Unreadable { why }));
-    }
-    done.stopped = stopped(context, deadline);
-    done
+    used
 }
 
 /// What is owed of a peer with whom nobody can speak.
 fn unheard(context: &StageContext) -> Vec<Check> {
     let why = || Observation::Unreadable { why: NO_SERVER.to_owned() };
-    let of_peer =
-        |planned: &PlannedCheck| ![names::LINKS, names::LINK_SPEED, names::DUPLEX].contains(&&*planned.name);
+    let of_peer = |planned: &PlannedCheck| {
+        ![names::LINKS, names::LINK_SPEED, names::DUPLEX, names::PCIE_SPEED].contains(&&*planned.name)
+    };
     let owed = context.plan().into_iter().filter(of_peer);
     owed.map(|planned| Check::of(&planned.name, Some(ORCHESTRATOR_PEER), why(), planned.limit)).collect()
 }
@@ -165,7 +211,7 @@ fn has_no_link_of_its_own(root: &Root, name: &str) -> bool {
         || root.detail(&format!("{folder}/type")).as_deref() == Some(ARPHRD_INFINIBAND)
 }
 
-/// Speaks with a peer, each way once.
+/// Speaks with a peer, each way once. The interfaces over which that went.
 fn speak(
     context: &StageContext,
     settings: &NetworkSettings,
@@ -173,7 +219,7 @@ fn speak(
     interfaces: &[Nic],
     patience: &Patience,
     done: &mut Done,
-) {
+) -> Vec<String> {
     let component = format!("{}:{}", peer.host, peer.port);
     let flows = [(Way::Send, 0), (Way::Receive, 1)].map(|(way, over)| {
         let call = Call {
@@ -218,6 +264,11 @@ fn speak(
             done.checks.push(check.with_evidence(format!("{command}{over}")));
         }
     }
+    let name = |link| match link {
+        Link::Of { name, .. } => Some(name),
+        Link::Loopback | Link::Unknown(_) => None,
+    };
+    links.into_iter().filter_map(name).collect()
 }
 
 /// Asks again while the server speaks with somebody else.

@@ -21,7 +21,7 @@ use groundcrew_protocol::profile::StorageSettings;
 use self::fio::{Fio, Pattern};
 use self::parse::Load;
 use super::local_disks::{device, each, found, is_anothers};
-use super::{Done, StageContext, refused, stopped};
+use super::{Done, StageContext, pcie, refused, stopped};
 
 /// Disks that are read at a time: more than a node with full shelves has. Each has a child under way, of which the agent keeps a
 /// record, and which takes some 20 MiB.
@@ -52,7 +52,11 @@ pub(super) fn run(context: &StageContext, deadline: Instant) -> Done {
     let mut done = Done::default();
     // One file for all disks: a machine may have more of them than an attempt may have artifacts.
     let (mut sequential, mut random) = (Vec::new(), Vec::new());
-    for read in read_all(context, &settings, &disks, deadline) {
+    let links: Vec<String> = disks.iter().filter_map(pcie_of).map(str::to_owned).collect();
+    let load = || read_all(context, &settings, &disks, deadline);
+    let (reads, speeds) = pcie::fastest(&context.root, &links, load);
+    done.checks.extend(speed_checks(context, &disks, &speeds));
+    for read in reads {
         done.checks.extend(read.checks);
         sequential.extend(read.sequential);
         random.extend(read.random);
@@ -70,6 +74,27 @@ pub(super) fn run(context: &StageContext, deadline: Instant) -> Done {
     done.stopped = stopped(context, deadline);
     done.checks.extend(without_disks(context, &done.checks, &remote));
     done
+}
+
+/// The address of a disk that has a PCIe link of its own.
+fn pcie_of(disk: &Disk) -> Option<&str> {
+    disk.pci.as_deref().filter(|_| disk.name.starts_with("nvme"))
+}
+
+/// How fast the links of disks got under the load.
+fn speed_checks(context: &StageContext, disks: &[Disk], speeds: &pcie::Speeds) -> Vec<Check> {
+    let check = |disk: &Disk| {
+        let (observed, evidence) = speeds.get(pcie_of(disk)?)?.clone();
+        let component = disk.serial.as_deref().unwrap_or(&disk.name);
+        let limit = context.limit(names::PCIE_SPEED);
+        Some(Check::of(names::PCIE_SPEED, Some(component), observed, limit).with_evidence(evidence))
+    };
+    let checks: Vec<Check> = disks.iter().filter_map(check).collect();
+    if checks.is_empty() && !disks.is_empty() {
+        let why = "no disk here has a link on PCIe of its own".to_owned();
+        return vec![context.check(names::PCIE_SPEED, Observation::Absent { why })];
+    }
+    checks
 }
 
 /// Why the time does not suffice for disks that are read in several turns, which the profile could not know.

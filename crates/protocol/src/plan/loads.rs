@@ -47,6 +47,7 @@ pub(super) fn storage(settings: &StorageSettings) -> Vec<PlannedCheck> {
         planned(names::SEQUENTIAL_LATENCY, most(settings.sequential_p99_max_ms)),
         planned(names::RANDOM_READ, least(settings.random_min_iops)),
         planned(names::RANDOM_LATENCY, most(settings.random_p99_max_ms)),
+        planned(names::PCIE_SPEED, Limit::at_least(100.0)),
     ];
     if settings.written.is_some() {
         plan.push(planned(names::FILE_ERRORS, Limit::at_most(0.0)));
@@ -93,5 +94,6 @@ pub(super) fn network(settings: &NetworkSettings) -> Vec<PlannedCheck> {
         planned(names::RECEIVE_RATE, rate()),
         planned(names::RECEIVE_SHARE, share()),
         planned(names::RECEIVE_RETRANSMITS, retransmits()),
+        planned(names::PCIE_SPEED, Limit::at_least(100.0)),
     ]
 }
