@@ -15,6 +15,8 @@ use groundcrew_durable::whole::{Options, read_bounded, write_whole};
 use groundcrew_protocol::ids::RunId;
 use groundcrew_protocol::time::WallMs;
 use jiff::tz::TimeZone;
+use rustix::fs::{Gid, Uid};
+use rustix::thread::{set_thread_gid, set_thread_groups, set_thread_uid};
 
 use crate::settings::users::{self, User};
 
@@ -60,6 +62,15 @@ pub enum HoldError {
         #[source]
         source: std::io::Error,
     },
+    /// The rights of the user who logs in.
+    #[error("taking the rights of user {uid}, to whom the keys belong")]
+    Rights {
+        /// Whose.
+        uid: u32,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
     /// The machine's time zone.
     #[error("starting a thread to read the time zone")]
     Zone {
@@ -93,16 +104,18 @@ pub fn install(
         lines.push_str(&line_of(run, key, expires_at, &zone)?);
         lines.push('\n');
     }
-    make_folder(path, user)?;
-    change(path, user, |text| with_lines(text, |of| of != run.as_str(), &lines))
+    as_owner(path, user, || {
+        make_folder(path)?;
+        change(path, |text| with_lines(text, |of| of != run.as_str(), &lines))
+    })
 }
 
 /// Takes the run's keys out of the file at `path`. True where there was one.
 ///
 /// # Errors
 /// [`HoldError::File`].
-pub fn remove(path: &Path, run: &RunId) -> Result<bool, HoldError> {
-    change(path, None, |text| with_lines(text, |of| of != run.as_str(), ""))
+pub fn remove(path: &Path, user: Option<&User>, run: &RunId) -> Result<bool, HoldError> {
+    as_owner(path, user, || change(path, |text| with_lines(text, |of| of != run.as_str(), "")))
 }
 
 /// Takes out what agents without a memory have left: every key of a hold but those of the run `stays`. True where there was
@@ -110,51 +123,74 @@ pub fn remove(path: &Path, run: &RunId) -> Result<bool, HoldError> {
 ///
 /// # Errors
 /// [`HoldError::File`].
-pub fn sweep(path: &Path, stays: Option<&RunId>) -> Result<bool, HoldError> {
-    change(path, None, |text| with_lines(text, |of| stays.is_some_and(|run| of == run.as_str()), ""))
+pub fn sweep(path: &Path, user: Option<&User>, stays: Option<&RunId>) -> Result<bool, HoldError> {
+    let stays = |of: &str| stays.is_some_and(|run| of == run.as_str());
+    as_owner(path, user, || change(path, |text| with_lines(text, stays, "")))
 }
 
-/// Who logs in by the file at `path`: `user`, else the owner of the file or of the nearest folder above it that there is.
+/// Who logs in by the file at `path`: `user`, else the owner of the nearest folder above it that there is.
 pub fn login_of(path: &Path, user: Option<&User>) -> Option<String> {
     if let Some(user) = user {
         return Some(user.name.clone());
     }
-    let owner = path.ancestors().find_map(|place| std::fs::metadata(place).ok())?.uid();
+    let (owner, _) = owner_of(path, None)?;
     users::find(Path::new(users::PASSWD), |user| user.uid == owner).map(|user| user.name)
+}
+
+/// Does it as the owner, and so with no more rights than theirs: where their folder leads elsewhere, nothing is done that they could
+/// not do themselves. The rights are those of a thread, which ends with it.
+fn as_owner<T: Send>(
+    path: &Path,
+    user: Option<&User>,
+    work: impl FnOnce() -> Result<T, HoldError> + Send,
+) -> Result<T, HoldError> {
+    let owner = owner_of(path, user).filter(|(uid, _)| *uid != 0 && rustix::process::geteuid().is_root());
+    let Some((uid, gid)) = owner else { return work() };
+    let failed = |source| HoldError::Rights { uid, source };
+    let lower = move || -> rustix::io::Result<()> {
+        set_thread_groups(&[Gid::from_raw(gid)])?;
+        set_thread_gid(Gid::from_raw(gid))?;
+        set_thread_uid(Uid::from_raw(uid))
+    };
+    std::thread::scope(|scope| {
+        let all = move || {
+            lower().map_err(|errno| failed(errno.into()))?;
+            work()
+        };
+        let thread = std::thread::Builder::new().spawn_scoped(scope, all).map_err(failed)?;
+        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
+/// To whom the keys belong: `user`, else the owner of the nearest folder that there is; of a link it is the link's own.
+fn owner_of(path: &Path, user: Option<&User>) -> Option<(u32, u32)> {
+    let of_folder = || {
+        let found = path.ancestors().skip(1).find_map(|place| std::fs::symlink_metadata(place).ok())?;
+        Some((found.uid(), found.gid()))
+    };
+    user.map(|user| (user.uid, user.gid)).or_else(of_folder)
 }
 
 /// Makes the folder of the file where it is missing, as a live image's `.ssh` is; not those above it, which a mistyped path
 /// would name.
-fn make_folder(path: &Path, user: Option<&User>) -> Result<(), HoldError> {
-    let Some(folder) = path.parent() else { return Ok(()) };
-    let made = DirBuilder::new().mode(FOLDER_MODE).create(folder);
-    let made = match made {
-        Err(source) if source.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
-        Ok(()) => owner_in(folder, user)
-            .map_or(Ok(()), |(uid, gid)| std::os::unix::fs::chown(folder, Some(uid), Some(gid))),
-        Err(source) => Err(source),
-    };
-    made.map_err(|source| HoldError::Folder { folder: folder.display().to_string(), source })
-}
-
-/// To whom root gives what it makes at `path`: `user`, else the owner of the folder. Others make what is theirs.
-fn owner_in(path: &Path, user: Option<&User>) -> Option<(u32, u32)> {
-    if !rustix::process::geteuid().is_root() {
-        return None;
+fn make_folder(path: &Path) -> Result<(), HoldError> {
+    let made = path.parent().map(|folder| (folder, DirBuilder::new().mode(FOLDER_MODE).create(folder)));
+    match made {
+        Some((folder, Err(source))) if source.kind() != std::io::ErrorKind::AlreadyExists => {
+            Err(HoldError::Folder { folder: folder.display().to_string(), source })
+        }
+        Some(_) | None => Ok(()),
     }
-    let of_folder = || path.parent()?.metadata().ok().map(|folder| (folder.uid(), folder.gid()));
-    user.map(|user| (user.uid, user.gid)).or_else(of_folder)
 }
 
-fn change(path: &Path, user: Option<&User>, edit: impl Fn(&[u8]) -> Vec<u8>) -> Result<bool, HoldError> {
+fn change(path: &Path, edit: impl Fn(&[u8]) -> Vec<u8>) -> Result<bool, HoldError> {
     let failed = |source| HoldError::File { path: path.display().to_string(), source };
     let before = read_bounded(path, KEYS_BYTES_MAX).map_err(failed)?;
     let after = edit(before.as_deref().unwrap_or_default());
     if before.as_deref().unwrap_or_default() == after {
         return Ok(false);
     }
-    let options = Options { mode_for_new: KEYS_MODE, owner_for_new: owner_in(path, user) };
-    write_whole(path, &after, &options).map_err(failed)?;
+    write_whole(path, &after, &Options { mode_for_new: KEYS_MODE }).map_err(failed)?;
     Ok(true)
 }
 
@@ -230,6 +266,9 @@ pub fn host_keys(folder: &Path) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     const KEY: &str =
@@ -253,8 +292,8 @@ mod tests {
         let line =
             line_of(&run("r-1"), KEY, WallMs(1_800_000_000_000), &zone_in(Path::new(ZONE_FILE)).unwrap());
         assert!(text.contains(&line.unwrap()), "{text}");
-        assert!(remove(&path, &run("r-1")).unwrap());
-        assert!(!remove(&path, &run("r-1")).unwrap());
+        assert!(remove(&path, None, &run("r-1")).unwrap());
+        assert!(!remove(&path, None, &run("r-1")).unwrap());
         let after = std::fs::read(&path).unwrap();
         assert_eq!(after, [&others[..], b"\n"].concat());
     }
@@ -319,7 +358,7 @@ mod tests {
         assert!(install(&path, None, &run("r-1"), &other, WallMs(0)).unwrap());
         let text = std::fs::read_to_string(&path).unwrap();
         assert!(text.matches("expiry-time=").count() == 1 && text.contains("IOMr"), "{text}");
-        assert!(remove(&path, &run("r-1")).unwrap());
+        assert!(remove(&path, None, &run("r-1")).unwrap());
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "");
     }
 
@@ -327,42 +366,73 @@ mod tests {
     fn what_agents_without_a_memory_have_left_is_swept_and_nothing_else() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("keys");
-        assert!(!sweep(&path, None).unwrap());
+        assert!(!sweep(&path, None, None).unwrap());
         assert!(!path.exists(), "a sweep makes no file");
         let others = "ssh-rsa AAAA someone@else\n# was groundcrew-hold:r-1\n";
         std::fs::write(&path, others).unwrap();
         for name in ["r-1", "r-2"] {
             install(&path, None, &run(name), KEY, WallMs(0)).unwrap();
         }
-        assert!(sweep(&path, Some(&run("r-2"))).unwrap() && !sweep(&path, Some(&run("r-2"))).unwrap());
+        assert!(
+            sweep(&path, None, Some(&run("r-2"))).unwrap() && !sweep(&path, None, Some(&run("r-2"))).unwrap()
+        );
         let text = std::fs::read_to_string(&path).unwrap();
         assert!(text.ends_with(" groundcrew-hold:r-2\n") && text.lines().count() == 3, "{text}");
-        assert!(sweep(&path, None).unwrap());
+        assert!(sweep(&path, None, None).unwrap());
         assert_eq!(std::fs::read_to_string(&path).unwrap(), others);
     }
 
-    /// As root it is another's, otherwise this process's own: sshd reads the file as the user who logs in.
-    #[test]
-    fn what_is_made_belongs_to_the_user_who_logs_in() {
-        let owner = |path: &Path| std::fs::metadata(path).map(|found| (found.uid(), found.gid())).unwrap();
-        let folder = tempfile::tempdir().unwrap();
-        let home = folder.path().join("home");
+    /// A home of somebody else's, where this is root: sshd reads the file as the user who logs in.
+    fn home_of_ann(folder: &Path) -> User {
+        let home = folder.join("home");
         std::fs::create_dir(&home).unwrap();
+        // Whoever owns the home has a way to it.
+        std::fs::set_permissions(folder, Permissions::from_mode(0o711)).unwrap();
         if rustix::process::geteuid().is_root() {
             std::os::unix::fs::chown(&home, Some(54_321), Some(54_322)).unwrap();
         }
-        let path = home.join(".ssh/authorized_keys");
-        install(&path, None, &run("r-1"), KEY, WallMs(0)).unwrap();
-        assert_eq!((owner(&path), owner(path.parent().unwrap())), (owner(&home), owner(&home)));
-        // It stays theirs when it is changed.
-        remove(&path, &run("r-1")).unwrap();
-        assert_eq!(owner(&path), owner(&home));
-        let (uid, gid) = if rustix::process::geteuid().is_root() { (12_345, 12_346) } else { owner(&home) };
-        let ann = User { name: "ann".to_owned(), uid, gid, home: home.clone() };
-        let path = home.join("keys/ann");
-        install(&path, Some(&ann), &run("r-1"), KEY, WallMs(0)).unwrap();
-        assert_eq!((owner(&path), owner(path.parent().unwrap())), ((uid, gid), (uid, gid)));
-        assert_eq!(login_of(&path, Some(&ann)).as_deref(), Some("ann"));
+        let found = std::fs::metadata(&home).unwrap();
+        User { name: "ann".to_owned(), uid: found.uid(), gid: found.gid(), home }
+    }
+
+    #[test]
+    fn what_is_made_belongs_to_the_user_who_logs_in() {
+        let folder = tempfile::tempdir().unwrap();
+        let ann = home_of_ann(folder.path());
+        let owner = |path: &Path| std::fs::metadata(path).map(|found| (found.uid(), found.gid())).unwrap();
+        for (name, user) in [(".ssh", None), ("keys", Some(&ann))] {
+            let path = ann.home.join(name).join("authorized_keys");
+            install(&path, user, &run("r-1"), KEY, WallMs(0)).unwrap();
+            let all = (owner(&path), owner(path.parent().unwrap()));
+            assert_eq!(all, ((ann.uid, ann.gid), (ann.uid, ann.gid)), "{name}");
+            // It stays theirs when it is changed.
+            remove(&path, user, &run("r-1")).unwrap();
+            assert_eq!(owner(&path), (ann.uid, ann.gid), "{name}");
+            assert_eq!(login_of(&path, Some(&ann)).as_deref(), Some("ann"));
+        }
+    }
+
+    /// Nobody gets root to write where they could not.
+    #[test]
+    fn a_folder_that_leads_elsewhere_is_written_to_with_its_owners_rights() {
+        let folder = tempfile::tempdir().unwrap();
+        let ann = home_of_ann(folder.path());
+        let elsewhere = folder.path().join("cron.daily");
+        std::fs::create_dir(&elsewhere).unwrap();
+        let ssh = ann.home.join(".ssh");
+        std::os::unix::fs::symlink(&elsewhere, &ssh).unwrap();
+        if rustix::process::geteuid().is_root() {
+            std::os::unix::fs::lchown(&ssh, Some(ann.uid), Some(ann.gid)).unwrap();
+            for user in [None, Some(&ann)] {
+                let refused = install(&ssh.join("authorized_keys"), user, &run("r-1"), KEY, WallMs(0));
+                assert!(matches!(refused, Err(HoldError::File { .. })), "{refused:?}");
+            }
+            assert_eq!(std::fs::read_dir(&elsewhere).unwrap().count(), 0);
+            assert_eq!(std::fs::metadata(&elsewhere).unwrap().uid(), 0);
+        } else {
+            // It is their own, and they may.
+            assert!(install(&ssh.join("authorized_keys"), None, &run("r-1"), KEY, WallMs(0)).unwrap());
+        }
     }
 
     #[test]
@@ -379,7 +449,7 @@ mod tests {
         let path = folder.path().join("keys");
         install(&path, None, &run("r-1"), KEY, WallMs(0)).unwrap();
         install(&path, None, &run("r-12"), KEY, WallMs(0)).unwrap();
-        remove(&path, &run("r-1")).unwrap();
+        remove(&path, None, &run("r-1")).unwrap();
         assert!(std::fs::read_to_string(&path).unwrap().ends_with("groundcrew-hold:r-12\n"));
     }
 

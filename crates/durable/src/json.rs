@@ -138,7 +138,7 @@ fn replace(
     if bytes.len() as u64 > options.bytes_max {
         return Err(Error::TooLarge { path: path.clone(), bytes_max: options.bytes_max });
     }
-    let written = whole::Options { mode_for_new: options.mode_for_new, owner_for_new: None };
+    let written = whole::Options { mode_for_new: options.mode_for_new };
     if !write_in_where(place, &bytes, &written, still)? {
         return Ok(Replaced::Overtaken);
     }

@@ -40,14 +40,12 @@ pub struct Options {
     /// The mode of a file that did not exist, exactly as given: the umask has no part in it. A file that is
     /// replaced keeps the mode it has.
     pub mode_for_new: u32,
-    /// User and group of a file that did not exist, where they are not to be those of this process.
-    pub owner_for_new: Option<(u32, u32)>,
 }
 
 impl Default for Options {
     /// Readable and writable by the owner alone, since a home holds tokens.
     fn default() -> Self {
-        Self { mode_for_new: 0o600, owner_for_new: None }
+        Self { mode_for_new: 0o600 }
     }
 }
 
@@ -90,7 +88,7 @@ pub(crate) fn write_in_where(
     temporary.fill(bytes)?;
     match &replaced {
         Some(stat) => temporary.dress_like(stat)?,
-        None => temporary.dress_anew(options)?,
+        None => temporary.set_mode(Mode::from_raw_mode(options.mode_for_new))?,
     }
     fault::point(points::WHOLE_DRESSED);
     temporary.sync()?;
@@ -338,15 +336,6 @@ impl<'a> Temporary<'a> {
         }
         fault::point(points::WHOLE_OWNED);
         self.set_mode(mode_of(replaced))
-    }
-
-    fn dress_anew(&self, options: &Options) -> Result<()> {
-        if let Some((user, group)) = options.owner_for_new {
-            let (user, group) = (Uid::from_raw(user), Gid::from_raw(group));
-            fchown(&self.file, Some(user), Some(group))
-                .map_err(Error::io("giving to its owner", &self.path))?;
-        }
-        self.set_mode(Mode::from_raw_mode(options.mode_for_new))
     }
 
     fn set_mode(&self, mode: Mode) -> Result<()> {

@@ -68,7 +68,7 @@ fn the_mode_of_a_file_is_kept_and_that_of_a_new_one_is_exact() {
     for kept in [0o600, 0o664, 0o400, 0o2755] {
         fs::write(&path, "old").unwrap();
         fs::set_permissions(&path, Permissions::from_mode(kept)).unwrap();
-        write_whole(&path, b"new", &Options { mode_for_new: 0o666, owner_for_new: None }).unwrap();
+        write_whole(&path, b"new", &Options { mode_for_new: 0o666 }).unwrap();
         assert_eq!((fs::read(&path).unwrap(), mode(&path)), (b"new".to_vec(), kept));
         let edit = |fields: &mut json::Fields| fields.insert("a".to_owned(), 1.into()).is_none();
         // Not fs::write, in which the kernel takes the set-id bits off unless root writes.
@@ -78,7 +78,7 @@ fn the_mode_of_a_file_is_kept_and_that_of_a_new_one_is_exact() {
         assert!(remove(&path).unwrap());
     }
     // Whatever the umask of this process: no usual one lets 0666 through.
-    write_whole(&path, b"new", &Options { mode_for_new: 0o666, owner_for_new: None }).unwrap();
+    write_whole(&path, b"new", &Options { mode_for_new: 0o666 }).unwrap();
     assert_eq!(mode(&path), 0o666);
 }
 
@@ -205,7 +205,7 @@ fn unprivileged<T: Send>(task: impl FnOnce() -> T + Send) -> T {
 fn a_folder_that_takes_nothing_leaves_the_old_file() {
     let home = tempfile::tempdir().unwrap();
     let path = home.path().join("file");
-    write_whole(&path, b"old", &Options { mode_for_new: 0o666, owner_for_new: None }).unwrap();
+    write_whole(&path, b"old", &Options { mode_for_new: 0o666 }).unwrap();
     fs::set_permissions(home.path(), Permissions::from_mode(0o555)).unwrap();
     let error = unprivileged(|| write(&path, b"new")).unwrap_err();
     let removal = unprivileged(|| remove(&path)).unwrap_err();

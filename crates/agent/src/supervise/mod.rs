@@ -125,8 +125,8 @@ pub(crate) struct Agent {
     activity: Activity,
     info: InfoFile,
     said_failure: bool,
-    /// True once authorized_keys was swept of what other agents have left there.
-    keys_swept: bool,
+    /// Why authorized_keys was not swept yet of what other agents have left there, as it was said; nothing once it was.
+    keys_unswept: Option<String>,
     /// The run is over: lines go to the console alone, and no readings are taken.
     is_over: Arc<AtomicBool>,
 }
@@ -249,7 +249,7 @@ impl Agent {
             activity: Activity::default(),
             info,
             said_failure: false,
-            keys_swept: false,
+            keys_unswept: Some(String::new()),
             is_over,
             io,
             settings,

@@ -347,7 +347,7 @@ impl Agent {
         let installs = key.is_some();
         let changed = self.io.run("changing authorized_keys", move || match key {
             Some((lines, expires_at)) => hold::install(&path, user.as_ref(), &run, &lines, expires_at),
-            None => hold::remove(&path, &run),
+            None => hold::remove(&path, user.as_ref(), &run),
         });
         let changed = changed.await;
         let done = changed.is_ok();
@@ -365,12 +365,15 @@ impl Agent {
     /// Takes out what agents without a memory of it have left in authorized_keys: one whose home is lost, or that had another
     /// run. Tried until it is done once; what this home remembers is the control loop's affair.
     pub(super) async fn sweep_keys(&mut self) {
-        let Some(path) = self.settings.authorized_keys.clone().filter(|_| !self.keys_swept) else { return };
+        let is_owed = self.keys_unswept.is_some();
+        let Some(path) = self.settings.authorized_keys.clone().filter(|_| is_owed) else { return };
         let stays = self.core.memory().hold_key.is_some().then(|| self.settings.run.clone());
         let place = path.display().to_string();
-        match self.io.run("sweeping authorized_keys", move || hold::sweep(&path, stays.as_ref())).await {
+        let user = self.settings.hold_user.clone();
+        let swept = move || hold::sweep(&path, user.as_ref(), stays.as_ref());
+        match self.io.run("sweeping authorized_keys", swept).await {
             Ok(found) => {
-                self.keys_swept = true;
+                self.keys_unswept = None;
                 if found {
                     self.say(
                         LogLevel::Warn,
@@ -378,7 +381,14 @@ impl Agent {
                     );
                 }
             }
-            Err(error) => self.say(LogLevel::Error, crate::errors::chain(&error)),
+            // It is tried again, and said once.
+            Err(error) => {
+                let text = crate::errors::chain(&error);
+                if self.keys_unswept.as_deref() != Some(text.as_str()) {
+                    self.say(LogLevel::Error, text.clone());
+                    self.keys_unswept = Some(text);
+                }
+            }
         }
     }
 

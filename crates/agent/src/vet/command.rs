@@ -178,7 +178,7 @@ fn write_files(folder: &Path, walked: &Walked) -> anyhow::Result<()> {
     for (name, bytes) in reports.into_iter().chain(artifacts) {
         // The name of a package's stage holds a slash.
         let path = folder.join(name.replace('/', "-"));
-        let options = Options { mode_for_new: 0o644, ..Options::default() };
+        let options = Options { mode_for_new: 0o644 };
         write_whole(&path, bytes, &options).with_context(|| format!("write {}", path.display()))?;
     }
     Ok(())

@@ -249,7 +249,7 @@ fn time_text(wall_ms: i64) -> String {
 fn store(place: &Place, body: &Fields) -> Result<()> {
     let mut bytes = serde_json::to_vec_pretty(body).expect("a map of JSON values is always JSON");
     bytes.push(b'\n');
-    write_in(place, &bytes, &whole::Options { mode_for_new: MODE, ..whole::Options::default() })?;
+    write_in(place, &bytes, &whole::Options { mode_for_new: MODE })?;
     fault::point(points::MARKER_WRITTEN);
     Ok(())
 }

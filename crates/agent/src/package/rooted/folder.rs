@@ -127,12 +127,7 @@ impl Folder {
     pub(super) fn write_whole(&self, name: &OsStr, bytes: &[u8], mode_for_new: u32) -> Result<()> {
         let path = self.path.join(name);
         let folder = self.descriptor.try_clone().map_err(Error::io("holding the folder of", &path))?;
-        Ok(whole::write_whole_at(
-            folder,
-            &path,
-            bytes,
-            &whole::Options { mode_for_new, ..whole::Options::default() },
-        )?)
+        Ok(whole::write_whole_at(folder, &path, bytes, &whole::Options { mode_for_new })?)
     }
 
     /// Writes over a regular file where it stands. A crash may leave half of it.
