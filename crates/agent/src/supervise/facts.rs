@@ -31,7 +31,12 @@ fn runtime(pod_uid: Option<&str>, boot_id: Option<&BootId>) -> Option<AgentRunti
     Some(AgentRuntime::process(boot_id?.as_str(), process.pid, process.start))
 }
 
-/// True unless nothing here outlives the machine's power, as in a live image. A pod's root never does, and is on a node that
+/// How container runtimes say that this is one: a variable of Kubernetes', files of Docker's and Podman's.
+fn is_container(variable: Option<std::ffi::OsString>, root: &Path) -> bool {
+    variable.is_some() || [".dockerenv", "run/.containerenv"].iter().any(|file| root.join(file).exists())
+}
+
+/// True unless nothing here outlives the machine's power, as in a live image. A container's root never does, and is on a node that
 /// others work on. A root that cannot be looked at is taken for an installed one: what follows asks for leave.
 fn installed(is_pod: bool, home: &HomeKind, root: &Path) -> bool {
     let is_volatile = |kind: &HomeKind| *kind == HomeKind::Volatile;
@@ -51,7 +56,12 @@ pub(super) fn facts(settings: &Settings, home: &Home) -> Result<Facts, StartErro
         boot_id,
         boot_epoch: groundcrew_durable::epoch::boot_epoch(proc),
         home: home.kind().clone(),
-        installed: installed(settings.pod_uid.is_some(), home.kind(), Path::new("/")),
+        installed: installed(
+            settings.pod_uid.is_some()
+                || is_container(std::env::var_os("KUBERNETES_SERVICE_HOST"), Path::new("/")),
+            home.kind(),
+            Path::new("/"),
+        ),
         ip: ip::address(&root).map(|ip| ip.to_string()).unwrap_or_default(),
         serial: dmi::serial(&root),
         macs: with_first(settings.mac.clone(), nics::macs(&root)),
@@ -66,6 +76,20 @@ pub(super) fn facts(settings: &Settings, home: &Home) -> Result<Facts, StartErro
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_container_is_known_by_what_its_runtime_leaves_in_it() {
+        let root = tempfile::tempdir().unwrap();
+        assert!(!is_container(None, root.path()));
+        assert!(is_container(Some("10.0.0.1".into()), root.path()));
+        std::fs::create_dir(root.path().join("run")).unwrap();
+        for file in [".dockerenv", "run/.containerenv"] {
+            let path = root.path().join(file);
+            std::fs::write(&path, "").unwrap();
+            assert!(is_container(None, root.path()), "{file}");
+            std::fs::remove_file(path).unwrap();
+        }
+    }
 
     /// /proc stands for a disk and /dev/shm for memory, as the kinds of their file systems have it.
     #[test]

@@ -138,8 +138,11 @@ fn override_verdict(step: &mut Step, stage: Option<&Stage>, reason: &str, by: &s
 fn nothing_checked(why: &HeldFor) -> Option<&'static str> {
     match why {
         HeldFor::NeverClaimed { .. } => Some("retry or cancel it"),
-        HeldFor::InService { .. } => {
+        HeldFor::InService { drains: false, .. } => {
             Some("cancel it and make one of a profile that gives leave, or boot the live image and retry")
+        }
+        HeldFor::InService { drains: true, .. } => {
+            Some("bring the agent up to date, or boot the live image, and retry")
         }
         HeldFor::Verdict { .. }
         | HeldFor::Silence { .. }
