@@ -164,6 +164,16 @@ fn arguments(run: &RunId, login: &Login, folder: &Path, has_key: bool) -> Vec<Os
     option(format!("HostKeyAlias={}", alias(run)));
     option("CheckHostIP=no".to_owned());
     option("StrictHostKeyChecking=yes".to_owned());
+    // A connection that is shared would be of another key and outlive the hold, and the machine is one that nobody trusts yet.
+    for own in [
+        "ControlMaster=no",
+        "ControlPath=none",
+        "ForwardAgent=no",
+        "ForwardX11=no",
+        "ClearAllForwardings=yes",
+    ] {
+        option(own.to_owned());
+    }
     if has_key {
         option("IdentitiesOnly=yes".to_owned());
         arguments.extend(["-i".into(), folder.join("key").into_os_string()]);

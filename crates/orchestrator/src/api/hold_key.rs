@@ -26,6 +26,8 @@ const HOLD_KEY: &str = "hold_key";
 const DEFAULT: &str = "default";
 /// Longest line: an RSA key of 16,384 bits and a comment.
 const KEY_BYTES_MAX: usize = 4_096;
+/// Less is none for agents (an ed25519 key has 68 in base64).
+const BLOB_BYTES_MIN: usize = 17;
 /// Types of keys that may let somebody in.
 const KEY_TYPES: [&str; 7] = [
     "ssh-ed25519",
@@ -75,9 +77,8 @@ pub async fn put_hold_key(
     operator: Operator,
     Json(key, _held): Json<HoldKey>,
 ) -> Result<Response, ApiError> {
-    let line = key.authorized_key.map(|line| line.trim().to_owned());
+    let line = key.authorized_key.as_deref().map(expect_key).transpose()?;
     if let Some(line) = &line {
-        expect_key(line)?;
         expect_room(&app.store, &DEFAULT.parse().expect("it is a name"), line).await?;
     }
     let text = line.clone().unwrap_or_else(|| "taken away".to_owned());
@@ -103,8 +104,7 @@ pub async fn register_hold_key(
     Json(key, _held): Json<RegisterKey>,
 ) -> Result<Response, ApiError> {
     let name: HoldKeyName = parse("in the path", &name)?;
-    let line = key.authorized_key.trim().to_owned();
-    expect_key(&line)?;
+    let line = expect_key(&key.authorized_key)?;
     expect_room(&app.store, &name, &line).await?;
     let audit = audit(&operator, "put_hold_key", format!("{name}: {line}"));
     app.store.put_setting(&setting_of(&name), Some(line.clone()), audit).await?;
@@ -144,14 +144,19 @@ async fn expect_room(store: &Store, name: &HoldKeyName, line: &str) -> Result<()
     )))
 }
 
-/// Type, base64 and comment on one line: options could run commands on every held machine.
-fn expect_key(line: &str) -> Result<(), ApiError> {
-    let mut parts = line.split_ascii_whitespace();
+/// Type, base64 and comment on one line, as agents take them, with one blank between: options could run commands on every held
+/// machine, and a line that an agent refuses would keep out whoever has another.
+fn expect_key(text: &str) -> Result<String, ApiError> {
+    let text = text.trim();
+    let line = text.split_ascii_whitespace().collect::<Vec<_>>().join(" ");
+    let mut parts = line.split(' ');
     let is_type = parts.next().is_some_and(|kind| KEY_TYPES.contains(&kind));
-    let is_base64 = |text: &str| text.bytes().all(|b| b.is_ascii_alphanumeric() || b"+/=".contains(&b));
+    let is_base64 = |text: &str| {
+        text.len() >= BLOB_BYTES_MIN && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"+/=".contains(&b))
+    };
     let has_key = parts.next().is_some_and(is_base64);
-    if is_type && has_key && line.len() <= KEY_BYTES_MAX && !line.chars().any(char::is_control) {
-        return Ok(());
+    if is_type && has_key && line.len() <= KEY_BYTES_MAX && !text.chars().any(char::is_control) {
+        return Ok(line);
     }
     Err(ApiError::unfit(
         "field authorized_key: expected one line with type, key and comment of an SSH public key and no options, as in \
@@ -165,7 +170,10 @@ mod tests {
 
     #[test]
     fn a_key_has_no_options_and_no_second_line() {
-        assert!(expect_key("ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI ann@desk").is_ok());
+        let key = format!("ssh-ed25519 {} ann@desk", "A".repeat(68));
+        for given in [key.clone(), format!(" {key}\n"), key.replace(' ', "  ")] {
+            assert_eq!(expect_key(&given).unwrap(), key);
+        }
         for bad in [
             "",
             "ssh-ed25519",
@@ -173,6 +181,10 @@ mod tests {
             "ssh-ed25519 AAAA ann\nssh-ed25519 BBBB",
             "ssh-dss AAAA",
             "ssh-ed25519 AA;AA",
+            "ssh-ed25519 AAAA",
+            &key.replace(' ', "\t"),
+            &key.replace("AA ann", "A; ann"),
+            &format!("{key}\n{key}"),
         ] {
             assert!(expect_key(bad).is_err(), "{bad:?} was accepted");
         }

@@ -343,6 +343,8 @@ impl<'a> Step<'a> {
             self.run.intent = None;
         }
         self.run.standing = Standing::Held { why, since: self.now.wall };
+        // Also where it follows another in one decision: each hold has a key of its own.
+        self.run.hold_key = None;
         self.wait(WaitFor::Operator, self.run.profile.limits.hold);
         self.tell("held", actor, text);
     }

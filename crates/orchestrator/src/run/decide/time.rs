@@ -82,6 +82,8 @@ pub(super) fn restored(step: &mut Step) {
     // of the wall clock keep two restores of one backup apart.
     let made = step.run.directives_made.saturating_add(DIRECTIVES_FORGOTTEN_MAX);
     step.run.directives_made = made.max(u64::try_from(step.now.wall.0).unwrap_or(0));
+    // It may have been destroyed since.
+    step.run.hold_key = None;
     for stage in &mut step.run.stages {
         for attempt in &mut stage.attempts {
             attempt.flags = OverrideFlags::default();
