@@ -89,8 +89,7 @@ fn interrupt(spec: &StageSpec) -> PlannedCheck {
 
 /// That a part could be read is all that is asked of it here; but a link that lost lanes has lost them at any time.
 fn inventory() -> Vec<PlannedCheck> {
-    let limit =
-        |name: &str| if name == names::PCIE_WIDTH { Limit::at_least(100.0) } else { Limit::default() };
+    let limit = |name: &str| if name == names::PCIE_WIDTH { loads::whole_link() } else { Limit::default() };
     INVENTORY_CHECKS.iter().map(|name| planned(name, limit(name))).collect()
 }
 

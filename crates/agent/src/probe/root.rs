@@ -122,8 +122,10 @@ pub(super) fn pci_address(parts: &[String]) -> Option<String> {
         |text: &str, digits: usize| text.len() == digits && text.bytes().all(|byte| byte.is_ascii_hexdigit());
     let is_address = |part: &&String| {
         let mut fields = part.split([':', '.']);
-        let whole = [4, 2, 2, 1].iter().all(|digits| fields.next().is_some_and(|text| is_hex(text, *digits)));
-        whole && fields.next().is_none() && part.len() == 12
+        // Behind a controller of its own (Intel's VMD) a domain has more than four digits.
+        let domain = fields.next().is_some_and(|text| (4..=8).any(|digits| is_hex(text, digits)));
+        let whole = [2, 2, 1].iter().all(|digits| fields.next().is_some_and(|text| is_hex(text, *digits)));
+        domain && whole && fields.next().is_none()
     };
     parts.iter().rev().find(is_address).cloned()
 }

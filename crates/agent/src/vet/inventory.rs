@@ -7,7 +7,7 @@ use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 use groundcrew_protocol::check::{Check, Observation};
-use groundcrew_protocol::inventory::{Dmi, Firmware, Gpu, Inventory};
+use groundcrew_protocol::inventory::{Dmi, Firmware, Gpu, Inventory, Nic};
 use groundcrew_protocol::plan::{INVENTORY_CHECKS, names};
 
 use super::{Done, StageContext, pcie};
@@ -93,7 +93,12 @@ fn widths(context: &StageContext, inventory: &Inventory) -> Vec<Check> {
     let disks = inventory.disks.iter().filter(|disk| disk.name.starts_with("nvme")).filter_map(|disk| {
         Some((disk.pci.as_deref()?, disk.serial.clone().unwrap_or_else(|| disk.name.clone())))
     });
-    let nics = inventory.nics.iter().filter(|nic| !nic.is_virtual);
+    // One on USB hangs on its controller's link, which is not its own.
+    let is_on_pcie = |nic: &&Nic| {
+        let device = context.root.resolved(&format!("/sys/class/net/{}/device", nic.name));
+        !nic.is_virtual && nic.pci.is_some() && device.last() == nic.pci.as_ref()
+    };
+    let nics = inventory.nics.iter().filter(is_on_pcie);
     let nics = nics.filter_map(|nic| Some((nic.pci.as_deref()?, nic.name.clone())));
     let devices: BTreeMap<&str, String> = disks.chain(nics).collect();
     if devices.is_empty() {

@@ -264,11 +264,11 @@ fn speak(
             done.checks.push(check.with_evidence(format!("{command}{over}")));
         }
     }
-    let name = |link| match link {
-        Link::Of { name, .. } => Some(name),
-        Link::Loopback | Link::Unknown(_) => None,
+    let names = |link| match link {
+        Link::Of { name, .. } => link::carriers(&context.root, interfaces, &name),
+        Link::Loopback | Link::Unknown(_) => Vec::new(),
     };
-    links.into_iter().filter_map(name).collect()
+    links.into_iter().flat_map(names).collect()
 }
 
 /// Asks again while the server speaks with somebody else.

@@ -71,6 +71,14 @@ fn now_and_most(root: &Root, pci: &str, of: Of) -> Result<(f64, f64), Observatio
             why: format!("{pci} is a virtual function and has no link of its own"),
         });
     }
+    // What sleeps without power has no link now.
+    if root.detail(&format!("{folder}/power/runtime_status")).as_deref() == Some("suspended") {
+        return Err(Observation::Absent { why: format!("{pci} sleeps, and its link with it") });
+    }
+    // Its status is reserved in a virtual function (SR-IOV 1.1, 3.5.4), also where a guest sees nothing else of it.
+    if root.detail(&format!("{folder}/current_link_width")).as_deref() == Some("0") {
+        return Err(Observation::Absent { why: format!("{pci} has no status of a link of its own") });
+    }
     let own = value(&folder, "max").ok_or_else(|| Observation::Absent { why: unsaid("max") })?;
     let now = value(&folder, "current").ok_or_else(|| Observation::Unreadable { why: unsaid("current") })?;
     // The port is the folder that the device's own lies in; a device on the root bus itself has none.
@@ -187,10 +195,14 @@ mod tests {
             assert_eq!(percent(&machine(device, port)), wanted, "{device:?} {port:?}");
         }
         assert_eq!(percent(&Machine::empty()), [None, None]);
-        // A function that a card lends out, whose status is reserved (SR-IOV 1.1, 3.5.4).
+        // A function that a card lends out, as its host and as a guest see it.
         let lent = machine(["0", "16", "Unknown", fast], ["16", fast]);
+        assert_eq!(percent(&lent), [None, None]);
         lent.write(&format!("/sys/devices/pci0000:64/{PORT}/{DEVICE}/physfn"), "");
         assert_eq!(percent(&lent), [None, None]);
+        let asleep = machine(["63", "16", "Unknown", fast], ["16", fast]);
+        asleep.write(&format!("/sys/devices/pci0000:64/{PORT}/{DEVICE}/power/runtime_status"), "suspended\n");
+        assert_eq!(percent(&asleep), [None, None]);
     }
 
     /// Links of resting devices go slow: what counts is the fastest under load.

@@ -70,6 +70,20 @@ pub(super) fn link(
     }
 }
 
+/// The interfaces that carry what goes over this one: itself, and whatever lies beneath it.
+pub(super) fn carriers(root: &Root, interfaces: &[Nic], name: &str) -> Vec<String> {
+    let mut all = vec![name.to_owned()];
+    let mut at = 0;
+    while let Some(name) = all.get(at).cloned() {
+        if let Some(nic) = interfaces.iter().find(|nic| nic.name == name) {
+            let lower: Vec<String> = beneath(root, interfaces, nic).map(|nic| nic.name.clone()).collect();
+            all.extend(lower.into_iter().filter(|lower| !all.contains(lower)).collect::<Vec<_>>());
+        }
+        at += 1;
+    }
+    all
+}
+
 /// What one flow over an interface may reach.
 fn speed(root: &Root, interfaces: &[Nic], nic: &Nic, layers: usize) -> Option<u32> {
     let beneath = match layers {
@@ -128,6 +142,17 @@ mod tests {
             nic("tun0", None, true),
         ];
         (machine, interfaces)
+    }
+
+    #[test]
+    fn what_goes_over_a_bond_is_carried_by_its_members() {
+        let machine = Machine::empty();
+        for link in ["vlan5/lower_bond0", "bond0/lower_eno1", "bond0/lower_eno2"] {
+            machine.write(&format!("{FOLDER}/{link}"), "");
+        }
+        let all = [nic("vlan5", None, true), nic("bond0", None, true), nic("eno1", None, false)];
+        assert_eq!(carriers(&machine.root, &all, "vlan5"), ["vlan5", "bond0", "eno1"]);
+        assert_eq!(carriers(&machine.root, &all, "eno1"), ["eno1"]);
     }
 
     #[test]
