@@ -93,9 +93,9 @@ pub(super) fn look(
 }
 
 /// How many of these fans turn as they should.
-fn fan_count(fans: &[Finding], evidence: &str) -> Finding {
+fn fan_count<'f>(fans: impl IntoIterator<Item = &'f Finding>, evidence: &str) -> Finding {
     let is_good = |fan: &&Finding| matches!(&fan.observed, Observation::Found { text } if text == FAN_GOOD);
-    let count = Observation::measured(fans.iter().filter(is_good).count() as f64, "fans");
+    let count = Observation::measured(fans.into_iter().filter(is_good).count() as f64, "fans");
     Finding::of(names::FAN_COUNT, None, count, evidence)
 }
 

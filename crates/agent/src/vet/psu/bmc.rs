@@ -96,7 +96,10 @@ fn fans(text: &str) -> Result<Vec<Finding>, String> {
         return Ok([names::FANS, names::FAN_COUNT].map(|name| Finding::of(name, None, absent(), "")).into());
     }
     let without: Vec<&str> = silent.iter().map(|row| row.name).collect();
-    let count = super::fan_count(&findings, &format!("without a reading: {}", without.join(", ")));
+    let count = super::fan_count(
+        others.iter().zip(&findings).filter(|(row, _)| is_one_fan(&rows, row)).map(|(_, finding)| finding),
+        &format!("without a reading: {}", without.join(", ")),
+    );
     if findings.is_empty() {
         let why = format!("none of the BMC's {} sensors of fans reads", rows.len());
         findings.push(Finding::of(names::FANS, None, Observation::Unreadable { why }, ""));
@@ -140,14 +143,23 @@ fn temperatures(text: &str) -> Result<Vec<Finding>, String> {
     Ok(findings)
 }
 
+/// True for the row that counts for a fan: the one with its speed. Others say of it that it is there, or of all that they are enough;
+/// they count where the BMC tells no speed at all.
+fn is_one_fan(rows: &[Row<'_>], row: &Row<'_>) -> bool {
+    match rows.iter().any(|row| !speeds(row).is_empty()) {
+        true => !speeds(row).is_empty(),
+        false => !supplies::is_redundancy(row),
+    }
+}
+
+fn speeds(row: &Row<'_>) -> Vec<f64> {
+    let of_fan = |(_, unit): &(f64, &str)| ["RPM", "percent"].contains(unit);
+    row.readings().into_iter().filter(of_fan).map(|(speed, _)| speed).collect()
+}
+
 /// A fan turns where it says so: by a number over zero, or by an event that means it.
 fn fan(row: &Row<'_>) -> Observation {
-    let speeds: Vec<f64> = row
-        .readings()
-        .into_iter()
-        .filter(|(_, unit)| ["RPM", "percent"].contains(unit))
-        .map(|(speed, _)| speed)
-        .collect();
+    let speeds = speeds(row);
     let stands = speeds.iter().any(|speed| *speed <= 0.0);
     let events = row.events();
     let is_good = |event: &Event| match event {

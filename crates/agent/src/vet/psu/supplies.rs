@@ -182,7 +182,7 @@ fn names_power(name: &str) -> bool {
     ["pin", "power", "pwr", "watt"].iter().any(|word| rest.contains(word))
 }
 
-fn is_redundancy(row: &Row<'_>) -> bool {
+pub(super) fn is_redundancy(row: &Row<'_>) -> bool {
     REDUNDANCY.iter().any(|begins| row.said.starts_with(begins)) || row.name.to_lowercase().contains("redun")
 }
 

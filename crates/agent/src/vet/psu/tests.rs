@@ -123,6 +123,23 @@ fn fans_that_turn_are_counted() {
         (FANS, Some(1), Verdict::Pass),
         (FANS, Some(2), Verdict::Fail),
         ("F1 | 30h | ok | 29.1 | 0 RPM", Some(1), Verdict::Fail),
+        // What says that all are enough is no fan, and one that is there is counted once, by its speed.
+        (
+            "F1 | 30h | ok | 29.1 | 5000 RPM\nF2 | 31h | ns | 29.2 | No Reading\n\
+             F1 Presence | 40h | ok | 29.1 | Device Present\nFan Redundancy | 75h | ok | 7.1 | Fully Redundant",
+            Some(2),
+            Verdict::Fail,
+        ),
+        (
+            "F1 | 40h | ok | 29.1 | Device Present\nFans | 75h | ok | 7.1 | Fully Redundant",
+            Some(2),
+            Verdict::Fail,
+        ),
+        (
+            "F1 | 40h | ok | 29.1 | Device Present\nFans | 75h | ok | 7.1 | Fully Redundant",
+            Some(1),
+            Verdict::Pass,
+        ),
         ("F1 | 30h | ns | 29.1 | No Reading", Some(1), Verdict::Fail),
         ("", None, Verdict::Skipped),
         ("", Some(1), Verdict::Inconclusive),
