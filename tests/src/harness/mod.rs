@@ -50,7 +50,7 @@ pub use sshd::Sshd;
 pub use terminal::Terminal;
 
 /// What has not come after this never comes.
-pub const STUCK: Duration = Duration::from_secs(120);
+pub const STUCK: Duration = Duration::from_secs(300);
 /// Where nothing tells that something has changed, it is asked for again after this.
 const ASK_AGAIN: Duration = Duration::from_millis(50);
 

@@ -25,7 +25,7 @@ deadline = "10m"
 name = "Storage"
 deadline = "10m"
 [stage.storage]
-sequential = "15s"
+sequential = "60s"
 random = "1s"
 
 [[package]]

@@ -303,8 +303,7 @@ mod tests {
     }
 
     fn new_run() -> NewRun {
-        let profile =
-            serde_json::json!({ "name": "demo", "stage": [{ "name": "Soak" }, { "name": "Reporting" }] });
+        let profile = serde_json::json!({ "name": "demo", "in_service": true, "stage": [{ "name": "Soak" }, { "name": "Reporting" }] });
         let profile: Profile = serde_json::from_value(profile).unwrap();
         NewRun {
             id: "r-1".parse().unwrap(),
