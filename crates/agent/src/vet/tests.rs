@@ -23,6 +23,7 @@ const INTERRUPTS_REFUSED: &str = "a test interrupts nothing";
 mod counters;
 mod gpu;
 mod interrupts;
+pub(super) mod mangled;
 mod memory;
 mod network;
 mod overwrites;

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::vet::json_tool::Said;
 use crate::vet::tests::leaves;
+use crate::vet::tests::mangled::{mangle, manglings};
 
 const SEND: &str = include_str!("../../../tests/fixtures/iperf3/send.json");
 const RECEIVE: &str = include_str!("../../../tests/fixtures/iperf3/receive.json");
@@ -221,6 +222,23 @@ proptest! {
         let link = over(Some(100_000), false);
         let [_, share, _] = verdicts(&sent(&report.to_string()), &link, &peer(Some(100_000)));
         prop_assert_ne!(share, Verdict::Pass);
+    }
+
+    /// A link that came up too slow, and one that cannot send and receive at a time.
+    #[test]
+    fn nothing_mangled_makes_a_link_that_came_up_badly_good(manglings in manglings(), may_have_none: bool) {
+        let text = "Settings for eno1:\n\tSupported ports: [ TP ]\n\tSupported link modes:   100baseT/Half 100baseT/Full\n\
+                    \t                        1000baseT/Full\n\tAuto-negotiation: on\n\tSpeed: 100Mb/s\n\tDuplex: Half\n\
+                    \tPort: Twisted Pair\n\tLink detected: yes\n";
+        let settings = NetworkSettings { link_speed_min_mbps: Some(1_000), ..NetworkSettings::default() };
+        let plan = planned_checks(&StageSpec { network: Some(settings), ..StageSpec::of(Stage::Network) });
+        let said = Said { exit: 0, stdout: mangle(text, &manglings), stderr: Vec::new() };
+        let Negotiated { speed, duplex, .. } = ethtool::link(&said, may_have_none);
+        for (name, observed) in [(names::LINK_SPEED, speed), (names::DUPLEX, duplex)] {
+            let limit = plan.iter().find(|planned| planned.name == name).unwrap().limit.clone();
+            let verdict = judge_stage(&[], &[Check::of(name, None, observed, limit)]).verdict;
+            prop_assert!(matches!(verdict, Verdict::Fail | Verdict::Inconclusive), "{} {}", name, verdict);
+        }
     }
 
     #[test]

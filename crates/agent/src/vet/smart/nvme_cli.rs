@@ -138,8 +138,11 @@ fn words(code: u8) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use groundcrew_protocol::check::{Limit, Observation, Verdict, judge};
+    use groundcrew_protocol::plan::SELF_TEST_PASSED;
     use proptest::prelude::*;
 
+    use super::super::self_test::outcome;
     use super::*;
 
     fn log(operation: u8, completion: u8, first: u8) -> Vec<u8> {
@@ -179,6 +182,26 @@ mod tests {
     }
 
     proptest! {
+        /// Whatever the rest of the log becomes, and wherever it ends, a test that did not end well does not pass.
+        #[test]
+        fn nothing_mangled_makes_a_failed_self_test_good(
+            header: [u8; 4],
+            first in any::<u8>().prop_filter("it ended well", |first| first & 0xf != 0),
+            rest in proptest::collection::vec(any::<u8>(), LOG_BYTES - 5),
+            cut in prop_oneof![Just(LOG_BYTES), 0..LOG_BYTES],
+            seen: bool,
+        ) {
+            let log = [&header[..], &[first], &rest].concat();
+            let before = State { running: None, last: None, log: Value::Null };
+            let observed = state(&log[..cut]).and_then(|after| match after.running {
+                Some(_) => Err("it is under way".to_owned()),
+                None => outcome(&before, &after, seen),
+            });
+            let observed = observed.unwrap_or_else(|why| Observation::Unreadable { why });
+            let limit = Limit::equal_to(SELF_TEST_PASSED);
+            prop_assert_ne!(judge(&observed, &limit, false).0, Verdict::Pass);
+        }
+
         #[test]
         fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..700)) {
             let _ = (state(&bytes), ability(&bytes));

@@ -13,6 +13,8 @@ use super::self_test::{State, outcome, read};
 use super::smartctl::Said;
 use crate::vet::tests::leaves;
 
+mod mangled;
+
 const NVME: &str = include_str!("../../../tests/fixtures/smartctl/nvme.json");
 const SATA: &str = include_str!("../../../tests/fixtures/smartctl/sata.json");
 

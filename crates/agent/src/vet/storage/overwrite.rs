@@ -164,7 +164,7 @@ fn write(
 }
 
 /// What a load says that was to write over so many bytes and to read them back.
-fn observed(load: &Result<Load, String>, bytes: u64) -> [(&'static str, Observation); 4] {
+pub(super) fn observed(load: &Result<Load, String>, bytes: u64) -> [(&'static str, Observation); 4] {
     let load = match load {
         Ok(load) => load,
         Err(why) => return NAMES.map(|name| (name, Observation::Unreadable { why: why.clone() })),

@@ -11,6 +11,8 @@ use super::parse::{Direction, load};
 use super::*;
 use crate::vet::tests::leaves;
 
+mod mangled;
+
 const RANDOM: &str = include_str!("../../../tests/fixtures/fio/random-read.json");
 const READ_ERROR: &str = include_str!("../../../tests/fixtures/fio/read-error.json");
 const PASSED_OVER: &str = include_str!("../../../tests/fixtures/fio/read-error-passed-over.json");
