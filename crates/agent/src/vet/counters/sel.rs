@@ -94,15 +94,16 @@ fn full(info: &str) -> Option<String> {
         let mut lines = info.lines().filter_map(|line| line.split_once(':'));
         lines.find(|(name, _)| name.trim() == key).map(|(_, value)| value.trim())
     };
-    let is_full = value("Overflow") == Some("true")
-        || value("Percent Used") == Some("100%")
-        || value("Free Space").is_some_and(|free| free.starts_with("0 bytes"));
+    let overflow = value("Overflow");
+    let free: Option<u32> = value("Free Space").and_then(|free| free.split(' ').next()?.parse().ok());
+    let is_full = overflow == Some("true") || value("Percent Used") == Some("100%") || free == Some(0);
     match (value("Entries"), is_full) {
         (None, _) => Some("ipmitool does not say how many entries the BMC's log has".to_owned()),
         (Some(count), true) => Some(format!(
             "the BMC's log of events is full with {count} entries, and what is newer is lost: save it and clear it"
         )),
-        (Some(_), false) => None,
+        (Some(_), false) if overflow == Some("false") && free.is_some() => None,
+        (Some(_), false) => Some("ipmitool does not say whether the BMC's log of events is full".to_owned()),
     }
 }
 
@@ -198,6 +199,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::vet::tests::mangled::{mangle, manglings};
 
     const BEFORE: &str =
         "   1 | 11/20/26 | 19:52:50 UTC | Event Logging Disabled #0x72 | Log area reset/cleared | Asserted\n";
@@ -333,9 +335,38 @@ mod tests {
             assert!(full(&info(free, used, overflow)).unwrap().contains("full with 3 entries"));
         }
         assert!(full("").is_some());
+        for (free, overflow) in
+            [("", "false"), ("x bytes", "false"), ("16000 bytes", ""), ("16000 bytes", "tr")]
+        {
+            let why = full(&info(free, "1%", overflow)).unwrap();
+            assert!(why.contains("does not say whether"), "{free} {overflow}: {why}");
+        }
     }
 
     proptest! {
+        /// Whatever is left of what ipmitool says of a full log, it is not taken for one that has room.
+        #[test]
+        fn nothing_mangled_makes_room_in_a_full_log(
+            said in proptest::sample::select(vec![("0 bytes", "100%", "false"), ("10 bytes", "99%", "true"), ("0 bytes", "unknown", "true")]),
+            manglings in manglings(),
+        ) {
+            let (free, used, overflow) = said;
+            let info = format!(
+                "SEL Information\nVersion          : 1.5 (v1.5, v2 compliant)\nEntries          : 3\nFree Space       : {free} \n\
+                 Percent Used     : {used}\nLast Add Time    : 11/20/26 19:52:50 UTC\nLast Del Time    : Not Available\n\
+                 Overflow         : {overflow}\nSupported Cmds   : 'Delete' 'Reserve' \n"
+            );
+            let said = Said { exit: 0, stdout: mangle(&info, &manglings), stderr: Vec::new() };
+            let read = text(&said).and_then(|info| full(&info).map_or(Ok(()), Err));
+            let after = read.map_err(Gap::Unreadable).and_then(|()| log(BEFORE));
+            let plan: Vec<_> = planned_checks(&StageSpec::of("PSU".into()))
+                .into_iter().filter(|planned| planned.name == names::SEL_EVENTS).collect();
+            for finding in compare(&log(BEFORE), &after) {
+                let check = Check::of(names::SEL_EVENTS, None, finding.observed, Default::default());
+                prop_assert_eq!(judge_stage(&plan, &[check]).verdict, Verdict::Inconclusive);
+            }
+        }
+
         #[test]
         fn no_text_makes_it_panic_or_pass_where_an_entry_is_gone(text in "[ -~|\n]{0,120}") {
             let judged = verdicts(BEFORE, &text);

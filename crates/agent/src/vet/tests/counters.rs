@@ -59,7 +59,7 @@ fn what_came_to_the_bmcs_log_is_in_the_stages_verdict_and_the_log_is_kept() {
     let mut stage = stage("Inventory", &machine.root);
     let log = stage.work.path().join("log");
     let script = format!(
-        "case $2 in info) echo 'Entries : 1'; echo 'Overflow : false';; elist) cat {};; esac",
+        "case $2 in info) echo 'Entries : 1'; echo 'Free Space : 16000 bytes'; echo 'Overflow : false';; elist) cat {};; esac",
         log.display()
     );
     stage.put_tool("ipmitool", &script);
