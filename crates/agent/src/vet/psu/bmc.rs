@@ -216,7 +216,10 @@ fn system_power(said: Result<Said, String>, artifacts: &mut Vec<(String, Vec<u8>
             unreadable(format!("the BMC says that a machine that runs takes {watts} Watts"))
         }
         (Some("activated"), None) => unreadable("ipmitool does not say the power of this moment".to_owned()),
-        (Some(state), _) => Observation::Absent { why: format!("the BMC measures no power: it is {state}") },
+        (Some("deactivated"), _) => {
+            Observation::Absent { why: "the BMC measures no power: it is deactivated".to_owned() }
+        }
+        (Some(state), _) => unreadable(format!("ipmitool says {state:?} for whether the BMC measures power")),
         (None, _) => unreadable("ipmitool does not say whether the BMC measures power".to_owned()),
     }
 }

@@ -11,6 +11,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::probe::fixture::{self, Machine};
 
+mod mangled;
+
 /// Recorded of a BMC of which one supply has failed: `sdr elist` shows its status as `ok`.
 const PSUS: &str = include_str!("../../../tests/fixtures/ipmitool/ext-sdr-psu.txt");
 const ALL: &str = include_str!("../../../tests/fixtures/ipmitool/ext-sdr-elist.txt");
