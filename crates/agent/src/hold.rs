@@ -104,7 +104,7 @@ pub fn install(
         lines.push_str(&line_of(run, key, expires_at, &zone)?);
         lines.push('\n');
     }
-    as_owner(path, user, || {
+    as_owner(path, user, &|| {
         make_folder(path)?;
         change(path, |text| with_lines(text, |of| of != run.as_str(), &lines))
     })
@@ -115,7 +115,7 @@ pub fn install(
 /// # Errors
 /// [`HoldError::File`].
 pub fn remove(path: &Path, user: Option<&User>, run: &RunId) -> Result<bool, HoldError> {
-    as_owner(path, user, || change(path, |text| with_lines(text, |of| of != run.as_str(), "")))
+    as_owner(path, user, &|| change(path, |text| with_lines(text, |of| of != run.as_str(), "")))
 }
 
 /// Takes out what agents without a memory have left: every key of a hold but those of the run `stays`. True where there was
@@ -125,7 +125,7 @@ pub fn remove(path: &Path, user: Option<&User>, run: &RunId) -> Result<bool, Hol
 /// [`HoldError::File`].
 pub fn sweep(path: &Path, user: Option<&User>, stays: Option<&RunId>) -> Result<bool, HoldError> {
     let stays = |of: &str| stays.is_some_and(|run| of == run.as_str());
-    as_owner(path, user, || change(path, |text| with_lines(text, stays, "")))
+    as_owner(path, user, &|| change(path, |text| with_lines(text, stays, "")))
 }
 
 /// Who logs in by the file at `path`: `user`, else the owner of the nearest folder above it that there is.
@@ -139,11 +139,13 @@ pub fn login_of(path: &Path, user: Option<&User>) -> Option<String> {
 
 /// Does it as the owner, and so with no more rights than theirs: where their folder leads elsewhere, nothing is done that they could
 /// not do themselves. The rights are those of a thread, which ends with it.
-fn as_owner<T: Send>(
+///
+/// Not generic: the agent is to be small, and a thread's start is code for each kind of work.
+fn as_owner(
     path: &Path,
     user: Option<&User>,
-    work: impl FnOnce() -> Result<T, HoldError> + Send,
-) -> Result<T, HoldError> {
+    work: &(dyn Fn() -> Result<bool, HoldError> + Sync),
+) -> Result<bool, HoldError> {
     let owner = owner_of(path, user).filter(|(uid, _)| *uid != 0 && rustix::process::geteuid().is_root());
     let Some((uid, gid)) = owner else { return work() };
     let failed = |source| HoldError::Rights { uid, source };
